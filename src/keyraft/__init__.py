@@ -1,0 +1,1 @@
+"""Keyraft: etcd v3 in Python."""

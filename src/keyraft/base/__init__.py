@@ -1,0 +1,4 @@
+"""What every folder may use: identifiers, limits, the error table, clock and chance protocols.
+
+Import the modules: `from keyraft.base import errors`, `from keyraft.base.ids import Term`.
+"""

@@ -1,0 +1,47 @@
+"""Time and chance as they are handed to every part that needs them (docs/ARCHITECTURE.md).
+
+`app` hands in the real ones, the simulator a virtual loop and a seed. An asyncio event loop
+satisfies `Loop` as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+
+class Timer(Protocol):
+    """A call that waits for its time."""
+
+    def cancel(self) -> None:
+        """Takes the call back; harmless when it has run."""
+
+
+class Loop(Protocol):
+    """The one thread that owns all state of a member."""
+
+    def time(self) -> float:
+        """Monotonic seconds."""
+
+    def call_soon(self, callback: Callable[..., Any], *args: Any) -> Any:
+        """Runs `callback` in the next turn."""
+
+    def call_later(self, delay: float, callback: Callable[..., Any], *args: Any) -> Timer:
+        """Runs `callback` after `delay` seconds."""
+
+
+class WallClock(Protocol):
+    """The calendar's time."""
+
+    def __call__(self) -> float:
+        """Unix seconds."""
+
+
+class Random(Protocol):
+    """The part of `random.Random` that cores may use."""
+
+    def randrange(self, start: int, stop: int) -> int:
+        """An integer in [start, stop)."""
+
+    def random(self) -> float:
+        """A float in [0, 1)."""

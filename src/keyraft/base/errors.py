@@ -1,0 +1,349 @@
+"""Every error a client can see: its gRPC code and its exact text, in one table.
+
+Clients tell errors apart by the text alone, so a wrong letter is a wrong error. Source: etcd
+`api/v3rpc/rpctypes/error.go`. Codes are those on the wire: "not enough started members" and
+"too many requests" travel as Unknown (2), because the original maps them through its client-side
+wrapper.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class EtcdError(Exception):
+    """A refusal with etcd's own code and text; each kind is a class below."""
+
+    code: ClassVar[int] = 2
+    text: ClassVar[str] = ""
+
+    def __init__(self) -> None:
+        super().__init__(self.text)
+
+
+class RawError(Exception):
+    """A refusal whose text the table does not know (a foreign text, or one made of values)."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+        self.text = text
+
+
+class EmptyKeyError(EtcdError):
+    code = 3
+    text = "etcdserver: key is not provided"
+
+
+class KeyNotFoundError(EtcdError):
+    code = 3
+    text = "etcdserver: key not found"
+
+
+class ValueProvidedError(EtcdError):
+    code = 3
+    text = "etcdserver: value is provided"
+
+
+class LeaseProvidedError(EtcdError):
+    code = 3
+    text = "etcdserver: lease is provided"
+
+
+class TooManyOpsError(EtcdError):
+    code = 3
+    text = "etcdserver: too many operations in txn request"
+
+
+class DuplicateKeyError(EtcdError):
+    code = 3
+    text = "etcdserver: duplicate key given in txn request"
+
+
+class InvalidClientAPIVersionError(EtcdError):
+    code = 3
+    text = "etcdserver: invalid client api version"
+
+
+class InvalidSortOptionError(EtcdError):
+    code = 3
+    text = "etcdserver: invalid sort option"
+
+
+class CompactedError(EtcdError):
+    code = 11
+    text = "etcdserver: mvcc: required revision has been compacted"
+
+
+class FutureRevisionError(EtcdError):
+    code = 11
+    text = "etcdserver: mvcc: required revision is a future revision"
+
+
+class NoSpaceError(EtcdError):
+    code = 8
+    text = "etcdserver: mvcc: database space exceeded"
+
+
+class LeaseNotFoundError(EtcdError):
+    code = 5
+    text = "etcdserver: requested lease not found"
+
+
+class LeaseExistsError(EtcdError):
+    code = 9
+    text = "etcdserver: lease already exists"
+
+
+class LeaseTTLTooLargeError(EtcdError):
+    code = 11
+    text = "etcdserver: too large lease TTL"
+
+
+class WatchCanceledError(EtcdError):
+    code = 1
+    text = "etcdserver: watch canceled"
+
+
+class MemberExistsError(EtcdError):
+    code = 9
+    text = "etcdserver: member ID already exist"
+
+
+class PeerURLExistsError(EtcdError):
+    code = 9
+    text = "etcdserver: Peer URLs already exists"
+
+
+class NotEnoughStartedMembersError(EtcdError):
+    code = 2
+    text = "etcdserver: re-configuration failed due to not enough started members"
+
+
+class BadPeerURLsError(EtcdError):
+    code = 3
+    text = "etcdserver: given member URLs are invalid"
+
+
+class MemberNotFoundError(EtcdError):
+    code = 5
+    text = "etcdserver: member not found"
+
+
+class MemberNotLearnerError(EtcdError):
+    code = 9
+    text = "etcdserver: can only promote a learner member"
+
+
+class LearnerNotReadyError(EtcdError):
+    code = 9
+    text = "etcdserver: can only promote a learner member which is in sync with leader"
+
+
+class TooManyLearnersError(EtcdError):
+    code = 9
+    text = "etcdserver: too many learner members in cluster"
+
+
+class ClusterIDMismatchError(EtcdError):
+    code = 9
+    text = "etcdserver: cluster ID mismatch"
+
+
+class RequestTooLargeError(EtcdError):
+    code = 3
+    text = "etcdserver: request is too large"
+
+
+class TooManyRequestsError(EtcdError):
+    code = 2
+    text = "etcdserver: too many requests"
+
+
+class RootUserNotExistError(EtcdError):
+    code = 9
+    text = "etcdserver: root user does not exist"
+
+
+class RootRoleNotGrantedError(EtcdError):
+    code = 9
+    text = "etcdserver: root user does not have root role"
+
+
+class UserExistsError(EtcdError):
+    code = 9
+    text = "etcdserver: user name already exists"
+
+
+class UserEmptyError(EtcdError):
+    code = 3
+    text = "etcdserver: user name is empty"
+
+
+class UserNotFoundError(EtcdError):
+    code = 9
+    text = "etcdserver: user name not found"
+
+
+class RoleExistsError(EtcdError):
+    code = 9
+    text = "etcdserver: role name already exists"
+
+
+class RoleNotFoundError(EtcdError):
+    code = 9
+    text = "etcdserver: role name not found"
+
+
+class RoleEmptyError(EtcdError):
+    code = 3
+    text = "etcdserver: role name is empty"
+
+
+class AuthFailedError(EtcdError):
+    code = 3
+    text = "etcdserver: authentication failed, invalid user ID or password"
+
+
+class PermissionNotGivenError(EtcdError):
+    code = 3
+    text = "etcdserver: permission not given"
+
+
+class PermissionDeniedError(EtcdError):
+    code = 7
+    text = "etcdserver: permission denied"
+
+
+class RoleNotGrantedError(EtcdError):
+    code = 9
+    text = "etcdserver: role is not granted to the user"
+
+
+class PermissionNotGrantedError(EtcdError):
+    code = 9
+    text = "etcdserver: permission is not granted to the role"
+
+
+class AuthNotEnabledError(EtcdError):
+    code = 9
+    text = "etcdserver: authentication is not enabled"
+
+
+class InvalidAuthTokenError(EtcdError):
+    code = 16
+    text = "etcdserver: invalid auth token"
+
+
+class InvalidAuthManagementError(EtcdError):
+    code = 3
+    text = "etcdserver: invalid auth management"
+
+
+class AuthOldRevisionError(EtcdError):
+    code = 3
+    text = "etcdserver: revision of auth store is old"
+
+
+class NoLeaderError(EtcdError):
+    code = 14
+    text = "etcdserver: no leader"
+
+
+class NotLeaderError(EtcdError):
+    code = 9
+    text = "etcdserver: not leader"
+
+
+class LeaderChangedError(EtcdError):
+    code = 14
+    text = "etcdserver: leader changed"
+
+
+class NotCapableError(EtcdError):
+    code = 9
+    text = "etcdserver: not capable"
+
+
+class StoppedError(EtcdError):
+    code = 14
+    text = "etcdserver: server stopped"
+
+
+class RequestTimeoutError(EtcdError):
+    code = 14
+    text = "etcdserver: request timed out"
+
+
+class TimeoutLeaderFailError(EtcdError):
+    code = 14
+    text = "etcdserver: request timed out, possibly due to previous leader failure"
+
+
+class TimeoutConnectionLostError(EtcdError):
+    code = 14
+    text = "etcdserver: request timed out, possibly due to connection lost"
+
+
+class TimeoutWaitAppliedIndexError(EtcdError):
+    code = 14
+    text = "etcdserver: request timed out, waiting for the applied index took too long"
+
+
+class UnhealthyError(EtcdError):
+    code = 14
+    text = "etcdserver: unhealthy cluster"
+
+
+class CorruptError(EtcdError):
+    code = 15
+    text = "etcdserver: corrupt cluster"
+
+
+class LearnerNotSupportedError(EtcdError):
+    code = 9
+    text = "etcdserver: rpc not supported for learner"
+
+
+class BadLeaderTransfereeError(EtcdError):
+    code = 9
+    text = "etcdserver: bad leader transferee"
+
+
+class WrongDowngradeVersionFormatError(EtcdError):
+    code = 3
+    text = "etcdserver: wrong downgrade target version format"
+
+
+class InvalidDowngradeTargetVersionError(EtcdError):
+    code = 3
+    text = "etcdserver: invalid downgrade target version"
+
+
+class ClusterVersionUnavailableError(EtcdError):
+    code = 9
+    text = "etcdserver: cluster version not found during downgrade"
+
+
+class DowngradeInProcessError(EtcdError):
+    code = 9
+    text = "etcdserver: cluster has a downgrade job in progress"
+
+
+class NoInflightDowngradeError(EtcdError):
+    code = 9
+    text = "etcdserver: no inflight downgrade job"
+
+
+class RequestCanceledError(EtcdError):
+    code = 1
+    text = "etcdserver: request canceled"
+
+
+class DeadlineExceededError(EtcdError):
+    code = 4
+    text = "etcdserver: context deadline exceeded"
+
+
+BY_TEXT: dict[str, type[EtcdError]] = {kind.text: kind for kind in EtcdError.__subclasses__()}
+"""How a client turns a status back into its kind."""

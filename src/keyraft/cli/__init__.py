@@ -1,0 +1,1 @@
+"""The commands `etcd`, `etcdctl`, `etcdutl` and `keyraft`, one file each."""

@@ -1,0 +1,1 @@
+"""Members and versions. Pure."""

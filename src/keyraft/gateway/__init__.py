@@ -1,0 +1,1 @@
+"""The services over JSON and HTTP/1.1."""

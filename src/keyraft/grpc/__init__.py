@@ -1,0 +1,1 @@
+"""HTTP/2 and gRPC, fed bytes and returning bytes. Pure."""

@@ -1,0 +1,1 @@
+"""Revisions, key index, store, watch groups. Pure."""

@@ -1,0 +1,1 @@
+"""Listeners, TLS, the asyncio ends of HTTP/2."""

@@ -1,0 +1,1 @@
+"""One member: propose, persist, send, apply."""
