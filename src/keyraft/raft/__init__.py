@@ -1,1 +1,4 @@
-"""The consensus core. Pure."""
+"""The consensus core. Pure.
+
+`types` are the values, `codec` their bytes; `RawNode` is one member's Raft.
+"""
