@@ -1,1 +1,32 @@
-"""The lessor. Pure."""
+"""Leases: keys that live as long as somebody keeps saying so.
+
+Pure: the caller hands in the time (monotonic seconds) and the database.
+"""
+
+from keyraft.lease.duequeue import DueQueue
+from keyraft.lease.lessor import (
+    CHECKPOINT_BATCH_LEASES,
+    CHECKPOINT_INTERVAL_S,
+    NO_LEASE,
+    PROMOTED_EXPIRIES_PER_S,
+    REVOKE_RATE_PER_S,
+    SCAN_INTERVAL_S,
+    TTL_MAX_S,
+    Lessor,
+    NotPrimaryError,
+    min_ttl_s,
+)
+
+__all__ = [
+    "CHECKPOINT_BATCH_LEASES",
+    "CHECKPOINT_INTERVAL_S",
+    "NO_LEASE",
+    "PROMOTED_EXPIRIES_PER_S",
+    "REVOKE_RATE_PER_S",
+    "SCAN_INTERVAL_S",
+    "TTL_MAX_S",
+    "DueQueue",
+    "Lessor",
+    "NotPrimaryError",
+    "min_ttl_s",
+]

@@ -1,0 +1,414 @@
+"""The lessor: which leases there are, what hangs on them, and when they run out.
+
+A lease is granted and revoked through the log, so every member knows the same leases and the same
+keys on them. Time is different: only the leader's lessor (the *primary*) has deadlines. It renews
+leases without asking the log, and when one runs out it has it revoked through the log. A new
+leader therefore starts every lease anew, by the whole TTL or by what a checkpoint said remained,
+plus an election's time for the clients to find it.
+
+Invariants (`check`):
+- a key hangs on at most one lease, and the lease knows it;
+- `lease` bucket = the leases in memory: id, TTL and checkpointed remainder;
+- a primary gives each lease a deadline, a follower gives none;
+- a lease that has run out is never renewed again: the renewal waits for the revocation, so a
+  client that was told "renewed" still has its keys.
+
+Source: etcd `server/lease/lessor.go`; formats, "Leases".
+
+DEVIATION: checkpoints are on, and always stored. etcd has them behind a gate that is off, so a
+lease of a day that was an hour from its end gets a whole new day with every change of leader.
+DEVIATION: a lease is in the checkpoint queue once. etcd enters it again with every checkpoint and
+every renewal after one, so the entries for a long-lived lease pile up.
+DEVIATION: leases are spread after a change of leader by one rule, "no more than 750 deadlines in
+any second", with the order of deadlines kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import ceil, inf
+from typing import Final
+
+from keyraft.base import errors
+from keyraft.lease.duequeue import DueQueue
+from keyraft.mvcc import Backend
+from keyraft.mvcc.backend import LEASE
+from keyraft.proto import lease_pb2
+
+NO_LEASE: Final = 0
+TTL_MAX_S: Final = 9_000_000_000
+SCAN_INTERVAL_S: Final = 0.5  # how often the primary looks for leases that have run out
+REVOKE_RATE_PER_S: Final = 1_000  # leases handed out for revocation a second, at most
+PROMOTED_EXPIRIES_PER_S: Final = 750  # what a promotion leaves room for: 3/4 of the revoke rate
+CHECKPOINT_INTERVAL_S: Final = 300.0  # leases with more time than this are checkpointed so often
+CHECKPOINT_BATCH_LEASES: Final = 1_000  # leases in one LeaseCheckpoint proposal
+_NO_KEYS: Final[frozenset[bytes]] = frozenset()
+
+
+class NotPrimaryError(Exception):
+    """Only the leader's lessor knows deadlines; ask there."""
+
+
+def min_ttl_s(election_ticks: int, heartbeat_ms: int) -> int:
+    """The shortest TTL granted: an election and a half, in whole seconds (2 with the defaults)."""
+    return ceil((3 * election_ticks // 2) * heartbeat_ms / 1000)
+
+
+class _Lease:
+    """One lease; changed by the lessor only. Times in monotonic seconds."""
+
+    __slots__ = (
+        "checkpoint_due_s",
+        "expiry_s",
+        "id",
+        "keys",
+        "remaining_ttl_s",
+        "retry_s",
+        "ttl_s",
+    )
+
+    def __init__(self, lease_id: int, ttl_s: int, remaining_ttl_s: int) -> None:
+        self.id = lease_id
+        self.ttl_s = ttl_s  # as granted
+        self.remaining_ttl_s = remaining_ttl_s  # as checkpointed; 0: no checkpoint stands
+        self.expiry_s = inf  # inf on a follower
+        self.retry_s = 0.0  # not handed out for revocation again before this
+        self.checkpoint_due_s: float | None = None  # None: not in the checkpoint queue
+        self.keys: set[bytes] | None = None  # made when the first key comes
+
+
+class Lessor:
+    """All leases of a member. One thread owns it; `now` is monotonic seconds.
+
+    Raises LeaseNotFoundError, LeaseExistsError, LeaseTTLTooLargeError, NotPrimaryError.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        min_ttl_s: int,
+        *,
+        checkpoint_interval_s: float = CHECKPOINT_INTERVAL_S,
+        revoke_retry_s: float = 7.0,
+    ) -> None:
+        self._backend = backend
+        self._min_ttl_s = min_ttl_s
+        self._checkpoint_interval_s = checkpoint_interval_s
+        self._revoke_retry_s = revoke_retry_s
+        self._leases: dict[int, _Lease] = {}
+        self._lease_of: dict[bytes, int] = {}
+        self._waiters: dict[int, list[Callable[[bool], None]]] = {}
+        self._primary = False
+        self._expiry = DueQueue(self._expiry_due, lambda: self._leases)
+        self._checkpoints = DueQueue(self._checkpoint_due, lambda: self._leases)
+        self.granted_total = 0
+        self.renewed_total = 0
+        self.revoked_total = 0
+        self.on_grant: Callable[[int], None] | None = None  # told each granted TTL, for metrics
+        self.load()
+
+    # --- what there is -----------------------------------------------------------------------
+
+    def load(self, backend: Backend | None = None) -> None:
+        """Reads the leases anew, at start and when a snapshot has replaced the database.
+
+        The keys come back through `attach` as the store reads them. The lessor is a follower's
+        afterwards.
+        """
+        if backend is not None:
+            self._backend = backend
+        self.demote()
+        self._leases = {}
+        self._lease_of = {}
+        for _, value in self._backend.range(LEASE):
+            stored = lease_pb2.Lease.FromString(value)
+            ttl_s = max(stored.TTL, self._min_ttl_s)
+            self._leases[stored.ID] = _Lease(stored.ID, ttl_s, stored.RemainingTTL)
+
+    def __len__(self) -> int:
+        return len(self._leases)
+
+    def __contains__(self, lease_id: int) -> bool:
+        return lease_id in self._leases
+
+    @property
+    def primary(self) -> bool:
+        """Whether this lessor has the deadlines."""
+        return self._primary
+
+    def lease_of(self, key: bytes) -> int:
+        """The lease that the key hangs on, or NO_LEASE."""
+        return self._lease_of.get(key, NO_LEASE)
+
+    def keys(self, lease_id: int) -> list[bytes]:
+        """The keys on a lease, sorted; none for an unknown one."""
+        lease = self._leases.get(lease_id)
+        return sorted(lease.keys) if lease is not None and lease.keys else []
+
+    def ids(self) -> list[int]:
+        """All leases, the one that runs out first in front."""
+        leases = sorted(self._leases.values(), key=_expiry_order)
+        return [lease.id for lease in leases]
+
+    def time_to_live(self, lease_id: int, now: float) -> tuple[int, int]:
+        """(remaining, granted) in whole seconds; the remainder is cut off, as etcd does.
+
+        Raises LeaseNotFoundError, NotPrimaryError.
+        """
+        if not self._primary:
+            raise NotPrimaryError
+        lease = self._find(lease_id)
+        return int(lease.expiry_s - now), lease.ttl_s
+
+    # --- through the log ---------------------------------------------------------------------
+
+    def grant(self, lease_id: int, ttl_s: int, now: float) -> int:
+        """Makes a lease and returns its TTL in seconds, which is never below the minimum."""
+        if lease_id == NO_LEASE:
+            raise errors.LeaseNotFoundError
+        if ttl_s > TTL_MAX_S:
+            raise errors.LeaseTTLTooLargeError
+        if lease_id in self._leases:
+            raise errors.LeaseExistsError
+        lease = _Lease(lease_id, max(ttl_s, self._min_ttl_s), 0)
+        self._leases[lease_id] = lease
+        self._store(lease)
+        self.granted_total += 1
+        if self.on_grant is not None:
+            self.on_grant(lease.ttl_s)
+        if self._primary:
+            lease.expiry_s = now + lease.ttl_s
+            self._expiry.push(lease.expiry_s, lease_id)
+            self._schedule_checkpoint(lease, now)
+        return lease.ttl_s
+
+    def revoke(self, lease_id: int, delete_keys: Callable[[list[bytes]], None]) -> None:
+        """Ends a lease: its keys go in sorted order and in one transaction, then its record.
+
+        `delete_keys` is not called for a lease without keys, which makes no new revision.
+        """
+        lease = self._find(lease_id)
+        if lease.keys:
+            delete_keys(sorted(lease.keys))
+            # The store detaches what it deletes; a key it did not find must not outlive its lease.
+            for key in list(lease.keys):
+                self.detach(key)
+        del self._leases[lease_id]
+        self._backend.delete(LEASE, _record_key(lease_id))
+        self.revoked_total += 1
+        self._wake(lease_id, revoked=True)
+
+    def checkpoint(self, lease_id: int, remaining_ttl_s: int, now: float) -> None:
+        """Notes how much time a lease has left; 0 takes the note back. An unknown lease is skipped."""
+        lease = self._leases.get(lease_id)
+        if lease is None:
+            return
+        lease.remaining_ttl_s = remaining_ttl_s
+        self._store(lease)
+        if self._primary:
+            self._schedule_checkpoint(lease, now)
+
+    def attach(self, lease_id: int, key: bytes) -> None:
+        """Hangs a key on a lease, off the one it hung on."""
+        lease = self._find(lease_id)
+        old = self._lease_of.get(key)
+        if old == lease_id:
+            return
+        if old is not None:
+            self.detach(key)
+        if lease.keys is None:
+            lease.keys = {key}
+        else:
+            lease.keys.add(key)
+        self._lease_of[key] = lease_id
+
+    def detach(self, key: bytes) -> None:
+        """Takes a key off its lease, if it hangs on one."""
+        lease_id = self._lease_of.pop(key, None)
+        if lease_id is None:
+            return
+        keys = self._leases[lease_id].keys
+        assert keys is not None, f"lease {lease_id:x} does not know its key {key!r}"
+        keys.remove(key)
+
+    # --- the leader's part -------------------------------------------------------------------
+
+    def renew(self, lease_id: int, now: float) -> int:
+        """Starts the TTL anew and returns it in seconds.
+
+        0: the lease has run out and must be revoked first; see `await_revocation`.
+        Raises LeaseNotFoundError, NotPrimaryError.
+        """
+        if not self._primary:
+            raise NotPrimaryError
+        lease = self._leases.get(lease_id)
+        if lease is None:
+            raise errors.LeaseNotFoundError
+        if lease.expiry_s <= now:
+            return 0
+        lease.expiry_s = now + (lease.remaining_ttl_s or lease.ttl_s)
+        self.renewed_total += 1
+        return lease.ttl_s
+
+    def checkpointed(self, lease_id: int) -> bool:
+        """Whether a checkpoint stands, which a renewal must first take back through the log."""
+        lease = self._leases.get(lease_id)
+        return lease is not None and lease.remaining_ttl_s > 0
+
+    def await_revocation(self, lease_id: int, done: Callable[[bool], None]) -> None:
+        """Calls `done` once: True when the lease is revoked, False when this is no longer the primary."""
+        self._waiters.setdefault(lease_id, []).append(done)
+
+    def forget_waiter(self, lease_id: int, done: Callable[[bool], None]) -> None:
+        """Takes an `await_revocation` back; harmless when it has been called."""
+        waiters = self._waiters.get(lease_id)
+        if waiters is not None and done in waiters:
+            waiters.remove(done)
+            if not waiters:
+                del self._waiters[lease_id]
+
+    def promote(self, now: float, extend_s: float) -> None:
+        """Becomes the primary: every lease gets a deadline, `extend_s` (an election) longer.
+
+        No more than 750 deadlines fall into any one second, so that what piled up does not use
+        up the whole revoke rate. Takes about 2 µs a lease in one go; elections are rare.
+        """
+        self._primary = True
+        start_s = now + extend_s
+        leases = list(self._leases.values())
+        for lease in leases:
+            lease.expiry_s = start_s + (lease.remaining_ttl_s or lease.ttl_s)
+            lease.retry_s = 0.0
+            lease.checkpoint_due_s = None
+        if len(leases) >= REVOKE_RATE_PER_S:
+            leases.sort(key=_expiry_order)
+            for earlier, lease in zip(leases, leases[PROMOTED_EXPIRIES_PER_S:]):
+                lease.expiry_s = max(lease.expiry_s, earlier.expiry_s + 1.0)
+        self._expiry.rebuild()
+        self._checkpoints.clear()
+        for lease in leases:
+            self._schedule_checkpoint(lease, now)
+
+    def demote(self) -> None:
+        """No longer the primary: no deadlines; waiting renewals are told."""
+        self._primary = False
+        for lease in self._leases.values():
+            lease.expiry_s = inf
+            lease.checkpoint_due_s = None
+        self._expiry.clear()
+        self._checkpoints.clear()
+        for lease_id in list(self._waiters):
+            self._wake(lease_id, revoked=False)
+
+    def expired(
+        self, now: float, limit: int = int(REVOKE_RATE_PER_S * SCAN_INTERVAL_S)
+    ) -> list[int]:
+        """Leases to revoke now, at most `limit`; those still there come again after the retry time."""
+        found: list[int] = []
+        while len(found) < limit:
+            lease_id = self._expiry.pop_due(now)
+            if lease_id is None:
+                break
+            lease = self._leases[lease_id]
+            lease.retry_s = now + self._revoke_retry_s
+            self._expiry.push(lease.retry_s, lease_id)
+            found.append(lease_id)
+        return found
+
+    def due_checkpoints(
+        self, now: float, limit: int = CHECKPOINT_BATCH_LEASES
+    ) -> list[tuple[int, int]]:
+        """(lease, remaining seconds rounded up) for the next LeaseCheckpoint proposal."""
+        found: list[tuple[int, int]] = []
+        while len(found) < limit:
+            lease_id = self._checkpoints.pop_due(now)
+            if lease_id is None:
+                break
+            lease = self._leases[lease_id]
+            lease.checkpoint_due_s = None
+            remaining_s = ceil(lease.expiry_s - now)
+            if remaining_s <= 0:
+                continue
+            # Entered again at once: should the proposal be lost, the next one is on its way.
+            self._schedule_checkpoint(lease, now)
+            if remaining_s < lease.ttl_s:
+                found.append((lease_id, remaining_s))
+        return found
+
+    def next_expiry_s(self) -> float | None:
+        """No lease runs out before this time; None when there is no deadline."""
+        return self._expiry.next_due_s()
+
+    # --- looking inside ----------------------------------------------------------------------
+
+    def statistics(self) -> dict[str, int]:
+        """Sizes, for metrics and tests."""
+        return {
+            "leases": len(self._leases),
+            "keys": len(self._lease_of),
+            "waiters": sum(map(len, self._waiters.values())),
+            "expiry_entries": len(self._expiry),
+            "checkpoint_entries": len(self._checkpoints),
+        }
+
+    def check(self) -> None:
+        """Asserts the invariants at the head of this module."""
+        for key, lease_id in self._lease_of.items():
+            keys = self._leases[lease_id].keys
+            assert keys is not None and key in keys, f"{key!r} is lost to lease {lease_id:x}"
+        hung = sum(len(lease.keys or _NO_KEYS) for lease in self._leases.values())
+        assert hung == len(self._lease_of), f"{hung} keys on leases, {len(self._lease_of)} known"
+        for lease in self._leases.values():
+            deadline = lease.expiry_s < inf
+            assert deadline == self._primary, f"lease {lease.id:x} has deadline: {deadline}"
+        stored = {
+            (record.ID, max(record.TTL, self._min_ttl_s), record.RemainingTTL)
+            for _, value in self._backend.range(LEASE)
+            for record in (lease_pb2.Lease.FromString(value),)
+        }
+        held = {(lease.id, lease.ttl_s, lease.remaining_ttl_s) for lease in self._leases.values()}
+        assert stored == held, f"bucket and memory differ in {stored ^ held}"
+
+    # --- inside ------------------------------------------------------------------------------
+
+    def _find(self, lease_id: int) -> _Lease:
+        lease = self._leases.get(lease_id)
+        if lease is None:
+            raise errors.LeaseNotFoundError
+        return lease
+
+    def _store(self, lease: _Lease) -> None:
+        record = lease_pb2.Lease(
+            ID=lease.id, TTL=lease.ttl_s, RemainingTTL=lease.remaining_ttl_s
+        ).SerializeToString()
+        self._backend.put(LEASE, _record_key(lease.id), record)
+
+    def _wake(self, lease_id: int, revoked: bool) -> None:
+        for done in self._waiters.pop(lease_id, ()):
+            done(revoked)
+
+    def _schedule_checkpoint(self, lease: _Lease, now: float) -> None:
+        if lease.checkpoint_due_s is not None:
+            return
+        if (lease.remaining_ttl_s or lease.ttl_s) > self._checkpoint_interval_s:
+            lease.checkpoint_due_s = now + self._checkpoint_interval_s
+            self._checkpoints.push(lease.checkpoint_due_s, lease.id)
+
+    def _expiry_due(self, lease_id: int) -> float | None:
+        lease = self._leases.get(lease_id)
+        if lease is None:
+            return None
+        return lease.expiry_s if lease.expiry_s > lease.retry_s else lease.retry_s
+
+    def _checkpoint_due(self, lease_id: int) -> float | None:
+        lease = self._leases.get(lease_id)
+        return None if lease is None else lease.checkpoint_due_s
+
+
+def _record_key(lease_id: int) -> bytes:
+    """The key in bucket `lease`: the id as int64, big-endian."""
+    return lease_id.to_bytes(8, "big", signed=True)
+
+
+def _expiry_order(lease: _Lease) -> tuple[float, int]:
+    return lease.expiry_s, lease.id
