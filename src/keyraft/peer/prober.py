@@ -1,0 +1,98 @@
+"""Round-trip times to a peer, and a warning when it does not answer or its clock is off."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from datetime import datetime
+from typing import Final
+
+import aiohttp
+
+from keyraft.base.log import Logger
+from keyraft.peer.metrics import PeerMetrics
+from keyraft.peer.status import hex_id
+from keyraft.peer.urls import URLPicker
+
+PROBE_INTERVAL_S: Final = 4.0
+CLOCK_DRIFT_S_MAX: Final = 1.0
+UNHEALTHY_REPORT_S: Final = 5.0
+ANSWER_BYTES_MAX: Final = 64 * 1024
+
+
+class Prober:
+    """Asks `GET /raft/probing` every four seconds."""
+
+    __slots__ = ("_logger", "_metrics", "_name", "_picker", "_session", "round_trip_s")
+
+    def __init__(
+        self,
+        peer_id: int,
+        session: aiohttp.ClientSession,
+        picker: URLPicker,
+        logger: Logger,
+        metrics: PeerMetrics,
+    ) -> None:
+        self._name = hex_id(peer_id)
+        self._session = session
+        self._picker = picker
+        self._logger = logger
+        self._metrics = metrics
+        self.round_trip_s = 0.0  # smoothed as TCP does (RFC 6298, alpha 1/8)
+
+    async def run(self) -> None:
+        """Probes until cancelled."""
+        loop = asyncio.get_running_loop()
+        reported_s = float("-inf")
+        while True:
+            url = self._picker.pick()
+            started_s = loop.time()
+            try:
+                async with self._session.get(
+                    f"{url}/raft/probing", timeout=aiohttp.ClientTimeout(total=PROBE_INTERVAL_S)
+                ) as response:
+                    answer = await response.content.read(ANSWER_BYTES_MAX)
+                took_s = loop.time() - started_s
+                drift_s = _drift_s(answer, took_s)
+            except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+                if loop.time() - reported_s >= UNHEALTHY_REPORT_S:
+                    reported_s = loop.time()
+                    self._logger.warn(
+                        "prober detected unhealthy status",
+                        round_tripper_name="ROUND_TRIPPER_RAFT_MESSAGE",
+                        remote_peer_id=self._name,
+                        rtt=f"{self.round_trip_s:.9f}s",
+                        error=str(error) or type(error).__name__,
+                    )
+            else:
+                old = self.round_trip_s
+                self.round_trip_s = took_s if old == 0.0 else old + (took_s - old) / 8
+                if len(self._metrics.round_trip_s) < 10_000:  # nobody has asked for long
+                    self._metrics.round_trip_s.append((self._name, took_s))
+                if drift_s > CLOCK_DRIFT_S_MAX and loop.time() - reported_s >= UNHEALTHY_REPORT_S:
+                    reported_s = loop.time()
+                    self._logger.warn(
+                        "prober found high clock drift",
+                        round_tripper_name="ROUND_TRIPPER_RAFT_MESSAGE",
+                        remote_peer_id=self._name,
+                        clock_drift=f"{drift_s:.9f}s",
+                        rtt=f"{took_s:.9f}s",
+                    )
+            await asyncio.sleep(PROBE_INTERVAL_S)
+
+
+def _drift_s(answer: bytes, took_s: float) -> float:
+    """How far the peer's clock is from ours; raises ValueError for a foreign answer."""
+    content = json.loads(answer)
+    if not isinstance(content, dict) or not content.get("OK"):
+        raise ValueError("peer does not say that it is well")
+    text = str(content.get("Now", ""))
+    # Go writes up to nine digits of a second; datetime reads six
+    head, dot, tail = text.partition(".")
+    if dot:
+        digits = tail.rstrip("Zz")
+        digits = digits.split("+")[0].split("-")[0]
+        text = f"{head}.{digits[:6]:<06}{tail[len(digits) :]}"
+    now = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    return abs(time.time() - took_s / 2 - now.timestamp())

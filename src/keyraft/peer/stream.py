@@ -1,0 +1,261 @@
+"""The two ends of a stream between members: who writes waits to be called, who reads dials.
+
+Each member opens one `msgapp` and one `message` stream towards every peer and reads from them;
+what it has to say itself goes into the streams that the peer opened. A writer owns at most one
+connection; a newer one replaces it. Nothing waits: a message that finds its stream's buffer full
+is dropped and the peer reported unreachable, which is what Raft expects of a network.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Final, Protocol
+
+import aiohttp
+
+from keyraft.base.log import Logger
+from keyraft.peer.compat import MemberRemovedError, PeerRefusal, check_stream_response
+from keyraft.peer.frames import (
+    AppendDecoder,
+    AppendEncoder,
+    FrameError,
+    MessageDecoder,
+    MessageEncoder,
+)
+from keyraft.peer.metrics import PeerMetrics
+from keyraft.peer.status import PeerStatus, hex_id
+from keyraft.peer.urls import URLPicker
+from keyraft.raft.types import Message
+
+CONN_TIMEOUT_S: Final = 5.0  # reads and writes of a peer connection (etcd ConnReadTimeout)
+LINK_HEARTBEAT_S: Final = CONN_TIMEOUT_S / 3
+REDIAL_S: Final = 0.1  # etcd dials each stream at most every 100 ms
+WRITE_BUFFER_BYTES_MAX: Final = 32 * 1024 * 1024  # unsent bytes of one stream before it drops
+READ_CHUNK_BYTES_MAX: Final = 1 << 20
+
+MSGAPP: Final = "msgapp"
+MESSAGE: Final = "message"
+# how the two are called in log lines
+STREAM_NAMES: Final = {MSGAPP: "stream MsgApp v2", MESSAGE: "stream Message"}
+
+
+class Connection(Protocol):
+    """An open response body that the peer reads."""
+
+    def write(self, data: bytes) -> None:
+        """Queues bytes; never blocks."""
+
+    def unsent_bytes(self) -> int:
+        """How much of it the network has not taken yet."""
+
+    def close(self) -> None:
+        """Ends the body."""
+
+
+class StreamWriter:
+    """Frames messages into whichever connection the peer opened last."""
+
+    __slots__ = (
+        "_connection",
+        "_encoder",
+        "_kind",
+        "_logger",
+        "_metrics",
+        "_name",
+        "_stalled_ticks",
+        "_status",
+    )
+
+    def __init__(
+        self, kind: str, peer_id: int, status: PeerStatus, logger: Logger, metrics: PeerMetrics
+    ) -> None:
+        self._kind = kind
+        self._name = hex_id(peer_id)
+        self._status = status
+        self._logger = logger
+        self._metrics = metrics
+        self._connection: Connection | None = None
+        self._encoder: AppendEncoder | MessageEncoder = MessageEncoder()
+        self._stalled_ticks = 0
+
+    @property
+    def working(self) -> bool:
+        """Whether a connection is attached."""
+        return self._connection is not None
+
+    def attach(self, connection: Connection, now_s: float) -> None:
+        """The peer has dialled; an earlier connection is closed."""
+        self._close("closed")
+        self._connection = connection
+        self._encoder = AppendEncoder() if self._kind == MSGAPP else MessageEncoder()
+        self._stalled_ticks = 0
+        self._status.activate(now_s)
+        self._logger.info(
+            "established TCP streaming connection with remote peer",
+            stream_writer_type=STREAM_NAMES[self._kind],
+            remote_peer_id=self._name,
+        )
+
+    def detach(self, connection: Connection) -> None:
+        """The connection is gone; harmless when it was replaced before."""
+        if connection is self._connection:
+            self._lost("write", "connection closed")
+
+    def send(self, message: Message) -> bool:
+        """Frames and queues; False when the buffer is full and the message was dropped."""
+        connection = self._connection
+        if connection is None or connection.unsent_bytes() > WRITE_BUFFER_BYTES_MAX:
+            self._metrics.sent_failures[self._name] += 1
+            return False
+        data = self._encoder.encode(message)
+        connection.write(data)
+        self._metrics.sent_bytes[self._name] += len(data)
+        return True
+
+    def tick(self) -> None:
+        """Called every `LINK_HEARTBEAT_S`: keeps the link alive and notices a dead one."""
+        connection = self._connection
+        if connection is None:
+            return
+        if connection.unsent_bytes():
+            self._stalled_ticks += 1
+            if self._stalled_ticks > 3:
+                self._lost("heartbeat", "i/o timeout")
+                connection.close()
+            return
+        self._stalled_ticks = 0
+        data = self._encoder.heartbeat()
+        connection.write(data)
+        self._metrics.sent_bytes[self._name] += len(data)
+
+    def stop(self) -> None:
+        """Closes what is open."""
+        self._close("stopped")
+
+    def _close(self, how: str) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+            self._logger.warn(
+                f"{how} TCP streaming connection with remote peer",
+                stream_writer_type=STREAM_NAMES[self._kind],
+                remote_peer_id=self._name,
+            )
+
+    def _lost(self, action: str, reason: str) -> None:
+        self._connection = None
+        self._status.deactivate(STREAM_NAMES[self._kind], action, reason)
+        self._metrics.sent_failures[self._name] += 1
+        self._logger.warn(
+            "lost TCP streaming connection with remote peer",
+            stream_writer_type=STREAM_NAMES[self._kind],
+            remote_peer_id=self._name,
+        )
+
+
+class StreamReader:
+    """Dials one stream of a peer for as long as it lives, and passes on what it reads."""
+
+    __slots__ = (
+        "_deliver",
+        "_headers",
+        "_kind",
+        "_local_id",
+        "_logger",
+        "_metrics",
+        "_name",
+        "_peer_id",
+        "_picker",
+        "_removed",
+        "_session",
+        "_status",
+    )
+
+    def __init__(
+        self,
+        kind: str,
+        local_id: int,
+        peer_id: int,
+        session: aiohttp.ClientSession,
+        picker: URLPicker,
+        headers: Mapping[str, str],
+        status: PeerStatus,
+        deliver: Callable[[list[Message]], None],
+        removed: Callable[[], None],
+        logger: Logger,
+        metrics: PeerMetrics,
+    ) -> None:
+        self._kind = kind
+        self._local_id = local_id
+        self._peer_id = peer_id
+        self._name = hex_id(peer_id)
+        self._session = session
+        self._picker = picker
+        self._headers = {**headers, "X-Raft-To": self._name}
+        self._status = status
+        self._deliver = deliver
+        self._removed = removed
+        self._logger = logger
+        self._metrics = metrics
+
+    async def run(self) -> None:
+        """Dials, reads, and dials again; ends only by cancellation."""
+        loop = asyncio.get_running_loop()
+        channel = STREAM_NAMES[self._kind]
+        self._logger.info(
+            "started stream reader with remote peer",
+            stream_reader_type=channel,
+            local_member_id=hex_id(self._local_id),
+            remote_peer_id=self._name,
+        )
+        while True:
+            dialled_s = loop.time()
+            url = self._picker.pick()
+            action = "dial"
+            try:
+                async with self._session.get(
+                    f"{url}/raft/stream/{self._kind}/{hex_id(self._local_id)}",
+                    headers=self._headers,
+                ) as response:
+                    await check_stream_response(response, self._name, self._local_id)
+                    action = "read"
+                    self._status.activate(loop.time())
+                    self._logger.info(
+                        "established TCP streaming connection with remote peer",
+                        stream_reader_type=channel,
+                        local_member_id=hex_id(self._local_id),
+                        remote_peer_id=self._name,
+                    )
+                    await self._read(response)
+                    reason = "EOF"
+            except MemberRemovedError as error:
+                reason = str(error)
+                self._removed()
+            except (PeerRefusal, FrameError, aiohttp.ClientError, OSError, TimeoutError) as error:
+                reason = str(error) or type(error).__name__
+                self._status.deactivate(channel, action, reason)
+            if action == "dial":
+                self._picker.unreachable(url)
+            else:
+                self._logger.warn(
+                    "lost TCP streaming connection with remote peer",
+                    stream_reader_type=channel,
+                    local_member_id=hex_id(self._local_id),
+                    remote_peer_id=self._name,
+                    error=reason,
+                )
+            await asyncio.sleep(max(0.0, REDIAL_S - (loop.time() - dialled_s)))
+
+    async def _read(self, response: aiohttp.ClientResponse) -> None:
+        decoder = (
+            AppendDecoder(self._local_id, self._peer_id)
+            if self._kind == MSGAPP
+            else MessageDecoder()
+        )
+        received = self._metrics.received_bytes
+        async for data in response.content.iter_any():
+            received[self._name] += len(data)
+            messages = decoder.feed(data)
+            if messages:
+                self._deliver(messages)

