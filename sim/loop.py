@@ -1,0 +1,143 @@
+"""Virtual time: an event loop whose clock jumps to the next thing to do.
+
+Calls due at the same moment run in the order in which they were made, so a run is the same every
+time. Satisfies `keyraft.base.clock.Loop`. Exceptions are not swallowed: they end the run.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+
+class SimTimer:
+    """A call that waits for its virtual time."""
+
+    __slots__ = ("args", "callback", "cancelled", "due_s", "order")
+
+    def __init__(
+        self, due_s: float, order: int, callback: Callable[..., Any], args: tuple[Any, ...]
+    ) -> None:
+        self.due_s = due_s
+        self.order = order
+        self.callback = callback
+        self.args = args
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        """Takes the call back."""
+        self.cancelled = True
+
+    def __lt__(self, other: SimTimer) -> bool:
+        return (self.due_s, self.order) < (other.due_s, other.order)
+
+
+class SimLoop:
+    """The clock and the queue of everything that happens in one run."""
+
+    def __init__(self) -> None:
+        self._now_s = 0.0
+        self._order = 0
+        self._ready: deque[SimTimer] = deque()
+        self._timers: list[SimTimer] = []
+        self.steps = 0
+
+    def time(self) -> float:
+        """Virtual seconds since the run began."""
+        return self._now_s
+
+    def call_soon(self, callback: Callable[..., Any], *args: Any) -> SimTimer:
+        """Runs after everything that is already waiting for this moment."""
+        timer = self._make(self._now_s, callback, args)
+        self._ready.append(timer)
+        return timer
+
+    def call_later(self, delay: float, callback: Callable[..., Any], *args: Any) -> SimTimer:
+        """Runs `delay` virtual seconds from now."""
+        timer = self._make(self._now_s + max(delay, 0.0), callback, args)
+        heapq.heappush(self._timers, timer)
+        return timer
+
+    def call_at(self, when: float, callback: Callable[..., Any], *args: Any) -> SimTimer:
+        """Runs at virtual second `when`."""
+        return self.call_later(when - self._now_s, callback, *args)
+
+    def run_until(self, end_s: float, condition: Callable[[], bool] | None = None) -> bool:
+        """Lets time pass up to `end_s`, or until `condition` holds; says whether it held."""
+        while True:
+            if condition is not None and condition():
+                return True
+            if not self._step(end_s):
+                self._now_s = max(self._now_s, end_s)
+                return condition() if condition is not None else True
+
+    def _step(self, end_s: float) -> bool:
+        while self._timers and self._timers[0].due_s <= self._now_s:
+            self._ready.append(heapq.heappop(self._timers))
+        if not self._ready:
+            if not self._timers or self._timers[0].due_s > end_s:
+                return False
+            self._now_s = self._timers[0].due_s
+            self._ready.append(heapq.heappop(self._timers))
+        timer = self._ready.popleft()
+        if not timer.cancelled:
+            self.steps += 1
+            timer.callback(*timer.args)
+        return True
+
+    def _make(self, due_s: float, callback: Callable[..., Any], args: tuple[Any, ...]) -> SimTimer:
+        self._order += 1
+        return SimTimer(due_s, self._order, callback, args)
+
+
+class MemberLoop:
+    """One member's view of the loop: its calls die with it, its clock may run fast or slow.
+
+    `rate` is how many of the member's seconds pass in one virtual second. A paused member's calls
+    wait for `resume`; a killed member's never run.
+    """
+
+    def __init__(self, loop: SimLoop, rate: float = 1.0) -> None:
+        self._loop = loop
+        self._rate = rate
+        self._held: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
+        self.alive = True
+        self.paused = False
+
+    def time(self) -> float:
+        """The member's own seconds."""
+        return self._loop.time() * self._rate
+
+    def call_soon(self, callback: Callable[..., Any], *args: Any) -> SimTimer:
+        """Runs in the next turn, if the member still lives."""
+        return self._loop.call_soon(self._run, callback, args)
+
+    def call_later(self, delay: float, callback: Callable[..., Any], *args: Any) -> SimTimer:
+        """Runs after `delay` of the member's own seconds."""
+        return self._loop.call_later(delay / self._rate, self._run, callback, args)
+
+    def kill(self) -> None:
+        """Nothing that this member planned will happen."""
+        self.alive = False
+        self._held.clear()
+
+    def pause(self) -> None:
+        """The process is stopped; time goes on without it."""
+        self.paused = True
+
+    def resume(self) -> None:
+        """What came due during the pause happens now, in its order."""
+        self.paused = False
+        held, self._held = self._held, []
+        for callback, args in held:
+            self._loop.call_soon(self._run, callback, args)
+
+    def _run(self, callback: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        if not self.alive:
+            return
+        if self.paused:
+            self._held.append((callback, args))
+        else:
+            callback(*args)

@@ -1,0 +1,75 @@
+"""The store as the linearizability checker knows it, and histories made of client calls.
+
+State: (revision, ((key, value, create, mod, version), ...)) sorted by key. Inputs are tuples:
+
+    ("put", key, value)            → ("rev", revision)
+    ("delete", key)                → ("rev", revision, deleted)
+    ("get", key)                   → ("kv", revision, value | None, mod, version)
+    ("cas", key, mod, value)       → ("rev", revision, succeeded)
+
+An output of None is an outcome nobody saw: the operation happened, or it did not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable
+from typing import Any
+
+Item = tuple[str, str, int, int, int]
+State = tuple[int, tuple[Item, ...]]
+
+EMPTY: State = (1, ())
+
+
+def step(state: Hashable, call: Any, output: Any) -> Iterable[Hashable]:
+    """What may follow `state` when `call` was answered with `output`."""
+    assert isinstance(state, tuple)
+    revision, items = state
+    kind, key = call[0], call[1]
+    found = next((item for item in items if item[0] == key), None)
+    if kind == "get":
+        if output is None:
+            return (state,)
+        right = (
+            ("kv", revision, found[1], found[3], found[4])
+            if found is not None
+            else ("kv", revision, None, 0, 0)
+        )
+        return (state,) if output == right else ()
+    if kind == "put":
+        after = _put(revision, items, key, call[2])
+        right = ("rev", revision + 1)
+    elif kind == "delete":
+        after = (
+            (revision + 1, tuple(item for item in items if item[0] != key))
+            if found is not None
+            else state
+        )
+        right = ("rev", after[0], int(found is not None))
+    elif kind == "cas":
+        succeeded = (found[3] if found is not None else 0) == call[2]
+        after = _put(revision, items, key, call[3]) if succeeded else state
+        right = ("rev", after[0], succeeded)
+    else:
+        raise ValueError(f"unknown call {kind}")
+    if output is None:
+        return (after,) if after == state else (state, after)
+    return (after,) if output == right else ()
+
+
+def _put(revision: int, items: tuple[Item, ...], key: str, value: str) -> State:
+    new = revision + 1
+    out: list[Item] = []
+    placed = False
+    for item in items:
+        if item[0] == key:
+            out.append((key, value, item[2], new, item[4] + 1))
+            placed = True
+        else:
+            if not placed and item[0] > key:
+                out.append((key, value, new, new, 1))
+                placed = True
+            out.append(item)
+    if not placed:
+        out.append((key, value, new, new, 1))
+    return (new, tuple(out))
