@@ -1,0 +1,247 @@
+"""The configuration file: YAML (so JSON too) with etcd's keys and etcd's strictness.
+
+Keys are flag names; unknown keys are passed over, a wrong type is refused. Durations are whole
+nanoseconds and nothing else, lists of URLs are one comma-separated string, and TLS, socket,
+discovery settings sit in sections of their own. Source: etcd `embed.ConfigFromFile`, which
+decodes YAML by way of JSON; a scalar given where text is wanted becomes text.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any, Final
+
+import yaml
+
+from keyraft.app.config import DEFAULT_INITIAL_CLUSTER, ConfigError
+from keyraft.app.flagset import default_value
+from keyraft.app.flagtable import FLAGS
+from keyraft.app.flagvalues import (
+    BOOL,
+    DURATION,
+    GATES,
+    INT,
+    INT64,
+    ORIGINS,
+    UINT,
+    UINT32,
+    UINT64,
+    UNIQUE,
+    URLS,
+    Kind,
+    ValueRefused,
+    parse_origins,
+)
+from keyraft.base.durations import SECOND
+from keyraft.base.urls import URLError, parse_urls
+
+CONFIG_FILE_BYTES_MAX: Final = 1024 * 1024
+
+# Text in the file although the flag is a list; the rest of the lists are real lists.
+_TEXT_LISTS: Final = ("host-whitelist",)
+_NOT_IN_FILE: Final = frozenset(
+    name
+    for name in FLAGS
+    if name in ("config-file", "version", "discovery-fallback", "raft-read-timeout")
+    or name in ("raft-write-timeout", "client-crl-file", "peer-crl-file", "auto-tls")
+    or name.startswith(("socket-", "peer-", "client-c", "client-k", "trusted-"))
+    or name in ("cert-file", "key-file")
+    or (name.startswith("discovery-") and not name.startswith("discovery-srv"))
+)
+_SECURITY: Final = {
+    "cert-file": ("cert-file", str),
+    "key-file": ("key-file", str),
+    "client-cert-file": ("client-cert-file", str),
+    "client-key-file": ("client-key-file", str),
+    "client-cert-auth": ("client-cert-auth", bool),
+    "trusted-ca-file": ("trusted-ca-file", str),
+    "auto-tls": ("auto-tls", bool),
+    "allowed-cn": ("cert-allowed-cn", list),
+    "allowed-hostname": ("cert-allowed-hostname", list),
+    "skip-client-san-verification": ("skip-client-san-verification", bool),
+}
+_INTEGERS: Final = {
+    INT: (-(1 << 63), (1 << 63) - 1),
+    INT64: (-(1 << 63), (1 << 63) - 1),
+    UINT: (0, (1 << 64) - 1),
+    UINT64: (0, (1 << 64) - 1),
+    UINT32: (0, (1 << 32) - 1),
+    DURATION: (-(1 << 63), (1 << 63) - 1),
+}
+_GO_NAMES: Final = {str: "string", bool: "bool", list: "[]string"}
+_URL_LABELS: Final = {"advertise-client-urls": "advertise-peer-urls"}  # as etcd mixes them up
+
+
+def read_config_file(path: str) -> tuple[dict[str, Any], frozenset[str]]:
+    """Values by flag name, and the keys that the file sets.
+
+    Raises ConfigError; ends the process with exit code 1 on a bad list of URLs, as etcd does.
+    """
+    try:
+        with open(path, "rb") as file:
+            text = file.read(CONFIG_FILE_BYTES_MAX + 1)
+    except OSError as error:
+        raise ConfigError(f"open {path}: {(error.strerror or '').lower()}") from None
+    if len(text) > CONFIG_FILE_BYTES_MAX:
+        raise ConfigError(f"{path}: more than {CONFIG_FILE_BYTES_MAX} bytes")
+    return parse_config_file(text)
+
+
+def parse_config_file(text: bytes) -> tuple[dict[str, Any], frozenset[str]]:
+    """As `read_config_file`, from the file's text."""
+    try:
+        document = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"error converting YAML to JSON: yaml: {_one_line(error)}") from None
+    if document is None:
+        document = {}
+    if not isinstance(document, dict):
+        raise _wrong_type(document, "", "configYAML")
+    values = {name: default_value(flag) for name, flag in FLAGS.items()}
+    given = {str(key).lower(): value for key, value in document.items()}
+    explicit = {str(key) for key in document}
+    for name, flag in FLAGS.items():
+        if name in given and name not in _NOT_IN_FILE and given[name] is not None:
+            value = _decode(name, flag.kind, given[name], values[name])
+            values[name] = values[name] if value is None else value
+    _security(given, "client-transport-security", "", values, explicit)
+    _security(given, "peer-transport-security", "peer-", values, explicit)
+    sockets = _section(given, "socket-options")
+    for key in ("reuse-port", "reuse-address"):
+        values[f"socket-{key}"] = _typed(sockets.get(key, False), bool, f"socket-options.{key}")
+    _discovery(given, values)
+    if values["initial-cluster"] == DEFAULT_INITIAL_CLUSTER and (
+        values["discovery-srv"] or values["discovery-endpoints"]
+    ):
+        values["initial-cluster"] = ""
+    values["initial-cluster-state"] = values["initial-cluster-state"] or "new"
+    values["self-signed-cert-validity"] = values["self-signed-cert-validity"] or 1
+    return values, frozenset(explicit)
+
+
+def _decode(name: str, kind: Kind, value: object, previous: Any) -> Any:
+    if kind is URLS:
+        text = _typed(value, str, name)
+        if not text:
+            return None
+        try:
+            return parse_urls(text.split(","))
+        except URLError as error:
+            label = _URL_LABELS.get(name, name)
+            print(f"unexpected error setting up {label}: {error}", file=sys.stderr)
+            raise SystemExit(1) from None
+    if kind is ORIGINS or name in _TEXT_LISTS:
+        text = _typed(value, str, name)
+        try:
+            return (parse_origins(text) if kind is ORIGINS else UNIQUE.parse(text, ())) or None
+        except ValueRefused as error:
+            raise ConfigError(f"new UniqueURLs should never fail: {error}") from None
+    if kind is GATES:
+        try:
+            return GATES.parse(_typed(value, str, name), previous)
+        except ValueRefused as error:
+            raise ConfigError(str(error)) from None
+    if kind in _INTEGERS:
+        low, high = _INTEGERS[kind]
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise _wrong_type(value, name, kind.go_type)
+        return value / SECOND if kind is DURATION else value
+    if kind is BOOL:
+        return _typed(value, bool, name)
+    if kind.go_type == "[]string":
+        items = tuple(_typed(value, list, name))
+        return tuple(sorted(set(items))) if kind is UNIQUE else items
+    return _typed(value, str, name)
+
+
+def _typed(value: object, wanted: type, name: str) -> Any:
+    """The value as Go would decode it into a field of this type; raises ConfigError."""
+    if wanted is list:
+        if not isinstance(value, list):
+            raise _wrong_type(value, name, "[]string")
+        return [_typed(item, str, name) for item in value]
+    if wanted is str and isinstance(value, bool):
+        return "true" if value else "false"
+    if wanted is str and isinstance(value, int | float):
+        return str(value)
+    if not isinstance(value, wanted):
+        raise _wrong_type(value, name, _GO_NAMES[wanted])
+    return value
+
+
+def _section(given: Mapping[str, object], name: str) -> dict[str, Any]:
+    value = given.get(name)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        if name == "peer-transport-security":
+            raise ConfigError("invalid peer-transport-security")
+        raise _wrong_type(value, name, "embed.securityConfig")
+    return {str(key).lower(): item for key, item in value.items() if item is not None}
+
+
+def _security(
+    given: Mapping[str, object], name: str, prefix: str, values: dict[str, Any], explicit: set[str]
+) -> None:
+    section = _section(given, name)
+    for key, (flag, wanted) in _SECURITY.items():
+        if key not in section:
+            continue
+        value = _typed(section[key], wanted, f"{name}.{key}")
+        if not prefix and flag == "cert-allowed-hostname":
+            flag = "client-cert-allowed-hostname"
+        if prefix + flag in values:
+            values[prefix + flag] = tuple(value) if wanted is list else value
+    if prefix:
+        explicit.update(f"{prefix}{key}" for key in section)
+
+
+def _discovery(given: Mapping[str, object], values: dict[str, Any]) -> None:
+    section = _section(given, "discovery-config")
+    client = _section(section, "client")
+    secure = _section(client, "secure")
+    auth = _section(client, "auth")
+    for source, key, flag, wanted in (
+        (section, "token", "token", str),
+        (secure, "cert", "cert", str),
+        (secure, "key", "key", str),
+        (secure, "cacert", "cacert", str),
+        (secure, "insecure-transport", "insecure-transport", bool),
+        (secure, "insecure-skip-tls-verify", "insecure-skip-tls-verify", bool),
+        (auth, "username", "user", str),
+        (auth, "password", "password", str),
+    ):
+        if key in source:
+            values[f"discovery-{flag}"] = _typed(source[key], wanted, f"discovery-config.{key}")
+    if "endpoints" in client:
+        values["discovery-endpoints"] = tuple(
+            _typed(client["endpoints"], list, "discovery-config.client.endpoints")
+        )
+    for key in ("dial-timeout", "request-timeout", "keepalive-time", "keepalive-timeout"):
+        if key in client:
+            name = f"discovery-{key}"
+            values[name] = _decode(name, DURATION, client[key], values[name])
+
+
+def _wrong_type(value: object, name: str, go_type: str) -> ConfigError:
+    if isinstance(value, bool):
+        got = "bool"
+    elif isinstance(value, int | float):
+        got = "number" if isinstance(value, int) and go_type in ("string", "bool") else "number "
+        got = got if got == "number" else f"number {value}"
+    elif isinstance(value, list):
+        got = "array"
+    elif isinstance(value, dict):
+        got = "object"
+    else:
+        got = "string"
+    field = f"Go struct field configYAML.{name}" if name else "Go value"
+    return ConfigError(
+        "error unmarshaling JSON: while decoding JSON: json: cannot unmarshal "
+        f"{got} into {field} of type {go_type}"
+    )
+
+
+def _one_line(error: object) -> str:
+    return " ".join(str(error).split())

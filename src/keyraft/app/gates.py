@@ -1,0 +1,75 @@
+"""Feature gates: switches of `--feature-gates`, after etcd's `server/features` and `featuregate`.
+
+A gate that Keyraft has no use for is accepted all the same, so that a command line written for
+etcd starts Keyraft too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+ALPHA: Final = "ALPHA"
+BETA: Final = "BETA"
+
+GATES: Final[Mapping[str, tuple[bool, str]]] = MappingProxyType(
+    {
+        "AllAlpha": (False, ALPHA),
+        "AllBeta": (False, BETA),
+        "CompactHashCheck": (False, ALPHA),
+        "FastLeaseKeepAlive": (True, BETA),
+        "InitialCorruptCheck": (False, ALPHA),
+        "LeaseCheckpoint": (False, ALPHA),
+        "LeaseCheckpointPersist": (False, ALPHA),
+        "PriorityRequest": (False, ALPHA),
+        "SetMemberLocalAddr": (False, ALPHA),
+        "StopGRPCServiceOnDefrag": (False, ALPHA),
+        "TxnModeWriteWithSharedBuffer": (True, BETA),
+    }
+)
+"""Gate → its default and its stage."""
+
+_TRUE: Final = frozenset(("1", "t", "T", "TRUE", "true", "True"))
+_FALSE: Final = frozenset(("0", "f", "F", "FALSE", "false", "False"))
+
+
+def parse_gates(text: str, previous: Mapping[str, bool]) -> Mapping[str, bool]:
+    """What is set explicitly after "Name=true,Other=false"; raises ValueError with etcd's words.
+
+    AllAlpha and AllBeta set every gate of their stage that nothing else has set.
+    """
+    given: dict[str, bool] = {}
+    for piece in text.split(","):
+        if not piece:
+            continue
+        name, equals, value = piece.partition("=")
+        name, value = name.strip(), value.strip()
+        if not equals:
+            raise ValueError(f"missing bool value for {name}")
+        if value not in _TRUE and value not in _FALSE:
+            raise ValueError(
+                f"invalid value of {name}={value}, err: "
+                f'strconv.ParseBool: parsing "{value}": invalid syntax'
+            )
+        given[name] = value in _TRUE
+    for name in given:
+        if name not in GATES:
+            raise ValueError(f"unrecognized feature gate: {name}")
+    enabled = {**previous, **given}
+    for group, stage in (("AllAlpha", ALPHA), ("AllBeta", BETA)):
+        if group in given:
+            for name, (_, gate_stage) in GATES.items():
+                if gate_stage == stage:
+                    enabled.setdefault(name, given[group])
+    return MappingProxyType(enabled)
+
+
+def is_enabled(explicit: Mapping[str, bool], name: str) -> bool:
+    """Whether the gate is on: as set, else by its default."""
+    return explicit.get(name, GATES[name][0])
+
+
+def format_gates(explicit: Mapping[str, bool]) -> str:
+    """What is set, as the flag takes it, sorted."""
+    return ",".join(f"{name}={str(on).lower()}" for name, on in sorted(explicit.items()))

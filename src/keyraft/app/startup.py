@@ -1,0 +1,72 @@
+"""Why a member does not start, in etcd's words, and the data directory's first look.
+
+`StartError` is what a part raises when the member cannot start; the command logs it as one fatal
+line and ends with exit code 1.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Final, Literal
+
+from keyraft.base.log import Logger
+
+PRIVATE_DIRECTORY_MODE: Final = 0o700
+PROBE_FILE: Final = ".touch"
+
+DirectoryKind = Literal["member", "proxy", "empty"]
+
+
+class StartError(Exception):
+    """The member cannot start; the message goes into the fatal line."""
+
+
+def go_error(operation: str, error: OSError, path: str | None = None) -> str:
+    """A system error as Go prints it: "mkdir /x: permission denied"."""
+    reason = os.strerror(error.errno).lower() if error.errno else str(error)
+    name = path if path is not None else error.filename
+    return f"{operation} {name}: {reason}" if name is not None else f"{operation}: {reason}"
+
+
+def listen_error(address: str, error: OSError, network: str = "tcp") -> str:
+    """Why an address cannot be listened on: "listen tcp 127.0.0.1:2379: bind: …"."""
+    reason = os.strerror(error.errno).lower() if error.errno else str(error)
+    return f"listen {network} {address}: bind: {reason}"
+
+
+def identify_data_dir(path: str, log: Logger) -> DirectoryKind:
+    """What the directory holds; "empty" when it is not there. Raises StartError."""
+    try:
+        names = sorted(os.listdir(path))
+    except FileNotFoundError:
+        return "empty"
+    except OSError as error:
+        log.error("failed to list data directory", dir=path, error=go_error("open", error))
+        raise StartError(f"failed to list data directory: {go_error('open', error)}") from None
+    for name in names:
+        if name not in ("member", "proxy"):
+            log.warn("found invalid file under data directory", filename=name, data_dir=path)
+    if "member" in names and "proxy" in names:
+        raise StartError("invalid datadir; both member and proxy directories exist")
+    if "proxy" in names:
+        raise StartError("v2 http proxy has already been deprecated in 3.6")
+    return "member" if "member" in names else "empty"
+
+
+def check_data_dir(path: str) -> None:
+    """Makes the directory (0700) if need be and writes a probe into it; raises StartError."""
+    try:
+        os.makedirs(path, mode=PRIVATE_DIRECTORY_MODE, exist_ok=True)
+    except OSError as error:
+        raise StartError(f"cannot access data directory: {go_error('mkdir', error)}") from None
+    probe = os.path.join(path, PROBE_FILE)
+    try:
+        descriptor = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        try:
+            os.write(descriptor, b"\0")
+        finally:
+            os.close(descriptor)
+            os.unlink(probe)
+    except OSError as error:
+        reason = go_error("open", error, probe)
+        raise StartError(f"cannot write to data directory: {reason}") from None

@@ -1,0 +1,22 @@
+"""The version that Keyraft speaks as, and what the version commands print beside it."""
+
+from __future__ import annotations
+
+import platform
+from typing import Final
+
+VERSION: Final = "3.7.1"
+"""The etcd version whose behaviour this is."""
+MIN_CLUSTER_VERSION: Final = "3.0.0"
+GIT_SHA: Final = "keyraft"
+
+
+def runtime_version() -> str:
+    """What runs this: where the original names its Go."""
+    return f"python{platform.python_version()}"
+
+
+def platform_name() -> str:
+    """Operating system and architecture as Go spells them: "linux/amd64"."""
+    machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
+    return f"{platform.system().lower()}/{machine}"

@@ -1,0 +1,95 @@
+"""`etcd`: starts a member.
+
+Exit codes are the original's: 0 after --version, --help and a stop, 1 when the configuration or
+the start fails (one line in the log says why), 2 when the command line is none.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from typing import cast
+
+from keyraft.app.config import UNSET_ADVERTISE, Config, ConfigError
+from keyraft.app.flagset import ConflictError, HelpWanted, UsageError
+from keyraft.app.helptext import USAGE, flags_text
+from keyraft.app.load import VersionWanted, load
+from keyraft.app.logging import DEFAULT_LOGGER
+from keyraft.app.startup import StartError, check_data_dir, identify_data_dir
+from keyraft.base.version import GIT_SHA, VERSION, platform_name, runtime_version
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command with the process's own arguments and environment."""
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        config = load(words, os.environ)
+    except UsageError as error:
+        print(error, file=sys.stderr)
+        print(USAGE, file=sys.stderr)
+        return 2
+    except HelpWanted:
+        print(USAGE, file=sys.stderr)
+        print(flags_text())
+        return 0
+    except VersionWanted:
+        print(f"etcd Version: {VERSION}")
+        print(f"Git SHA: {GIT_SHA}")
+        print(f"Go Version: {runtime_version()}")
+        print(f"Go OS/Arch: {platform_name()}")
+        return 0
+    except ConflictError as error:
+        DEFAULT_LOGGER.fatal(
+            "conflicting environment variable is shadowed by corresponding command-line flag "
+            "(either unset environment variable or disable flag))",
+            environment_variable=error.variable,
+        )
+    except ConfigError as error:
+        error.log.info("Running: ", args=["etcd", *words])
+        error.log.warn("failed to verify flags", error=str(error))
+        if str(error) == UNSET_ADVERTISE:
+            error.log.warn("advertise client URLs are not set", error=str(error))
+        return 1
+    config.log.info("Running: ", args=["etcd", *words])
+    return _start(config)
+
+
+def _start(config: Config) -> int:
+    try:
+        kind = identify_data_dir(config.data_dir, config.log)
+        if kind == "member":
+            message = "server has already been initialized"
+        else:
+            message = "Initialize and start etcd server"
+        config.log.info(message, data_dir=config.data_dir, dir_type=kind)
+        check_data_dir(config.data_dir)
+        # Loaded here: the flags answer without a server in memory.
+        member = importlib.import_module("keyraft.app.member")
+        code = cast(Callable[[Config], int], member.run_member)(config)
+    except (StartError, ConfigError) as error:
+        return _refuse(config, str(error))
+    except OSError as error:
+        # What a part did not put into words: a full disk, no permission, no more descriptors.
+        return _refuse(config, f"{error.filename or 'start'}: {(error.strerror or '').lower()}")
+    if code < 0 and os.getpid() != 1:
+        # As the original: whoever sent the signal sees that it was the signal.
+        signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    return max(code, 0)
+
+
+def _refuse(config: Config, reason: str) -> int:
+    if "include" in reason and "--initial-cluster" in reason:
+        config.log.warn("failed to start", error=reason)
+        default = ",".join(f"{config.name}={url}" for url in config.initial_advertise_peer_urls)
+        if config.initial_cluster == default:
+            config.log.warn("forgot to set --initial-cluster?")
+        return 1
+    config.log.fatal("discovery failed", error=reason)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,38 @@
+"""`keyraft`: what etcd never had a command for."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from keyraft.base.version import VERSION
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(VERSION, prog_name="keyraft")
+def main() -> None:
+    """Keyraft: run members for development, and measure them."""
+
+
+@main.command()
+@click.argument("members", type=click.IntRange(1, 9), default=1)
+def run(members: int) -> None:
+    """Start one member on the defaults, or a local cluster of MEMBERS.
+
+    One member listens on 127.0.0.1:2379 and keeps its data in default.etcd here. Several listen
+    on 2379, 22379, 32379 and so on, with data in infra1.etcd, infra2.etcd and so on.
+    """
+    if members == 1:
+        # The member takes this process's place, so that whoever stops us stops it.
+        os.execv(sys.executable, [sys.executable, "-m", "keyraft.cli.etcd"])
+    import asyncio
+
+    from keyraft.app.localcluster import run_cluster
+
+    raise SystemExit(asyncio.run(run_cluster(members)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""The configuration file: etcd's keys, etcd's strictness."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from keyraft.app.config import ConfigError
+from keyraft.app.configfile import parse_config_file
+from keyraft.app.load import load
+
+
+def values(text: str) -> dict[str, Any]:
+    return parse_config_file(text.encode())[0]
+
+
+def refused(text: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        parse_config_file(text.encode())
+    return str(caught.value)
+
+
+def test_a_file_replaces_flags_and_variables(tmp_path: Path) -> None:
+    path = tmp_path / "etcd.yaml"
+    path.write_text("name: m1\nlog-outputs: [/dev/null]\nheartbeat-interval: 50\n")
+    config = load(["--config-file", str(path), "--name=other"], {"ETCD_NAME": "third"})
+    assert config.name == "m1"
+    assert config.heartbeat_interval_ms == 50
+    again = load([], {"ETCD_CONFIG_FILE": str(path)})
+    assert again.name == "m1"
+
+
+def test_a_missing_file_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="open /nonexistent: no such file or directory"):
+        load(["--config-file=/nonexistent"], {})
+
+
+def test_urls_are_one_text_lists_are_lists_durations_are_nanoseconds() -> None:
+    got = values(
+        "listen-client-urls: http://127.0.0.1:2, http://127.0.0.1:1\n"
+        "cipher-suites: [A, B]\n"
+        "grpc-keepalive-timeout: 1500000000\n"
+        "cors: http://a:1,http://b:1\n"
+        "host-whitelist: b,a\n"
+        "feature-gates: CompactHashCheck=true\n"
+        "unknown-key: whatever\n"
+    )
+    assert [str(url) for url in got["listen-client-urls"]] == [
+        "http://127.0.0.1:1",
+        "http://127.0.0.1:2",
+    ]
+    assert got["cipher-suites"] == ("A", "B")
+    assert got["grpc-keepalive-timeout"] == 1.5
+    assert got["cors"] == ("http://a:1", "http://b:1")
+    assert got["host-whitelist"] == ("a", "b")
+    assert got["feature-gates"] == {"CompactHashCheck": True}
+
+
+def test_sections() -> None:
+    got = values(
+        "client-transport-security: {cert-file: c, client-cert-auth: true, auto-tls: true,"
+        " allowed-hostname: [h]}\n"
+        "peer-transport-security: {key-file: k, allowed-cn: [a, b]}\n"
+        "socket-options: {reuse-port: true}\n"
+        "discovery-config: {token: t, client: {endpoints: [e], dial-timeout: 1000000000,"
+        " secure: {cert: x}, auth: {username: u}}}\n"
+    )
+    assert got["cert-file"] == "c"
+    assert got["client-cert-auth"] is True
+    assert got["auto-tls"] is True
+    assert got["client-cert-allowed-hostname"] == ("h",)
+    assert got["peer-key-file"] == "k"
+    assert got["peer-cert-allowed-cn"] == ("a", "b")
+    assert got["socket-reuse-port"] is True
+    assert (got["discovery-token"], got["discovery-endpoints"]) == ("t", ("e",))
+    assert (got["discovery-cert"], got["discovery-user"]) == ("x", "u")
+    assert got["discovery-dial-timeout"] == 1
+    assert got["initial-cluster"] == ""
+
+
+def test_wrong_types_are_refused() -> None:
+    prefix = "error unmarshaling JSON: while decoding JSON: json: cannot unmarshal "
+    assert refused("max-wals: x") == (
+        prefix + "string into Go struct field configYAML.max-wals of type uint"
+    )
+    assert refused("grpc-keepalive-timeout: 10m") == (
+        prefix + "string into Go struct field configYAML.grpc-keepalive-timeout of type "
+        "time.Duration"
+    )
+    assert refused("pre-vote: 3") == (
+        prefix + "number into Go struct field configYAML.pre-vote of type bool"
+    )
+    assert refused("name: [a]") == (
+        prefix + "array into Go struct field configYAML.name of type string"
+    )
+    assert refused("a: b: c").startswith("error converting YAML to JSON: yaml: ")
+    assert refused("- a").startswith(prefix + "array into Go value")
+
+
+def test_a_scalar_becomes_text_where_text_is_wanted() -> None:
+    assert values("name: 7\nauto-compaction-retention: 1\n")["name"] == "7"
+
+
+def test_a_bad_list_of_urls_ends_the_process(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        parse_config_file(b"listen-peer-urls: foo")
+    assert caught.value.code == 1
+    assert capsys.readouterr().err == (
+        "unexpected error setting up listen-peer-urls: "
+        "URL scheme must be http, https, unix, or unixs: foo\n"
+    )
