@@ -81,11 +81,15 @@ class Member:
         app = web.Application()
         self.runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
         self.transport = Transport(self.id, self.cluster_id, [], self.raft, NullLogger())
+        app.router.add_get("/version", self.version)
         RaftHandlers(self.transport, self.raft, NullLogger()).register(app)
         await self.runner.setup()
         site = web.TCPSite(self.runner, "127.0.0.1", port)
         await site.start()
         self.url = f"http://127.0.0.1:{self.runner.addresses[0][1]}"
+
+    async def version(self, request: web.Request) -> web.Response:
+        return web.json_response({"etcdserver": "3.7.1", "etcdcluster": "3.7.0"})
 
     async def stop(self) -> None:
         await self.transport.stop()
@@ -137,7 +141,10 @@ def test_messages_pass_in_both_directions_over_the_streams() -> None:
         assert b.raft.messages == sent
         await a.raft.until(lambda: a.raft.messages == [heartbeat(1, 2)])
         assert a.transport.active_peers() == 1
-        assert a.transport.active_since_s(2) > 0
+        since = a.transport.active_since(2)
+        assert since is not None and since > 0
+        assert a.transport.active_since(7) is None
+        await a.raft.until(lambda: a.transport.versions() == {2: "3.7.1"})
         await a.stop()
         await b.stop()
 

@@ -1,4 +1,4 @@
-"""Round-trip times to a peer, and a warning when it does not answer or its clock is off."""
+"""Round-trip times to a peer and its version, with a warning when its clock is off."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ ANSWER_BYTES_MAX: Final = 64 * 1024
 
 
 class Prober:
-    """Asks `GET /raft/probing` every four seconds."""
+    """Asks `GET /raft/probing` and `GET /version` every four seconds."""
 
-    __slots__ = ("_logger", "_metrics", "_name", "_picker", "_session", "round_trip_s")
+    __slots__ = ("_logger", "_metrics", "_name", "_picker", "_session", "round_trip_s", "version")
 
     def __init__(
         self,
@@ -39,6 +39,7 @@ class Prober:
         self._picker = picker
         self._logger = logger
         self._metrics = metrics
+        self.version: str | None = None  # None until and unless it answers
         self.round_trip_s = 0.0  # smoothed as TCP does (RFC 6298, alpha 1/8)
 
     async def run(self) -> None:
@@ -55,7 +56,9 @@ class Prober:
                     answer = await response.content.read(ANSWER_BYTES_MAX)
                 took_s = loop.time() - started_s
                 drift_s = _drift_s(answer, took_s)
+                await self._ask_version(url)
             except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+                self.version = None
                 if loop.time() - reported_s >= UNHEALTHY_REPORT_S:
                     reported_s = loop.time()
                     self._logger.warn(
@@ -80,6 +83,14 @@ class Prober:
                         rtt=f"{took_s:.9f}s",
                     )
             await asyncio.sleep(PROBE_INTERVAL_S)
+
+    async def _ask_version(self, url: str) -> None:
+        async with self._session.get(
+            f"{url}/version", timeout=aiohttp.ClientTimeout(total=PROBE_INTERVAL_S)
+        ) as response:
+            answer = json.loads(await response.content.read(ANSWER_BYTES_MAX))
+        version = answer.get("etcdserver") if isinstance(answer, dict) else None
+        self.version = version if isinstance(version, str) else None
 
 
 def _drift_s(answer: bytes, took_s: float) -> float:

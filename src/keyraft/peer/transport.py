@@ -189,19 +189,19 @@ class Transport:
 
     # --- membership ---------------------------------------------------------------------------
 
-    def add_peer(self, peer_id: int, urls: Sequence[str]) -> None:
+    def add_peer(self, member_id: int, peer_urls: Sequence[str]) -> None:
         """A member joined; a peer that is there already stays as it is."""
-        if peer_id in self._peers or peer_id == self.local_id:
+        if member_id in self._peers or member_id == self.local_id:
             return
-        remote = self._remotes.pop(peer_id, None)
+        remote = self._remotes.pop(member_id, None)
         if remote is not None:
             self._finish(remote.stop())
-        self._peers[peer_id] = Peer(self, peer_id, urls)
+        self._peers[member_id] = Peer(self, member_id, peer_urls)
         self.logger.info(
             "added remote peer",
             local_member_id=hex_id(self.local_id),
-            remote_peer_id=hex_id(peer_id),
-            remote_peer_urls=list(urls),
+            remote_peer_id=hex_id(member_id),
+            remote_peer_urls=list(peer_urls),
         )
 
     def add_remote(self, peer_id: int, urls: Sequence[str]) -> None:
@@ -231,38 +231,42 @@ class Transport:
             remote_peer_urls=list(urls),
         )
 
-    def remove_peer(self, peer_id: int) -> None:
+    def remove_peer(self, member_id: int) -> None:
         """A member left."""
-        peer = self._peers.pop(peer_id, None)
+        peer = self._peers.pop(member_id, None)
         if peer is not None:
             self._finish(peer.stop())
             self.logger.info(
                 "removed remote peer",
                 local_member_id=hex_id(self.local_id),
-                removed_remote_peer_id=hex_id(peer_id),
+                removed_remote_peer_id=hex_id(member_id),
             )
 
-    def update_peer(self, peer_id: int, urls: Sequence[str]) -> None:
+    def update_peer(self, member_id: int, peer_urls: Sequence[str]) -> None:
         """A member moved."""
-        peer = self._peers.get(peer_id)
+        peer = self._peers.get(member_id)
         if peer is None:
             return
-        peer.picker.update(urls)
+        peer.picker.update(peer_urls)
         self.logger.info(
             "updated remote peer",
             local_member_id=hex_id(self.local_id),
-            updated_remote_peer_id=hex_id(peer_id),
-            updated_remote_peer_urls=list(urls),
+            updated_remote_peer_id=hex_id(member_id),
+            updated_remote_peer_urls=list(peer_urls),
         )
 
     def peer(self, peer_id: int) -> Peer | None:
         """The peer of that id, if it is a member."""
         return self._peers.get(peer_id)
 
-    def active_since_s(self, peer_id: int) -> float:
-        """Loop time since when the peer has been reachable; 0 when it is not."""
-        peer = self._peers.get(peer_id)
-        return peer.status.active_since_s if peer is not None else 0.0
+    def active_since(self, member_id: int) -> float | None:
+        """Loop time since when the peer has been reachable; None while it is not."""
+        peer = self._peers.get(member_id)
+        return peer.status.active_since_s if peer is not None and peer.status.active else None
+
+    def versions(self) -> dict[int, str | None]:
+        """The server version that each peer last gave; None for those that do not answer."""
+        return {peer_id: peer.prober.version for peer_id, peer in self._peers.items()}
 
     def active_peers(self) -> int:
         """How many peers are reachable."""
