@@ -3,6 +3,33 @@
 from __future__ import annotations
 
 from .backend import Backend, BackendError
+from .check import check_delete_range, check_put, check_range, check_range_stream, check_txn
+from .hash import HashKVJob, KVHash, hash_all
+from .hooks import Event, Lessor, Listener, NoLeases
 from .memory import MemoryBackend
+from .store import Store
+from .txn import is_read_only, is_serializable
+from .wire import plain_put, plain_range
 
-__all__ = ["Backend", "BackendError", "MemoryBackend"]
+__all__ = [
+    "Backend",
+    "BackendError",
+    "Event",
+    "HashKVJob",
+    "KVHash",
+    "Lessor",
+    "Listener",
+    "MemoryBackend",
+    "NoLeases",
+    "Store",
+    "check_delete_range",
+    "check_put",
+    "check_range",
+    "check_range_stream",
+    "check_txn",
+    "hash_all",
+    "is_read_only",
+    "is_serializable",
+    "plain_put",
+    "plain_range",
+]

@@ -1,0 +1,199 @@
+"""Hashes of the rows, equal on every member with the same data (etcd `mvcc/hash.go`).
+
+HashKV at R with compact revision C: crc32c over the text "key", then over key and value of every
+row of bucket `key` in order, leaving out rows after R; rows up to C that a compaction at R would
+not keep (when it would keep anything at all); and a tombstone of exactly C, which old versions
+deleted and new ones keep.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import crc32c
+
+from ..base.errors import CompactedError, FutureRevisionError
+from .backend import (
+    BUCKETS,
+    KEY,
+    META,
+    META_CONSISTENT_INDEX,
+    META_STORAGE_VERSION,
+    META_TERM,
+    Backend,
+    BackendError,
+)
+from .index import kept_for_hash
+from .revision import MalformedRevisionError, first_key, parse
+from .wire import stored_key
+
+if TYPE_CHECKING:
+    from .store import Store
+
+HASHES_KEPT: Final = 10  # of compactions, newest revisions (etcd hashStorageMaxSize)
+HASH_ROWS: Final = 500  # rows per slice: about a millisecond
+
+_UNHASHED: Final = frozenset(
+    (META_CONSISTENT_INDEX, META_TERM, META_STORAGE_VERSION)
+)  # differ between equal members
+
+
+class KVHash:
+    """A hash with what it covers: rows up to `revision`, compacted at `compact_revision`."""
+
+    __slots__ = ("compact_revision", "hash", "revision")
+
+    def __init__(self, value: int, compact_revision: int, revision: int) -> None:
+        self.hash = value
+        self.compact_revision = compact_revision
+        self.revision = revision
+
+    def __repr__(self) -> str:
+        return f"KVHash({self.hash:#x}, {self.compact_revision}, {self.revision})"
+
+
+class HashStorage:
+    """The hashes that finished compactions left, ascending by revision."""
+
+    __slots__ = ("hashes",)
+
+    def __init__(self) -> None:
+        self.hashes: list[KVHash] = []
+
+    def store(self, value: KVHash) -> None:
+        """Adds one and forgets the oldest beyond `HASHES_KEPT`."""
+        self.hashes.append(value)
+        self.hashes.sort(key=lambda h: h.revision)
+        del self.hashes[:-HASHES_KEPT]
+
+    def find(self, revision: int) -> KVHash | None:
+        """The one of exactly this revision."""
+        for value in self.hashes:
+            if value.revision == revision:
+                return value
+        return None
+
+
+class Hasher:
+    """The running crc32c over rows."""
+
+    __slots__ = ("value",)
+
+    def __init__(self) -> None:
+        self.value: int = crc32c.crc32c(b"key")
+
+    def add(self, row: bytes, stored: bytes) -> None:
+        """Adds a row."""
+        self.value = crc32c.crc32c(stored, crc32c.crc32c(row, self.value))
+
+
+class HashKVJob:
+    """One HashKV, carried out in slices; compactions scheduled meanwhile wait for it."""
+
+    __slots__ = (
+        "_at",
+        "_hasher",
+        "_keeps",
+        "_pin",
+        "_store",
+        "compact_revision",
+        "result",
+        "revision",
+    )
+
+    def __init__(self, store: Store, revision: int, result: KVHash | None = None) -> None:
+        self._store = store
+        self.revision = revision
+        self.compact_revision = store.compact_revision
+        self.result = result
+        self._pin = store.pin() if result is None else -1
+        self._hasher = Hasher()
+        self._at = b""
+        self._keeps: bool | None = None
+
+    def step(self) -> bool:
+        """Hashes `HASH_ROWS` more rows; whether `result` is there."""
+        if self.result is not None:
+            return True
+        store = self._store
+        end = first_key(self.revision + 1)
+        rows = 0
+        for row, stored in store.backend.range(KEY, self._at, end, HASH_ROWS):
+            rows += 1
+            self._at = row + b"\x00"
+            main, sub, tombstone = _parse(row)
+            if main <= self.compact_revision:
+                if not self._kept(stored, main, sub) and self._keeps_any():
+                    continue
+                if tombstone and main == self.compact_revision:
+                    continue
+            self._hasher.add(row, stored)
+        if rows < HASH_ROWS:
+            self.result = KVHash(self._hasher.value, self.compact_revision, self.revision)
+            self.close()
+            return True
+        return False
+
+    def run(self) -> KVHash:
+        """All of it at once."""
+        while not self.step():
+            pass
+        assert self.result is not None
+        return self.result
+
+    def close(self) -> None:
+        """Gives up; harmless after the end."""
+        if self._pin >= 0:
+            self._store.unpin(self._pin)
+            self._pin = -1
+
+    def _kept(self, stored: bytes, main: int, sub: int) -> bool:
+        entry = self._store.index.entries.get(_key_of(stored))
+        return entry is not None and kept_for_hash(entry, self.revision) == (main, sub)
+
+    def _keeps_any(self) -> bool:
+        if self._keeps is None:
+            entries = self._store.index.entries.values()
+            self._keeps = any(kept_for_hash(entry, self.revision) for entry in entries)
+        return self._keeps
+
+
+def hash_kv(store: Store, revision: int) -> HashKVJob:
+    """Starts a HashKV at `revision`, 0 for now. Raises CompactedError, FutureRevisionError."""
+    if revision:
+        known = store.hashes.find(revision)
+        if known is not None:
+            return HashKVJob(store, revision, known)
+    if 0 < revision < store.compact_revision:
+        raise CompactedError
+    if revision > store.revision:
+        raise FutureRevisionError
+    return HashKVJob(store, revision if revision > 0 else store.revision)
+
+
+def hash_all(backend: Backend) -> int:
+    """Maintenance.Hash: crc32c over the name and all rows of every bucket, in one go.
+
+    Left out is what differs between equal members: consistent index, term, storage version.
+    """
+    value = 0
+    for bucket in BUCKETS:
+        value = crc32c.crc32c(bucket, value)
+        for key, stored in backend.range(bucket):
+            if bucket != META or key not in _UNHASHED:
+                value = crc32c.crc32c(stored, crc32c.crc32c(key, value))
+    return value
+
+
+def _parse(row: bytes) -> tuple[int, int, bool]:
+    try:
+        return parse(row)
+    except MalformedRevisionError as error:
+        raise BackendError(f"damaged row {row.hex()}: {error}") from None
+
+
+def _key_of(stored: bytes) -> bytes:
+    try:
+        return stored_key(stored)
+    except ValueError as error:
+        raise BackendError(f"damaged row: {error}") from None

@@ -1,0 +1,447 @@
+"""The multi-version store: one revision per transaction, every revision readable until compacted.
+
+Requests come in as the bytes that the client sent, responses go out as the bytes behind the
+header; the header's revision is `revision` as it stands after the call. What is stored in bucket
+`key` (revision -> KeyValue) is answered as it is stored.
+
+Invariants:
+- `revision` never falls; it starts at 1 and grows by one with each transaction that changed
+  something. `compact_revision` is -1 or at most `revision`, and never falls.
+- Every record of the key index has its row in bucket `key`, in the same batch.
+- A transaction that is refused has changed nothing: everything is checked before the first write.
+- One thread calls; a transaction is one call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable
+from struct import Struct
+from typing import Final
+
+from google.protobuf.message import DecodeError
+
+from ..base.errors import CompactedError, FutureRevisionError, KeyNotFoundError, LeaseNotFoundError
+from ..proto import rpc_pb2
+from . import read, txn
+from .backend import KEY, META, META_FINISHED_COMPACT, META_SCHEDULED_COMPACT, Backend, BackendError
+from .compaction import Compaction
+from .events import Revisions, read_events
+from .hash import HashKVJob, HashStorage, hash_kv
+from .hooks import Event, Lessor, Listener, NoLeases
+from .index import KeyIndex
+from .restore import restore
+from .revision import parse, row_key, tombstone_key
+from .wire import (
+    KV_HEADS,
+    deleted_key_value,
+    field,
+    key_value,
+    malformed,
+    plain_put,
+    plain_range,
+    varint,
+)
+
+COMPACTION_BATCH_ROWS: Final = 1000  # --compaction-batch-limit
+COMPACTION_SLEEP_S: Final = 0.01  # --compaction-sleep-interval
+
+_ROW: Final = Struct(">QcQ")
+_RECORD: Final = Struct(">qI")
+
+
+class Store:
+    """See the module. `listener` may be set and cleared at any time between transactions."""
+
+    __slots__ = (
+        "_compactions",
+        "_epoch",
+        "_events",
+        "_pins",
+        "_sub",
+        "backend",
+        "batch_rows",
+        "compact_revision",
+        "hashes",
+        "index",
+        "key_leases",
+        "lessor",
+        "listener",
+        "revision",
+        "sleep_s",
+    )
+
+    def __init__(
+        self,
+        backend: Backend,
+        lessor: Lessor | None = None,
+        compaction_batch_rows: int = COMPACTION_BATCH_ROWS,
+        compaction_sleep_s: float = COMPACTION_SLEEP_S,
+    ) -> None:
+        """Rebuilds everything from `backend`; a compaction cut short is scheduled again.
+
+        Leases must have been restored into `lessor` before. Raises BackendError on damage.
+        """
+        self.batch_rows = compaction_batch_rows or COMPACTION_BATCH_ROWS
+        self.sleep_s = compaction_sleep_s
+        self.lessor: Lessor = lessor or NoLeases()
+        self.listener: Listener | None = None
+        self.reset(backend)
+
+    def reset(self, backend: Backend) -> None:
+        """Starts over from another database (a snapshot received from the leader)."""
+        self.backend = backend
+        self.revision = 1
+        self.compact_revision = -1
+        self.index = KeyIndex()
+        self.key_leases: dict[bytes, int] = {}
+        self.hashes = HashStorage()
+        self._compactions: list[Compaction] = []
+        self._epoch = 0
+        self._pins: dict[int, int] = {}
+        self._sub = 0
+        self._events: list[Event] = []
+        restore(self)
+
+    # --- requests ---------------------------------------------------------------------------
+
+    def range(self, request: bytes) -> bytes:
+        """RangeResponse without its header. Raises CompactedError, FutureRevisionError."""
+        key = plain_range(request)
+        if key is None:
+            try:
+                message = rpc_pb2.RangeRequest.FromString(request)
+            except DecodeError as error:
+                raise malformed(error) from None
+            return read.run(self, message, self.revision)
+        entry = self.index.entries.get(key)
+        if entry is None:
+            return b""
+        if type(entry) is int:
+            row = _ROW.pack(entry, b"_", 0)
+        else:
+            assert not isinstance(entry, int)
+            main, mark = _RECORD.unpack_from(entry, len(entry) - 12)
+            if mark & 1:
+                return b""
+            row = _ROW.pack(main, b"_", mark >> 1)
+        stored = self.backend.get(KEY, row)
+        if stored is None:
+            raise missing_row(row)
+        size = len(stored)
+        if size < 16384:
+            return KV_HEADS[size] + stored + b"\x20\x01"
+        return b"\x12" + varint(size) + stored + b"\x20\x01"
+
+    def range_steps(self, request: rpc_pb2.RangeRequest) -> Generator[None, None, bytes]:
+        """The same in slices: each `next` works for about a millisecond, the value is the answer.
+
+        Reads the revision that was current at the first step, whatever is written or compacted
+        meanwhile. Close the generator if the answer is no longer wanted.
+        """
+        return read.steps(self, request, self.revision)
+
+    def put(self, request: bytes) -> bytes:
+        """PutResponse without its header. Raises LeaseNotFoundError, KeyNotFoundError."""
+        end = plain_put(request)
+        if not end:
+            try:
+                return self.put_message(rpc_pb2.PutRequest.FromString(request))
+            except DecodeError as error:
+                raise malformed(error) from None
+        key = request[2:end]
+        main = self.revision + 1
+        created, version = self.index.put(key, main, 0)
+        if version == 1:
+            number = varint(main)
+            stored = b"".join(
+                (
+                    request[:end],
+                    b"\x10",
+                    number,
+                    b"\x18",
+                    number,
+                    b"\x20\x01\x2a",
+                    request[end + 1 :],
+                )
+            )
+        else:
+            stored = b"".join(
+                (
+                    request[:end],
+                    b"\x10",
+                    varint(created),
+                    b"\x18",
+                    varint(main),
+                    b"\x20",
+                    varint(version),
+                    b"\x2a",
+                    request[end + 1 :],
+                )
+            )
+        self.backend.put(KEY, _ROW.pack(main, b"_", 0), stored)
+        if self.key_leases:
+            self._lease(key, 0)
+        self.revision = main
+        if self.listener is not None:
+            self.listener(main, [(key, stored, False)])
+        return b""
+
+    def put_message(self, request: rpc_pb2.PutRequest) -> bytes:
+        """`put` of a parsed request."""
+        self.check_put(request)
+        body = self.do_put(request)
+        self.end()
+        return body
+
+    def delete_range(self, request: bytes) -> bytes:
+        """DeleteRangeResponse without its header."""
+        try:
+            message = rpc_pb2.DeleteRangeRequest.FromString(request)
+        except DecodeError as error:
+            raise malformed(error) from None
+        body = self.do_delete_range(message)
+        self.end()
+        return body
+
+    def txn(self, request: bytes) -> bytes:
+        """TxnResponse without its header. Raises what its operations raise, before any write."""
+        try:
+            message = rpc_pb2.TxnRequest.FromString(request)
+        except DecodeError as error:
+            raise malformed(error) from None
+        return txn.run(self, message)
+
+    def delete_keys(self, keys: Iterable[bytes]) -> int:
+        """Deletes those of `keys` that exist in one transaction; how many (lease revocation)."""
+        deleted = 0
+        for key in sorted(keys):
+            if self.index.alive(key):
+                self._delete(key)
+                deleted += 1
+        self.end()
+        return deleted
+
+    def compact(self, revision: int, done: Callable[[], None] | None = None) -> None:
+        """Forgets what only reads below `revision` need; `done` when the rows are gone.
+
+        The rows go in slices (`compaction_step`), after a restart from the beginning. Raises
+        CompactedError, FutureRevisionError.
+        """
+        if revision <= self.compact_revision:
+            raise CompactedError
+        if revision > self.revision:
+            raise FutureRevisionError
+        get = self.backend.get
+        whole = get(META, META_SCHEDULED_COMPACT) == get(META, META_FINISHED_COMPACT)
+        self.backend.put(META, META_SCHEDULED_COMPACT, row_key(revision, 0))
+        self.schedule_compaction(revision, whole, done)
+        self.backend.flush()
+
+    def hash_kv(self, revision: int) -> HashKVJob:
+        """HashKV at `revision` (0: now), carried out in slices. Raises as `range` does."""
+        return hash_kv(self, revision)
+
+    # --- compaction -------------------------------------------------------------------------
+
+    @property
+    def compacting(self) -> bool:
+        """Whether `compaction_step` has work."""
+        return bool(self._compactions)
+
+    def schedule_compaction(
+        self, revision: int, whole: bool, done: Callable[[], None] | None = None
+    ) -> None:
+        """Sets the compact revision and queues the work for it; `whole`: see `Compaction`."""
+        self._compactions.append(Compaction(self, revision, self.compact_revision, whole, done))
+        self.compact_revision = revision
+        self._epoch += 1
+
+    def compaction_step(self) -> float | None:
+        """One slice of at most some milliseconds; seconds until the next, None if all is done."""
+        if not self._compactions:
+            return None
+        job = self._compactions[0]
+        if any(epoch < job.epoch for epoch in self._pins):
+            return self.sleep_s
+        delay = job.step()
+        if delay is None:
+            del self._compactions[0]
+            if job.done is not None:
+                self.backend.flush(job.done)
+            return 0.0 if self._compactions else None
+        return delay
+
+    @property
+    def epoch(self) -> int:
+        """How many compactions were scheduled; a reader pins the one it started in."""
+        return self._epoch
+
+    def pin(self) -> int:
+        """Holds back compactions scheduled from now on; give the result to `unpin`."""
+        epoch = self._epoch
+        self._pins[epoch] = self._pins.get(epoch, 0) + 1
+        return epoch
+
+    def unpin(self, epoch: int) -> None:
+        """Lets go of one `pin`."""
+        left = self._pins[epoch] - 1
+        if left:
+            self._pins[epoch] = left
+        else:
+            del self._pins[epoch]
+
+    # --- reads for others -------------------------------------------------------------------
+
+    def kv_at(self, key: bytes, revision: int) -> bytes | None:
+        """The KeyValue of `key` as a read at `revision` sees it; None if there was none or it
+        is compacted away (what prev_kv of an event needs)."""
+        found = self.index.get(key, revision)
+        if found is None or revision < self.compact_revision:
+            return None
+        return self.backend.get(KEY, row_key(found[0], found[1]))
+
+    def row(self, main: int, sub: int) -> bytes:
+        """The stored KeyValue of a put; raises BackendError if it is lost."""
+        key = row_key(main, sub)
+        stored = self.backend.get(KEY, key)
+        if stored is None:
+            raise missing_row(key)
+        return stored
+
+    def events(self, start: int, rows: int) -> tuple[Revisions, int]:
+        """Events from revision `start` on, whole revisions, and the revision to go on from.
+
+        Reads about `rows` rows at a time; the last revision may exceed it, for it is never cut.
+        Rows older than the compact revision may be missing: the caller checks that first.
+        """
+        return read_events(self.backend, start, self.revision, rows)
+
+    # --- one transaction, change by change --------------------------------------------------
+
+    def check_put(self, request: rpc_pb2.PutRequest) -> None:
+        """What can refuse a put, in etcd's order."""
+        if request.lease and not self.lessor.exists(request.lease):
+            raise LeaseNotFoundError
+        if (request.ignore_value or request.ignore_lease) and not self.index.alive(request.key):
+            raise KeyNotFoundError
+
+    def do_put(self, request: rpc_pb2.PutRequest) -> bytes:
+        """Puts within the transaction that `end` ends; the response without its header."""
+        key, value, lease = request.key, request.value, request.lease
+        body = b""
+        if request.prev_kv or request.ignore_value or request.ignore_lease:
+            before = self.latest(key)
+            if before is not None:
+                if request.prev_kv:
+                    body = field(b"\x12", before)
+                if request.ignore_value or request.ignore_lease:
+                    old = read.parse_stored(before)
+                    if request.ignore_value:
+                        value = old.value
+                    if request.ignore_lease:
+                        lease = old.lease
+        self.put_key(key, value, lease)
+        return body
+
+    def put_key(self, key: bytes, value: bytes, lease: int = 0) -> None:
+        """One put of the transaction that `end` ends."""
+        main = self.revision + 1
+        sub = self._sub
+        created, version = self.index.put(key, main, sub)
+        stored = key_value(key, created, main, version, value, lease)
+        self.backend.put(KEY, _ROW.pack(main, b"_", sub), stored)
+        self._sub = sub + 1
+        if lease or self.key_leases:
+            self._lease(key, lease)
+        if self.listener is not None:
+            self._events.append((key, stored, False))
+
+    def do_delete_range(self, request: rpc_pb2.DeleteRangeRequest) -> bytes:
+        """Deletes within the transaction that `end` ends; the response without its header."""
+        keys = read.live_keys(self, request.key, request.range_end)
+        previous: list[bytes] = []
+        if request.prev_kv:
+            for key in keys:
+                stored = self.latest(key)
+                assert stored is not None, key
+                previous.append(field(b"\x1a", stored))
+        for key in keys:
+            self._delete(key)
+        body = b"\x10" + varint(len(keys)) if keys else b""
+        return body + b"".join(previous)
+
+    def end(self) -> None:
+        """Ends the transaction: its changes become one revision, if there are any."""
+        if not self._sub:
+            return
+        self._sub = 0
+        self.revision += 1
+        if self._events:
+            events, self._events = self._events, []
+            if self.listener is not None:
+                self.listener(self.revision, events)
+
+    @property
+    def pending_revision(self) -> int:
+        """What a read inside the transaction sees as current."""
+        return self.revision + 1 if self._sub else self.revision
+
+    def latest(self, key: bytes) -> bytes | None:
+        """The KeyValue of `key` now, changes of the running transaction included."""
+        found = self.index.get(key, self.revision + 1)
+        return None if found is None else self.row(found[0], found[1])
+
+    def _delete(self, key: bytes) -> None:
+        main = self.revision + 1
+        sub = self._sub
+        self.index.delete(key, main, sub)
+        self.backend.put(KEY, tombstone_key(main, sub), field(b"\x0a", key))
+        self._sub = sub + 1
+        if self.key_leases:
+            self._lease(key, 0)
+        if self.listener is not None:
+            self._events.append((key, deleted_key_value(key, main), True))
+
+    def _lease(self, key: bytes, lease: int) -> None:
+        old = self.key_leases.get(key, 0)
+        if old == lease:
+            return
+        if old:
+            self.lessor.detach(old, key)
+        if lease:
+            self.key_leases[key] = lease
+            self.lessor.attach(lease, key)
+        else:
+            del self.key_leases[key]
+
+    # --- health -----------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Every invariant that can be checked in memory and against the rows; slow."""
+        self.index.check()
+        assert self._sub == 0 and not self._events
+        assert self.compact_revision <= self.revision
+        rows = {parse(key) for key, _ in self.backend.range(KEY)}
+        for key in self.index.live:
+            found = self.index.get(key, self.revision)
+            assert found is not None, key
+            assert (found[0], found[1], False) in rows, (key, found)
+        for key, lease in self.key_leases.items():
+            assert lease and self.index.alive(key), (key, lease)
+
+    def statistics(self) -> dict[str, int]:
+        """Sizes for metrics and tests."""
+        return {
+            "revision": self.revision,
+            "compact_revision": self.compact_revision,
+            "keys": len(self.index.live),
+            "dead_keys": len(self.index.dead),
+            "leased_keys": len(self.key_leases),
+            "compactions": len(self._compactions),
+            "pins": sum(self._pins.values()),
+        }
+
+
+def missing_row(row: bytes) -> BackendError:
+    """The index knows a revision that the database has not: damage."""
+    return BackendError("revision " + row.hex() + " is in the index but not in the database")
