@@ -66,3 +66,6 @@ run: $(VENV)/.run
 
 gen: $(VENV)/.dev
 	$(RUN) tools/gen_proto.py
+
+hpack-stories: $(VENV)/.dev
+	$(RUN) -m pytest tests/grpc/test_hpack_stories.py

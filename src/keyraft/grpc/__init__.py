@@ -1,1 +1,46 @@
-"""HTTP/2 and gRPC, fed bytes and returning bytes. Pure."""
+"""HTTP/2 and gRPC, fed bytes and returning bytes. Pure.
+
+A service sees `Router`, `Route` and the Protocols beside them; `net` drives `ServerConnection`
+and `ClientConnection` with five verbs: receive, tick, next_deadline, take_output, and callbacks.
+"""
+
+from . import status
+from .calls import Call, Stream
+from .http import HttpRequest
+from .http2.frames import PREFACE
+from .limits import Budget, Limits
+from .router import (
+    BIDI_STREAM,
+    CLIENT_STREAM,
+    SERVER_STREAM,
+    UNARY,
+    CallContext,
+    Route,
+    Router,
+    ServerStream,
+    StreamHandler,
+    UnaryCall,
+)
+from .server import HttpHandler, ServerConnection
+
+__all__ = [
+    "BIDI_STREAM",
+    "CLIENT_STREAM",
+    "PREFACE",
+    "SERVER_STREAM",
+    "UNARY",
+    "Budget",
+    "Call",
+    "CallContext",
+    "HttpHandler",
+    "HttpRequest",
+    "Limits",
+    "Route",
+    "Router",
+    "ServerConnection",
+    "ServerStream",
+    "Stream",
+    "StreamHandler",
+    "UnaryCall",
+    "status",
+]

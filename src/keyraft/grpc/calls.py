@@ -1,0 +1,104 @@
+"""The server's ends of calls: `Call` for unary methods, `Stream` for the others.
+
+A call is an HTTP/2 stream with a request head. Ownership: the connection makes it and forgets it
+when both halves are closed; a handler may keep it as long as it likes, for everything it does
+after the end does nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from .head import RequestHead
+from .http2.stream import Http2Stream
+from .router import StreamHandler
+
+if TYPE_CHECKING:
+    from .server import ServerConnection
+
+
+class Call(Http2Stream):
+    """One unary call (router.UnaryCall)."""
+
+    __slots__ = ("cancelled", "connection", "deadline_s", "done", "head", "on_cancel")
+
+    def __init__(
+        self,
+        connection: ServerConnection,
+        stream_id: int,
+        state: int,
+        send_window: int,
+        head: RequestHead,
+        deadline_s: float | None,
+    ) -> None:
+        self.stream_id = stream_id
+        self.state = state
+        self.send_window = send_window
+        self.queue = None
+        self.inbox = None
+        self.connection = connection
+        self.head = head
+        self.deadline_s = deadline_s
+        self.on_cancel: Callable[[int], None] | None = None
+        self.cancelled = False
+        self.done = False
+
+    @property
+    def metadata(self) -> Mapping[bytes, bytes]:
+        """Request metadata; the first value of a repeated key."""
+        return self.head.metadata
+
+    @property
+    def peer(self) -> str:
+        """The client's address."""
+        return self.connection.peer
+
+    @property
+    def common_name(self) -> str | None:
+        """The CN of the client's verified certificate."""
+        return self.connection.common_name
+
+    def respond(self, message: bytes) -> None:
+        """Answers with `message` and OK; does nothing when the call is over."""
+        if not self.done:
+            self.connection.respond(self, message)
+
+    def fail(self, code: int, text: str) -> None:
+        """Ends the call with a status; does nothing when the call is over."""
+        if not self.done:
+            self.connection.finish(self, code, text)
+
+
+class Stream(Call):
+    """One streaming call (router.ServerStream)."""
+
+    __slots__ = ("handler", "headers_sent")
+
+    handler: StreamHandler | None
+    headers_sent: bool
+
+    @property
+    def writable(self) -> int:
+        """Bytes that may be queued before the limit; may be negative after a large message."""
+        queue = self.queue
+        limit = self.connection.limits.stream_queue_bytes
+        return limit if queue is None else limit - queue.bytes
+
+    def send(self, message: bytes) -> None:
+        """Sends one message; does nothing when the stream is over."""
+        if not self.done:
+            self.connection.send(self, message)
+
+    def finish(self, code: int = 0, text: str = "") -> None:
+        """Ends the stream with a status, after everything sent before."""
+        if not self.done:
+            self.connection.finish(self, code, text)
+
+    def pause_reading(self) -> None:
+        """Stops `on_message`; the client runs into its window."""
+        self.connection.pause_reading(self)
+
+    def resume_reading(self) -> None:
+        """Takes delivery up again, with what has come meanwhile first."""
+        self.connection.resume_reading(self)

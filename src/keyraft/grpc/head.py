@@ -1,0 +1,166 @@
+"""The head of a request: what a decoded header block asks for, checked once and remembered.
+
+A head holds nothing of one call, so one object serves every request whose header block is the
+same bytes. The checks are those of RFC 9113 §8.2 and §8.3 (a malformed request is reset) and of
+gRPC-Go (a request that is well formed but no gRPC call is refused with a status).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+from typing import Final
+
+from . import status
+from .deadline import parse_timeout
+from .http2.hpack import Header
+from .router import UNARY, Route, Router
+
+_CONNECTION_SPECIFIC: Final = frozenset(
+    (b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade")
+)
+_PSEUDO: Final = frozenset((b":method", b":scheme", b":path", b":authority"))
+_UPPER: Final = frozenset(range(0x41, 0x5B))
+_NAME_FORBIDDEN: Final = _UPPER | frozenset(range(0x21)) | frozenset(range(0x7F, 0x100))
+_IDENTITY: Final = (b"", b"identity")
+
+
+class RequestHead:
+    """A request's head, immutable after it is made.
+
+    `malformed` is the fault that resets the stream; `refusal` the (HTTP status, gRPC code, text)
+    that answers it; `is_http` marks a request that is not gRPC at all. With none of these, `route`
+    is the method called, and `unary` the same when it is unary and so may take the short way.
+    """
+
+    __slots__ = (
+        "_metadata",
+        "content_length",
+        "encoding",
+        "fields",
+        "is_http",
+        "malformed",
+        "method",
+        "path",
+        "refusal",
+        "route",
+        "timeout_s",
+        "unary",
+    )
+
+    def __init__(self, fields: list[Header]) -> None:
+        self.fields = fields
+        self.method = b""
+        self.path = b""
+        self.route: Route | None = None
+        self.unary: Route | None = None
+        self.timeout_s: float | None = None
+        self.content_length: int | None = None
+        self.encoding: bytes = b""
+        self.malformed: str | None = None
+        self.refusal: tuple[int, int, str] | None = None
+        self.is_http = False
+        self._metadata: dict[bytes, bytes] | None = None
+
+    @property
+    def metadata(self) -> Mapping[bytes, bytes]:
+        """Fields without pseudo-headers; the first of a repeated key; "-bin" values decoded."""
+        if self._metadata is None:
+            found: dict[bytes, bytes] = {}
+            for name, value in self.fields:
+                if name[:1] != b":" and name not in found:
+                    found[name] = decode_binary(value) if name.endswith(b"-bin") else value
+            self._metadata = found
+        return self._metadata
+
+
+def decode_binary(value: bytes) -> bytes:
+    """A "-bin" value: base64 with or without padding; raises binascii.Error."""
+    return base64.b64decode(value + b"=" * (-len(value) % 4), validate=True)
+
+
+def check_fields(fields: list[Header], pseudo: frozenset[bytes]) -> str | None:
+    """The rules for any header list (RFC 9113 §8.2, §8.3): the fault, or None."""
+    seen: set[bytes] = set()
+    regular = False
+    for name, value in fields:
+        if name[:1] == b":":
+            if regular or name not in pseudo or name in seen:
+                return "a pseudo-header that is unknown, repeated or after a field"
+            seen.add(name)
+            continue
+        regular = True
+        if not name or not _NAME_FORBIDDEN.isdisjoint(name) or b":" in name:
+            return "a header name that is not in lower case or not a token"
+        if name in _CONNECTION_SPECIFIC or (name == b"te" and value != b"trailers"):
+            return "a connection-specific header"
+        if b"\0" in value or b"\n" in value or b"\r" in value:
+            return "a header value with a forbidden octet"
+    return None
+
+
+def parse_head(fields: list[Header], router: Router) -> RequestHead:
+    """Checks a header list and finds its route."""
+    head = RequestHead(fields)
+    head.malformed = check_fields(fields, _PSEUDO)
+    if head.malformed is not None:
+        return head
+    values = dict(reversed(fields))
+    head.method = values.get(b":method", b"")
+    head.path = values.get(b":path", b"")
+    if not head.method or not head.path or b":scheme" not in values:
+        head.malformed = "a request without :method, :scheme or :path"
+        return head
+    length = values.get(b"content-length")
+    if length is not None:
+        if not length.isdigit() or len(length) > 18:
+            head.malformed = "a content-length that is no number"
+            return head
+        head.content_length = int(length)
+    _parse_grpc(head, values, router)
+    return head
+
+
+def _parse_grpc(head: RequestHead, values: Mapping[bytes, bytes], router: Router) -> None:
+    """The gRPC half, in gRPC-Go's order of checks."""
+    content_type = values.get(b"content-type", b"").lower()
+    rest = content_type.removeprefix(b"application/grpc")
+    if rest == content_type or rest[:1] not in (b"", b"+", b";"):
+        head.is_http = True
+        text = f"invalid gRPC request content-type {status.quote(content_type)}"
+        head.refusal = (415, status.INVALID_ARGUMENT, text)
+        return
+    timeout = values.get(b"grpc-timeout")
+    if timeout is not None:
+        head.timeout_s = parse_timeout(timeout)
+        if head.timeout_s is None:
+            text = f"malformed grpc-timeout: {status.quote(timeout)}"
+            head.refusal = (400, status.INTERNAL, text)
+            return
+    try:
+        head.metadata  # noqa: B018  decodes the binary values
+    except binascii.Error as error:
+        head.refusal = (400, status.INTERNAL, f"malformed binary metadata: {error}")
+        return
+    if head.method != b"POST":
+        text = (
+            f"Received a HEADERS frame with :method {status.quote(head.method)} "
+            "which should be POST"
+        )
+        head.refusal = (405, status.INTERNAL, text)
+        return
+    route = router.find(head.path)
+    if route is None:
+        head.refusal = (200, status.UNIMPLEMENTED, router.refusal(head.path))
+        return
+    head.encoding = values.get(b"grpc-encoding", b"")
+    if head.encoding not in _IDENTITY:
+        text = (
+            f"grpc: Decompressor is not installed for grpc-encoding {status.quote(head.encoding)}"
+        )
+        head.refusal = (200, status.UNIMPLEMENTED, text)
+        return
+    head.route = route
+    if route.kind == UNARY:
+        head.unary = route

@@ -1,0 +1,177 @@
+"""Plain HTTP requests, the same for HTTP/1.1 (net) and HTTP/2: what the gateway is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+from .head import RequestHead
+from .http2 import states
+from .http2.errors import CANCEL
+from .http2.hpack import Header
+from .http2.stream import Http2Stream
+
+if TYPE_CHECKING:
+    from .server import ServerConnection
+
+
+class HttpRequest(Protocol):
+    """One request with its whole body, to be answered once, at once or later.
+
+    Either `respond`, or `start` and then `write` any number of times and `end`. After the client
+    is gone all of them do nothing; `on_close` is called once when that happens before the end.
+    """
+
+    body: bytes
+    on_close: Callable[[], None] | None
+    on_writable: Callable[[], None] | None
+
+    @property
+    def method(self) -> str:
+        """The request method."""
+
+    @property
+    def target(self) -> str:
+        """Path and query as they were sent."""
+
+    @property
+    def headers(self) -> list[Header]:
+        """Names in lower case; the authority is `host` for both versions."""
+
+    @property
+    def peer(self) -> str:
+        """The client's address."""
+
+    @property
+    def common_name(self) -> str | None:
+        """The CN of the client's verified certificate."""
+
+    @property
+    def scheme(self) -> str:
+        """http or https."""
+
+    @property
+    def writable(self) -> int:
+        """Bytes that may be written before the limit."""
+
+    def respond(self, status: int, headers: list[Header], body: bytes) -> None:
+        """Answers whole; content-length is added."""
+
+    def start(self, status: int, headers: list[Header]) -> None:
+        """Begins an answer of unknown length."""
+
+    def write(self, data: bytes) -> None:
+        """A piece of it."""
+
+    def end(self) -> None:
+        """Ends it."""
+
+    def abort(self) -> None:
+        """Breaks the answer off, so that the client sees it as incomplete."""
+
+
+class HttpStream(Http2Stream):
+    """An HttpRequest on an HTTP/2 stream."""
+
+    __slots__ = ("body", "connection", "done", "head", "on_close", "on_writable", "started")
+
+    def __init__(
+        self,
+        connection: ServerConnection,
+        stream_id: int,
+        state: int,
+        send_window: int,
+        head: RequestHead,
+    ) -> None:
+        super().__init__(stream_id, state, send_window)
+        self.connection = connection
+        self.head = head
+        self.body = b""
+        self.on_close: Callable[[], None] | None = None
+        self.on_writable: Callable[[], None] | None = None
+        self.started = False
+        self.done = False
+
+    @property
+    def method(self) -> str:
+        """The request method."""
+        return self.head.method.decode("latin-1")
+
+    @property
+    def target(self) -> str:
+        """Path and query."""
+        return self.head.path.decode("latin-1")
+
+    @property
+    def headers(self) -> list[Header]:
+        """Regular fields; `:authority` as `host`."""
+        return [
+            (b"host" if name == b":authority" else name, value)
+            for name, value in self.head.fields
+            if name[:1] != b":" or name == b":authority"
+        ]
+
+    @property
+    def peer(self) -> str:
+        """The client's address."""
+        return self.connection.peer
+
+    @property
+    def common_name(self) -> str | None:
+        """The CN of the client's verified certificate."""
+        return self.connection.common_name
+
+    @property
+    def scheme(self) -> str:
+        """http or https."""
+        return self.connection.scheme
+
+    @property
+    def writable(self) -> int:
+        """Bytes that may be written before the limit."""
+        limit = self.connection.limits.stream_queue_bytes
+        return limit if self.queue is None else limit - self.queue.bytes
+
+    def respond(self, status: int, headers: list[Header], body: bytes) -> None:
+        """Answers whole."""
+        if not self.done:
+            self.start(status, [*headers, (b"content-length", b"%d" % len(body))])
+            if body and self.method != "HEAD":
+                self.write(body)
+            self.end()
+
+    def start(self, status: int, headers: list[Header]) -> None:
+        """Begins an answer."""
+        if not self.done and not self.started:
+            self.started = True
+            self.connection.http_headers(self, [(b":status", b"%d" % status), *headers])
+
+    def write(self, data: bytes) -> None:
+        """A piece of the body."""
+        if not self.done and data:
+            self.connection.http_data(self, data)
+
+    def end(self) -> None:
+        """Ends the answer."""
+        if not self.done:
+            self.done = True
+            self.connection.http_end(self)
+
+    def abort(self) -> None:
+        """Breaks the answer off, so that the client sees it as incomplete."""
+        if not self.done:
+            self.done = True
+            self.connection.http_abort(self, CANCEL)
+
+    def lost(self) -> None:
+        """The client is gone."""
+        if not self.done:
+            self.done = True
+            self.state = states.CLOSED
+            if self.on_close is not None:
+                self.on_close()
+
+    def drained(self) -> None:
+        """The queue has room again."""
+        if not self.done and self.on_writable is not None:
+            self.on_writable()

@@ -1,0 +1,820 @@
+"""One HTTP/2 connection, the part both ends share: frames in, frames out, and every rule between.
+
+Five verbs: feed (`receive`), tick (`tick`), deadline (`next_deadline`), take output
+(`take_output`), and events, which are method calls on the subclass. Time only ever comes in as
+`now`, in seconds of one monotonic clock.
+
+Invariants: a header block is decoded or encoded in the order of the wire, whatever becomes of its
+stream; no window goes below zero by our sending; `queued_bytes` is the sum of all send queues and
+`inbound_bytes` of all inboxes; after `closed` nothing is parsed and nothing but what is already in
+the output is sent.
+
+Output waits in three places. `_out` is what the socket may have now; it is taken once per turn.
+Send queues hold DATA that a window does not admit. Streams in `_waiting` have window of their own
+and wait for the connection's, for the socket (`pause_output`), or for `_out` to be taken once it
+holds `output_bytes_max`: this keeps a reader slower than its requests from filling our memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from keyraft.grpc.limits import RESET_MEMORY_STREAMS_MAX, Limits, Meter
+
+from . import frames, states
+from .errors import (
+    CANCEL,
+    COMPRESSION_ERROR,
+    ENHANCE_YOUR_CALM,
+    FLOW_CONTROL_ERROR,
+    FRAME_SIZE_ERROR,
+    INTERNAL_ERROR,
+    NO_ERROR,
+    PROTOCOL_ERROR,
+    ConnectionFault,
+    HpackError,
+    StreamFault,
+)
+from .hpack import Decoder, Encoder, Header
+from .stream import Http2Stream, Inbox, SendQueue
+
+_OURS = b"kraft-ka"  # the eight octets of our keepalive pings
+_DRAIN = b"kraft-dr"  # and of the ping that ends a graceful drain's first round
+
+
+def _nothing() -> None:
+    """The default of `on_output`."""
+
+
+class Connection:
+    """State and slow path; `ServerConnection` and `ClientConnection` add the calls.
+
+    `on_output` is called when output appears while there was none; `closed` says that the socket
+    is to be closed once the output is written, `close_reason` why.
+    """
+
+    is_client = False
+
+    def __init__(self, limits: Limits, encoder: Encoder) -> None:
+        self.limits = limits
+        self.on_output: Callable[[], None] = _nothing
+        self.closed = False
+        self.close_reason = ""
+        self.now = 0.0
+        self.bytes_in = 0
+        self.bytes_out = 0
+
+        self._pending = b""  # received, not yet parsed: less than a frame unless stalled
+        self._out: list[bytes] = []
+        self._out_bytes = 0  # DATA in `_out`, as far as the limit needs it
+        self._awake = False
+        self._blocked = False  # the socket takes no more
+
+        self.decoder = Decoder(limits.header_list_bytes_max)
+        self.encoder = encoder
+        self._block: bytearray | None = None  # a header block that CONTINUATION goes on
+        self._block_stream = 0
+        self._block_ends = False
+        self._block_frames = 0
+
+        self.streams: dict[int, Http2Stream] = {}
+        self._was_reset: dict[int, None] = {}
+        self.last_peer_stream = 0  # highest stream that the peer opened
+        self.next_stream = 1  # the next that we open (client)
+
+        self.send_window = frames.WINDOW_DEFAULT
+        self.peer_initial_window = frames.WINDOW_DEFAULT
+        self.peer_frame_bytes_max = frames.FRAME_BYTES_DEFAULT
+        self.peer_streams_max = 0xFFFFFFFF
+        self.peer_settings_seen = False
+        self._recv_window = limits.connection_window_bytes
+        self._recv_unacked = 0
+        self._waiting: dict[int, Http2Stream] = {}
+        self.queued_bytes = 0
+        self.inbound_bytes = 0
+
+        self.goaway_sent = False
+        self.goaway_received = False
+        self._drain_at: float | None = None
+        self._read_at = 0.0
+        self._ping_sent_at: float | None = None
+
+        self._resets = Meter(limits.resets)
+        self._settings = Meter(limits.settings)
+        self._pings = Meter(limits.pings)
+        self._empty_frames = Meter(limits.empty_frames)
+        self._odd_frames = Meter(limits.odd_frames)
+        self._window_updates = Meter(limits.window_updates)
+        self._stream_faults = Meter(limits.stream_faults)
+        self._settings_acks_due = 0
+
+    # --- what a subclass adds -------------------------------------------------------------------
+
+    def _headers(self, stream_id: int, block: bytes, ends: bool) -> None:
+        raise NotImplementedError
+
+    def _messages(self, stream: Http2Stream, inbox: Inbox) -> None:
+        """Delivers what `inbox` holds, as far as the receiver takes it."""
+        raise NotImplementedError
+
+    def _remote_end(self, stream: Http2Stream) -> None:
+        """END_STREAM came, after the last DATA was put into the inbox."""
+        raise NotImplementedError
+
+    def _stream_lost(self, stream: Http2Stream, reset_code: int, by_peer: bool) -> None:
+        """The stream ended by RST_STREAM, or with the connection; it is already forgotten."""
+        raise NotImplementedError
+
+    def _queue_drained(self, stream: Http2Stream) -> None:
+        """The send queue was full and has room again."""
+        raise NotImplementedError
+
+    def _ping_received(self) -> None:
+        """A PING that is not an acknowledgement; raises ConnectionFault when they are too many."""
+
+    def _goaway_from_peer(self, last_stream: int, code: int, text: bytes) -> None:
+        """The peer opens no more streams (server) or takes no more (client)."""
+
+    def _settings_changed(self) -> None:
+        """The peer's settings have been applied."""
+
+    # --- feeding --------------------------------------------------------------------------------
+
+    def _parse(self, data: bytes) -> int:
+        """Handles whole frames from the start of `data`; returns the bytes used."""
+        pos, end = 0, len(data)
+        unpack = frames.HEADER.unpack_from
+        while end - pos >= 9 and not self.stalled:
+            word, flags, stream_id = unpack(data, pos)
+            stop = pos + 9 + (word >> 8)
+            if stop > end:
+                self._check_size(word >> 8)
+                break
+            self._frame(word & 0xFF, flags, stream_id & frames.STREAM_ID_MAX, data, pos + 9, stop)
+            pos = stop
+        return pos
+
+    def receive(self, data: bytes, now: float) -> None:
+        """Takes bytes of any cut; every whole frame is handled before it returns."""
+        if self.closed:
+            return
+        self.now = self._read_at = now
+        self.bytes_in += len(data)
+        self._ping_sent_at = None
+        awake, self._awake = self._awake, True
+        if self._pending:
+            data = self._pending + data
+            self._pending = b""
+        try:
+            used = self._parse(data)
+            self._pending = data[used:] if used else data
+        except ConnectionFault as fault:
+            self._die(fault.code, fault.text)
+        self._end_turn(awake)
+
+    def _end_turn(self, awake: bool) -> None:
+        self._awake = awake
+        if self._out or self.closed:
+            self._wake()
+
+    def _wake(self) -> None:
+        if not self._awake:
+            self._awake = True
+            self.on_output()
+
+    def take_output(self) -> bytes:
+        """The bytes to write now; the caller writes all of them."""
+        data = b"".join(self._out)
+        self._out.clear()
+        self._out_bytes = 0
+        self._awake = False
+        self.bytes_out += len(data)
+        return data
+
+    @property
+    def has_output(self) -> bool:
+        """Whether `take_output` would give anything."""
+        return bool(self._out)
+
+    @property
+    def stalled(self) -> bool:
+        """Whether parsing waits for output to be taken or for the socket."""
+        return self._blocked or self._out_bytes >= self.limits.output_bytes_max
+
+    @property
+    def wants_resume(self) -> bool:
+        """Whether `resume_output` has something to do once the output is taken."""
+        return not self.closed and (bool(self._waiting) or len(self._pending) >= 9)
+
+    def pause_output(self) -> None:
+        """The socket's buffer is full: no more DATA, no more parsing, until `resume_output`."""
+        self._blocked = True
+
+    def resume_output(self, now: float) -> None:
+        """The socket takes data again, or the output was taken: what waited goes on."""
+        self._blocked = False
+        if self.closed:
+            return
+        self.now = now
+        awake, self._awake = self._awake, True
+        self._pump_waiting()
+        self._end_turn(awake)
+        if len(self._pending) >= 9 and not self.stalled:
+            pending_ping = self._ping_sent_at
+            self.receive(b"", now)
+            self._ping_sent_at = pending_ping
+
+    def connection_lost(self, now: float) -> None:
+        """The socket is gone; every stream ends."""
+        self.now = now
+        if not self.closed:
+            self.closed = True
+            self.close_reason = self.close_reason or "connection lost"
+        self._out.clear()
+        self._lose_all(CANCEL)
+
+    def _lose_all(self, code: int) -> None:
+        streams = list(self.streams.values())
+        self.streams.clear()
+        self._waiting.clear()
+        self.queued_bytes = self.inbound_bytes = 0
+        for stream in streams:
+            stream.queue = stream.inbox = None
+            stream.state = states.CLOSED
+            self._stream_lost(stream, code, by_peer=False)
+
+    def _die(self, code: int, text: str) -> None:
+        """Ends the connection with GOAWAY."""
+        if self.closed:
+            return
+        self.closed = True
+        self.close_reason = text
+        self._pending = b""
+        self._out.append(frames.goaway(self.last_peer_stream, code, text.encode("utf-8")))
+        self._lose_all(code)
+
+    def abort(self, code: int, text: str) -> None:
+        """Ends the connection at once for a reason of our own."""
+        awake, self._awake = self._awake, True
+        self._die(code, text)
+        self._end_turn(awake)
+
+    # --- frames ---------------------------------------------------------------------------------
+
+    def _check_size(self, length: int) -> None:
+        """We never raise SETTINGS_MAX_FRAME_SIZE: its default is what any frame may have."""
+        if length > frames.FRAME_BYTES_DEFAULT:
+            raise ConnectionFault(FRAME_SIZE_ERROR, "a frame above SETTINGS_MAX_FRAME_SIZE")
+
+    def _frame(
+        self, kind: int, flags: int, stream_id: int, data: bytes, start: int, stop: int
+    ) -> None:
+        """One whole frame, whose payload is data[start:stop]."""
+        self._check_size(stop - start)
+        if self._block is not None and (
+            kind != frames.CONTINUATION or stream_id != self._block_stream
+        ):
+            raise ConnectionFault(PROTOCOL_ERROR, "a header block is interrupted")
+        if not self.peer_settings_seen and (kind != frames.SETTINGS or flags & frames.ACK):
+            raise ConnectionFault(PROTOCOL_ERROR, "the first frame is not SETTINGS")
+        try:
+            if kind == frames.DATA:
+                self._data_frame(flags, stream_id, data[start:stop])
+            elif kind == frames.HEADERS:
+                self._headers_frame(flags, stream_id, data[start:stop])
+            elif kind == frames.WINDOW_UPDATE:
+                self._window_update_frame(stream_id, data[start:stop])
+            elif kind == frames.PING:
+                self._ping_frame(flags, stream_id, data[start:stop])
+            elif kind == frames.SETTINGS:
+                self._settings_frame(flags, stream_id, data[start:stop])
+            elif kind == frames.RST_STREAM:
+                self._rst_stream_frame(stream_id, data[start:stop])
+            elif kind == frames.CONTINUATION:
+                self._continuation_frame(flags, stream_id, data[start:stop])
+            elif kind == frames.GOAWAY:
+                self._goaway_frame(stream_id, data[start:stop])
+            elif kind == frames.PRIORITY:
+                self._priority_frame(stream_id, data[start:stop])
+            elif kind == frames.PUSH_PROMISE:
+                raise ConnectionFault(PROTOCOL_ERROR, "a push, which nobody allowed")
+            else:  # RFC 9113 §5.5: unknown types are ignored
+                self._odd()
+        except StreamFault as fault:
+            self._fault(fault)
+
+    def _odd(self) -> None:
+        if not self._odd_frames.spend(self.now):
+            raise ConnectionFault(ENHANCE_YOUR_CALM, "too many frames of no use")
+
+    def _fault(self, fault: StreamFault) -> None:
+        """Answers a stream error with RST_STREAM."""
+        if not self._stream_faults.spend(self.now):
+            raise ConnectionFault(ENHANCE_YOUR_CALM, "too many stream errors")
+        stream = self.streams.get(fault.stream_id)
+        if stream is None:
+            self._out.append(frames.rst_stream(fault.stream_id, fault.code))
+            self._remember_reset(fault.stream_id)
+        else:
+            self._reset(stream, fault.code)
+            self._stream_lost(stream, fault.code, by_peer=False)
+
+    def _state_of(self, stream_id: int) -> int:
+        """The state of a stream that is not in `streams`."""
+        if stream_id in self._was_reset:
+            return states.RESET
+        ours = (stream_id & 1) == (1 if self.is_client else 0)
+        highest = self.next_stream - 1 if ours else self.last_peer_stream
+        return states.CLOSED if stream_id <= highest else states.IDLE
+
+    def _step(self, stream_id: int, event: int) -> Http2Stream | None:
+        """Looks a received frame up in the table; None: it is to be ignored."""
+        if stream_id == 0:
+            raise ConnectionFault(PROTOCOL_ERROR, "a stream's frame on stream 0")
+        stream = self.streams.get(stream_id)
+        state = self._state_of(stream_id) if stream is None else stream.state
+        following, verdict = states.receive(state, event)
+        if verdict == states.ACCEPT and stream is not None:
+            stream.state = following
+            return stream
+        if verdict == states.IGNORE:
+            if state == states.RESET and following == states.CLOSED:
+                self._was_reset.pop(stream_id, None)
+            return None
+        if verdict >= states.CONNECTION:
+            raise ConnectionFault(
+                verdict - states.CONNECTION, "a frame that the stream's state forbids"
+            )
+        raise StreamFault(stream_id, verdict, "a frame that the stream's state forbids")
+
+    def _headers_frame(self, flags: int, stream_id: int, payload: bytes) -> None:
+        if stream_id == 0:
+            raise ConnectionFault(PROTOCOL_ERROR, "HEADERS on stream 0")
+        start, stop = 0, len(payload)
+        if flags & frames.PADDED:
+            if not payload:
+                raise ConnectionFault(FRAME_SIZE_ERROR, "HEADERS too short")
+            start, stop = 1, stop - payload[0]
+        depends_on_itself = False
+        if flags & frames.PRIORITY_FLAG:
+            dependency = int.from_bytes(payload[start : start + 4], "big")
+            depends_on_itself = dependency & frames.STREAM_ID_MAX == stream_id
+            start += 5
+        if start > stop:
+            raise ConnectionFault(PROTOCOL_ERROR, "padding longer than its frame")
+        self._block_ends = bool(flags & frames.END_STREAM)
+        if flags & frames.END_HEADERS:
+            self._whole_block(stream_id, payload[start:stop])
+        else:
+            self._block = bytearray(payload[start:stop])
+            self._block_stream = stream_id
+            self._block_frames = 0
+        if depends_on_itself:
+            raise StreamFault(stream_id, PROTOCOL_ERROR, "a stream that depends on itself")
+
+    def _continuation_frame(self, flags: int, stream_id: int, payload: bytes) -> None:
+        block = self._block
+        if block is None:
+            raise ConnectionFault(PROTOCOL_ERROR, "CONTINUATION without HEADERS")
+        block += payload
+        self._block_frames += 1
+        if (
+            self._block_frames > self.limits.continuation_frames_max
+            or len(block) > self.limits.header_block_bytes_max
+        ):
+            raise ConnectionFault(ENHANCE_YOUR_CALM, "a header block without end")
+        if flags & frames.END_HEADERS:
+            self._block = None
+            self._whole_block(stream_id, bytes(block))
+
+    def _whole_block(self, stream_id: int, block: bytes) -> None:
+        if len(block) > self.limits.header_block_bytes_max:
+            raise ConnectionFault(ENHANCE_YOUR_CALM, "a header block above the limit")
+        try:
+            self._headers(stream_id, block, self._block_ends)
+        except HpackError as error:
+            raise ConnectionFault(COMPRESSION_ERROR, str(error)) from error
+
+    def _data_frame(self, flags: int, stream_id: int, payload: bytes) -> None:
+        length = len(payload)
+        if stream_id == 0:
+            raise ConnectionFault(PROTOCOL_ERROR, "DATA on stream 0")
+        self._credit(length)
+        if flags & frames.PADDED:
+            if not length or payload[0] >= length:
+                raise ConnectionFault(PROTOCOL_ERROR, "padding longer than its frame")
+            payload = payload[1 : length - payload[0]]
+        ends = flags & frames.END_STREAM
+        if not payload and not ends and not self._empty_frames.spend(self.now):
+            raise ConnectionFault(ENHANCE_YOUR_CALM, "too many empty frames")
+        stream = self._step(stream_id, states.DATA_END if ends else states.DATA)
+        if stream is None:
+            return
+        inbox = stream.inbox
+        if inbox is None:
+            inbox = stream.inbox = Inbox(self.limits.stream_window_bytes)
+        inbox.window_left -= length
+        if inbox.window_left < 0:
+            raise StreamFault(stream_id, FLOW_CONTROL_ERROR, "DATA beyond the stream's window")
+        inbox.received_bytes += len(payload)
+        inbox.data += payload
+        self.inbound_bytes += len(payload)
+        if not inbox.paused:
+            self._drain_inbox(stream, inbox)
+        if ends and stream.inbox is inbox:
+            self._remote_end(stream)
+        elif stream.inbox is inbox and not inbox.paused:
+            self._grant(stream, inbox)
+
+    def _drain_inbox(self, stream: Http2Stream, inbox: Inbox) -> None:
+        before = len(inbox.data)
+        self._messages(stream, inbox)
+        if stream.inbox is inbox:
+            self.inbound_bytes += len(inbox.data) - before
+
+    def _drop_inbox(self, stream: Http2Stream) -> None:
+        inbox = stream.inbox
+        if inbox is not None:
+            self.inbound_bytes -= len(inbox.data)
+            stream.inbox = None
+
+    def _credit(self, length: int) -> None:
+        """The connection's window: given back in big steps, whoever the bytes were for."""
+        self._recv_unacked += length
+        if self._recv_unacked > self._recv_window:
+            raise ConnectionFault(FLOW_CONTROL_ERROR, "DATA beyond the connection's window")
+        if self._recv_unacked * 2 > self._recv_window:
+            self._out.append(frames.window_update(0, self._recv_unacked))
+            self._recv_unacked = 0
+
+    def _grant(self, stream: Http2Stream, inbox: Inbox) -> None:
+        """The stream's window, while the peer may go on sending."""
+        used = self.limits.stream_window_bytes - inbox.window_left
+        if used * 2 > self.limits.stream_window_bytes and stream.state in (
+            states.OPEN,
+            states.HALF_CLOSED_LOCAL,
+        ):
+            inbox.window_left += used
+            self._out.append(frames.window_update(stream.stream_id, used))
+
+    def _window_update_frame(self, stream_id: int, payload: bytes) -> None:
+        if len(payload) != 4:
+            raise ConnectionFault(FRAME_SIZE_ERROR, "WINDOW_UPDATE of a wrong size")
+        if not self._window_updates.spend(self.now):
+            raise ConnectionFault(ENHANCE_YOUR_CALM, "too many window updates")
+        increment = int.from_bytes(payload, "big") & frames.WINDOW_MAX
+        if stream_id == 0:
+            if increment == 0:
+                raise ConnectionFault(PROTOCOL_ERROR, "a window update of zero")
+            self.send_window += increment
+            if self.send_window > frames.WINDOW_MAX:
+                raise ConnectionFault(FLOW_CONTROL_ERROR, "the connection's window overflows")
+            self._pump_waiting()
+            return
+        stream = self._step(stream_id, states.WINDOW_UPDATE)
+        if increment == 0:
+            raise StreamFault(stream_id, PROTOCOL_ERROR, "a window update of zero")
+        if stream is None:
+            return
+        stream.send_window += increment
+        if stream.send_window > frames.WINDOW_MAX:
+            raise StreamFault(stream_id, FLOW_CONTROL_ERROR, "the stream's window overflows")
+        if stream.queue is not None:
+            self._pump(stream)
+
+    def _ping_frame(self, flags: int, stream_id: int, payload: bytes) -> None:
+        if stream_id != 0:
+            raise ConnectionFault(PROTOCOL_ERROR, "PING on a stream")
+        if len(payload) != 8:
+            raise ConnectionFault(FRAME_SIZE_ERROR, "PING of a wrong size")
+        if flags & frames.ACK:
+            if payload == _DRAIN and self._drain_at is not None:
+                self._finish_drain()
+            return
+        if not self._pings.spend(self.now):
+            raise ConnectionFault(ENHANCE_YOUR_CALM, "too_many_pings")
+        self._out.append(frames.ping(payload, frames.ACK))
+        self._ping_received()
+
+    def _settings_frame(self, flags: int, stream_id: int, payload: bytes) -> None:
+        if stream_id != 0:
+            raise ConnectionFault(PROTOCOL_ERROR, "SETTINGS on a stream")
+        if flags & frames.ACK:
+            if payload:
+                raise ConnectionFault(FRAME_SIZE_ERROR, "an acknowledgement with a payload")
+            if self._settings_acks_due == 0:
+                raise ConnectionFault(PROTOCOL_ERROR, "an acknowledgement of nothing")
+            self._settings_acks_due -= 1
+            return
+        if len(payload) % 6:
+            raise ConnectionFault(FRAME_SIZE_ERROR, "SETTINGS of a wrong size")
+        if not self._settings.spend(self.now):
+            raise ConnectionFault(ENHANCE_YOUR_CALM, "too many SETTINGS")
+        self.peer_settings_seen = True
+        for identifier, value in frames.parse_settings(payload):
+            self._apply_setting(identifier, value)
+        self._out.append(frames.SETTINGS_ACK)
+        self._settings_changed()
+        self._pump_waiting()
+
+    def _apply_setting(self, identifier: int, value: int) -> None:
+        if identifier == frames.SETTINGS_INITIAL_WINDOW_SIZE:
+            if value > frames.WINDOW_MAX:
+                raise ConnectionFault(FLOW_CONTROL_ERROR, "an initial window above the maximum")
+            delta = value - self.peer_initial_window
+            self.peer_initial_window = value
+            for stream in self.streams.values():
+                stream.send_window += delta
+                if stream.send_window > frames.WINDOW_MAX:
+                    raise ConnectionFault(FLOW_CONTROL_ERROR, "a stream's window overflows")
+                if stream.queue is not None and stream.send_window > 0:
+                    self._waiting[stream.stream_id] = stream
+        elif identifier == frames.SETTINGS_MAX_FRAME_SIZE:
+            if not frames.FRAME_BYTES_DEFAULT <= value <= frames.FRAME_BYTES_MAX:
+                raise ConnectionFault(PROTOCOL_ERROR, "a maximum frame size out of range")
+            self.peer_frame_bytes_max = value
+        elif identifier == frames.SETTINGS_HEADER_TABLE_SIZE:
+            self.encoder.limit(value)
+        elif identifier == frames.SETTINGS_MAX_CONCURRENT_STREAMS:
+            self.peer_streams_max = value
+        elif identifier == frames.SETTINGS_ENABLE_PUSH:
+            if value > 1 or (self.is_client and value):
+                raise ConnectionFault(PROTOCOL_ERROR, "ENABLE_PUSH with a wrong value")
+
+    def _rst_stream_frame(self, stream_id: int, payload: bytes) -> None:
+        if len(payload) != 4:
+            raise ConnectionFault(FRAME_SIZE_ERROR, "RST_STREAM of a wrong size")
+        if not self._resets.spend(self.now):
+            raise ConnectionFault(ENHANCE_YOUR_CALM, "too many resets")
+        stream = self._step(stream_id, states.RST_STREAM)
+        if stream is not None:
+            self._forget(stream)
+            self._stream_lost(stream, int.from_bytes(payload, "big"), by_peer=True)
+
+    def _goaway_frame(self, stream_id: int, payload: bytes) -> None:
+        if stream_id != 0:
+            raise ConnectionFault(PROTOCOL_ERROR, "GOAWAY on a stream")
+        if len(payload) < 8:
+            raise ConnectionFault(FRAME_SIZE_ERROR, "GOAWAY of a wrong size")
+        self._odd()
+        self.goaway_received = True
+        last = int.from_bytes(payload[:4], "big") & frames.STREAM_ID_MAX
+        self._goaway_from_peer(last, int.from_bytes(payload[4:8], "big"), payload[8:])
+
+    def _priority_frame(self, stream_id: int, payload: bytes) -> None:
+        if stream_id == 0:
+            raise ConnectionFault(PROTOCOL_ERROR, "PRIORITY on stream 0")
+        self._odd()
+        if len(payload) != 5:
+            raise StreamFault(stream_id, FRAME_SIZE_ERROR, "PRIORITY of a wrong size")
+        if int.from_bytes(payload[:4], "big") & frames.STREAM_ID_MAX == stream_id:
+            raise StreamFault(stream_id, PROTOCOL_ERROR, "a stream that depends on itself")
+
+    # --- sending --------------------------------------------------------------------------------
+
+    def _send_preface(self, values: list[tuple[int, int]]) -> None:
+        """Our SETTINGS, and the connection's window raised to the configured size."""
+        self._out.append(frames.settings(values))
+        self._settings_acks_due += 1
+        if self._recv_window > frames.WINDOW_DEFAULT:
+            increment = self._recv_window - frames.WINDOW_DEFAULT
+            self._out.append(frames.window_update(0, increment))
+
+    def _send_headers(self, stream: Http2Stream, fields: Iterable[Header], ends: bool) -> None:
+        block = self.encoder.encode(fields)
+        flags = frames.END_STREAM if ends else 0
+        self._out.append(
+            frames.header_block(stream.stream_id, block, flags, self.peer_frame_bytes_max)
+        )
+        stream.state = states.send(stream.state, states.HEADERS_END if ends else states.HEADERS)
+
+    def _send_message(self, stream: Http2Stream, message: bytes) -> None:
+        """One gRPC message as DATA: at once where windows and socket admit it whole."""
+        size = len(message) + 5
+        if (
+            stream.queue is None
+            and size <= self.send_window
+            and size <= stream.send_window
+            and size <= self.peer_frame_bytes_max
+            and not self._blocked
+            and self._out_bytes < self.limits.output_bytes_max
+        ):
+            self.send_window -= size
+            stream.send_window -= size
+            self._out_bytes += size
+            self._out.append(
+                frames.MESSAGE_HEADER.pack(size << 8, 0, stream.stream_id, 0, size - 5)
+            )
+            self._out.append(message)
+            return
+        self._send_data(stream, b"\0" + (size - 5).to_bytes(4, "big") + message)
+
+    def _send_data(self, stream: Http2Stream, chunk: bytes) -> None:
+        """Puts DATA into the stream's queue and sends what may go."""
+        queue = stream.queue
+        if queue is None:
+            queue = stream.queue = SendQueue()
+        queue.chunks.append(chunk)
+        queue.bytes += len(chunk)
+        self.queued_bytes += len(chunk)
+        if queue.bytes >= self.limits.stream_queue_bytes:
+            queue.full = True
+        self._pump(stream)
+
+    def _end_stream(self, stream: Http2Stream, trailers: list[Header] | None) -> None:
+        """Ends our half, after everything queued."""
+        queue = stream.queue
+        if queue is not None:
+            queue.ends, queue.end = True, trailers
+            self._pump(stream)
+        elif trailers is not None:
+            self._send_headers(stream, trailers, ends=True)
+            self._sent_end(stream)
+        else:
+            self._out.append(frames.frame(frames.DATA, frames.END_STREAM, stream.stream_id, b""))
+            stream.state = states.send(stream.state, states.DATA_END)
+            self._sent_end(stream)
+
+    def _sent_end(self, stream: Http2Stream) -> None:
+        """Our half is closed; a server's stream is over then."""
+        if stream.state == states.CLOSED:
+            self._forget(stream)
+
+    def _pump(self, stream: Http2Stream) -> None:
+        """Sends of one stream's queue all that windows and socket admit."""
+        while self._pump_frame(stream):
+            pass
+
+    def _pump_waiting(self) -> None:
+        """Sends of all waiting queues in turn, a frame each."""
+        waiting = self._waiting
+        while waiting:
+            stream_id = next(iter(waiting))
+            stream = waiting.pop(stream_id)
+            if stream.queue is not None and self._pump_frame(stream):
+                waiting[stream_id] = stream  # to the end of the line
+            elif stream_id in waiting:
+                return  # it took its place again: nobody can send
+
+    def _pump_frame(self, stream: Http2Stream) -> bool:
+        """Sends one DATA frame of a queue; whether it is worth calling again."""
+        queue = stream.queue
+        if queue is None:
+            return False
+        if queue.chunks:
+            chunk = queue.chunks[0]
+            size = min(
+                len(chunk) - queue.offset,
+                stream.send_window,
+                self.peer_frame_bytes_max,
+                frames.FRAME_BYTES_DEFAULT,
+            )
+            if size <= 0:
+                return False  # until the stream's own window grows
+            size = min(size, self.send_window)
+            if size <= 0 or self.stalled:
+                self._waiting[stream.stream_id] = stream
+                return False
+            piece = chunk[queue.offset : queue.offset + size]
+            queue.offset += size
+            if queue.offset == len(chunk):
+                queue.chunks.popleft()
+                queue.offset = 0
+            queue.bytes -= size
+            self.queued_bytes -= size
+            self.send_window -= size
+            stream.send_window -= size
+            self._out_bytes += size
+            last = queue.ends and queue.end is None and not queue.chunks
+            flags = frames.END_STREAM if last else 0
+            self._out.append(frames.HEADER.pack(size << 8, flags, stream.stream_id))
+            self._out.append(piece)
+            if last:
+                stream.queue = None
+                stream.state = states.send(stream.state, states.DATA_END)
+                self._sent_end(stream)
+                return False
+            if queue.chunks:
+                return True
+        self._waiting.pop(stream.stream_id, None)
+        stream.queue = None
+        if queue.ends:
+            self._end_stream(stream, queue.end)
+        elif queue.full:
+            self._queue_drained(stream)
+        return False
+
+    # --- the end of streams ---------------------------------------------------------------------
+
+    def _reset(self, stream: Http2Stream, code: int) -> None:
+        """Sends RST_STREAM and forgets the stream; what is still under way will be dropped."""
+        self._out.append(frames.rst_stream(stream.stream_id, code))
+        self._remember_reset(stream.stream_id)
+        stream.state = states.RESET
+        self._forget(stream)
+
+    def _remember_reset(self, stream_id: int) -> None:
+        self._was_reset[stream_id] = None
+        if len(self._was_reset) > RESET_MEMORY_STREAMS_MAX:
+            del self._was_reset[next(iter(self._was_reset))]
+
+    def _forget(self, stream: Http2Stream) -> None:
+        """Takes a stream that is over out of all books."""
+        self.streams.pop(stream.stream_id, None)
+        self._waiting.pop(stream.stream_id, None)
+        self._drop_inbox(stream)
+        if stream.queue is not None:
+            self.queued_bytes -= stream.queue.bytes
+            stream.queue = None
+        if self.goaway_sent and not self.streams and self._drain_at is None:
+            self._drained()
+
+    def _drained(self) -> None:
+        if not self.closed:
+            self.closed = True
+            self.close_reason = "drained"
+            self._wake()
+
+    # --- time -----------------------------------------------------------------------------------
+
+    def shutdown(self, now: float) -> None:
+        """Graceful end: no new streams, the open ones finish (RFC 9113 §6.8).
+
+        The first GOAWAY names the highest possible stream, so that requests under way are not
+        lost; the true one follows when the PING behind it comes back, or after `drain_grace_s`.
+        """
+        if self.closed or self.goaway_sent:
+            return
+        self.now = now
+        awake, self._awake = self._awake, True
+        self.goaway_sent = True
+        self._out.append(frames.goaway(frames.STREAM_ID_MAX, NO_ERROR, b"graceful_stop"))
+        self._out.append(frames.ping(_DRAIN))
+        self._drain_at = now + self.limits.drain_grace_s
+        self._end_turn(awake)
+
+    def _finish_drain(self) -> None:
+        self._drain_at = None
+        self._out.append(frames.goaway(self.last_peer_stream, NO_ERROR))
+        if not self.streams:
+            self._drained()
+
+    def tick(self, now: float) -> None:
+        """Does what time demands; call it at `next_deadline()` or later."""
+        if self.closed:
+            return
+        self.now = now
+        awake, self._awake = self._awake, True
+        if self._drain_at is not None and now >= self._drain_at:
+            self._finish_drain()
+        self._keepalive(now)
+        if not self.closed:
+            self._expire(now)
+        self._end_turn(awake)
+
+    def _expire(self, now: float) -> None:
+        """Ends what has passed its deadline."""
+
+    def _keepalive(self, now: float) -> None:
+        interval = self.limits.keepalive_interval_s
+        if not interval or not self._keepalive_wanted():
+            return
+        if self._ping_sent_at is not None:
+            timeout = self.limits.keepalive_timeout_s
+            if timeout and now >= self._ping_sent_at + timeout:
+                self._die(INTERNAL_ERROR if self.is_client else NO_ERROR, "keepalive timeout")
+        elif now >= self._read_at + interval:
+            self._ping_sent_at = now
+            self._out.append(frames.ping(_OURS))
+
+    def _keepalive_wanted(self) -> bool:
+        return True
+
+    def next_deadline(self) -> float | None:
+        """When `tick` is due next; None: not at all."""
+        if self.closed:
+            return None
+        due = self._drain_at
+        if self.limits.keepalive_interval_s and self._keepalive_wanted():
+            if self._ping_sent_at is None:
+                at = self._read_at + self.limits.keepalive_interval_s
+                due = at if due is None or at < due else due
+            elif self.limits.keepalive_timeout_s:
+                at = self._ping_sent_at + self.limits.keepalive_timeout_s
+                due = at if due is None or at < due else due
+        return due
+
+    def check(self) -> None:
+        """Asserts the invariants; for tests and verify runs."""
+        self.decoder.table.check()
+        self.encoder.table.check()
+        queued = sum(s.queue.bytes for s in self.streams.values() if s.queue is not None)
+        assert queued == self.queued_bytes, (queued, self.queued_bytes)
+        inbound = sum(len(s.inbox.data) for s in self.streams.values() if s.inbox is not None)
+        assert inbound == self.inbound_bytes, (inbound, self.inbound_bytes)
+        assert self.send_window >= 0, self.send_window
+        assert 0 <= self._recv_unacked <= self._recv_window, self._recv_unacked
+        for stream_id, stream in self._waiting.items():
+            assert self.streams.get(stream_id) is stream, stream_id
+        for stream_id, stream in self.streams.items():
+            assert stream.state not in (states.IDLE, states.CLOSED, states.RESET), stream_id

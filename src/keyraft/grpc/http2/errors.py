@@ -1,0 +1,43 @@
+"""What a peer can do wrong, with the code it goes by on the wire (RFC 9113 §7)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+NO_ERROR: Final = 0x0
+PROTOCOL_ERROR: Final = 0x1
+INTERNAL_ERROR: Final = 0x2
+FLOW_CONTROL_ERROR: Final = 0x3
+SETTINGS_TIMEOUT: Final = 0x4
+STREAM_CLOSED: Final = 0x5
+FRAME_SIZE_ERROR: Final = 0x6
+REFUSED_STREAM: Final = 0x7
+CANCEL: Final = 0x8
+COMPRESSION_ERROR: Final = 0x9
+CONNECT_ERROR: Final = 0xA
+ENHANCE_YOUR_CALM: Final = 0xB
+INADEQUATE_SECURITY: Final = 0xC
+HTTP_1_1_REQUIRED: Final = 0xD
+
+
+class HpackError(Exception):
+    """A header block that cannot be decoded; the connection's table is lost with it."""
+
+
+class ConnectionFault(Exception):
+    """The peer broke the protocol for the whole connection: GOAWAY with `code`, then the end."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+        self.text = text
+
+
+class StreamFault(Exception):
+    """The peer broke the protocol for one stream: RST_STREAM with `code`."""
+
+    def __init__(self, stream_id: int, code: int, text: str) -> None:
+        super().__init__(text)
+        self.stream_id = stream_id
+        self.code = code
+        self.text = text

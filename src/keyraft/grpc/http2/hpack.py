@@ -1,0 +1,283 @@
+"""HPACK (RFC 7541): header blocks in both directions.
+
+Each direction has a table that both ends change in step, so a block is decoded always and in
+order, also when its stream is refused.
+
+`generation` counts every change of a table. A block decoded or encoded while it stayed the same
+touched nothing and means the same until it next rises: that is what makes memoising a block safe.
+
+Invariants: the size of a table (each entry its name, its value and 32, §4.1) never exceeds its
+maximum; the maximum never exceeds what the decoding side allowed; `generation` never falls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from . import huffman
+from .constants import STATIC_TABLE
+from .errors import HpackError
+
+Header = tuple[bytes, bytes]
+
+ENTRY_OVERHEAD_BYTES: Final = 32  # RFC 7541 §4.1
+TABLE_BYTES_DEFAULT: Final = 4096  # RFC 9113 §6.5.2, SETTINGS_HEADER_TABLE_SIZE
+INTEGER_OCTETS_MAX: Final = 5  # no length, index or size that we accept needs more
+_STATIC_COUNT: Final = len(STATIC_TABLE)
+_STATIC_FULL: Final = {header: i + 1 for i, header in reversed(list(enumerate(STATIC_TABLE)))}
+_STATIC_NAME: Final = {name: i + 1 for i, (name, _) in reversed(list(enumerate(STATIC_TABLE)))}
+
+
+def header_size(name: bytes, value: bytes) -> int:
+    """Bytes that a header counts for in a table and in a list (§4.1, RFC 9113 §6.5.2)."""
+    return len(name) + len(value) + ENTRY_OVERHEAD_BYTES
+
+
+class DynamicTable:
+    """The headers that earlier blocks left, the newest last; oldest go when it overflows."""
+
+    __slots__ = ("entries", "generation", "size_bytes", "size_bytes_max")
+
+    def __init__(self, size_bytes_max: int) -> None:
+        self.entries: list[Header] = []
+        self.size_bytes = 0
+        self.size_bytes_max = size_bytes_max
+        self.generation = 0
+
+    def add(self, name: bytes, value: bytes) -> None:
+        """Inserts a header; one larger than the table empties it (§4.4)."""
+        self.generation += 1
+        size = len(name) + len(value) + ENTRY_OVERHEAD_BYTES
+        if self.size_bytes + size > self.size_bytes_max:
+            self._evict(self.size_bytes_max - size)
+            if size > self.size_bytes_max:
+                return
+        self.size_bytes += size
+        self.entries.append((name, value))
+
+    def resize(self, size_bytes_max: int) -> None:
+        """Sets the maximum and evicts down to it."""
+        self.generation += 1
+        self.size_bytes_max = size_bytes_max
+        self._evict(size_bytes_max)
+
+    def _evict(self, target_bytes: int) -> None:
+        count, entries = 0, self.entries
+        while self.size_bytes > target_bytes and count < len(entries):
+            name, value = entries[count]
+            self.size_bytes -= len(name) + len(value) + ENTRY_OVERHEAD_BYTES
+            count += 1
+        del entries[:count]
+
+    def check(self) -> None:
+        """Asserts the invariants; for tests and verify runs."""
+        total = sum(header_size(name, value) for name, value in self.entries)
+        assert total == self.size_bytes, (total, self.size_bytes)
+        assert total <= self.size_bytes_max, (total, self.size_bytes_max)
+
+
+class Decoder:
+    """The receiving half: blocks to headers.
+
+    `list_bytes_max` limits what one block may unfold to (RFC 9113 §6.5.2); the rest of a larger
+    one is still decoded, for the table's sake, but not kept, and `oversize` says so.
+    """
+
+    __slots__ = ("allowed_bytes", "list_bytes_max", "oversize", "table")
+
+    def __init__(self, list_bytes_max: int, table_bytes_max: int = TABLE_BYTES_DEFAULT) -> None:
+        self.table = DynamicTable(table_bytes_max)
+        self.allowed_bytes = table_bytes_max
+        self.list_bytes_max = list_bytes_max
+        self.oversize = False
+
+    def decode(self, block: bytes) -> list[Header]:
+        """The headers of one whole block; raises HpackError."""
+        table = self.table
+        headers: list[Header] = []
+        total, self.oversize = 0, False
+        pos, end = 0, len(block)
+        fields_seen = False
+        while pos < end:
+            byte = block[pos]
+            if byte & 0x80:  # §6.1 indexed
+                index = byte & 0x7F
+                pos += 1
+                if index == 0x7F:
+                    index, pos = _integer_tail(block, pos, 0x7F)
+                header = self._lookup(index)
+            elif byte & 0xE0 == 0x20:  # §6.3 size update: before the first field only
+                if fields_seen:
+                    raise HpackError("a table size update after a field")
+                size, pos = _integer(block, pos, 0x1F)
+                if size > self.allowed_bytes:
+                    raise HpackError("a table size above the one allowed")
+                table.resize(size)
+                continue
+            else:  # §6.2 literal: with indexing (01), without (0000), never (0001)
+                mask = 0x3F if byte & 0x40 else 0x0F
+                index, pos = _integer(block, pos, mask)
+                if index:
+                    name = self._lookup(index)[0]
+                else:
+                    name, pos = _string(block, pos)
+                value, pos = _string(block, pos)
+                header = (name, value)
+                if mask == 0x3F:
+                    table.add(name, value)
+            fields_seen = True
+            total += len(header[0]) + len(header[1]) + ENTRY_OVERHEAD_BYTES
+            if total > self.list_bytes_max:
+                self.oversize = True
+            else:
+                headers.append(header)
+        return headers
+
+    def _lookup(self, index: int) -> Header:
+        if index <= _STATIC_COUNT:
+            if index == 0:
+                raise HpackError("index zero")
+            return STATIC_TABLE[index - 1]
+        entries = self.table.entries
+        if index - _STATIC_COUNT > len(entries):
+            raise HpackError("an index beyond the table")
+        return entries[_STATIC_COUNT - index]
+
+
+class Encoder:
+    """The sending half: headers to blocks.
+
+    `indexed` holds what is worth a place in the table, names or whole headers, and `secret` the
+    names that no table on the way may keep (§7.1.3). Everything else goes as a plain literal, which leaves the table
+    alone and so keeps blocks memoisable.
+    """
+
+    __slots__ = ("_resizes", "indexed", "secret", "table")
+
+    def __init__(
+        self,
+        indexed: frozenset[bytes | Header],
+        secret: frozenset[bytes] = frozenset(),
+    ) -> None:
+        self.table = DynamicTable(TABLE_BYTES_DEFAULT)
+        self.indexed = indexed
+        self.secret = secret
+        self._resizes: list[int] = []
+
+    @property
+    def generation(self) -> int:
+        """Rises with every change of the table."""
+        return self.table.generation
+
+    def limit(self, size_bytes_max: int) -> None:
+        """Obeys the peer's SETTINGS_HEADER_TABLE_SIZE; the next block says so (§4.2)."""
+        size = min(size_bytes_max, TABLE_BYTES_DEFAULT)
+        if size != self.table.size_bytes_max:
+            self.table.resize(size)
+            # When it fell and rose between two blocks, both are told: the lowest and the last.
+            lowest = min([size, *self._resizes])
+            self._resizes = [lowest, size] if lowest < size else [size]
+
+    def encode(self, headers: Iterable[Header]) -> bytes:
+        """One whole block."""
+        out = bytearray()
+        if self._resizes:
+            for size in self._resizes:
+                _put_integer(out, size, 0x1F, 0x20)
+            self._resizes = []
+            self.table.generation += 1  # this block is not to be sent twice
+        for header in headers:
+            self._field(out, header)
+        return bytes(out)
+
+    def settled(self, headers: Iterable[Header]) -> bool:
+        """Whether encoding `headers` would leave the table as it is."""
+        if self._resizes:
+            return False
+        room = self.table.size_bytes_max
+        return not any(
+            (header[0] in self.indexed or header in self.indexed)
+            and header[0] not in self.secret
+            and header not in _STATIC_FULL
+            and header not in self.table.entries
+            and header_size(*header) <= room
+            for header in headers
+        )
+
+    def _field(self, out: bytearray, header: Header) -> None:
+        name, value = header
+        index = _STATIC_FULL.get(header)
+        if index is None and name not in self.secret and header in self.table.entries:
+            entries = self.table.entries
+            index = _STATIC_COUNT + len(entries) - entries.index(header)
+        if index is not None:
+            _put_integer(out, index, 0x7F, 0x80)
+            return
+        name_index = _STATIC_NAME.get(name, 0)
+        if name in self.secret:
+            _put_integer(out, name_index, 0x0F, 0x10)
+        elif (name in self.indexed or header in self.indexed) and header_size(
+            name, value
+        ) <= self.table.size_bytes_max:
+            _put_integer(out, name_index, 0x3F, 0x40)
+            self.table.add(name, value)
+        else:
+            _put_integer(out, name_index, 0x0F, 0x00)
+        if name_index == 0:
+            _put_string(out, name)
+        _put_string(out, value)
+
+
+def _integer(block: bytes, pos: int, mask: int) -> tuple[int, int]:
+    """(value, position after it) of an integer whose prefix is `mask` (§5.1)."""
+    value = block[pos] & mask
+    if value < mask:
+        return value, pos + 1
+    return _integer_tail(block, pos + 1, mask)
+
+
+def _integer_tail(block: bytes, pos: int, value: int) -> tuple[int, int]:
+    shift = 0
+    for octet in block[pos : pos + INTEGER_OCTETS_MAX]:
+        pos += 1
+        value += (octet & 0x7F) << shift
+        if octet < 0x80:
+            return value, pos
+        shift += 7
+    raise HpackError("an integer that is cut short or too long")
+
+
+def _string(block: bytes, pos: int) -> tuple[bytes, int]:
+    """(string, position after it), §5.2."""
+    if pos >= len(block):
+        raise HpackError("a header block ends before a string")
+    coded = block[pos] & 0x80
+    length, pos = _integer(block, pos, 0x7F)
+    stop = pos + length
+    if stop > len(block):
+        raise HpackError("a string longer than its header block")
+    text = block[pos:stop]
+    return (huffman.decode(text) if coded else text), stop
+
+
+def _put_integer(out: bytearray, value: int, mask: int, flags: int) -> None:
+    if value < mask:
+        out.append(flags | value)
+        return
+    out.append(flags | mask)
+    value -= mask
+    while value >= 0x80:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+
+
+def _put_string(out: bytearray, text: bytes) -> None:
+    size = huffman.encoded_size(text)
+    if size < len(text):
+        _put_integer(out, size, 0x7F, 0x80)
+        out += huffman.encode(text)
+    else:
+        _put_integer(out, len(text), 0x7F, 0x00)
+        out += text

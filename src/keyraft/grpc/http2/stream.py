@@ -1,0 +1,48 @@
+"""What both ends keep of one stream: its state, its send window, and its two queues."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from .hpack import Header
+
+
+class SendQueue:
+    """DATA that waits for a window or for the socket, and how the stream ends after it."""
+
+    __slots__ = ("bytes", "chunks", "end", "ends", "full", "offset")
+
+    def __init__(self) -> None:
+        self.chunks: deque[bytes] = deque()
+        self.offset = 0  # bytes of the first chunk already sent
+        self.bytes = 0  # bytes not yet sent
+        self.ends = False  # no chunk will follow
+        self.end: list[Header] | None = None  # the trailers, or None for END_STREAM on DATA
+        self.full = False  # the limit was reached; tell the handler when it drains
+
+
+class Inbox:
+    """DATA received and not yet delivered: an incomplete message, or all when reading is paused."""
+
+    __slots__ = ("data", "half_closed", "messages", "paused", "received_bytes", "window_left")
+
+    def __init__(self, window_left: int) -> None:
+        self.data = bytearray()
+        self.window_left = window_left
+        self.received_bytes = 0  # DATA content so far, for content-length
+        self.messages = 0
+        self.paused = False
+        self.half_closed = False  # END_STREAM has come; told to the handler after all messages
+
+
+class Http2Stream:
+    """One stream; the connection owns and changes it."""
+
+    __slots__ = ("inbox", "queue", "send_window", "state", "stream_id")
+
+    def __init__(self, stream_id: int, state: int, send_window: int) -> None:
+        self.stream_id = stream_id
+        self.state = state
+        self.send_window = send_window
+        self.queue: SendQueue | None = None
+        self.inbox: Inbox | None = None

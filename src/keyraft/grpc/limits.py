@@ -1,0 +1,83 @@
+"""Every limit of the transport, with its unit and where it comes from.
+
+What a peer can make us hold is bounded by these alone: requests still incomplete by
+`inbound_bytes_max`, answers that wait for its windows by `outbound_bytes_max`, answers that wait
+for its socket by `output_bytes_max`; what it can make us do, by the budgets.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from keyraft.base.limits import GRPC_OVERHEAD_BYTES, REQUEST_BYTES_MAX
+
+HEAD_MEMO_ENTRIES_MAX: Final = 64  # header blocks remembered per connection
+HEAD_MEMO_BLOCK_BYTES_MAX: Final = 2_048  # longer blocks are decoded each time
+RESET_MEMORY_STREAMS_MAX: Final = 4_096  # streams we reset whose late frames are dropped
+PING_STRIKES_MAX: Final = 2  # gRPC-Go, internal/transport maxPingStrikes
+PING_IDLE_INTERVAL_S_MIN: Final = 7_200.0  # gRPC-Go, defaultPingTimeout, without a stream
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How often a thing may happen: `burst` at once, then `rate` per second."""
+
+    burst: int
+    rate: float
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Limits of one connection. Times in seconds; zero turns a keepalive off."""
+
+    message_bytes_max: int = REQUEST_BYTES_MAX + GRPC_OVERHEAD_BYTES  # received, per message
+    streams_max: int = 131_072  # open at once; etcd's default is "unlimited"
+    streams_advertised: int | None = None  # SETTINGS_MAX_CONCURRENT_STREAMS, when configured
+    stream_window_bytes: int = 1_048_576  # what one stream may send ahead
+    connection_window_bytes: int = 16_777_216  # what all streams together may send ahead
+    header_list_bytes_max: int = 65_536  # RFC 9113 §6.5.2 counting
+    header_block_bytes_max: int = 65_536  # HEADERS and its CONTINUATIONs as received
+    continuation_frames_max: int = 64  # after one HEADERS
+
+    inbound_bytes_max: int = 268_435_456  # incomplete and unread messages of a connection
+    outbound_bytes_max: int = 67_108_864  # waiting for windows; above, new streams are refused
+    output_bytes_max: int = 4_194_304  # made in one go; above, parsing waits for the socket
+    stream_queue_bytes: int = 1_048_576  # what Stream.writable counts from
+
+    keepalive_interval_s: float = 7_200.0  # --grpc-keepalive-interval
+    keepalive_timeout_s: float = 20.0  # --grpc-keepalive-timeout
+    keepalive_min_time_s: float = 5.0  # --grpc-keepalive-min-time
+    drain_grace_s: float = 1.0  # from the first GOAWAY to the one with the true last stream
+
+    # Rapid reset (CVE-2023-44487), settings, ping, empty-frame and small-update floods.
+    resets: Budget = Budget(10_000, 1_000.0)
+    settings: Budget = Budget(100, 10.0)
+    pings: Budget = Budget(1_000, 100.0)
+    empty_frames: Budget = Budget(1_000, 100.0)
+    odd_frames: Budget = Budget(10_000, 1_000.0)  # PRIORITY and unknown types
+    window_updates: Budget = Budget(100_000, 50_000.0)
+    stream_faults: Budget = Budget(1_000, 100.0)
+
+
+class Meter:
+    """A budget being spent."""
+
+    __slots__ = ("_left", "_rate", "_since", "_top")
+
+    def __init__(self, budget: Budget) -> None:
+        self._top = self._left = float(budget.burst)
+        self._rate = budget.rate
+        self._since = 0.0
+
+    def spend(self, now: float) -> bool:
+        """Takes one; False when nothing is left."""
+        if self._left < 1.0:
+            self._left = min(self._top, self._left + (now - self._since) * self._rate)
+            self._since = now
+            if self._left < 1.0:
+                return False
+        elif self._left == self._top:
+            self._since = now
+        self._left -= 1.0
+        return True

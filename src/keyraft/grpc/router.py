@@ -1,0 +1,162 @@
+"""Method paths to handlers, with the counters that the metrics read.
+
+Services register here and know nothing of HTTP/2. A handler is a callback on the loop's thread;
+the four Protocols below are all that it sees of the transport.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final, Protocol
+
+from .status import CODE_NAMES, quote
+
+UNARY: Final = "unary"
+CLIENT_STREAM: Final = "client_stream"
+SERVER_STREAM: Final = "server_stream"
+BIDI_STREAM: Final = "bidi_stream"
+
+
+class CallContext(Protocol):
+    """What calls and streams have in common."""
+
+    cancelled: bool
+    """True once the work is of no use: the client reset, vanished, or its deadline passed."""
+
+    deadline_s: float | None
+    """When the client stops waiting, on the clock that feeds the connection."""
+
+    @property
+    def metadata(self) -> Mapping[bytes, bytes]:
+        """Request metadata, keys in lower case; the first value of a repeated key, as etcd reads it."""
+
+    @property
+    def peer(self) -> str:
+        """The client's address as "host:port"."""
+
+    @property
+    def common_name(self) -> str | None:
+        """The subject's CN of the client's verified certificate."""
+
+
+class UnaryCall(CallContext, Protocol):
+    """One unary request on its way."""
+
+    on_cancel: Callable[[int], None] | None
+    """Called once with the status code when the call is cancelled; it really stops the work."""
+
+    def respond(self, message: bytes) -> None:
+        """Answers; nothing happens when the call is cancelled."""
+
+    def fail(self, code: int, text: str) -> None:
+        """Ends the call with a status other than OK."""
+
+
+class ServerStream(CallContext, Protocol):
+    """The server's end of a streaming call."""
+
+    @property
+    def writable(self) -> int:
+        """Bytes that may still be queued; zero or less asks to wait for `on_writable`."""
+
+    def send(self, message: bytes) -> None:
+        """Sends one message; nothing happens when the stream is over."""
+
+    def finish(self, code: int = 0, text: str = "") -> None:
+        """Ends the stream with a status, after everything sent before."""
+
+    def pause_reading(self) -> None:
+        """Stops delivery; the client is held by flow control."""
+
+    def resume_reading(self) -> None:
+        """Takes delivery up again; may call `on_message` at once."""
+
+
+class StreamHandler(Protocol):
+    """What a service does with a stream; one object per stream."""
+
+    def on_message(self, message: bytes) -> None:
+        """One request message."""
+
+    def on_half_close(self) -> None:
+        """The client has sent its last message."""
+
+    def on_cancel(self, code: int) -> None:
+        """The stream is gone; nothing may be sent. Not called after `finish`."""
+
+    def on_writable(self) -> None:
+        """The queue has drained after it had been full."""
+
+
+HandleUnary = Callable[[UnaryCall, bytes], "bytes | None"]
+OpenStream = Callable[[ServerStream], StreamHandler]
+
+
+class Route:
+    """One method. The counters are plain integers, read by the metrics when scraped."""
+
+    __slots__ = (
+        "handle",
+        "handled",
+        "kind",
+        "method",
+        "msg_received",
+        "msg_sent",
+        "open",
+        "path",
+        "service",
+        "started",
+    )
+
+    def __init__(
+        self, path: str, kind: str, handle: HandleUnary | None, open_: OpenStream | None
+    ) -> None:
+        self.path = path.encode("ascii")
+        _, self.service, self.method = path.split("/")
+        self.kind = kind
+        self.handle = handle
+        self.open = open_
+        self.started = 0
+        self.msg_received = 0
+        self.msg_sent = 0
+        self.handled = [0] * len(CODE_NAMES)
+
+
+class Router:
+    """The methods of a server."""
+
+    def __init__(self) -> None:
+        self._routes: dict[bytes, Route] = {}
+        self._services: set[bytes] = set()
+
+    def unary(self, path: str, handle: HandleUnary) -> Route:
+        """Registers `/package.Service/Method`, one message in, one out."""
+        return self._add(Route(path, UNARY, handle, None))
+
+    def stream(self, path: str, open_: OpenStream, kind: str = BIDI_STREAM) -> Route:
+        """Registers a streaming method; `kind` is a label, and SERVER_STREAM takes one message."""
+        assert kind in (CLIENT_STREAM, SERVER_STREAM, BIDI_STREAM), kind
+        return self._add(Route(path, kind, None, open_))
+
+    def _add(self, route: Route) -> Route:
+        assert route.path not in self._routes, route.path
+        self._routes[route.path] = route
+        self._services.add(route.service.encode("ascii"))
+        return route
+
+    def find(self, path: bytes) -> Route | None:
+        """The route of a request path."""
+        return self._routes.get(path)
+
+    def refusal(self, path: bytes) -> str:
+        """gRPC-Go's text for a path that has no route."""
+        text = path.decode("utf-8", "replace")
+        service, slash, method = text.removeprefix("/").rpartition("/")
+        if not slash:
+            return f"malformed method name: {quote(path)}"
+        if service.encode("utf-8") in self._services:
+            return f"unknown method {method} for service {service}"
+        return f"unknown service {service}"
+
+    def __iter__(self) -> Iterator[Route]:
+        return iter(self._routes.values())

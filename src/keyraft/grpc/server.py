@@ -1,0 +1,643 @@
+"""The server's end of a connection: requests to handlers, answers to frames.
+
+The short way: a unary request whose header block is remembered and whose DATA frame follows in
+the same read is answered, or handed to its handler, without a frame, a header or a task being
+made into an object. Everything else goes through `Connection._frame`; both ways give the same
+result for the same bytes, which the tests check by feeding byte by byte.
+
+A head is remembered under the bytes of its block as long as the decoder's table has not changed
+since; see `hpack`.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from heapq import heapify, heappop, heappush
+from typing import Final
+
+from keyraft.base.errors import EtcdError, RawError
+
+from . import status
+from .calls import Call, Stream
+from .head import RequestHead, check_fields, parse_head
+from .http import HttpRequest, HttpStream
+from .http2 import frames, states
+from .http2.connection import Connection
+from .http2.errors import (
+    ENHANCE_YOUR_CALM,
+    FRAME_SIZE_ERROR,
+    NO_ERROR,
+    PROTOCOL_ERROR,
+    REFUSED_STREAM,
+    ConnectionFault,
+    StreamFault,
+)
+from .http2.hpack import Encoder, Header
+from .http2.stream import Http2Stream, Inbox
+from .limits import (
+    HEAD_MEMO_BLOCK_BYTES_MAX,
+    HEAD_MEMO_ENTRIES_MAX,
+    PING_IDLE_INTERVAL_S_MIN,
+    PING_STRIKES_MAX,
+    Limits,
+)
+from .router import BIDI_STREAM, CLIENT_STREAM, UNARY, Router
+
+_CONTENT_TYPE: Final = (b"content-type", b"application/grpc")
+_RESPONSE: Final[list[Header]] = [(b":status", b"200"), _CONTENT_TYPE]
+_OK_TRAILERS: Final[list[Header]] = [(b"grpc-status", b"0")]
+_INDEXED: Final[frozenset[bytes | Header]] = frozenset((_CONTENT_TYPE, *_OK_TRAILERS))
+_NO_PSEUDO: Final[frozenset[bytes]] = frozenset()
+
+HttpHandler = Callable[[HttpRequest], None]
+
+
+class _Answer:
+    """The frames of a small OK answer but for stream, length and message, as two structs.
+
+    Both blocks are stable: sending them again changes neither table.
+    """
+
+    __slots__ = ("head", "head5", "head_block", "tail", "tail5", "tail_block")
+
+    def __init__(self, head_block: bytes, tail_block: bytes) -> None:
+        self.head_block = head_block
+        self.tail_block = tail_block
+        self.head5 = len(head_block).to_bytes(3, "big") + b"\x01\x04"
+        self.tail5 = len(tail_block).to_bytes(3, "big") + b"\x01\x05"
+        self.head = struct.Struct(f">5sI{len(head_block)}sIBIBI").pack
+        self.tail = struct.Struct(f">5sI{len(tail_block)}s").pack
+
+
+class ServerConnection(Connection):
+    """One client. `on_http`, if given, takes requests that are not gRPC."""
+
+    def __init__(
+        self,
+        router: Router,
+        limits: Limits,
+        now: float,
+        *,
+        peer: str = "",
+        common_name: str | None = None,
+        scheme: str = "http",
+        on_http: HttpHandler | None = None,
+    ) -> None:
+        super().__init__(limits, Encoder(_INDEXED))
+        self.router = router
+        self.peer = peer
+        self.common_name = common_name
+        self.scheme = scheme
+        self.on_http = on_http
+        self.streams_opened = 0
+        self.now = self._read_at = now
+        self._preface_seen = False
+        self._heads: dict[bytes, RequestHead] = {}
+        self._answer: _Answer | None = None
+        self._reply_bytes_max = 0
+        self._deadlines: list[tuple[float, int]] = []
+        self._ping_at = -PING_IDLE_INTERVAL_S_MIN
+        self._ping_strikes = 0
+        self._strikes_cleared = False
+        values = [
+            (frames.SETTINGS_INITIAL_WINDOW_SIZE, limits.stream_window_bytes),
+            (frames.SETTINGS_MAX_HEADER_LIST_SIZE, limits.header_list_bytes_max),
+        ]
+        if limits.streams_advertised is not None:
+            values.append((frames.SETTINGS_MAX_CONCURRENT_STREAMS, limits.streams_advertised))
+        self._streams_max = min(limits.streams_max, limits.streams_advertised or limits.streams_max)
+        self._send_preface(values)
+
+    # --- receiving ------------------------------------------------------------------------------
+
+    def _parse(self, data: bytes) -> int:
+        pos, end = 0, len(data)
+        if not self._preface_seen:
+            known = min(end, len(frames.PREFACE))
+            if data[:known] != frames.PREFACE[:known]:
+                raise ConnectionFault(PROTOCOL_ERROR, "no HTTP/2 connection preface")
+            if known < len(frames.PREFACE):
+                return 0
+            self._preface_seen = True
+            pos = known
+        unpack, unpack_message = frames.HEADER.unpack_from, frames.MESSAGE_HEADER.unpack_from
+        heads = self._heads
+        message_bytes_max = self.limits.message_bytes_max
+        while end - pos >= 9 and not self.stalled:
+            word, flags, stream_id = unpack(data, pos)
+            stop = pos + 9 + (word >> 8)
+            if stop > end:
+                self._check_size(word >> 8)
+                break
+            if word & 0xFF == 1 and flags == 4 and end - stop >= 14:
+                head = heads.get(data[pos + 9 : stop])
+                if head is not None and head.unary is not None:
+                    word, flags, data_stream_id, packed, length = unpack_message(data, stop)
+                    after = stop + 14 + length
+                    if (
+                        word == length + 5 << 8
+                        and flags == 1
+                        and data_stream_id == stream_id
+                        and packed == 0
+                        and after <= end
+                        and length <= message_bytes_max
+                        and word <= 0x400000
+                        and (head.content_length is None or head.content_length == length + 5)
+                        and stream_id & 1
+                        and self.last_peer_stream < stream_id <= frames.STREAM_ID_MAX
+                        and self._block is None
+                        and self._admits()
+                    ):
+                        self._credit(length + 5)
+                        self.last_peer_stream = stream_id
+                        self._unary(head, stream_id, data[stop + 14 : after])
+                        pos = after
+                        continue
+                word, flags, stream_id = unpack(data, pos)
+            self._frame(word & 0xFF, flags, stream_id & frames.STREAM_ID_MAX, data, pos + 9, stop)
+            pos = stop
+        return pos
+
+    def _admits(self) -> bool:
+        """Whether a new stream may start at all."""
+        return (
+            len(self.streams) < self._streams_max
+            and self.queued_bytes <= self.limits.outbound_bytes_max
+            and (not self.goaway_sent or self._drain_at is not None)
+        )
+
+    def _unary(self, head: RequestHead, stream_id: int, message: bytes) -> None:
+        """A whole unary request in one piece."""
+        self.streams_opened += 1
+        route = head.unary
+        assert route is not None and route.handle is not None
+        deadline = None if head.timeout_s is None else self.now + head.timeout_s
+        call = Call(
+            self, stream_id, states.HALF_CLOSED_REMOTE, self.peer_initial_window, head, deadline
+        )
+        route.started += 1
+        route.msg_received += 1
+        try:
+            reply = route.handle(call, message)
+        except (EtcdError, RawError) as error:
+            self.finish(call, error.code, error.text)
+            return
+        if reply is not None:
+            self.respond(call, reply)
+        elif not call.done:
+            self._register(call)
+
+    def _register(self, call: Call) -> None:
+        self.streams[call.stream_id] = call
+        if call.deadline_s is not None:
+            heap = self._deadlines
+            # Most calls end long before: their entries are dropped when they outnumber the live.
+            if len(heap) > 64 + 2 * len(self.streams):
+                live = [
+                    (c.deadline_s, c.stream_id)
+                    for c in self.streams.values()
+                    if isinstance(c, Call)
+                ]
+                self._deadlines = heap = [(at, i) for at, i in live if at is not None]
+                heapify(heap)
+            else:
+                heappush(heap, (call.deadline_s, call.stream_id))
+
+    def _headers(self, stream_id: int, block: bytes, ends: bool) -> None:
+        head = self._heads.get(block)
+        fields: list[Header] = []
+        oversize = False
+        if head is None:
+            generation = self.decoder.table.generation
+            fields = self.decoder.decode(block)
+            oversize = self.decoder.oversize
+            if self.decoder.table.generation != generation:
+                self._heads.clear()
+        event = states.HEADERS_END if ends else states.HEADERS
+        if self._state_of(stream_id) != states.IDLE or stream_id in self.streams:
+            stream = self._step(stream_id, event)
+            if stream is not None:
+                self._trailers(stream, fields if head is None else head.fields, ends)
+            return
+        if not stream_id & 1:
+            raise ConnectionFault(PROTOCOL_ERROR, "a client's stream with an even number")
+        self.last_peer_stream = stream_id
+        if oversize:
+            raise StreamFault(stream_id, FRAME_SIZE_ERROR, "a header list above the limit")
+        if head is None:
+            unchanged = self.decoder.table.generation == generation
+            head = parse_head(fields, self.router)
+            if unchanged and len(block) <= HEAD_MEMO_BLOCK_BYTES_MAX:
+                if len(self._heads) >= HEAD_MEMO_ENTRIES_MAX:
+                    self._heads.clear()
+                self._heads[block] = head
+        self._open(head, stream_id, ends)
+
+    def _open(self, head: RequestHead, stream_id: int, ends: bool) -> None:
+        """A new stream."""
+        if head.malformed is not None:
+            raise StreamFault(stream_id, PROTOCOL_ERROR, head.malformed)
+        if ends and head.content_length:
+            raise StreamFault(stream_id, PROTOCOL_ERROR, "a content-length without content")
+        if self.goaway_sent and self._drain_at is None:
+            self._remember_reset(stream_id)  # above the last stream of our GOAWAY: ignored
+            return
+        if not self._admits():
+            self._out.append(frames.rst_stream(stream_id, REFUSED_STREAM))
+            self._remember_reset(stream_id)
+            if not self._resets.spend(self.now):
+                raise ConnectionFault(ENHANCE_YOUR_CALM, "too many streams")
+            return
+        self.streams_opened += 1
+        state = states.HALF_CLOSED_REMOTE if ends else states.OPEN
+        window = self.peer_initial_window
+        if head.is_http and self.on_http is not None:
+            http = HttpStream(self, stream_id, state, window, head)
+            self.streams[stream_id] = http
+            if ends:
+                self._remote_end(http)
+            return
+        deadline = None if head.timeout_s is None else self.now + head.timeout_s
+        route = head.route
+        if head.refusal is not None or route is None:
+            assert head.refusal is not None
+            call = Call(self, stream_id, state, window, head, deadline)
+            self.streams[stream_id] = call
+            http_status, code, text = head.refusal
+            self._refuse(call, http_status, code, text)
+            return
+        route.started += 1
+        if route.kind == UNARY:
+            call = Call(self, stream_id, state, window, head, deadline)
+            self._register(call)
+            if ends:
+                self._remote_end(call)
+            return
+        assert route.open is not None
+        stream = Stream(self, stream_id, state, window, head, deadline)
+        stream.headers_sent = False
+        stream.handler = None
+        self._register(stream)
+        try:
+            handler = route.open(stream)
+        except (EtcdError, RawError) as error:
+            self.finish(stream, error.code, error.text)
+            return
+        stream.handler = handler
+        if ends and not stream.done:
+            self._remote_end(stream)
+
+    def _trailers(self, stream: Http2Stream, fields: list[Header], ends: bool) -> None:
+        if not ends or check_fields(fields, _NO_PSEUDO) is not None:
+            raise StreamFault(stream.stream_id, PROTOCOL_ERROR, "malformed trailers")
+        self._remote_end(stream)
+
+    def _messages(self, stream: Http2Stream, inbox: Inbox) -> None:
+        if isinstance(stream, HttpStream):
+            if len(inbox.data) > self.limits.message_bytes_max:
+                self._drop_inbox(stream)
+                stream.respond(413, [], b"request body too large\n")
+            elif self.inbound_bytes > self.limits.inbound_bytes_max:
+                raise StreamFault(stream.stream_id, ENHANCE_YOUR_CALM, "too much unread")
+            return
+        assert isinstance(stream, Call)
+        data = inbox.data
+        start = 0
+        while len(data) - start >= 5 and not inbox.paused:
+            length = int.from_bytes(data[start + 1 : start + 5], "big")
+            fault = self._message_fault(stream, data[start], length)
+            if fault is not None:
+                self.finish(stream, *fault)
+                return
+            stop = start + 5 + length
+            if stop > len(data):
+                break
+            message = bytes(data[start + 5 : stop])
+            start = stop
+            inbox.messages += 1
+            self._message(stream, inbox, message)
+            if stream.inbox is not inbox:
+                return
+        if start:
+            del data[:start]
+        if self.inbound_bytes > self.limits.inbound_bytes_max:
+            self.finish(
+                stream,
+                status.RESOURCE_EXHAUSTED,
+                "grpc: too many bytes of unfinished requests on this connection",
+            )
+
+    def _message_fault(self, call: Call, packed: int, length: int) -> tuple[int, str] | None:
+        """gRPC-Go's refusals of a message by its five-byte prefix."""
+        if packed == 1:
+            return status.INTERNAL, "grpc: compressed flag set with identity or empty encoding"
+        if packed:
+            return status.INTERNAL, f"grpc: received unexpected payload format {packed}"
+        largest = self.limits.message_bytes_max
+        if length > largest:
+            return (
+                status.RESOURCE_EXHAUSTED,
+                f"grpc: received message larger than max ({length} vs. {largest})",
+            )
+        return None
+
+    def _message(self, call: Call, inbox: Inbox, message: bytes) -> None:
+        """One request message, whole."""
+        route = call.head.route
+        assert route is not None
+        route.msg_received += 1
+        if inbox.messages > 1 and route.kind not in (BIDI_STREAM, CLIENT_STREAM):
+            self.finish(call, status.INTERNAL, "grpc: more than one request message")
+        elif isinstance(call, Stream):
+            assert call.handler is not None
+            try:
+                call.handler.on_message(message)
+            except (EtcdError, RawError) as error:
+                self.finish(call, error.code, error.text)
+        else:
+            # Held until the client half-closes, as gRPC-Go does not: its handler starts here.
+            self._handle(call, message)
+
+    def _handle(self, call: Call, message: bytes) -> None:
+        route = call.head.unary
+        assert route is not None and route.handle is not None
+        try:
+            reply = route.handle(call, message)
+        except (EtcdError, RawError) as error:
+            self.finish(call, error.code, error.text)
+            return
+        if reply is not None and not call.done:
+            self.respond(call, reply)
+
+    def _remote_end(self, stream: Http2Stream) -> None:
+        inbox = stream.inbox
+        if isinstance(stream, HttpStream):
+            body = b"" if inbox is None else bytes(inbox.data)
+            self._check_length(stream, stream.head, len(body))
+            self._drop_inbox(stream)
+            assert self.on_http is not None
+            stream.body = body
+            self.on_http(stream)
+            return
+        assert isinstance(stream, Call)
+        if stream.done:
+            return
+        self._check_length(stream, stream.head, 0 if inbox is None else inbox.received_bytes)
+        if inbox is not None and inbox.paused:
+            inbox.half_closed = True
+            return
+        self._half_close(stream)
+
+    def _check_length(self, stream: Http2Stream, head: RequestHead, received: int) -> None:
+        if head.content_length is not None and head.content_length != received:
+            raise StreamFault(stream.stream_id, PROTOCOL_ERROR, "a false content-length")
+
+    def _half_close(self, call: Call) -> None:
+        inbox = call.inbox
+        messages = 0 if inbox is None else inbox.messages
+        route = call.head.route
+        assert route is not None
+        if inbox is not None and inbox.data:
+            self.finish(call, status.INTERNAL, "unexpected EOF")
+        elif messages == 0 and route.kind not in (BIDI_STREAM, CLIENT_STREAM):
+            self.finish(call, status.INTERNAL, "EOF")
+        else:
+            self._drop_inbox(call)
+            if isinstance(call, Stream) and call.handler is not None:
+                try:
+                    call.handler.on_half_close()
+                except (EtcdError, RawError) as error:
+                    self.finish(call, error.code, error.text)
+
+    def pause_reading(self, stream: Stream) -> None:
+        """Stream.pause_reading."""
+        if not stream.done:
+            if stream.inbox is None:
+                if stream.state == states.HALF_CLOSED_REMOTE:
+                    return
+                stream.inbox = Inbox(self.limits.stream_window_bytes)
+            stream.inbox.paused = True
+
+    def resume_reading(self, stream: Stream) -> None:
+        """Stream.resume_reading."""
+        inbox = stream.inbox
+        if inbox is None or not inbox.paused or stream.done:
+            return
+        inbox.paused = False
+        awake, self._awake = self._awake, True
+        self._drain_inbox(stream, inbox)
+        if stream.inbox is inbox and not inbox.paused:
+            if inbox.half_closed:
+                self._half_close(stream)
+            else:
+                self._grant(stream, inbox)
+        self._end_turn(awake)
+
+    # --- answering ------------------------------------------------------------------------------
+
+    def respond(self, call: Call, message: bytes) -> None:
+        """Call.respond: the message and status OK."""
+        size = len(message) + 5
+        answer = self._answer
+        stream_id = call.stream_id
+        route = call.head.route
+        assert route is not None
+        if (
+            answer is not None
+            and size <= self._reply_bytes_max
+            and size <= self.send_window
+            and size <= call.send_window
+            and call.state == states.HALF_CLOSED_REMOTE
+            and not self._blocked
+        ):
+            call.done = True
+            self._strikes_cleared = True
+            self.send_window -= size
+            self._out_bytes += size
+            out = self._out
+            out.append(
+                answer.head(
+                    answer.head5, stream_id, answer.head_block, size << 8, 0, stream_id, 0, size - 5
+                )
+            )
+            out.append(message)
+            out.append(answer.tail(answer.tail5, stream_id, answer.tail_block))
+            call.state = states.CLOSED
+            route.msg_sent += 1
+            route.handled[0] += 1
+            if stream_id in self.streams:
+                self._forget(call)
+            if not self._awake:
+                self._awake = True
+                self.on_output()
+            return
+        self._respond_slowly(call, message)
+
+    def _respond_slowly(self, call: Call, message: bytes) -> None:
+        route = call.head.route
+        assert route is not None
+        awake, self._awake = self._awake, True
+        call.done = True
+        self._strikes_cleared = True
+        self.streams[call.stream_id] = call
+        self._send_headers(call, _RESPONSE, ends=False)
+        self._send_message(call, message)
+        route.msg_sent += 1
+        route.handled[0] += 1
+        self._end_stream(call, _OK_TRAILERS)
+        self._prepare_answer()
+        self._end_turn(awake)
+
+    def _prepare_answer(self) -> None:
+        """Makes the short way's frames once both blocks no longer change the table."""
+        if self._answer is not None:
+            return
+        encoder = self.encoder
+        if encoder.settled(_RESPONSE) and encoder.settled(_OK_TRAILERS):
+            self._answer = _Answer(encoder.encode(_RESPONSE), encoder.encode(_OK_TRAILERS))
+            self._reply_bytes_max = self.peer_frame_bytes_max
+
+    def _settings_changed(self) -> None:
+        self._answer = None
+
+    def send(self, stream: Stream, message: bytes) -> None:
+        """Stream.send."""
+        if not stream.headers_sent:
+            stream.headers_sent = True
+            self._send_headers(stream, _RESPONSE, ends=False)
+        self._strikes_cleared = True
+        self._send_message(stream, message)
+        route = stream.head.route
+        assert route is not None
+        route.msg_sent += 1
+        self._wake()
+
+    def finish(self, call: Call, code: int, text: str) -> None:
+        """Call.fail and Stream.finish: trailers, alone when nothing was sent before."""
+        route = call.head.route
+        if route is not None:
+            route.handled[code if 0 <= code < len(route.handled) else status.UNKNOWN] += 1
+        call.done = True
+        self._strikes_cleared = True
+        awake, self._awake = self._awake, True
+        self.streams[call.stream_id] = call
+        trailers: list[Header] = [(b"grpc-status", b"%d" % code)]
+        if text:
+            trailers.append((b"grpc-message", status.encode_text(text)))
+        if not (isinstance(call, Stream) and call.headers_sent):
+            trailers = [*_RESPONSE, *trailers]
+        self._end_stream(call, trailers)
+        self._end_turn(awake)
+
+    def _refuse(self, call: Call, http_status: int, code: int, text: str) -> None:
+        """A request that reaches no handler."""
+        call.done = True
+        self._strikes_cleared = True
+        self._end_stream(
+            call,
+            [
+                (b":status", b"%d" % http_status),
+                _CONTENT_TYPE,
+                (b"grpc-status", b"%d" % code),
+                (b"grpc-message", status.encode_text(text)),
+            ],
+        )
+
+    def _sent_end(self, stream: Http2Stream) -> None:
+        if stream.state == states.HALF_CLOSED_LOCAL:
+            # The client may still be sending; it is told to stop, without blame (RFC 9113 §8.1).
+            self._reset(stream, NO_ERROR)
+        else:
+            self._forget(stream)
+
+    # --- plain HTTP -----------------------------------------------------------------------------
+
+    def http_headers(self, stream: HttpStream, fields: list[Header]) -> None:
+        """HttpStream.start."""
+        self._strikes_cleared = True
+        self._send_headers(stream, fields, ends=False)
+        self._wake()
+
+    def http_data(self, stream: HttpStream, data: bytes) -> None:
+        """HttpStream.write."""
+        self._send_data(stream, data)
+        self._wake()
+
+    def http_end(self, stream: HttpStream) -> None:
+        """HttpStream.end."""
+        self._end_stream(stream, None)
+        self._wake()
+
+    def http_abort(self, stream: HttpStream, code: int) -> None:
+        """HttpStream.abort."""
+        self._reset(stream, code)
+        self._wake()
+
+    # --- the end of calls -----------------------------------------------------------------------
+
+    def _stream_lost(self, stream: Http2Stream, reset_code: int, by_peer: bool) -> None:
+        if isinstance(stream, HttpStream):
+            stream.lost()
+        elif isinstance(stream, Call) and not stream.done:
+            self._cancel(stream, status.CANCELLED)
+
+    def _cancel(self, call: Call, code: int) -> None:
+        """Stops the work of a call that is over for the client."""
+        call.done = call.cancelled = True
+        route = call.head.route
+        if route is not None:
+            route.handled[code] += 1
+        if isinstance(call, Stream):
+            if call.handler is not None:
+                call.handler.on_cancel(code)
+        elif call.on_cancel is not None:
+            call.on_cancel(code)
+
+    def _expire(self, now: float) -> None:
+        heap = self._deadlines
+        while heap and heap[0][0] <= now:
+            call = self.streams.get(heappop(heap)[1])
+            if isinstance(call, Call) and not call.done and call.deadline_s is not None:
+                self._deadline_passed(call)
+
+    def _deadline_passed(self, call: Call) -> None:
+        call.cancelled = True
+        stop = call.on_cancel
+        if isinstance(call, Stream):
+            if call.handler is not None:
+                call.handler.on_cancel(status.DEADLINE_EXCEEDED)
+        elif stop is not None:
+            stop(status.DEADLINE_EXCEEDED)
+        if not call.done:
+            if call.queue is not None:
+                # What waits will not be read in time; the status must not wait behind it.
+                self._reset(call, NO_ERROR)
+            self.finish(call, status.DEADLINE_EXCEEDED, "context deadline exceeded")
+
+    def next_deadline(self) -> float | None:
+        due = super().next_deadline()
+        heap = self._deadlines
+        if heap and not self.closed and (due is None or heap[0][0] < due):
+            return heap[0][0]
+        return due
+
+    def _queue_drained(self, stream: Http2Stream) -> None:
+        if isinstance(stream, Stream) and not stream.done and stream.handler is not None:
+            stream.handler.on_writable()
+        elif isinstance(stream, HttpStream):
+            stream.drained()
+
+    def _ping_received(self) -> None:
+        """gRPC-Go's keepalive enforcement (http2_server.go, handlePing)."""
+        now, last = self.now, self._ping_at
+        self._ping_at = now
+        if self._strikes_cleared:
+            self._strikes_cleared = False
+            self._ping_strikes = 0
+            return
+        minimum = self.limits.keepalive_min_time_s if self.streams else PING_IDLE_INTERVAL_S_MIN
+        if now < last + minimum:
+            self._ping_strikes += 1
+            if self._ping_strikes > PING_STRIKES_MAX:
+                raise ConnectionFault(ENHANCE_YOUR_CALM, "too_many_pings")

@@ -1,0 +1,28 @@
+"""Who is at the other end of a transport."""
+
+from __future__ import annotations
+
+import asyncio
+
+
+def join_host_port(host: str, port: int) -> str:
+    """ "host:port", IPv6 in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def peer_name(transport: asyncio.BaseTransport | None) -> str:
+    """The other end's address; "@" for an unnamed unix socket, as Go prints it."""
+    name = None if transport is None else transport.get_extra_info("peername")
+    if isinstance(name, tuple):
+        return join_host_port(name[0], name[1])
+    return name if isinstance(name, str) and name else "@"
+
+
+def common_name(transport: asyncio.BaseTransport | None) -> str | None:
+    """The subject's CN of the verified certificate of the other end."""
+    certificate = None if transport is None else transport.get_extra_info("peercert")
+    for part in (certificate or {}).get("subject", ()):
+        for key, value in part:
+            if key == "commonName":
+                return str(value)
+    return None

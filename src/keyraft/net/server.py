@@ -1,0 +1,366 @@
+"""Listeners and the asyncio end of `ServerConnection`.
+
+One port speaks HTTP/2 and HTTP/1.1: the first bytes tell which. Bytes are parsed where they
+arrive; output is collected and every connection with output is written once per turn of the loop,
+by one `call_soon` for all connections.
+
+Ownership: the server owns its listeners and protocols; a protocol owns its transport and its
+connection. Everything runs on the loop's thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import ssl
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, cast
+from urllib.parse import urlsplit
+
+from keyraft.grpc import PREFACE, HttpRequest, Limits, Router, ServerConnection
+
+from .address import common_name, join_host_port, peer_name
+from .http1 import Http1Server
+
+HANDSHAKE_S_MAX: Final = 10.0  # from accept, or the end of the TLS handshake, to the first bytes
+TLS_HANDSHAKE_S_MAX: Final = 10.0
+DRAIN_POLL_S: Final = 0.02
+WRITE_BUFFER_BYTES: Final = 1_048_576  # the socket's backlog at which a connection is held
+BACKLOG_CONNECTIONS: Final = 4_096
+_SNIFF: Final = 3  # bytes that tell the HTTP/2 preface from every HTTP/1 method
+_FOREVER: Final = float("inf")
+
+HttpHandler = Callable[[HttpRequest], None]
+
+
+@dataclass(slots=True)
+class Statistics:
+    """What the server has done; counters never fall."""
+
+    connections_open: int = 0
+    connections_total: int = 0
+    streams_open: int = 0
+    streams_total: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    queued_bytes: int = 0
+
+
+class ServerProtocol(asyncio.Protocol):
+    """One accepted socket."""
+
+    def __init__(self, server: Server, scheme: str) -> None:
+        self.server = server
+        self.scheme = scheme
+        self.connection: ServerConnection | None = None
+        self.transport: asyncio.Transport | None = None
+        self._first = b""
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = _FOREVER
+        self._paused = False
+        self._loop = server.loop
+        self._resuming = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self.transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
+        self.server.accepted(self)
+        self._timer_at = self._loop.time() + HANDSHAKE_S_MAX
+        self._timer = self._loop.call_at(self._timer_at, self._timeout)
+
+    def data_received(self, data: bytes) -> None:
+        connection = self.connection
+        if connection is not None:
+            connection.receive(data, self._loop.time())
+            self._arm()
+            return
+        first = self._first = self._first + data
+        if len(first) < _SNIFF and PREFACE.startswith(first):
+            return
+        self._first = b""
+        if PREFACE.startswith(first[:_SNIFF]):
+            self._start_http2(first)
+        else:
+            self._start_http1(first)
+
+    def _start_http2(self, first: bytes) -> None:
+        server = self.server
+        now = self._loop.time()
+        connection = ServerConnection(
+            server.router,
+            server.limits,
+            now,
+            peer=peer_name(self.transport),
+            common_name=common_name(self.transport),
+            scheme=self.scheme,
+            on_http=server.on_http,
+        )
+        self.connection = connection
+        connection.on_output = self._output
+        if server.stopping:
+            connection.shutdown(now)
+        connection.receive(first, now)
+        self._cancel_timer()
+        self._arm()
+
+    def _start_http1(self, first: bytes) -> None:
+        server, transport = self.server, self.transport
+        assert transport is not None
+        self._cancel_timer()
+        server.left(self)
+        if server.http1 is None or server.stopping:
+            transport.close()
+            return
+        protocol = server.http1.protocol()
+        protocol.connection_made(transport)
+        transport.set_protocol(protocol)
+        protocol.data_received(first)
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._cancel_timer()
+        self.server.left(self)
+        if self.connection is not None:
+            self.connection.connection_lost(self._loop.time())
+
+    def pause_writing(self) -> None:
+        self._paused = True
+        if self.connection is not None:
+            self.connection.pause_output()
+            assert self.transport is not None
+            self.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        self._paused = False
+        if self.connection is not None:
+            assert self.transport is not None
+            if not self.transport.is_closing():
+                self.transport.resume_reading()
+            self._resume()
+
+    def _output(self) -> None:
+        self.server.mark(self)
+
+    def flush(self) -> None:
+        """Writes all output; called once per turn."""
+        connection, transport = self.connection, self.transport
+        assert connection is not None and transport is not None
+        data = connection.take_output()
+        if data:
+            transport.write(data)
+        if connection.closed:
+            transport.close()
+        elif connection.wants_resume and not self._paused and not self._resuming:
+            self._resuming = True
+            self._loop.call_soon(self._resume)
+
+    def _resume(self) -> None:
+        self._resuming = False
+        if self.connection is not None and not self._paused:
+            self.connection.resume_output(self._loop.time())
+            self._arm()
+
+    # --- time -----------------------------------------------------------------------------------
+
+    def _arm(self) -> None:
+        """Sees to it that `tick` is called in time."""
+        connection = self.connection
+        assert connection is not None
+        due = connection.next_deadline()
+        if due is not None and due < self._timer_at:
+            self._cancel_timer()
+            self._timer_at = due
+            self._timer = self._loop.call_at(due, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        self._timer_at = _FOREVER
+        if self.connection is not None:
+            # The loop's clock may be a hair behind the time asked for.
+            self.connection.tick(self._loop.time() + 0.001)
+            self._arm()
+
+    def _timeout(self) -> None:
+        self._timer = None
+        if self.connection is None and self.transport is not None:
+            self.transport.abort()
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._timer_at = _FOREVER
+
+    def shutdown(self) -> None:
+        """Begins the graceful end."""
+        if self.connection is not None:
+            self.connection.shutdown(self._loop.time())
+            self._arm()
+        elif self.transport is not None:
+            self.transport.close()
+
+
+class Server:
+    """The listeners of one member's client port and everything accepted by them."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        router: Router,
+        limits: Limits,
+        on_http: HttpHandler | None,
+    ) -> None:
+        self.loop = loop
+        self.router = router
+        self.limits = limits
+        self.on_http = on_http
+        self.http1 = None if on_http is None else Http1Server(on_http, limits, loop)
+        self.stopping = False
+        self.addresses: list[str] = []
+        self._listeners: list[asyncio.Server] = []
+        self._unix_paths: list[str] = []
+        self._protocols: dict[ServerProtocol, None] = {}
+        self._dirty: list[ServerProtocol] = []
+        self._past = Statistics()
+
+    async def listen(
+        self,
+        url: str,
+        tls: ssl.SSLContext | None,
+        *,
+        reuse_port: bool = False,
+        reuse_address: bool = True,
+    ) -> None:
+        """Opens one listener; `url` is http, https, unix or unixs. Raises OSError, ValueError."""
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https", "unix", "unixs"):
+            raise ValueError(f"unsupported URL scheme {parts.scheme!r} in {url!r}")
+        secure = parts.scheme in ("https", "unixs")
+        if secure and tls is None:
+            raise ValueError(f"a certificate is needed to listen on {url!r}")
+        context = tls if secure else None
+        extra: dict[str, Any] = {}
+        if context is not None:
+            extra["ssl_handshake_timeout"] = TLS_HANDSHAKE_S_MAX
+
+        def factory() -> ServerProtocol:
+            return ServerProtocol(self, "https" if secure else "http")
+
+        if parts.scheme.startswith("unix"):
+            path = parts.netloc + parts.path
+            self._remove_stale(path)
+            listener = await self.loop.create_unix_server(
+                factory, path, ssl=context, backlog=BACKLOG_CONNECTIONS, **extra
+            )
+            self._unix_paths.append(path)
+            self.addresses.append(path)
+        else:
+            listener = await self.loop.create_server(
+                factory,
+                parts.hostname or None,
+                parts.port or 0,
+                ssl=context,
+                backlog=BACKLOG_CONNECTIONS,
+                reuse_port=reuse_port or None,
+                reuse_address=reuse_address,
+                **extra,
+            )
+            for opened in listener.sockets:
+                host, port = opened.getsockname()[:2]
+                self.addresses.append(join_host_port(host, port))
+        self._listeners.append(listener)
+
+    @staticmethod
+    def _remove_stale(path: str) -> None:
+        """A socket file that nobody listens on is removed, as etcd does."""
+        if not os.path.exists(path):
+            return
+        with socket.socket(socket.AF_UNIX) as probe:
+            try:
+                probe.connect(path)
+            except ConnectionRefusedError:
+                os.unlink(path)
+
+    def accepted(self, protocol: ServerProtocol) -> None:
+        """A socket was accepted."""
+        self._protocols[protocol] = None
+        self._past.connections_total += 1
+
+    def left(self, protocol: ServerProtocol) -> None:
+        """A socket is closed, or was handed to the HTTP/1.1 side."""
+        if self._protocols.pop(protocol, self) is None and protocol.connection is not None:
+            self._past.bytes_in += protocol.connection.bytes_in
+            self._past.bytes_out += protocol.connection.bytes_out
+            self._past.streams_total += protocol.connection.streams_opened
+
+    def mark(self, protocol: ServerProtocol) -> None:
+        """Has a connection flushed at the end of this turn."""
+        if not self._dirty:
+            self.loop.call_soon(self._flush)
+        self._dirty.append(protocol)
+
+    def _flush(self) -> None:
+        dirty, self._dirty = self._dirty, []
+        for protocol in dirty:
+            protocol.flush()
+
+    def statistics(self) -> Statistics:
+        """The sum over connections past and present."""
+        total = Statistics(**{name: getattr(self._past, name) for name in Statistics.__slots__})
+        total.connections_open = len(self._protocols)
+        for protocol in self._protocols:
+            connection = protocol.connection
+            if connection is not None:
+                total.streams_open += len(connection.streams)
+                total.streams_total += connection.streams_opened
+                total.bytes_in += connection.bytes_in
+                total.bytes_out += connection.bytes_out
+                total.queued_bytes += connection.queued_bytes
+        return total
+
+    async def stop(self, grace_s: float = 0.0) -> None:
+        """Stops listening, lets open calls finish for `grace_s` seconds, then closes all."""
+        self.stopping = True
+        for listener in self._listeners:
+            listener.close()
+        for path in self._unix_paths:
+            if os.path.exists(path):
+                os.unlink(path)
+        for protocol in list(self._protocols):
+            protocol.shutdown()
+        until = self.loop.time() + grace_s
+        while self._protocols and self.loop.time() < until:
+            await asyncio.sleep(min(DRAIN_POLL_S, max(until - self.loop.time(), 0.0)))
+        if self.http1 is not None:
+            await self.http1.stop(max(until - self.loop.time(), 0.0))
+        self._flush()
+        for protocol in list(self._protocols):
+            if protocol.transport is not None:
+                protocol.transport.abort()
+        while self._protocols:
+            await asyncio.sleep(0)
+
+
+async def serve(
+    urls: Sequence[str],
+    router: Router,
+    *,
+    limits: Limits | None = None,
+    tls: ssl.SSLContext | None = None,
+    on_http: HttpHandler | None = None,
+    reuse_port: bool = False,
+    reuse_address: bool = True,
+) -> Server:
+    """Listens on all `urls`, or raises OSError or ValueError with none of them open."""
+    server = Server(asyncio.get_running_loop(), router, limits or Limits(), on_http)
+    try:
+        for url in urls:
+            await server.listen(url, tls, reuse_port=reuse_port, reuse_address=reuse_address)
+    except (OSError, ValueError):
+        await server.stop()
+        raise
+    return server
