@@ -1,0 +1,268 @@
+"""The write buffer: what is written but not yet durable, over an engine.
+
+Three layers, newest first: the batch being filled, the one sealed batch that the engine is
+committing, the engine. A read looks in that order. The batch is sealed `BATCH_INTERVAL_S` after
+its first operation or at `BATCH_OPS` operations, but never while another is under way: a slow disk
+makes batches larger, not more. `overloaded` asks the member to stop applying when that goes on.
+
+Invariants: at most one sealed batch; the hooks of `before_commit` have run on it, so consistent
+index and data are in the same batch; operations reach the engine in batches in order of writing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from ...base.clock import Loop, Timer
+from ...base.limits import BACKEND_BATCH_INTERVAL_S, BACKEND_BATCH_OPS
+from ...mvcc.backend import BUCKETS, BackendError
+from .engine import Batch, Engine
+
+BACKLOG_OPS_MAX: Final = 500_000  # operations waiting behind a slow commit before `overloaded`
+
+
+class WriteBuffer:
+    """`mvcc.Backend` over an engine. One thread calls; `loop` only times the commits."""
+
+    __slots__ = (
+        "_batch",
+        "_batch_ops",
+        "_engine",
+        "_fail",
+        "_flush_wanted",
+        "_hooks",
+        "_interval_s",
+        "_loop",
+        "_ops",
+        "_sealed",
+        "_sealed_done",
+        "_timer",
+        "_waiting",
+        "commits",
+        "failure",
+    )
+
+    def __init__(
+        self,
+        engine: Engine,
+        loop: Loop,
+        fail: Callable[[str], None],
+        batch_interval_s: float = BACKEND_BATCH_INTERVAL_S,
+        batch_ops: int = BACKEND_BATCH_OPS,
+    ) -> None:
+        """`fail(text)` is called once when nothing can be committed any more; the member stops."""
+        self._engine = engine
+        self._loop = loop
+        self._fail = fail
+        self._interval_s = batch_interval_s
+        self._batch_ops = batch_ops
+        self._batch: Batch = {name: {} for name in BUCKETS}
+        self._sealed: Batch | None = None
+        self._sealed_done: list[Callable[[], None]] = []
+        self._waiting: list[Callable[[], None]] = []
+        self._hooks: list[Callable[[], None]] = []
+        self._timer: Timer | None = None
+        self._ops = 0
+        self._flush_wanted = False
+        self.commits = 0
+        self.failure: str | None = None
+        engine.on_failure(self._failed)
+
+    # --- Backend ----------------------------------------------------------------------------
+
+    @property
+    def size_bytes(self) -> int:
+        return self._engine.size_bytes
+
+    @property
+    def size_in_use_bytes(self) -> int:
+        return self._engine.size_in_use_bytes
+
+    def get(self, bucket: bytes, key: bytes) -> bytes | None:
+        changes = self._batch[bucket]
+        if key in changes:
+            return changes[key]
+        if self._sealed is not None:
+            changes = self._sealed[bucket]
+            if key in changes:
+                return changes[key]
+        return self._engine.get(bucket, key)
+
+    def range(
+        self, bucket: bytes, start: bytes = b"", end: bytes | None = None, limit: int = 0
+    ) -> Iterator[tuple[bytes, bytes]]:
+        overlay = self._overlay(bucket, start, end)
+        stored = self._engine.range(bucket, start, end)
+        found = _merge(stored, overlay) if overlay else stored
+        return _first(found, limit) if limit else found
+
+    def put(self, bucket: bytes, key: bytes, value: bytes) -> None:
+        self._batch[bucket][key] = value
+        self._ops = ops = self._ops + 1
+        if ops == 1 or ops >= self._batch_ops:
+            self._schedule()
+
+    def delete(self, bucket: bytes, key: bytes) -> None:
+        self._batch[bucket][key] = None
+        self._ops = ops = self._ops + 1
+        if ops == 1 or ops >= self._batch_ops:
+            self._schedule()
+
+    def before_commit(self, hook: Callable[[], None]) -> None:
+        self._hooks.append(hook)
+
+    def flush(self, done: Callable[[], None] | None = None) -> None:
+        if done is not None:
+            self._waiting.append(done)
+        if self._sealed is None:
+            self._seal()
+        else:
+            self._flush_wanted = True
+
+    # --- committing -------------------------------------------------------------------------
+
+    @property
+    def overloaded(self) -> bool:
+        """Whether commits lag so far behind that nothing more should be applied for now."""
+        return self._ops > BACKLOG_OPS_MAX
+
+    def _schedule(self) -> None:
+        if self.failure is not None:
+            raise BackendError(self.failure)
+        if self._ops >= self._batch_ops:
+            if self._sealed is None:
+                # Not here and now: an operation in the middle of an entry must not be torn from
+                # the rest of it, nor from its consistent index.
+                if not self._flush_wanted:
+                    self._flush_wanted = True
+                    self._loop.call_soon(self._due)
+        elif self._timer is None:
+            self._timer = self._loop.call_later(self._interval_s, self._due)
+
+    def _due(self) -> None:
+        self._timer = None
+        if self.failure is not None:
+            return
+        if self._sealed is not None:
+            self._flush_wanted = True
+        elif self._ops:
+            self._seal()
+
+    def _seal(self) -> None:
+        if self.failure is not None:
+            raise BackendError(self.failure)
+        self._flush_wanted = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for hook in self._hooks:
+            hook()
+        if self._timer is not None:  # what the hooks put has set it
+            self._timer.cancel()
+            self._timer = None
+        self._flush_wanted = False
+        self._sealed = self._batch
+        self._sealed_done = self._waiting
+        self._waiting = []
+        self._batch = {name: {} for name in BUCKETS}
+        self._ops = 0
+        self._engine.commit({n: c for n, c in self._sealed.items() if c}, self._committed)
+
+    def _committed(self) -> None:
+        self._sealed = None
+        self.commits += 1
+        waiting, self._sealed_done = self._sealed_done, []
+        for done in waiting:
+            done()
+        if self._sealed is None and (self._flush_wanted or self._ops >= self._batch_ops):
+            if self._ops or self._waiting:
+                self._seal()
+
+    def _failed(self, text: str) -> None:
+        if self.failure is None:
+            self.failure = text
+            self._fail(text)
+
+    def close(self) -> None:
+        """Commits what is there, waits for it and closes the engine."""
+        while self.failure is None and (self._sealed is not None or self._ops or self._waiting):
+            if self._sealed is None:
+                self._seal()
+            self._engine.wait()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._engine.close()
+
+    # --- reading ----------------------------------------------------------------------------
+
+    def _overlay(
+        self, bucket: bytes, start: bytes, end: bytes | None
+    ) -> list[tuple[bytes, bytes | None]]:
+        """What the buffer says about [start, end), in order."""
+        batch = self._batch[bucket]
+        changes = batch
+        if self._sealed is not None and self._sealed[bucket]:
+            sealed = self._sealed[bucket]
+            changes = sealed | batch if batch else sealed
+        if not changes:
+            return []
+        if end is None:
+            inside = [item for item in changes.items() if item[0] >= start]
+        else:
+            inside = [item for item in changes.items() if start <= item[0] < end]
+        inside.sort()
+        return inside
+
+    def statistics(self) -> dict[str, int]:
+        """Counters for metrics and tests."""
+        return {
+            "pending_ops": self._ops,
+            "committing": self._sealed is not None,
+            "commits": self.commits,
+            "size_bytes": self.size_bytes,
+            "size_in_use_bytes": self.size_in_use_bytes,
+        }
+
+    def check(self) -> None:
+        """The invariants above, and that every bucket can be read in order; slow."""
+        assert self._sealed is not None or not self._sealed_done
+        for bucket in BUCKETS:
+            before = None
+            for key, _ in self.range(bucket):
+                assert before is None or before < key, (bucket, before, key)
+                before = key
+
+
+def _merge(
+    stored: Iterator[tuple[bytes, bytes]], overlay: list[tuple[bytes, bytes | None]]
+) -> Iterator[tuple[bytes, bytes]]:
+    """Both in order; where a key is in both, the overlay's."""
+    at = 0
+    count = len(overlay)
+    for pair in stored:
+        key = pair[0]
+        while at < count and overlay[at][0] < key:
+            newer, value = overlay[at]
+            at += 1
+            if value is not None:
+                yield newer, value
+        if at < count and overlay[at][0] == key:
+            value = overlay[at][1]
+            at += 1
+            if value is not None:
+                yield key, value
+        else:
+            yield pair
+    for newer, value in overlay[at:]:
+        if value is not None:
+            yield newer, value
+
+
+def _first(found: Iterator[tuple[bytes, bytes]], limit: int) -> Iterator[tuple[bytes, bytes]]:
+    for pair in found:
+        yield pair
+        limit -= 1
+        if not limit:
+            return

@@ -1,0 +1,42 @@
+"""What the write buffer needs of a database: sorted buckets, and batches that land whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+Batch = dict[bytes, dict[bytes, bytes | None]]
+"""Bucket -> key -> new value, None for a delete. Not changed once handed over."""
+
+
+class Engine(Protocol):
+    """Reads see the batches whose `done` was called, perhaps already the one under way."""
+
+    def get(self, bucket: bytes, key: bytes) -> bytes | None:
+        """The value, or None."""
+
+    def range(
+        self, bucket: bytes, start: bytes, end: bytes | None
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """Keys in [start, end) in byte order; no `end` means the rest."""
+
+    def commit(self, batch: Batch, done: Callable[[], None]) -> None:
+        """Starts to make `batch` durable, all of it or nothing, after all batches before it;
+        calls `done` on the loop when it is. One at a time."""
+
+    def wait(self) -> None:
+        """Returns when the commit under way is done and `done` was called (for stopping)."""
+
+    def on_failure(self, report: Callable[[str], None]) -> None:
+        """`report(text)` is called on the loop, once, when no commit can succeed any more."""
+
+    @property
+    def size_bytes(self) -> int:
+        """What the database takes on disk."""
+
+    @property
+    def size_in_use_bytes(self) -> int:
+        """What of it holds data."""
+
+    def close(self) -> None:
+        """Ends what runs and releases the directory; nothing is committed any more."""

@@ -1,0 +1,326 @@
+"""LMDB as an engine: read on the loop, written by another process.
+
+py-lmdb releases the GIL around its puts, so a thread that writes starves beside a busy loop
+(docs/ARCHITECTURE.md, Decisions). The storage process (`writer.py`) is fed by a thread of ours
+that only waits: one blocking write of a whole batch, one blocking read of the answer.
+
+Invariants:
+- One batch is under way at a time; the read transaction is renewed before its `done` is called.
+- A batch is the same whenever it is carried out again, so one whose answer was lost with the
+  process is simply sent to the next process, once.
+- The lock on the directory is held by us and by the storage process: a member that was killed
+  leaves it locked until the commit under way has ended.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import marshal
+import mmap
+import os
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import lmdb
+
+from ...mvcc.backend import BUCKETS, BackendError
+from .engine import Batch
+
+MAP_BYTES: Final = (
+    1 << 40
+)  # address space, not memory and not disk; halved where it is not to be had
+MAP_BYTES_MIN: Final = 1 << 28
+LOCK_NAME: Final = "LOCK"
+_WRITER: Final = Path(__file__).with_name("writer.py")
+_SITE: Final = Path(lmdb.__file__).parent.parent
+_EXIT_WAIT_S: Final = 30.0
+
+
+class Locked(BackendError):
+    """Another member (or its last commit) holds the directory."""
+
+
+class WriterLostError(BackendError):
+    """The storage process ended without saying why."""
+
+
+class Writer:
+    """The storage process. Its methods block; only the feeding thread and start call them."""
+
+    __slots__ = ("_lock_fd", "_map_bytes", "_path", "_process")
+
+    def __init__(self, path: Path, map_bytes: int, lock_fd: int) -> None:
+        self._path = path
+        self._map_bytes = map_bytes
+        self._lock_fd = lock_fd
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        """Of the running process; 0 if there is none."""
+        return 0 if self._process is None else self._process.pid
+
+    def start(self) -> None:
+        """Starts a process and waits until it has the database open. Raises BackendError."""
+        self._process = subprocess.Popen(
+            [
+                sys.executable,
+                "-S",
+                "-E",
+                "-s",
+                str(_WRITER),
+                str(_SITE),
+                str(self._path),
+                str(self._map_bytes),
+                *(name.decode() for name in BUCKETS),
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            bufsize=0,
+            pass_fds=(self._lock_fd,),
+        )
+        self._answer()
+
+    def write(self, frame: bytes) -> None:
+        """Has one batch committed. Raises WriterLostError, BackendError with the reason."""
+        process = self._process
+        assert process is not None and process.stdin is not None
+        view = memoryview(len(frame).to_bytes(8, "little") + frame)
+        try:
+            while view:
+                view = view[os.write(process.stdin.fileno(), view) :]
+        except BrokenPipeError:
+            self._answer()
+            raise WriterLostError("the storage process stopped reading") from None
+        self._answer()
+
+    def _answer(self) -> None:
+        process = self._process
+        assert process is not None and process.stdout is not None
+        head = _read(process.stdout.fileno(), 5)
+        text = _read(process.stdout.fileno(), int.from_bytes(head[1:], "little"))
+        if head[0]:
+            raise BackendError(text.decode())
+
+    def stop(self) -> None:
+        """Ends the process by ending its input."""
+        process = self._process
+        if process is None:
+            return
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.close()
+        try:
+            process.wait(_EXIT_WAIT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        process.stdout.close()
+        self._process = None
+
+
+def _read(fd: int, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        part = os.read(fd, size - len(data))
+        if not part:
+            raise WriterLostError("the storage process ended unexpectedly")
+        data += part
+    return data
+
+
+class LMDBEngine:
+    """See the module. `call_soon` hands a call to the loop from another thread."""
+
+    __slots__ = (
+        "_call_soon",
+        "_data",
+        "_databases",
+        "_done",
+        "_env",
+        "_failed",
+        "_get",
+        "_idle",
+        "_lock_fd",
+        "_number",
+        "_path",
+        "_queue",
+        "_report",
+        "_size_bytes",
+        "_thread",
+        "_txn",
+        "_writer",
+    )
+
+    def __init__(
+        self,
+        path: str | Path,
+        call_soon: Callable[..., Any],
+        wait_for_lock: Callable[[], None] | None = None,
+    ) -> None:
+        """Opens or creates the database in directory `path`.
+
+        When another process has it, `wait_for_lock()` is called once (to say so) and then it is
+        waited for, as etcd does; without one, `Locked` is raised. Raises BackendError.
+        """
+        self._path = Path(path)
+        self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._lock_fd = _lock(self._path / LOCK_NAME, wait_for_lock)
+        self._call_soon = call_soon
+        self._failed: str | None = None
+        self._report: Callable[[str], None] | None = None
+        self._done: Callable[[], None] | None = None
+        self._number = 0
+        self._idle = threading.Event()
+        self._idle.set()
+        try:
+            map_bytes = _map_bytes(self._path)
+            self._writer = Writer(self._path, map_bytes, self._lock_fd)
+            self._writer.start()
+            self._env = lmdb.open(
+                str(self._path), map_size=map_bytes, max_dbs=len(BUCKETS) + 4, readonly=True
+            )
+            self._databases = {name: self._env.open_db(name, create=False) for name in BUCKETS}
+            self._txn = self._env.begin()
+        except (lmdb.Error, OSError, BackendError) as error:
+            os.close(self._lock_fd)
+            raise BackendError(f"cannot open the database in {self._path}: {error}") from error
+        self._get = self._txn.get
+        self._data = str(self._path / "data.mdb")
+        self._size_bytes = os.stat(self._data).st_size
+        self._queue: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._feed, name="keyraft-storage", daemon=True)
+        self._thread.start()
+
+    # --- Engine -----------------------------------------------------------------------------
+
+    def get(self, bucket: bytes, key: bytes) -> bytes | None:
+        value: bytes | None = self._get(key, None, self._databases[bucket])
+        return value
+
+    def range(
+        self, bucket: bytes, start: bytes, end: bytes | None
+    ) -> Iterator[tuple[bytes, bytes]]:
+        with self._txn.cursor(db=self._databases[bucket]) as cursor:
+            if not (cursor.set_range(start) if start else cursor.first()):
+                return
+            if end is None:
+                yield from cursor
+                return
+            for pair in cursor:
+                if pair[0] >= end:
+                    return
+                yield pair
+
+    def commit(self, batch: Batch, done: Callable[[], None]) -> None:
+        assert self._done is None, "one commit at a time"
+        self._done = done
+        self._number += 1
+        self._idle.clear()
+        self._queue.put(marshal.dumps(batch, 2))
+
+    def wait(self) -> None:
+        self._idle.wait()
+        self._finish(self._number)
+
+    def on_failure(self, report: Callable[[str], None]) -> None:
+        self._report = report
+
+    @property
+    def size_bytes(self) -> int:
+        return self._size_bytes
+
+    @property
+    def size_in_use_bytes(self) -> int:
+        pages = 0
+        page_bytes = 4096
+        for database in self._databases.values():
+            stat = self._txn.stat(database)
+            page_bytes = stat["psize"]
+            pages += stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
+        return pages * page_bytes
+
+    def close(self) -> None:
+        self._queue.put(None)
+        self._thread.join()
+        self._txn.abort()
+        self._env.close()
+        self._writer.stop()
+        os.close(self._lock_fd)
+
+    @property
+    def writer_pid(self) -> int:
+        """The storage process."""
+        return self._writer.pid
+
+    # --- committing -------------------------------------------------------------------------
+
+    def _feed(self) -> None:
+        """The thread: hands batches over and waits for the answers."""
+        while True:
+            frame = self._queue.get()
+            if frame is None:
+                return
+            try:
+                try:
+                    self._writer.write(frame)
+                except WriterLostError:
+                    self._writer.stop()
+                    self._writer.start()
+                    self._writer.write(frame)
+            except (BackendError, OSError) as error:
+                self._failed = f"cannot write the database: {error}"
+            number = self._number
+            self._idle.set()
+            self._call_soon(self._finish, number)
+
+    def _finish(self, number: int) -> None:
+        """On the loop: what commit `number` wrote becomes readable. Harmless when already done."""
+        if number != self._number:
+            return
+        done, self._done = self._done, None
+        if self._failed is not None:
+            report, self._report = self._report, None
+            if report is not None:
+                report(self._failed)
+            return
+        if done is None:
+            return
+        self._txn.abort()
+        try:
+            self._txn = self._env.begin()
+        except lmdb.MapResizedError:
+            self._env.set_mapsize(0)
+            self._txn = self._env.begin()
+        self._get = self._txn.get
+        self._size_bytes = os.stat(self._data).st_size
+        done()
+
+
+def _lock(path: Path, wait_for_lock: Callable[[], None] | None) -> int:
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        if wait_for_lock is None:
+            os.close(fd)
+            raise Locked(f"the database in {path.parent} is used by another process") from None
+        wait_for_lock()
+        fcntl.flock(fd, fcntl.LOCK_EX)
+    return fd
+
+
+def _map_bytes(path: Path) -> int:
+    """As much address space as there is to be had for both environments."""
+    size = MAP_BYTES
+    while size > MAP_BYTES_MIN:
+        try:
+            mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | 0x4000, prot=mmap.PROT_READ).close()
+            return size
+        except (OSError, ValueError):
+            size //= 2
+    return MAP_BYTES_MIN

@@ -1,0 +1,84 @@
+"""An engine in dictionaries that loses in a crash exactly what no commit had reached.
+
+`settle()` lets the commit under way reach `disk`; a member reborn after a crash is built over the
+same disk with a new engine. With a loop, commits settle by themselves after `latency_s`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from ...base.clock import Loop
+from ...mvcc.backend import BUCKETS
+from .engine import Batch
+
+Disk = dict[bytes, dict[bytes, bytes]]
+
+
+class MemoryEngine:
+    """`Engine` for tests and the simulator."""
+
+    __slots__ = ("_commit", "_latency_s", "_loop", "_report", "disk")
+
+    def __init__(
+        self, disk: Disk | None = None, loop: Loop | None = None, latency_s: float = 0.0
+    ) -> None:
+        self.disk: Disk = {name: {} for name in BUCKETS} if disk is None else disk
+        self._loop = loop
+        self._latency_s = latency_s
+        self._commit: tuple[Batch, Callable[[], None]] | None = None
+        self._report: Callable[[str], None] | None = None
+
+    def get(self, bucket: bytes, key: bytes) -> bytes | None:
+        return self.disk[bucket].get(key)
+
+    def range(
+        self, bucket: bytes, start: bytes, end: bytes | None
+    ) -> Iterator[tuple[bytes, bytes]]:
+        stored = self.disk[bucket]
+        keys = sorted(k for k in stored if k >= start and (end is None or k < end))
+        return iter([(key, stored[key]) for key in keys])
+
+    def commit(self, batch: Batch, done: Callable[[], None]) -> None:
+        assert self._commit is None, "one commit at a time"
+        self._commit = batch, done
+        if self._loop is not None:
+            self._loop.call_later(self._latency_s, self.settle)
+
+    def settle(self) -> None:
+        """The commit under way reaches the disk."""
+        if self._commit is None:
+            return
+        batch, done = self._commit
+        self._commit = None
+        for bucket, changes in batch.items():
+            stored = self.disk[bucket]
+            for key, value in changes.items():
+                if value is None:
+                    stored.pop(key, None)
+                else:
+                    stored[key] = value
+        done()
+
+    def fail(self, text: str) -> None:
+        """No commit succeeds any more; what was under way is lost."""
+        self._commit = None
+        if self._report is not None:
+            self._report(text)
+
+    def wait(self) -> None:
+        self.settle()
+
+    def on_failure(self, report: Callable[[str], None]) -> None:
+        self._report = report
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(len(k) + len(v) for bucket in self.disk.values() for k, v in bucket.items())
+
+    @property
+    def size_in_use_bytes(self) -> int:
+        return self.size_bytes
+
+    def close(self) -> None:
+        self._commit = None

@@ -1,0 +1,108 @@
+"""The storage process: carries out one batch after the other in the database.
+
+Started as `python -S -E -s writer.py SITE PATH MAP_BYTES BUCKET...` with the batches on standard
+input and the answers on standard output. It imports next to nothing (starts in 20 ms) and ends
+when its input ends, that is, when the member is gone. The member's lock on the directory is
+inherited, so it is held until a commit under way has ended, too.
+
+    to it:    8 bytes length (little endian), then that many bytes: a marshalled dictionary
+              bucket -> {key -> value, or None to delete}
+    from it:  1 byte status (0 done, 1 failed), 4 bytes length, that many bytes of text
+
+The first answer comes before any batch and says that the database is open and has its buckets.
+"""
+
+from __future__ import annotations
+
+import marshal
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import lmdb
+
+    from .engine import Batch
+
+GROWTH = 2  # what a full map is multiplied with
+
+
+def read_exactly(fd: int, size: int) -> bytearray | None:
+    """`size` bytes, or None when the input ended."""
+    data = bytearray(size)
+    view = memoryview(data)
+    got = 0
+    while got < size:
+        count = os.readv(fd, [view[got:]])
+        if not count:
+            return None
+        got += count
+    return data
+
+
+def write_batch(
+    env: lmdb.Environment, databases: dict[bytes, lmdb._Database], batch: Batch
+) -> None:
+    """One transaction with everything in `batch`."""
+    with env.begin(write=True) as txn:
+        for bucket, changes in batch.items():
+            database = databases[bucket]
+            puts = sorted((key, value) for key, value in changes.items() if value is not None)
+            with txn.cursor(db=database) as cursor:
+                # Ascending keys behind the last one fill pages to the brim.
+                behind = bool(puts) and (not cursor.last() or cursor.key() < puts[0][0])
+                cursor.putmulti(puts, append=behind)
+            for key, value in changes.items():
+                if value is None:
+                    txn.delete(key, db=database)
+
+
+def commit(env: lmdb.Environment, databases: dict[bytes, lmdb._Database], batch: Batch) -> None:
+    """The same, letting the map grow when it is full."""
+    import lmdb  # found only after `main` has set the path
+
+    while True:
+        try:
+            write_batch(env, databases, batch)
+            return
+        except lmdb.MapFullError:
+            env.set_mapsize(env.info()["map_size"] * GROWTH)
+
+
+def main(arguments: list[str]) -> None:
+    """Serves until the input ends."""
+    for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        # The member stops on these and then still needs this process; it ends with its input.
+        signal.signal(name, signal.SIG_IGN)
+    site, path, map_bytes, *buckets = arguments
+    sys.path.insert(0, site)
+    import lmdb
+
+    def answer(status: int, text: str) -> None:
+        data = text.encode()
+        os.write(1, bytes([status]) + len(data).to_bytes(4, "little") + data)
+
+    try:
+        env = lmdb.open(path, map_size=int(map_bytes), max_dbs=len(buckets) + 4, mode=0o600)
+        env.reader_check()
+        databases = {name.encode(): env.open_db(name.encode()) for name in buckets}
+        answer(0, "")
+        while True:
+            head = read_exactly(0, 8)
+            if head is None:
+                break
+            data = read_exactly(0, int.from_bytes(head, "little"))
+            if data is None:
+                break
+            commit(env, databases, marshal.loads(data))
+            del data
+            answer(0, "")
+        env.close()
+    except (lmdb.Error, OSError) as error:
+        answer(1, f"{type(error).__name__}: {error}")
+        os._exit(1)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
