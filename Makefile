@@ -69,3 +69,7 @@ gen: $(VENV)/.dev
 
 hpack-stories: $(VENV)/.dev
 	$(RUN) -m pytest tests/grpc/test_hpack_stories.py
+
+# Raft's conformance scripts: RAFT_TESTDATA names the folder (default: shared/data/raft beside the repository).
+raft-scripts: $(VENV)/.dev
+	$(RUN) -m pytest -v -rs tests/raft/test_scripts.py

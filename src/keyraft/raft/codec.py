@@ -22,7 +22,6 @@ times a small constant. Unknown fields are skipped, as a newer member may send t
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Final
 
 from keyraft.raft.types import (
@@ -602,8 +601,3 @@ def _decode_flat(
         else:
             pos = _skip(buf, pos, end, key)
     return numbers, content
-
-
-def entries_size(entries: Iterable[Entry]) -> int:
-    """The sum of their encoded sizes, bytes."""
-    return sum(map(entry_size, entries))

@@ -1,0 +1,1 @@
+"""Raft groups without members around them: scripted and random conversations."""
