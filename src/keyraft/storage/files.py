@@ -1,0 +1,203 @@
+"""Files as the log sees them, so that a simulated disk can stand in for the real one.
+
+Everything in `storage/` that must survive a crash goes through `Files`, never through `os` itself.
+The contract is the weak one that real disks keep:
+
+- what `pwrite` wrote may be lost, or torn at any 512-byte boundary, until `fdatasync` (or a
+  `pwrite` with `durable`) returns;
+- a created, renamed or removed name may be forgotten until `sync_dir` of its directory returns;
+- after a failed sync nothing is known about what was written since the last good one, and trying
+  again proves nothing: the caller gives up.
+
+All of it blocks; who calls decides on which thread. Errors are `OSError`.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+from typing import Final, Protocol
+
+SECTOR_BYTES: Final = 512  # the largest write that is never torn
+PRIVATE_FILE_MODE: Final = 0o600
+PRIVATE_DIR_MODE: Final = 0o700
+
+
+class LockedError(OSError):
+    """Another process holds the file's lock."""
+
+
+class File(Protocol):
+    """One open file; offsets and sizes in bytes."""
+
+    @property
+    def path(self) -> str:
+        """The name it was opened by."""
+
+    def size(self) -> int:
+        """Its length."""
+
+    def pread(self, size: int, offset: int) -> bytes:
+        """Up to `size` bytes; fewer only at the end of the file."""
+
+    def pwrite(self, data: bytes, offset: int, durable: bool = False) -> None:
+        """Writes all of `data`; with `durable`, these bytes are on the disk when it returns."""
+
+    def fdatasync(self) -> None:
+        """What was written, and the size, are on the disk when it returns."""
+
+    def truncate(self, size: int) -> None:
+        """Cuts, or extends with zeros."""
+
+    def allocate(self, size: int) -> None:
+        """Extends to `size` with zeros whose room is reserved; never shortens."""
+
+    def close(self) -> None:
+        """Releases the file and its lock."""
+
+
+class Files(Protocol):
+    """One file system."""
+
+    def open(self, path: str, *, write: bool = False, create: bool = False) -> File:
+        """Opens; `create` makes a file of mode 0600 where there is none."""
+
+    def open_locked(self, path: str, *, create: bool = False) -> File:
+        """Opens for writing with an exclusive lock (flock); raises LockedError at once."""
+
+    def list(self, path: str) -> list[str]:
+        """The names in a directory, sorted; FileNotFoundError when there is none."""
+
+    def exists(self, path: str) -> bool:
+        """Whether there is a file or directory of this name."""
+
+    def make_dirs(self, path: str) -> None:
+        """Makes a directory of mode 0700 and those above it; harmless when it exists."""
+
+    def rename(self, old: str, new: str) -> None:
+        """Renames a file or directory, replacing a file."""
+
+    def remove(self, path: str) -> None:
+        """Removes a file."""
+
+    def remove_tree(self, path: str) -> None:
+        """Removes a directory and all in it; harmless when there is none."""
+
+    def sync_dir(self, path: str) -> None:
+        """The directory's names are on the disk when it returns."""
+
+
+class OsFile:
+    """A file of the operating system."""
+
+    __slots__ = ("_fd", "_path")
+
+    def __init__(self, fd: int, path: str) -> None:
+        self._fd = fd
+        self._path = path
+
+    @property
+    def path(self) -> str:
+        return self._path
+
+    def fileno(self) -> int:
+        """The descriptor, -1 once closed."""
+        return self._fd
+
+    def size(self) -> int:
+        return os.fstat(self._fd).st_size
+
+    def pread(self, size: int, offset: int) -> bytes:
+        data = os.pread(self._fd, size, offset)
+        if len(data) == size or not data:
+            return data
+        parts = [data]
+        got = len(data)
+        while got < size and (data := os.pread(self._fd, size - got, offset + got)):
+            parts.append(data)
+            got += len(data)
+        return b"".join(parts)
+
+    def pwrite(self, data: bytes, offset: int, durable: bool = False) -> None:
+        # One system call writes and syncs: each call gives the interpreter lock away and has to
+        # get it back, which against a busy loop costs more than the call.
+        flags = os.RWF_DSYNC if durable else 0
+        written = os.pwritev(self._fd, (data,), offset, flags)
+        while written < len(data):
+            rest = memoryview(data)[written:]
+            more = os.pwritev(self._fd, (rest,), offset + written, flags)
+            if not more:
+                raise OSError(errno.EIO, os.strerror(errno.EIO), self._path)
+            written += more
+
+    def fdatasync(self) -> None:
+        os.fdatasync(self._fd)
+
+    def truncate(self, size: int) -> None:
+        os.ftruncate(self._fd, size)
+
+    def allocate(self, size: int) -> None:
+        try:
+            os.posix_fallocate(self._fd, 0, size)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+                raise
+            if self.size() < size:
+                os.ftruncate(self._fd, size)
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            os.close(fd)
+
+
+class OsFiles:
+    """The operating system's file system."""
+
+    __slots__ = ()
+
+    def open(self, path: str, *, write: bool = False, create: bool = False) -> OsFile:
+        flags = os.O_CLOEXEC | (os.O_RDWR if write or create else os.O_RDONLY)
+        if create:
+            flags |= os.O_CREAT
+        return OsFile(os.open(path, flags, PRIVATE_FILE_MODE), path)
+
+    def open_locked(self, path: str, *, create: bool = False) -> OsFile:
+        file = self.open(path, write=True, create=create)
+        try:
+            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.close()
+            raise LockedError(error.errno, "file is locked by another process", path) from error
+        except OSError:
+            file.close()
+            raise
+        return file
+
+    def list(self, path: str) -> list[str]:
+        return sorted(os.listdir(path))
+
+    def exists(self, path: str) -> bool:
+        return os.path.exists(path)
+
+    def make_dirs(self, path: str) -> None:
+        os.makedirs(path, PRIVATE_DIR_MODE, exist_ok=True)
+
+    def rename(self, old: str, new: str) -> None:
+        os.rename(old, new)
+
+    def remove(self, path: str) -> None:
+        os.unlink(path)
+
+    def remove_tree(self, path: str) -> None:
+        if os.path.exists(path):
+            shutil.rmtree(path)
+
+    def sync_dir(self, path: str) -> None:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)

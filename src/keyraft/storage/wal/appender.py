@@ -1,0 +1,225 @@
+"""Where a batch is written: on the loop itself or in the storage thread.
+
+Handing a write to a thread costs two thread switches; holding the loop costs everybody else the
+time of the sync. So a batch is written on the loop only when it is small, nobody else waits and
+the disk has lately been fast; a slow disk never holds up the loop for more than the one sync that
+reveals it. While a write is under way in the thread, further batches gather, and the next write
+takes them all: one write, one sync.
+
+Callbacks come in the order of the calls. `done` gets None once everything up to and including its
+batch is durable, or the WALWriteError after which nothing will be durable any more; it may be
+called before `append` returns. Time, thread and loop are handed in, so the simulator runs this as
+it is.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from keyraft.raft.types import Entry, HardState
+from keyraft.storage.wal.encode import Batch
+from keyraft.storage.wal.log import WAL
+from keyraft.storage.wal.record import SnapshotMark, WALError
+
+INLINE_BYTES_MAX: Final = 16_384  # larger batches always go to the thread
+FAST_SYNC_S: Final = 0.0005  # what a sync may take on the loop
+FAST_SYNCS_MIN: Final = 8  # this many fast ones in a row before the loop is trusted with one
+
+Done = Callable[["WALError | None"], None]
+
+
+class SyncPolicy:
+    """Remembers how long syncs took; every `observe` counts, wherever it was measured."""
+
+    __slots__ = ("_fast_in_a_row", "_fast_s", "_mean_s")
+
+    def __init__(self, fast_s: float = FAST_SYNC_S) -> None:
+        self._fast_s = fast_s
+        self._fast_in_a_row = 0
+        self._mean_s = fast_s
+
+    def observe(self, seconds: float) -> None:
+        """One sync took so long."""
+        self._mean_s += (seconds - self._mean_s) * 0.125
+        if seconds <= 2 * self._fast_s:
+            self._fast_in_a_row += 1
+        else:
+            self._fast_in_a_row = 0
+
+    def inline(self, batch_bytes: int, alone: bool) -> bool:
+        """Whether the loop itself may write a batch; `alone`: nothing else waits for the loop."""
+        return (
+            alone
+            and batch_bytes <= INLINE_BYTES_MAX
+            and self._fast_in_a_row >= FAST_SYNCS_MIN
+            and self._mean_s <= self._fast_s
+        )
+
+    def statistics(self) -> dict[str, float]:
+        """The mean sync in seconds and the length of the present run of fast ones."""
+        return {"sync_mean_s": self._mean_s, "fast_in_a_row": self._fast_in_a_row}
+
+
+class Appender:
+    """Writes a WAL on behalf of the loop."""
+
+    __slots__ = (
+        "_call_loop",
+        "_clock",
+        "_dones",
+        "_failure",
+        "_on_sync",
+        "_policy",
+        "_queue",
+        "_submit",
+        "_wal",
+        "_writing",
+    )
+
+    def __init__(
+        self,
+        wal: WAL,
+        *,
+        clock: Callable[[], float],
+        submit: Callable[[Callable[[], None]], None],
+        call_loop: Callable[..., Any],
+        policy: SyncPolicy | None = None,
+        on_sync: Callable[[float, int], None] | None = None,
+    ) -> None:
+        """`clock`: seconds. `submit`: runs a job in the storage thread, one after another.
+        `call_loop`: `loop.call_soon_threadsafe`. `on_sync`: seconds and bytes of each synced write.
+        """
+        self._wal = wal
+        self._clock = clock
+        self._submit = submit
+        self._call_loop = call_loop
+        self._policy = policy or SyncPolicy()
+        self._on_sync = on_sync
+        self._queue: list[Batch] = []
+        self._dones: list[Done] = []
+        self._writing = False
+        self._failure: WALError | None = None
+
+    @property
+    def idle(self) -> bool:
+        """Whether everything handed in is durable."""
+        return not self._writing and not self._queue
+
+    def append(
+        self,
+        entries: Sequence[Entry],
+        state: HardState | None,
+        must_sync: bool,
+        done: Done,
+        alone: bool = False,
+    ) -> None:
+        """Makes entries and hard state durable; see the module about `done` and `alone`."""
+        if self._failure is not None:
+            done(self._failure)
+            return
+        batch = self._wal.encode(entries, state, must_sync)
+        if batch is None:
+            if self._writing:
+                self._dones.append(done)
+            else:
+                done(None)
+            return
+        self._add(batch, done, alone)
+
+    def save_snapshot(self, mark: SnapshotMark, done: Done) -> None:
+        """Records a snapshot that is durable already."""
+        if self._failure is not None:
+            done(self._failure)
+            return
+        self._add(self._wal.encode_snapshot(mark), done, alone=False)
+
+    def release_to(self, index: int) -> None:
+        """`WAL.release_to`, in its turn."""
+        self._submit(lambda: self._wal.release_to(index))
+
+    def _add(self, batch: Batch, done: Done, alone: bool) -> None:
+        if not self._writing and batch.head is None and self._policy.inline(len(batch.data), alone):
+            seconds, failure = self._write((batch,))
+            self._observe(seconds, len(batch.data), failure)
+            done(failure)
+            return
+        self._queue.append(batch)
+        self._dones.append(done)
+        if not self._writing:
+            self._start()
+
+    def _start(self) -> None:
+        self._writing = True
+        batches, self._queue = self._queue, []
+        dones, self._dones = self._dones, []
+
+        def job() -> None:
+            seconds, failure = self._write(batches)
+            self._call_loop(self._finished, batches, dones, seconds, failure)
+
+        self._submit(job)
+
+    def _write(self, batches: Sequence[Batch]) -> tuple[float, WALError | None]:
+        begin = self._clock()
+        try:
+            self._wal.write(batches)
+        except WALError as error:
+            return self._clock() - begin, error
+        return self._clock() - begin, None
+
+    def _observe(self, seconds: float, size: int, failure: WALError | None) -> None:
+        if failure is not None:
+            self._failure = failure
+            return
+        self._policy.observe(seconds)
+        if self._on_sync is not None:
+            self._on_sync(seconds, size)
+
+    def _finished(
+        self,
+        batches: list[Batch],
+        dones: list[Done],
+        seconds: float,
+        failure: WALError | None,
+    ) -> None:
+        self._observe(seconds, sum(len(batch.data) for batch in batches), failure)
+        # Started before the callbacks run: what they hand in joins the write after next in order.
+        if self._queue and failure is None:
+            self._start()
+        else:
+            self._writing = False
+            if failure is not None:
+                dones = dones + self._dones
+                self._queue, self._dones = [], []
+            elif self._dones:
+                dones = dones + self._dones
+                self._dones = []
+        for done in dones:
+            done(failure)
+
+
+class StorageThread:
+    """One thread that runs jobs in order. The owner stops it."""
+
+    __slots__ = ("_jobs", "_thread")
+
+    def __init__(self, name: str = "keyraft-storage") -> None:
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def submit(self, job: Callable[[], None]) -> None:
+        """Runs `job` after those before it; it must not raise."""
+        self._jobs.put(job)
+
+    def stop(self) -> None:
+        """Waits for the jobs handed in so far, then ends the thread."""
+        self._jobs.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            job()

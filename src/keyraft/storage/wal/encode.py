@@ -1,0 +1,218 @@
+"""From entries to the bytes of one write. Pure: knows offsets and checksums, touches no file.
+
+The encoder runs ahead of the disk. It alone knows the running checksum and the offset at which the
+next batch begins, so a batch can be encoded on the loop while the one before it is still being
+written by the storage thread. That is why it also decides when a segment is full, and makes the
+head of the next segment together with the last batch of this one.
+
+What needs no sync (a hard state that only moved the commit index) is held back and goes out in
+front of the next batch that does: losing it in a crash costs nothing, and it costs no write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from crc32c import crc32c
+
+from keyraft.raft import codec
+from keyraft.raft.types import Entry, HardState
+from keyraft.storage.wal.record import (
+    CRC,
+    ENTRY,
+    METADATA,
+    SEGMENT_BYTES,
+    SNAPSHOT,
+    STATE,
+    SnapshotMark,
+    encode_snapshot_mark,
+    frame_length,
+)
+
+HELD_BYTES_MAX: Final = 65_536  # held-back records beyond this are written without a sync
+_LENGTHS_KEPT_MAX: Final = 16_384  # different lengths whose framing is remembered
+
+_varint = codec.encode_varint
+
+# A crc's varint, 14 bits at a time: almost every crc needs all five bytes.
+_CRC_LEAD: Final = [bytes((low & 127 | 128, low >> 7 | 128)) for low in range(1 << 14)]
+_CRC_TOP: Final = [bytes((top,)) for top in range(16)]
+_LOW7: Final = [bytes((low | 128,)) for low in range(128)]
+_PADDING: Final = [bytes(size) for size in range(8)]
+
+
+def _crc_varint(crc: int) -> bytes:
+    if crc < 1 << 28:
+        return _varint(crc)
+    return _CRC_LEAD[crc & 0x3FFF] + _CRC_LEAD[crc >> 14 & 0x3FFF] + _CRC_TOP[crc >> 28]
+
+
+def frame(kind: int, crc: int, data: bytes | None) -> bytes:
+    """One framed record; `crc` is the running value including `data`."""
+    body = bytes((0x08, kind, 0x10)) + _crc_varint(crc)
+    if data is not None:
+        body += b"\x1a" + _varint(len(data)) + data
+    pad = -len(body) & 7
+    length = len(body) | ((0x80 | pad) << 56 if pad else 0)
+    return frame_length.pack(length) + body + _PADDING[pad]
+
+
+class Batch:
+    """Bytes for one write at one place. Made by the encoder, carried out once, in order."""
+
+    __slots__ = ("data", "entries_last", "head", "offset", "sequence", "sync")
+
+    def __init__(self, sequence: int, offset: int, data: bytes, sync: bool) -> None:
+        self.sequence = sequence  # the segment it belongs to
+        self.offset = offset  # bytes from the segment's start
+        self.data = data
+        self.sync = sync  # to be on the disk before it is acknowledged
+        self.head: bytes | None = None  # not None: then the segment ends, and the next begins so
+        self.entries_last = 0  # index of the last entry so far; names the next segment
+
+
+class Encoder:
+    """The log's running checksum, offset and hard state."""
+
+    __slots__ = (
+        "_framing",
+        "_held",
+        "_held_bytes",
+        "_segment_bytes",
+        "crc",
+        "last_index",
+        "metadata",
+        "offset",
+        "sequence",
+        "state",
+    )
+
+    def __init__(self, metadata: bytes, segment_bytes: int = SEGMENT_BYTES) -> None:
+        self.metadata = metadata
+        self._segment_bytes = segment_bytes
+        self.crc = 0
+        self.sequence = 0
+        self.offset = 0  # where the next batch begins, held-back bytes not counted
+        self.last_index = 0
+        self.state = b""  # the last hard state, encoded; empty: none yet
+        self._held: list[bytes] = []
+        self._held_bytes = 0
+        self._framing: dict[int, tuple[bytes, bytes, bytes]] = {}
+
+    def head(self) -> bytes:
+        """The records that open a segment. They are part of the checksum's chain."""
+        parts = [frame(CRC, self.crc, None), self._record(METADATA, self.metadata)]
+        if self.state:
+            parts.append(self._record(STATE, self.state))
+        return b"".join(parts)
+
+    def entries(
+        self, entries: Sequence[Entry], state: HardState | None, must_sync: bool
+    ) -> Batch | None:
+        """A batch of entries and then the hard state; None when nothing has to be written now.
+
+        `must_sync`: there are entries, or term or vote changed (`raft` knows).
+        """
+        parts = self._held
+        if entries:
+            self._append_entries(entries, parts)
+        if state is not None and (state.term or state.vote or state.commit):
+            self.state = codec.encode_hard_state(state)
+            record = self._record(STATE, self.state)
+            parts.append(record)
+            self._held_bytes += len(record)
+        if not must_sync and not entries and self._held_bytes < HELD_BYTES_MAX:
+            return None
+        return self.flush(must_sync)
+
+    def snapshot(self, mark: SnapshotMark) -> Batch:
+        """The record of a snapshot that is durable already; always synced."""
+        assert mark.index == 0 or mark.conf_state is not None, mark
+        self._held.append(self._record(SNAPSHOT, encode_snapshot_mark(mark)))
+        if mark.index > self.last_index:
+            self.last_index = mark.index
+        batch = self.flush(sync=True)
+        assert batch is not None, mark
+        return batch
+
+    def flush(self, sync: bool) -> Batch | None:
+        """What is held back, as a batch of its own; None when there is nothing."""
+        if not self._held:
+            return None
+        batch = Batch(self.sequence, self.offset, b"".join(self._held), sync)
+        self._held.clear()
+        self._held_bytes = 0
+        self.offset += len(batch.data)
+        batch.entries_last = self.last_index
+        if self.offset >= self._segment_bytes:
+            batch.head = self.head()
+            self.sequence += 1
+            self.offset = len(batch.head)
+        return batch
+
+    def _record(self, kind: int, data: bytes) -> bytes:
+        self.crc = crc32c(data, self.crc)
+        return frame(kind, self.crc, data)
+
+    def _append_entries(self, entries: Sequence[Entry], parts: list[bytes]) -> None:
+        # The hot loop of the log, about 1 µs an entry: what repeats from entry to entry (the
+        # term, all but seven bits of the index, the length and so the whole framing) is made once.
+        crc = self.crc
+        framing = self._framing
+        extend = parts.extend
+        term = -1
+        high = -1
+        length = -1
+        before_index = after_index = b""
+        for entry in entries:
+            data = entry.data
+            index = entry.index
+            if entry.type or index < 128 or not data:
+                body = codec.encode_entry(entry)
+            else:
+                if entry.term != term:
+                    term = entry.term
+                    before_index = (b"\x10" + _varint(term) if term else b"") + b"\x18"
+                if index >> 7 != high or len(data) != length:
+                    high = index >> 7
+                    length = len(data)
+                    after_index = _varint(high) + b'"' + _varint(length)
+                body = before_index + _LOW7[index & 127] + after_index + data
+            crc = crc32c(body, crc)
+            size = len(body)
+            if crc < 1 << 28:
+                parts.append(frame(ENTRY, crc, body))
+                continue
+            around = framing.get(size)
+            if around is None:
+                around = self._frame_around(size)
+            extend(
+                (
+                    around[0],
+                    _CRC_LEAD[crc & 0x3FFF],
+                    _CRC_LEAD[crc >> 14 & 0x3FFF],
+                    _CRC_TOP[crc >> 28],
+                    around[1],
+                    body,
+                    around[2],
+                )
+            )
+        self.crc = crc
+        self.last_index = entries[-1].index
+
+    def _frame_around(self, size: int) -> tuple[bytes, bytes, bytes]:
+        """What stands before the crc, between crc and data, and behind, for a five-byte crc."""
+        before_data = b"\x1a" + _varint(size)
+        record = 8 + len(before_data) + size
+        pad = -record & 7
+        length = record | ((0x80 | pad) << 56 if pad else 0)
+        around = (
+            frame_length.pack(length) + bytes((0x08, ENTRY, 0x10)),
+            before_data,
+            _PADDING[pad],
+        )
+        if len(self._framing) >= _LENGTHS_KEPT_MAX:
+            self._framing.clear()
+        self._framing[size] = around
+        return around

@@ -1,0 +1,436 @@
+"""The write-ahead log of one member: created, opened and repaired, appended to, cut, released.
+
+Invariants:
+
+- what `write` was given with `sync` is on the disk when it returns;
+- a segment gets its name only once its head is on the disk, so every named segment is sound from
+  its first byte;
+- after the last record of the last segment there are only zeros: what a torn write left is wiped
+  before anything new is written over part of it;
+- once a write has failed, every later one fails (WALWriteError): nobody knows what is on the disk.
+
+`encode` belongs to the loop; `write`, `release_to` and `close` are called one at a time, from
+whichever thread the owner likes.
+"""
+
+from __future__ import annotations
+
+import gc
+import posixpath
+from collections.abc import Sequence
+from typing import Final
+
+from keyraft.base.log import Logger, NullLogger
+from keyraft.raft import codec
+from keyraft.raft.types import Entry, EntryType, HardState
+from keyraft.storage.files import File, Files, LockedError
+from keyraft.storage.wal.decode import READ_BYTES, Decoder
+from keyraft.storage.wal.encode import Batch, Encoder
+from keyraft.storage.wal.record import (
+    ENTRY,
+    METADATA,
+    SEGMENT_BYTES,
+    SNAPSHOT,
+    STATE,
+    SnapshotMark,
+    WALDamagedError,
+    WALError,
+    WALLockedError,
+    WALNotFoundError,
+    WALTornError,
+    WALWriteError,
+    decode_snapshot_mark,
+    fields,
+)
+from keyraft.storage.wal.segments import parse_segment_name, segment_name, segments_from, wal_exists
+
+BROKEN_SUFFIX: Final = ".broken"
+
+
+class Replay:
+    """What a log holds from a snapshot on."""
+
+    __slots__ = ("entries", "last_index", "metadata", "repaired", "state")
+
+    def __init__(self) -> None:
+        self.metadata = b""  # etcdserverpb.Metadata
+        self.state = HardState()
+        self.entries: list[Entry] = []  # consecutive, the first right behind the snapshot
+        self.last_index = 0  # of the last entry or snapshot met, also before the start
+        self.repaired: str | None = None  # where a torn tail was set aside
+
+
+class WAL:
+    """An open log, ready to append."""
+
+    __slots__ = ("_encoder", "_failure", "_files", "_log", "_path", "_segments", "_size")
+
+    def __init__(
+        self,
+        files: Files,
+        path: str,
+        segments: list[tuple[int, File]],
+        encoder: Encoder,
+        size: int,
+        log: Logger,
+    ) -> None:
+        self._files = files
+        self._path = path
+        self._segments = segments  # (first index, locked file), oldest first; the last is written
+        self._encoder = encoder
+        self._size = size
+        self._log = log
+        self._failure: OSError | None = None
+
+    # --- beginning ----------------------------------------------------------------------------
+
+    @classmethod
+    def create(
+        cls,
+        files: Files,
+        path: str,
+        metadata: bytes,
+        *,
+        segment_bytes: int = SEGMENT_BYTES,
+        log: Logger | None = None,
+    ) -> WAL:
+        """A new log holding its head and the empty snapshot; it appears whole or not at all.
+
+        Raises WALError when there is one, or when the directory holds something else; OSError.
+        """
+        if wal_exists(files, path):
+            raise WALError(f"wal: '{path}' holds a log already")
+        temporary = path.rstrip("/") + ".tmp"
+        files.remove_tree(temporary)
+        files.make_dirs(temporary)
+        encoder = Encoder(metadata, segment_bytes)
+        file = files.open_locked(posixpath.join(temporary, segment_name(0, 0)), create=True)
+        try:
+            head = encoder.head()
+            encoder.offset = len(head)
+            batch = encoder.snapshot(SnapshotMark())
+            file.allocate(segment_bytes)
+            file.pwrite(head + batch.data, 0)
+            file.fdatasync()
+            files.sync_dir(temporary)
+            files.rename(temporary, path)
+            files.sync_dir(posixpath.dirname(path.rstrip("/")) or ".")
+        except BaseException:
+            file.close()
+            raise
+        return cls(files, path, [(0, file)], encoder, segment_bytes, log or NullLogger())
+
+    @classmethod
+    def open(
+        cls,
+        files: Files,
+        path: str,
+        start: SnapshotMark | None = None,
+        *,
+        segment_bytes: int = SEGMENT_BYTES,
+        log: Logger | None = None,
+    ) -> tuple[WAL, Replay]:
+        """Locks the segments, reads everything behind `start`, and makes the log ready to append.
+
+        A torn tail is copied to `NAME.broken` and cut off, once. Raises WALNotFoundError,
+        WALLockedError, WALDamagedError, OSError.
+        """
+        log = log or NullLogger()
+        start = start or SnapshotMark()
+        names = segments_from(files, path, start.index)
+        opened: list[File] = []
+        try:
+            for name in names:
+                try:
+                    opened.append(files.open_locked(posixpath.join(path, name)))
+                except LockedError as error:
+                    raise WALLockedError(
+                        f"wal: '{posixpath.join(path, name)}' is locked by another process"
+                    ) from error
+            repaired: str | None = None
+            try:
+                replay, decoder = read(opened, start)
+            except WALTornError as error:
+                repaired = _repair(files, opened[-1], error, log)
+                replay, decoder = _read_repaired(opened, start)
+            replay.repaired = repaired
+            tail = opened[-1]
+            tail.truncate(decoder.offset)
+            tail.allocate(segment_bytes)
+            tail.fdatasync()
+        except BaseException:
+            for file in opened:
+                file.close()
+            raise
+        encoder = Encoder(replay.metadata, segment_bytes)
+        encoder.crc = decoder.crc
+        encoder.offset = decoder.offset
+        encoder.last_index = replay.last_index
+        if not replay.state.is_empty():
+            encoder.state = codec.encode_hard_state(replay.state)
+        segments: list[tuple[int, File]] = []
+        for name, file in zip(names, opened):
+            parsed = parse_segment_name(name)
+            assert parsed is not None, name
+            encoder.sequence, index = parsed
+            segments.append((index, file))
+        return cls(files, path, segments, encoder, segment_bytes, log), replay
+
+    # --- appending ----------------------------------------------------------------------------
+
+    @property
+    def metadata(self) -> bytes:
+        """What stands at the head of every segment."""
+        return self._encoder.metadata
+
+    @property
+    def last_index(self) -> int:
+        """Of the last entry or snapshot encoded."""
+        return self._encoder.last_index
+
+    def encode(
+        self, entries: Sequence[Entry], state: HardState | None, must_sync: bool
+    ) -> Batch | None:
+        """The bytes of one `write`; None when nothing has to be written now."""
+        return self._encoder.entries(entries, state, must_sync)
+
+    def encode_snapshot(self, mark: SnapshotMark) -> Batch:
+        """The record that says a snapshot is durable; without it the snapshot does not count."""
+        return self._encoder.snapshot(mark)
+
+    def write(self, batches: Sequence[Batch]) -> None:
+        """Carries out batches in the order in which they were encoded: one write, one sync.
+
+        Raises WALWriteError; from then on always.
+        """
+        if self._failure is not None:
+            raise WALWriteError(f"wal: a write has failed before: {self._failure}")
+        try:
+            first = 0
+            for last, batch in enumerate(batches):
+                if batch.head is not None:
+                    self._write_run(batches[first : last + 1])
+                    self._cut(batch)
+                    first = last + 1
+            if first < len(batches):
+                self._write_run(batches[first:] if first else batches)
+        except OSError as error:
+            self._failure = error
+            raise WALWriteError(
+                f"wal: cannot write to '{self._segments[-1][1].path}': {error}"
+            ) from error
+
+    def append(
+        self, entries: Sequence[Entry], state: HardState | None = None, must_sync: bool = True
+    ) -> None:
+        """`encode` and `write` in one, for tools and tests."""
+        batch = self.encode(entries, state, must_sync)
+        if batch is not None:
+            self.write((batch,))
+
+    def save_snapshot(self, mark: SnapshotMark) -> None:
+        """`encode_snapshot` and `write` in one."""
+        self.write((self.encode_snapshot(mark),))
+
+    def _write_run(self, batches: Sequence[Batch]) -> None:
+        first = batches[0]
+        if len(batches) == 1:
+            data, sync = first.data, first.sync
+        else:
+            data = b"".join([batch.data for batch in batches])
+            sync = any(batch.sync for batch in batches)
+        self._segments[-1][1].pwrite(data, first.offset, sync)
+
+    def _cut(self, batch: Batch) -> None:
+        """Ends the segment behind `batch` and begins the next with the batch's head."""
+        assert batch.head is not None, batch.sequence
+        tail = self._segments[-1][1]
+        tail.truncate(batch.offset + len(batch.data))
+        tail.fdatasync()
+        sequence = batch.sequence + 1
+        index = batch.entries_last + 1
+        temporary = posixpath.join(self._path, f"{sequence & 1}.tmp")
+        final = posixpath.join(self._path, segment_name(sequence, index))
+        file = self._files.open_locked(temporary, create=True)
+        try:
+            file.truncate(0)
+            file.allocate(self._size)
+            file.pwrite(batch.head, 0)
+            file.fdatasync()
+            self._files.rename(temporary, final)
+            self._files.sync_dir(self._path)
+        except BaseException:
+            file.close()
+            raise
+        self._segments.append((index, file))
+        self._log.info("created a new WAL segment", path=final)
+
+    # --- letting go ---------------------------------------------------------------------------
+
+    def release_to(self, index: int) -> None:
+        """Gives up the locks of segments that hold only entries before `index`, for `purge`.
+
+        The newest segment that begins before `index` is kept.
+        """
+        keep = len(self._segments) - 1
+        for position, (first, _) in enumerate(self._segments):
+            if first >= index:
+                keep = position - 1
+                break
+        for _, file in self._segments[: max(0, keep)]:
+            file.close()
+        del self._segments[: max(0, keep)]
+
+    def close(self) -> None:
+        """Writes what was held back, syncs and lets go of all locks. Raises WALWriteError."""
+        try:
+            batch = self._encoder.flush(sync=True)
+            if batch is not None and self._failure is None:
+                self.write((batch,))
+        finally:
+            for _, file in self._segments:
+                file.close()
+            self._segments.clear()
+
+    def check(self) -> None:
+        """The encoder's place is within the segment that is written."""
+        assert self._segments, "closed"
+        assert self._encoder.offset < self._size or self._encoder.sequence == 0, (
+            self._encoder.offset,
+            self._size,
+        )
+
+
+def read(
+    opened: list[File],
+    start: SnapshotMark,
+    *,
+    torn_ends: bool = False,
+    want_entries: bool = True,
+) -> tuple[Replay, Decoder]:
+    """Everything behind `start` in consecutive segments; entries may be there never committed.
+
+    `torn_ends`: a torn tail counts as the end. Without `want_entries` they are checked but not
+    kept, and may leave a gap, as behind a received snapshot. Raises WALTornError otherwise, WALDamagedError,
+    WALNotFoundError.
+    """
+    replay = Replay()
+    decoder = Decoder(opened)
+    entries = replay.entries
+    append = entries.append
+    decode_entry = codec.decode_entry
+    first = start.index + 1
+    following = first  # the index that would continue `entries`
+    term = 0  # of the last of `entries`
+    found = False
+    metadata: bytes | None = None
+    # A million entries are made here and not one cycle: the collector would only walk them.
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        for kind, data in decoder:
+            if kind == ENTRY:
+                if not want_entries:
+                    continue
+                entry = decode_entry(data)
+                index = entry.index
+                replay.last_index = index
+                if index < first:
+                    continue
+                if index != following:
+                    if index > following:
+                        raise ValueError(f"entry {index} follows entry {following - 1}")
+                    if index <= replay.state.commit:
+                        raise ValueError(f"entry {index} replaces a committed one")
+                    del entries[index - first :]
+                    term = entries[-1].term if entries else 0
+                if entry.term != term or entry.type:
+                    _check_entry(entry, term)
+                    term = entry.term
+                append(entry)
+                following = index + 1
+            elif kind == STATE:
+                replay.state = _hard_state(data, term)
+            elif kind == METADATA:
+                if metadata is not None and metadata != data:
+                    raise ValueError("conflicting metadata found")
+                metadata = data
+            elif kind == SNAPSHOT:
+                mark = decode_snapshot_mark(data)
+                replay.last_index = max(replay.last_index, mark.index)
+                if mark.index == start.index:
+                    if mark.term != start.term:
+                        raise ValueError(
+                            f"snapshot mismatch: index {mark.index} has term {mark.term}, "
+                            f"not {start.term}"
+                        )
+                    found = True
+            else:
+                raise ValueError(f"unexpected block type {kind}")
+    except WALTornError:
+        if not torn_ends:
+            raise
+    except ValueError as error:
+        raise WALDamagedError(
+            f"wal: {error}: in file '{opened[decoder.file].path}' before position {decoder.offset}"
+        ) from error
+    finally:
+        if collecting:
+            gc.enable()
+    if metadata is None:
+        raise WALDamagedError(f"wal: no metadata found: in file '{opened[0].path}'")
+    if not found:
+        raise WALNotFoundError(f"wal: snapshot not found: index {start.index}, term {start.term}")
+    replay.metadata = metadata
+    return replay, decoder
+
+
+# A record's type is not covered by its checksum. An entry taken for a hard state, or the other way
+# round, shows in what neither Raft nor any writer ever makes.
+
+
+def _check_entry(entry: Entry, term_before: int) -> None:
+    if entry.term < term_before:
+        raise ValueError(
+            f"entry {entry.index} of term {entry.term} follows one of term {term_before}"
+        )
+    if entry.type == EntryType.CONF_CHANGE and not entry.data:
+        raise ValueError(f"entry {entry.index} is an empty configuration change")
+
+
+def _hard_state(data: bytes, term: int) -> HardState:
+    """A hard state is written behind the entries it goes with, so its term is no lower."""
+    if any(number > 3 for number, _ in fields(data)):
+        raise ValueError("a hard state has an unknown field")
+    state = codec.decode_hard_state(data)
+    if not state.term or state.term < term:
+        raise ValueError(f"a hard state of term {state.term} follows an entry of term {term}")
+    return state
+
+
+def _read_repaired(opened: list[File], start: SnapshotMark) -> tuple[Replay, Decoder]:
+    try:
+        return read(opened, start)
+    except WALTornError as error:
+        raise WALDamagedError(f"wal: still torn after repair: {error}") from error
+
+
+def _repair(files: Files, tail: File, torn: WALTornError, log: Logger) -> str:
+    """Copies the last segment to `NAME.broken`, then cuts it behind its last sound record."""
+    broken = tail.path + BROKEN_SUFFIX
+    log.warn("repairing the write-ahead log", path=tail.path, error=str(torn))
+    copy = files.open(broken, create=True)
+    try:
+        copy.truncate(0)
+        offset = 0
+        while data := tail.pread(READ_BYTES, offset):
+            copy.pwrite(data, offset)
+            offset += len(data)
+        copy.fdatasync()
+    finally:
+        copy.close()
+    files.sync_dir(posixpath.dirname(broken) or ".")
+    tail.truncate(torn.offset)
+    tail.fdatasync()
+    log.warn("repaired the write-ahead log", path=tail.path, broken=broken, size=torn.offset)
+    return broken
