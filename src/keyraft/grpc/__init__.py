@@ -6,6 +6,7 @@ and `ClientConnection` with five verbs: receive, tick, next_deadline, take_outpu
 
 from . import status
 from .calls import Call, Stream
+from .client import ClientCall, ClientConnection, ClientReceiver, ClientStream, Metadata, RpcError
 from .http import HttpRequest
 from .http2.frames import PREFACE
 from .limits import Budget, Limits
@@ -32,11 +33,17 @@ __all__ = [
     "Budget",
     "Call",
     "CallContext",
+    "ClientCall",
+    "ClientConnection",
+    "ClientReceiver",
+    "ClientStream",
     "HttpHandler",
     "HttpRequest",
     "Limits",
+    "Metadata",
     "Route",
     "Router",
+    "RpcError",
     "ServerConnection",
     "ServerStream",
     "Stream",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from heapq import heapify, heappop, heappush
 from typing import Final
 
 _UNITS_S: Final = {
@@ -13,7 +15,7 @@ _UNITS_S: Final = {
     0x6E: 1e-9,  # n
 }
 DIGITS_MAX: Final = 8
-TIMEOUT_S_MAX: Final = 100_000_000 * 3600.0
+_SLACK_ENTRIES: Final = 64  # below this many dead entries nothing is cleared away
 
 
 def parse_timeout(value: bytes) -> float | None:
@@ -34,3 +36,36 @@ def format_timeout(seconds: float) -> bytes:
         if count < 10**DIGITS_MAX:
             return b"%d%s" % (max(count, 1), suffix)
     return b"%dH" % min(-int(-seconds // 3600.0), 10**DIGITS_MAX - 1)
+
+
+class Deadlines:
+    """Which streams end when: a heap whose entries outlive their streams.
+
+    Most calls end long before their deadline, and taking an entry out of a heap is dear; so it
+    stays, and when the dead outnumber the living two to one, the heap is made anew.
+    """
+
+    __slots__ = ("heap",)
+
+    def __init__(self) -> None:
+        self.heap: list[tuple[float, int]] = []
+
+    def add(self, at: float, stream_id: int, living: Mapping[int, object]) -> None:
+        """Notes a deadline; `living` holds the streams that are still open."""
+        heap = self.heap
+        if len(heap) > _SLACK_ENTRIES + 2 * len(living):
+            heap = self.heap = [entry for entry in heap if entry[1] in living]
+            heapify(heap)
+        heappush(heap, (at, stream_id))
+
+    def due(self, now: float) -> list[int]:
+        """Takes out and returns the streams whose time is up."""
+        heap, found = self.heap, []
+        while heap and heap[0][0] <= now:
+            found.append(heappop(heap)[1])
+        return found
+
+    def next(self, other: float | None) -> float | None:
+        """The earliest of the heap and `other`."""
+        heap = self.heap
+        return heap[0][0] if heap and (other is None or heap[0][0] < other) else other

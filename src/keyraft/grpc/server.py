@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from heapq import heapify, heappop, heappush
 from typing import Final
 
 from keyraft.base.errors import EtcdError, RawError
 
 from . import status
 from .calls import Call, Stream
+from .deadline import Deadlines
 from .head import RequestHead, check_fields, parse_head
 from .http import HttpRequest, HttpStream
 from .http2 import frames, states
@@ -96,7 +96,7 @@ class ServerConnection(Connection):
         self._heads: dict[bytes, RequestHead] = {}
         self._answer: _Answer | None = None
         self._reply_bytes_max = 0
-        self._deadlines: list[tuple[float, int]] = []
+        self._deadlines = Deadlines()
         self._ping_at = -PING_IDLE_INTERVAL_S_MIN
         self._ping_strikes = 0
         self._strikes_cleared = False
@@ -191,18 +191,7 @@ class ServerConnection(Connection):
     def _register(self, call: Call) -> None:
         self.streams[call.stream_id] = call
         if call.deadline_s is not None:
-            heap = self._deadlines
-            # Most calls end long before: their entries are dropped when they outnumber the live.
-            if len(heap) > 64 + 2 * len(self.streams):
-                live = [
-                    (c.deadline_s, c.stream_id)
-                    for c in self.streams.values()
-                    if isinstance(c, Call)
-                ]
-                self._deadlines = heap = [(at, i) for at, i in live if at is not None]
-                heapify(heap)
-            else:
-                heappush(heap, (call.deadline_s, call.stream_id))
+            self._deadlines.add(call.deadline_s, call.stream_id, self.streams)
 
     def _headers(self, stream_id: int, block: bytes, ends: bool) -> None:
         head = self._heads.get(block)
@@ -595,10 +584,9 @@ class ServerConnection(Connection):
             call.on_cancel(code)
 
     def _expire(self, now: float) -> None:
-        heap = self._deadlines
-        while heap and heap[0][0] <= now:
-            call = self.streams.get(heappop(heap)[1])
-            if isinstance(call, Call) and not call.done and call.deadline_s is not None:
+        for stream_id in self._deadlines.due(now):
+            call = self.streams.get(stream_id)
+            if isinstance(call, Call) and not call.done:
                 self._deadline_passed(call)
 
     def _deadline_passed(self, call: Call) -> None:
@@ -616,11 +604,7 @@ class ServerConnection(Connection):
             self.finish(call, status.DEADLINE_EXCEEDED, "context deadline exceeded")
 
     def next_deadline(self) -> float | None:
-        due = super().next_deadline()
-        heap = self._deadlines
-        if heap and not self.closed and (due is None or heap[0][0] < due):
-            return heap[0][0]
-        return due
+        return None if self.closed else self._deadlines.next(super().next_deadline())
 
     def _queue_drained(self, stream: Http2Stream) -> None:
         if isinstance(stream, Stream) and not stream.done and stream.handler is not None:

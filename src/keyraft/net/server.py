@@ -1,8 +1,6 @@
 """Listeners and the asyncio end of `ServerConnection`.
 
-One port speaks HTTP/2 and HTTP/1.1: the first bytes tell which. Bytes are parsed where they
-arrive; output is collected and every connection with output is written once per turn of the loop,
-by one `call_soon` for all connections.
+One port speaks HTTP/2 and HTTP/1.1: the first bytes tell which.
 
 Ownership: the server owns its listeners and protocols; a protocol owns its transport and its
 connection. Everything runs on the loop's thread.
@@ -16,21 +14,20 @@ import socket
 import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from keyraft.grpc import PREFACE, HttpRequest, Limits, Router, ServerConnection
 
 from .address import common_name, join_host_port, peer_name
 from .http1 import Http1Server
+from .protocol import Flusher, Http2Protocol
 
 HANDSHAKE_S_MAX: Final = 10.0  # from accept, or the end of the TLS handshake, to the first bytes
 TLS_HANDSHAKE_S_MAX: Final = 10.0
 DRAIN_POLL_S: Final = 0.02
-WRITE_BUFFER_BYTES: Final = 1_048_576  # the socket's backlog at which a connection is held
 BACKLOG_CONNECTIONS: Final = 4_096
 _SNIFF: Final = 3  # bytes that tell the HTTP/2 preface from every HTTP/1 method
-_FOREVER: Final = float("inf")
 
 HttpHandler = Callable[[HttpRequest], None]
 
@@ -48,33 +45,25 @@ class Statistics:
     queued_bytes: int = 0
 
 
-class ServerProtocol(asyncio.Protocol):
+class ServerProtocol(Http2Protocol[ServerConnection]):
     """One accepted socket."""
 
     def __init__(self, server: Server, scheme: str) -> None:
+        super().__init__(server.loop, server.flusher)
         self.server = server
         self.scheme = scheme
-        self.connection: ServerConnection | None = None
-        self.transport: asyncio.Transport | None = None
         self._first = b""
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = _FOREVER
-        self._paused = False
-        self._loop = server.loop
-        self._resuming = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)
-        self.transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
+        super().connection_made(transport)
         self.server.accepted(self)
-        self._timer_at = self._loop.time() + HANDSHAKE_S_MAX
-        self._timer = self._loop.call_at(self._timer_at, self._timeout)
+        self.call_at(self.loop.time() + HANDSHAKE_S_MAX)
 
     def data_received(self, data: bytes) -> None:
         connection = self.connection
         if connection is not None:
-            connection.receive(data, self._loop.time())
-            self._arm()
+            connection.receive(data, self.loop.time())
+            self.arm()
             return
         first = self._first = self._first + data
         if len(first) < _SNIFF and PREFACE.startswith(first):
@@ -87,7 +76,7 @@ class ServerProtocol(asyncio.Protocol):
 
     def _start_http2(self, first: bytes) -> None:
         server = self.server
-        now = self._loop.time()
+        now = self.loop.time()
         connection = ServerConnection(
             server.router,
             server.limits,
@@ -97,18 +86,17 @@ class ServerProtocol(asyncio.Protocol):
             scheme=self.scheme,
             on_http=server.on_http,
         )
-        self.connection = connection
-        connection.on_output = self._output
+        self.cancel_timer()
+        self.start(connection)
         if server.stopping:
             connection.shutdown(now)
         connection.receive(first, now)
-        self._cancel_timer()
-        self._arm()
+        self.arm()
 
     def _start_http1(self, first: bytes) -> None:
         server, transport = self.server, self.transport
         assert transport is not None
-        self._cancel_timer()
+        self.cancel_timer()
         server.left(self)
         if server.http1 is None or server.stopping:
             transport.close()
@@ -118,88 +106,18 @@ class ServerProtocol(asyncio.Protocol):
         transport.set_protocol(protocol)
         protocol.data_received(first)
 
-    def eof_received(self) -> bool:
-        return False
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._cancel_timer()
+    def lost(self, reason: str) -> None:
         self.server.left(self)
-        if self.connection is not None:
-            self.connection.connection_lost(self._loop.time())
 
-    def pause_writing(self) -> None:
-        self._paused = True
-        if self.connection is not None:
-            self.connection.pause_output()
-            assert self.transport is not None
-            self.transport.pause_reading()
-
-    def resume_writing(self) -> None:
-        self._paused = False
-        if self.connection is not None:
-            assert self.transport is not None
-            if not self.transport.is_closing():
-                self.transport.resume_reading()
-            self._resume()
-
-    def _output(self) -> None:
-        self.server.mark(self)
-
-    def flush(self) -> None:
-        """Writes all output; called once per turn."""
-        connection, transport = self.connection, self.transport
-        assert connection is not None and transport is not None
-        data = connection.take_output()
-        if data:
-            transport.write(data)
-        if connection.closed:
-            transport.close()
-        elif connection.wants_resume and not self._paused and not self._resuming:
-            self._resuming = True
-            self._loop.call_soon(self._resume)
-
-    def _resume(self) -> None:
-        self._resuming = False
-        if self.connection is not None and not self._paused:
-            self.connection.resume_output(self._loop.time())
-            self._arm()
-
-    # --- time -----------------------------------------------------------------------------------
-
-    def _arm(self) -> None:
-        """Sees to it that `tick` is called in time."""
-        connection = self.connection
-        assert connection is not None
-        due = connection.next_deadline()
-        if due is not None and due < self._timer_at:
-            self._cancel_timer()
-            self._timer_at = due
-            self._timer = self._loop.call_at(due, self._tick)
-
-    def _tick(self) -> None:
-        self._timer = None
-        self._timer_at = _FOREVER
-        if self.connection is not None:
-            # The loop's clock may be a hair behind the time asked for.
-            self.connection.tick(self._loop.time() + 0.001)
-            self._arm()
-
-    def _timeout(self) -> None:
-        self._timer = None
-        if self.connection is None and self.transport is not None:
+    def time_up(self) -> None:
+        if self.transport is not None:
             self.transport.abort()
-
-    def _cancel_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        self._timer_at = _FOREVER
 
     def shutdown(self) -> None:
         """Begins the graceful end."""
         if self.connection is not None:
-            self.connection.shutdown(self._loop.time())
-            self._arm()
+            self.connection.shutdown(self.loop.time())
+            self.arm()
         elif self.transport is not None:
             self.transport.close()
 
@@ -219,12 +137,12 @@ class Server:
         self.limits = limits
         self.on_http = on_http
         self.http1 = None if on_http is None else Http1Server(on_http, limits, loop)
+        self.flusher = Flusher(loop)
         self.stopping = False
         self.addresses: list[str] = []
         self._listeners: list[asyncio.Server] = []
         self._unix_paths: list[str] = []
         self._protocols: dict[ServerProtocol, None] = {}
-        self._dirty: list[ServerProtocol] = []
         self._past = Statistics()
 
     async def listen(
@@ -297,17 +215,6 @@ class Server:
             self._past.bytes_out += protocol.connection.bytes_out
             self._past.streams_total += protocol.connection.streams_opened
 
-    def mark(self, protocol: ServerProtocol) -> None:
-        """Has a connection flushed at the end of this turn."""
-        if not self._dirty:
-            self.loop.call_soon(self._flush)
-        self._dirty.append(protocol)
-
-    def _flush(self) -> None:
-        dirty, self._dirty = self._dirty, []
-        for protocol in dirty:
-            protocol.flush()
-
     def statistics(self) -> Statistics:
         """The sum over connections past and present."""
         total = Statistics(**{name: getattr(self._past, name) for name in Statistics.__slots__})
@@ -337,7 +244,7 @@ class Server:
             await asyncio.sleep(min(DRAIN_POLL_S, max(until - self.loop.time(), 0.0)))
         if self.http1 is not None:
             await self.http1.stop(max(until - self.loop.time(), 0.0))
-        self._flush()
+        self.flusher.flush()
         for protocol in list(self._protocols):
             if protocol.transport is not None:
                 protocol.transport.abort()

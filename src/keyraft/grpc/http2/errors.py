@@ -19,6 +19,28 @@ ENHANCE_YOUR_CALM: Final = 0xB
 INADEQUATE_SECURITY: Final = 0xC
 HTTP_1_1_REQUIRED: Final = 0xD
 
+CODE_NAMES: Final = (
+    "NO_ERROR",
+    "PROTOCOL_ERROR",
+    "INTERNAL_ERROR",
+    "FLOW_CONTROL_ERROR",
+    "SETTINGS_TIMEOUT",
+    "STREAM_CLOSED",
+    "FRAME_SIZE_ERROR",
+    "REFUSED_STREAM",
+    "CANCEL",
+    "COMPRESSION_ERROR",
+    "CONNECT_ERROR",
+    "ENHANCE_YOUR_CALM",
+    "INADEQUATE_SECURITY",
+    "HTTP_1_1_REQUIRED",
+)
+
+
+def code_name(code: int) -> str:
+    """The RFC's name of a code; unknown ones count as INTERNAL_ERROR (§7)."""
+    return CODE_NAMES[code] if code < len(CODE_NAMES) else f"unknown error code {code}"
+
 
 class HpackError(Exception):
     """A header block that cannot be decoded; the connection's table is lost with it."""

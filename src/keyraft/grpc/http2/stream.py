@@ -24,7 +24,15 @@ class SendQueue:
 class Inbox:
     """DATA received and not yet delivered: an incomplete message, or all when reading is paused."""
 
-    __slots__ = ("data", "half_closed", "messages", "paused", "received_bytes", "window_left")
+    __slots__ = (
+        "data",
+        "half_closed",
+        "messages",
+        "paused",
+        "received_bytes",
+        "trailers",
+        "window_left",
+    )
 
     def __init__(self, window_left: int) -> None:
         self.data = bytearray()
@@ -33,6 +41,7 @@ class Inbox:
         self.messages = 0
         self.paused = False
         self.half_closed = False  # END_STREAM has come; told to the handler after all messages
+        self.trailers: dict[bytes, bytes] = {}  # a client's, with `half_closed`
 
 
 class Http2Stream:

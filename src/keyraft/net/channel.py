@@ -1,0 +1,475 @@
+"""The asyncio end of `ClientConnection`: one endpoint, dialled when needed.
+
+`Channel.call` is the cheap way, with a callback and no task; `unary` and `stream` are the same
+for `async` code. A channel dials on the first call and again after its connection is lost or told
+to go away; a call that the server surely never looked at is sent once more on the new connection,
+all others end with UNAVAILABLE, for only the caller knows whether they may run twice.
+
+Ownership: a channel owns at most one connection that takes calls, and keeps drained ones until
+their last call ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any, Final, Literal
+from urllib.parse import urlsplit
+
+from keyraft.grpc import (
+    ClientCall,
+    ClientConnection,
+    ClientStream,
+    Limits,
+    Metadata,
+    RpcError,
+    status,
+)
+
+from .address import join_host_port
+from .protocol import Flusher, Http2Protocol
+
+CONNECT_S_MAX: Final = 5.0  # dialling, TLS handshake included
+BACKOFF_S_MIN: Final = 0.05  # after a failed dial, calls fail at once for this long, doubled
+BACKOFF_S_MAX: Final = 3.0
+CLIENT_LIMITS: Final = Limits(message_bytes_max=2_147_483_647, keepalive_interval_s=0.0)
+
+Done = Callable[[int, str, bytes], None]
+
+
+class ClientProtocol(Http2Protocol[ClientConnection]):
+    """One dialled socket."""
+
+    def __init__(self, channel: Channel) -> None:
+        super().__init__(channel.loop, channel.flusher)
+        self._channel = channel
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.start(self._channel.new_connection())
+        self.arm()
+
+    def lost(self, reason: str) -> None:
+        self._channel.lost(self)
+
+
+class _Waiting:
+    """A call that waits for the connection."""
+
+    __slots__ = ("begin", "cancelled", "fail")
+
+    def __init__(
+        self, begin: Callable[[ClientProtocol], None], fail: Callable[[int, str], None]
+    ) -> None:
+        self.begin = begin
+        self.fail = fail
+        self.cancelled = False
+
+
+class CallHandle:
+    """A call made with `Channel.call`, to be cancelled by."""
+
+    __slots__ = ("_call", "_done", "_timer", "_waiting")
+
+    def __init__(self, done: Done) -> None:
+        self._done: Done | None = done
+        self._call: ClientCall | None = None
+        self._waiting: _Waiting | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def cancel(self) -> None:
+        """Gives the call up; its `done` is called with CANCELLED unless it was called before."""
+        if self._call is not None:
+            self._call.cancel()
+        else:
+            self.finish(status.CANCELLED, "context canceled", b"")
+
+    def finish(self, code: int, text: str, reply: bytes) -> None:
+        """Calls `done`, once."""
+        done, self._done = self._done, None
+        if self._waiting is not None:
+            self._waiting.cancelled = True
+        if self._timer is not None:
+            self._timer.cancel()
+        if done is not None:
+            done(code, text, reply)
+
+
+class Channel:
+    """Calls to one endpoint, `url` being http, https, unix or unixs.
+
+    `authority` is what `:authority` says (default: the URL's host and port), `server_name` what
+    the certificate must say (default: the URL's host).
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        tls: ssl.SSLContext | None = None,
+        limits: Limits = CLIENT_LIMITS,
+        authority: str = "",
+        server_name: str | None = None,
+        user_agent: str = "keyraft",
+        connect_s_max: float = CONNECT_S_MAX,
+        keepalive_without_calls: bool = False,
+    ) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https", "unix", "unixs"):
+            raise ValueError(f"unsupported URL scheme {parts.scheme!r} in {url!r}")
+        self.url = url
+        self.loop = asyncio.get_running_loop()
+        self.flusher = Flusher(self.loop)
+        self._unix_path = parts.netloc + parts.path if parts.scheme.startswith("unix") else None
+        self._host = parts.hostname or "localhost"
+        self._port = parts.port or 0
+        self._secure = parts.scheme in ("https", "unixs")
+        self._tls = tls if not self._secure or tls is not None else ssl.create_default_context()
+        self._server_name = server_name
+        self._limits = limits
+        self._authority = authority or (
+            "localhost" if self._unix_path else join_host_port(self._host, self._port)
+        )
+        self._user_agent = user_agent
+        self._connect_s_max = connect_s_max
+        self._keepalive_without_calls = keepalive_without_calls
+        self._current: ClientProtocol | None = None
+        self._all: set[ClientProtocol] = set()
+        self._dialling: asyncio.Task[None] | None = None
+        self._waiting: deque[_Waiting] = deque()
+        self._backoff_s = 0.0
+        self._retry_at = 0.0
+        self._last_error = ""
+        self._closed = False
+        self.on_lost: Callable[[], None] | None = None
+        self.dials_total = 0
+
+    # --- the connection -------------------------------------------------------------------------
+
+    @property
+    def connected(self) -> bool:
+        """Whether a call made now would go out at once."""
+        return self._ready() is not None
+
+    def new_connection(self) -> ClientConnection:
+        """For ClientProtocol: the pure half of a fresh socket."""
+        return ClientConnection(
+            self._limits,
+            self.loop.time(),
+            authority=self._authority,
+            scheme="https" if self._secure else "http",
+            user_agent=self._user_agent,
+            keepalive_without_calls=self._keepalive_without_calls,
+        )
+
+    def _ready(self) -> ClientProtocol | None:
+        protocol = self._current
+        if protocol is None or protocol.connection is None:
+            return None
+        if protocol.connection.closed or protocol.connection.draining:
+            return None
+        return protocol
+
+    def lost(self, protocol: ClientProtocol) -> None:
+        """For ClientProtocol: its socket is gone."""
+        self._all.discard(protocol)
+        if self._current is protocol:
+            self._current = None
+            if self.on_lost is not None:
+                self.on_lost()
+
+    async def connect(self) -> None:
+        """Dials if there is no connection; raises RpcError UNAVAILABLE."""
+        done: asyncio.Future[None] = self.loop.create_future()
+
+        def begin(protocol: ClientProtocol) -> None:
+            if not done.done():
+                done.set_result(None)
+
+        def fail(code: int, text: str) -> None:
+            if not done.done():
+                done.set_exception(RpcError(code, text))
+
+        self._when_ready(_Waiting(begin, fail))
+        await done
+
+    def _when_ready(self, waiting: _Waiting) -> None:
+        protocol = self._ready()
+        if protocol is not None:
+            waiting.begin(protocol)
+        elif self._closed:
+            waiting.fail(status.CANCELLED, "grpc: the client connection is closing")
+        elif self._dialling is None and self.loop.time() < self._retry_at:
+            waiting.fail(status.UNAVAILABLE, self._last_error)
+        else:
+            self._waiting.append(waiting)
+            if self._dialling is None:
+                self._dialling = self.loop.create_task(self._dial())
+
+    async def _dial(self) -> None:
+        """Opens the socket and starts what waits, or fails it."""
+        self.dials_total += 1
+        try:
+            async with asyncio.timeout(self._connect_s_max):
+                protocol = await self._open()
+        except (OSError, ssl.SSLError, TimeoutError) as error:
+            reason = str(error) or "i/o timeout"
+            self._backoff_s = min(max(self._backoff_s * 2, BACKOFF_S_MIN), BACKOFF_S_MAX)
+            self._retry_at = self.loop.time() + self._backoff_s
+            self._last_error = (
+                f'connection error: desc = "transport: Error while dialing: {reason}"'
+            )
+            self._dialling = None
+            while self._waiting:
+                self._waiting.popleft().fail(status.UNAVAILABLE, self._last_error)
+            return
+        self._dialling = None
+        self._backoff_s = 0.0
+        self._current = protocol
+        self._all.add(protocol)
+        while self._waiting:
+            waiting = self._waiting.popleft()
+            if not waiting.cancelled:
+                waiting.begin(protocol)
+
+    async def _open(self) -> ClientProtocol:
+        extra: dict[str, Any] = {}
+        if self._secure:
+            extra = {"ssl": self._tls, "server_hostname": self._server_name or self._host}
+        if self._unix_path is not None:
+            _, protocol = await self.loop.create_unix_connection(
+                lambda: ClientProtocol(self), self._unix_path, **extra
+            )
+        else:
+            _, protocol = await self.loop.create_connection(
+                lambda: ClientProtocol(self), self._host, self._port, **extra
+            )
+        return protocol
+
+    # --- calls ----------------------------------------------------------------------------------
+
+    def call(
+        self,
+        path: bytes,
+        request: bytes,
+        done: Done,
+        *,
+        metadata: Metadata = (),
+        timeout_s: float | None = None,
+    ) -> CallHandle:
+        """Starts a unary call; `done(code, text, reply)` is called once, perhaps at once."""
+        handle = CallHandle(done)
+        deadline_s = None if timeout_s is None else self.loop.time() + timeout_s
+        self._begin_call(handle, path, request, metadata, deadline_s, again=True)
+        return handle
+
+    def _begin_call(
+        self,
+        handle: CallHandle,
+        path: bytes,
+        request: bytes,
+        metadata: Metadata,
+        deadline_s: float | None,
+        again: bool,
+    ) -> None:
+        def ended(code: int, text: str, reply: bytes) -> None:
+            call, handle._call = handle._call, None
+            if call is not None and call.unprocessed and again and not self._closed:
+                self._begin_call(handle, path, request, metadata, deadline_s, again=False)
+            else:
+                handle.finish(code, text, reply)
+
+        def begin(protocol: ClientProtocol) -> None:
+            if handle._done is None:
+                return
+            connection = protocol.connection
+            assert connection is not None
+            now = self.loop.time()
+            left = None if deadline_s is None else max(deadline_s - now, 0.0)
+            call = connection.unary(path, request, ended, now, metadata=metadata, timeout_s=left)
+            if not call.over:
+                handle._call = call
+                if left is not None:
+                    protocol.arm()
+
+        protocol = self._ready()
+        if protocol is not None:
+            begin(protocol)
+            return
+        waiting = _Waiting(begin, lambda code, text: handle.finish(code, text, b""))
+        handle._waiting = waiting
+        if deadline_s is not None:
+            handle._timer = self.loop.call_at(
+                deadline_s,
+                lambda: (
+                    None
+                    if handle._call is not None
+                    else handle.finish(status.DEADLINE_EXCEEDED, "context deadline exceeded", b"")
+                ),
+            )
+        self._when_ready(waiting)
+
+    async def unary(
+        self,
+        path: bytes,
+        request: bytes,
+        *,
+        metadata: Metadata = (),
+        timeout_s: float | None = None,
+    ) -> bytes:
+        """One message for one; raises RpcError. Cancelling the task cancels the call."""
+        future: asyncio.Future[bytes] = self.loop.create_future()
+
+        def done(code: int, text: str, reply: bytes) -> None:
+            if future.done():
+                return
+            if code == status.OK:
+                future.set_result(reply)
+            else:
+                future.set_exception(RpcError(code, text))
+
+        handle = self.call(path, request, done, metadata=metadata, timeout_s=timeout_s)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            handle.cancel()
+            raise
+
+    async def stream(
+        self,
+        path: bytes,
+        *,
+        metadata: Metadata = (),
+        timeout_s: float | None = None,
+    ) -> StreamCall:
+        """Starts a streaming call; raises RpcError when there is no connection to be had."""
+        await self.connect()
+        protocol = self._ready()
+        if protocol is None or protocol.connection is None:
+            raise RpcError(status.UNAVAILABLE, "the connection was lost")
+        call = StreamCall(self.loop)
+        call.attach(
+            protocol.connection.stream(
+                path, call, self.loop.time(), metadata=metadata, timeout_s=timeout_s
+            )
+        )
+        protocol.arm()
+        return call
+
+    async def close(self) -> None:
+        """Ends the channel; open calls end with UNAVAILABLE."""
+        self._closed = True
+        if self._dialling is not None:
+            self._dialling.cancel()
+            await asyncio.gather(self._dialling, return_exceptions=True)
+            self._dialling = None
+        while self._waiting:
+            self._waiting.popleft().fail(status.CANCELLED, "grpc: the client connection is closing")
+        for protocol in list(self._all):
+            if protocol.connection is not None:
+                protocol.connection.close(self.loop.time())
+        self.flusher.flush()
+        while self._all:
+            await asyncio.sleep(0)
+
+    async def __aenter__(self) -> Channel:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> Literal[False]:
+        await self.close()
+        return False
+
+
+READ_AHEAD_MESSAGES_MAX: Final = 64  # received and not yet read, before the server is held
+
+
+class StreamCall:
+    """A streaming call for `async` code: send, then iterate over the answers.
+
+    Unread answers hold the server by flow control.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._call: ClientStream | None = None
+        self._messages: deque[bytes] = deque()
+        self._reader: asyncio.Future[None] | None = None
+        self._writer: asyncio.Future[None] | None = None
+        self._held = False
+        self._ended: tuple[int, str] | None = None
+        self.trailers: Mapping[bytes, bytes] = {}
+
+    def attach(self, call: ClientStream) -> None:
+        """For Channel: the pure half."""
+        self._call = call
+
+    def on_message(self, message: bytes) -> None:
+        """ClientReceiver."""
+        self._messages.append(message)
+        if len(self._messages) >= READ_AHEAD_MESSAGES_MAX and self._call is not None:
+            self._held = True
+            self._call.pause_reading()
+        self._wake_reader()
+
+    def on_end(self, code: int, text: str, trailers: Mapping[bytes, bytes]) -> None:
+        """ClientReceiver."""
+        self._ended = (code, text)
+        self.trailers = trailers
+        self._wake_reader()
+        self.on_writable()
+
+    def on_writable(self) -> None:
+        """ClientReceiver."""
+        if self._writer is not None and not self._writer.done():
+            self._writer.set_result(None)
+
+    def _wake_reader(self) -> None:
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
+
+    @property
+    def status(self) -> tuple[int, str] | None:
+        """(code, text) once the call is over."""
+        return self._ended
+
+    async def send(self, message: bytes) -> None:
+        """Sends one message, waiting for room; raises RpcError when the call is over."""
+        assert self._call is not None
+        while self._ended is None and self._call.writable <= 0:
+            self._writer = self._loop.create_future()
+            await self._writer
+        if self._ended is not None:
+            raise RpcError(self._ended[0] or status.CANCELLED, self._ended[1] or "EOF")
+        self._call.send(message)
+
+    def half_close(self) -> None:
+        """No message will follow."""
+        assert self._call is not None
+        self._call.half_close()
+
+    def cancel(self) -> None:
+        """Gives the call up."""
+        assert self._call is not None
+        self._call.cancel()
+
+    async def receive(self) -> bytes | None:
+        """The next message; None after the last one of a call that ended well; or RpcError."""
+        while not self._messages:
+            if self._held and self._call is not None:
+                self._held = False
+                self._call.resume_reading()
+                continue
+            if self._ended is not None:
+                code, text = self._ended
+                if code == status.OK:
+                    return None
+                raise RpcError(code, text)
+            self._reader = self._loop.create_future()
+            await self._reader
+        return self._messages.popleft()
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while (message := await self.receive()) is not None:
+            yield message

@@ -1,0 +1,166 @@
+"""A socket and its HTTP/2 connection, for both ends.
+
+Bytes are parsed where they arrive. Output is collected, and every connection that has some is
+written once per turn of the loop, by one `call_soon` for all of them.
+
+Back pressure: when the socket's buffer is above its mark, the connection gets `pause_output` and
+the socket is not read, so that what a slow reader makes us hold is one buffer and its windows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final, Generic, Protocol, TypeVar, cast
+
+from keyraft.grpc import ClientConnection, ServerConnection
+
+WRITE_BUFFER_BYTES: Final = 1_048_576  # the socket's backlog at which a connection is held
+CLOCK_SLACK_S: Final = 0.001  # a timer may fire this much before its time
+_FOREVER: Final = float("inf")
+
+C = TypeVar("C", ServerConnection, ClientConnection)
+
+
+class _Flushed(Protocol):
+    def flush(self) -> None:
+        """Writes what is collected."""
+
+
+class Flusher:
+    """The connections to be written at the end of this turn."""
+
+    __slots__ = ("_dirty", "_loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._dirty: list[_Flushed] = []
+
+    def mark(self, protocol: _Flushed) -> None:
+        """Has a connection flushed; once a turn is enough."""
+        if not self._dirty:
+            self._loop.call_soon(self.flush)
+        self._dirty.append(protocol)
+
+    def flush(self) -> None:
+        """Writes all marked connections."""
+        dirty, self._dirty = self._dirty, []
+        for protocol in dirty:
+            protocol.flush()
+
+
+class Http2Protocol(asyncio.Protocol, Generic[C]):
+    """The asyncio end of one connection."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, flusher: Flusher) -> None:
+        self.loop = loop
+        self.flusher = flusher
+        self.connection: C | None = None
+        self.transport: asyncio.Transport | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = _FOREVER
+        self._paused = False
+        self._resuming = False
+
+    def start(self, connection: C) -> None:
+        """From here on the socket speaks HTTP/2."""
+        self.connection = connection
+        connection.on_output = self._output
+        if connection.has_output:
+            self._output()
+
+    def _output(self) -> None:
+        self.flusher.mark(self)
+
+    def lost(self, reason: str) -> None:
+        """The socket is gone; for subclasses."""
+
+    def time_up(self) -> None:
+        """The timer fired before there was a connection; for subclasses."""
+
+    # --- asyncio --------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self.transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
+
+    def data_received(self, data: bytes) -> None:
+        connection = self.connection
+        if connection is not None:
+            connection.receive(data, self.loop.time())
+            self.arm()
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.cancel_timer()
+        if self.connection is not None:
+            self.connection.connection_lost(self.loop.time())
+        self.lost("" if exc is None else str(exc))
+
+    def pause_writing(self) -> None:
+        self._paused = True
+        if self.connection is not None and self.transport is not None:
+            self.connection.pause_output()
+            self.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        self._paused = False
+        if self.connection is not None and self.transport is not None:
+            if not self.transport.is_closing():
+                self.transport.resume_reading()
+            self._resume()
+
+    # --- output ---------------------------------------------------------------------------------
+
+    def flush(self) -> None:
+        """Writes all output; called once per turn."""
+        connection, transport = self.connection, self.transport
+        if connection is None or transport is None:
+            return
+        data = connection.take_output()
+        if data:
+            transport.write(data)
+        if connection.closed:
+            transport.close()
+        elif connection.wants_resume and not self._paused and not self._resuming:
+            self._resuming = True
+            self.loop.call_soon(self._resume)
+
+    def _resume(self) -> None:
+        self._resuming = False
+        if self.connection is not None and not self._paused:
+            self.connection.resume_output(self.loop.time())
+            self.arm()
+
+    # --- time -----------------------------------------------------------------------------------
+
+    def arm(self) -> None:
+        """Sees to it that `tick` is called in time."""
+        connection = self.connection
+        assert connection is not None
+        due = connection.next_deadline()
+        if due is not None and due < self._timer_at:
+            self.call_at(due)
+
+    def call_at(self, due: float) -> None:
+        """Moves the timer."""
+        self.cancel_timer()
+        self._timer_at = due
+        self._timer = self.loop.call_at(due, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        self._timer_at = _FOREVER
+        if self.connection is None:
+            self.time_up()
+        else:
+            self.connection.tick(self.loop.time() + CLOCK_SLACK_S)
+            self.arm()
+
+    def cancel_timer(self) -> None:
+        """Forgets the timer."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._timer_at = _FOREVER
