@@ -1,0 +1,1 @@
+"""The same random operations sent to the original and to Keyraft, every answer compared."""

@@ -1,0 +1,208 @@
+"""What two answers must have in common, and the differences from 3.5.1 that are known by name.
+
+Masked are identifiers and the term: they follow from ports and elections. Everything else,
+revisions, counts, hashes, codes and texts, must be equal. Where the original changed between
+3.5.1 and 3.7.1, Keyraft follows 3.7.1; each such change is an entry of `KNOWN`, with its source,
+and excuses exactly the pair of answers that it describes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from google.protobuf.message import Message
+
+from keyraft.proto import rpc_pb2
+from tests.differential.operations import KV, LEASE, MAINTENANCE, RESPONSES, Operation
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A response message, or a status: its code and text."""
+
+    message: Message | None
+    code: int = 0
+    text: str = ""
+
+    def __str__(self) -> str:
+        if self.message is not None:
+            return str(self.message)[:4000]
+        return f"error {self.code}: {self.text}"
+
+
+def answer_of(method: str, response: bytes) -> Answer:
+    """A response's answer, identifiers masked."""
+    message = RESPONSES[method].FromString(response)
+    header = getattr(message, "header", None)
+    if header is not None and message.HasField("header"):
+        header.ClearField("cluster_id")
+        header.ClearField("member_id")
+        header.ClearField("raft_term")
+    return Answer(message)
+
+
+@dataclass(frozen=True)
+class Known:
+    """A change of the original after 3.5.1: when it applies to an operation and two answers."""
+
+    name: str
+    source: str
+    applies: Callable[[Operation, Answer, Answer], bool]
+
+
+def _invalid_sort(operation: Operation, original: Answer, ours: Answer) -> bool:
+    return (
+        (ours.code, ours.text) == (3, "etcdserver: invalid sort option")
+        and operation.message is not None
+        and _any_range(operation.message, lambda get: get.sort_order > 2 or get.sort_target > 4)
+    )
+
+
+def _keys_only_lease(operation: Operation, original: Answer, ours: Answer) -> bool:
+    """With leases out of the answers of keys_only ranges, both must be equal."""
+    if original.message is None or ours.message is None or operation.message is None:
+        return False
+    if not _any_range(operation.message, lambda get: get.keys_only and get.sort_target != 4):
+        return False
+    left, right = type(original.message)(), type(ours.message)()
+    left.CopyFrom(original.message)
+    right.CopyFrom(ours.message)
+    _clear_leases(left)
+    _clear_leases(right)
+    return left == right
+
+
+def _hash_at_compaction(operation: Operation, original: Answer, ours: Answer) -> bool:
+    request = operation.message
+    return (
+        isinstance(request, rpc_pb2.HashKVRequest)
+        and isinstance(ours.message, rpc_pb2.HashKVResponse)
+        and (original.code, original.text)
+        == (11, "etcdserver: mvcc: required revision has been compacted")
+        and ours.message.hash_revision == request.revision
+    )
+
+
+def _hash_revision(operation: Operation, original: Answer, ours: Answer) -> bool:
+    left, right = original.message, ours.message
+    if not (isinstance(left, rpc_pb2.HashKVResponse) and isinstance(right, rpc_pb2.HashKVResponse)):
+        return False
+    masked = rpc_pb2.HashKVResponse()
+    masked.CopyFrom(right)
+    masked.ClearField("hash_revision")
+    return masked == left
+
+
+def _malformed(operation: Operation, original: Answer, ours: Answer) -> bool:
+    """The code and gRPC's own words must be equal; what follows is the decoder's own."""
+    prefix = "grpc: error unmarshalling request: "
+    return (
+        operation.message is None
+        and original.code == ours.code == 13
+        and ours.text.startswith(prefix)
+        and original.text.startswith(prefix)
+    )
+
+
+def _malformed_method(operation: Operation, original: Answer, ours: Answer) -> bool:
+    return (
+        original.text == ours.text
+        and original.text.startswith("malformed method name: ")
+        and (original.code, ours.code) == (8, 12)
+    )
+
+
+KNOWN: Final = (
+    Known(
+        "a path that is no method is Unimplemented, no longer ResourceExhausted",
+        "grpc-go 1.46: processing of malformed method names",
+        _malformed_method,
+    ),
+    Known(
+        "an unknown sort order or target is refused",
+        "CHANGELOG-3.6: 'Return ErrInvalidSortOption'; inventory errors.md #8",
+        _invalid_sort,
+    ),
+    Known(
+        "a keys_only range carries no leases",
+        "3.7: answered from the index; inventory rpc.md, Range",
+        _keys_only_lease,
+    ),
+    Known(
+        "HashKV at exactly the compacted revision is allowed",
+        "3.5.10; inventory formats.md §6.1",
+        _hash_at_compaction,
+    ),
+    Known(
+        "HashKV tells the revision it was taken at",
+        "3.6: HashKVResponse.hash_revision",
+        _hash_revision,
+    ),
+    Known(
+        "bytes that are no message are refused in the decoder's own words",
+        "another protobuf library; gRPC's code and prefix are compared",
+        _malformed,
+    ),
+)
+
+
+def difference(operation: Operation, original: Answer, ours: Answer) -> tuple[bool, str]:
+    """Whether the answers differ without excuse, and the name of the excuse otherwise."""
+    if (original.code, original.text) == (ours.code, ours.text):
+        if _mask(operation, original.message) == _mask(operation, ours.message):
+            return False, ""
+    for known in KNOWN:
+        if known.applies(operation, original, ours):
+            return False, known.name
+    return True, ""
+
+
+def _mask(operation: Operation, message: Message | None) -> Message | None:
+    """Remaining seconds run on, and a lease's keys come in no order in the original."""
+    if message is not None and operation.method == LEASE + "LeaseTimeToLive":
+        masked = rpc_pb2.LeaseTimeToLiveResponse()
+        masked.CopyFrom(message)
+        masked.TTL = min(masked.TTL, 1)
+        keys = sorted(masked.keys)
+        del masked.keys[:]
+        masked.keys.extend(keys)
+        return masked
+    return message
+
+
+def _any_range(message: Message, wanted: Callable[[rpc_pb2.RangeRequest], bool]) -> bool:
+    if isinstance(message, rpc_pb2.RangeRequest):
+        return wanted(message)
+    if isinstance(message, rpc_pb2.TxnRequest):
+        for op in (*message.success, *message.failure):
+            if op.HasField("request_range") and wanted(op.request_range):
+                return True
+            if op.HasField("request_txn") and _any_range(op.request_txn, wanted):
+                return True
+    return False
+
+
+def _clear_leases(message: Message) -> None:
+    if isinstance(message, rpc_pb2.RangeResponse):
+        for pair in message.kvs:
+            pair.ClearField("lease")
+    elif isinstance(message, rpc_pb2.TxnResponse):
+        for op in message.responses:
+            if op.HasField("response_range"):
+                _clear_leases(op.response_range)
+            elif op.HasField("response_txn"):
+                _clear_leases(op.response_txn)
+
+
+def hash_operation(revision: int = 0) -> Operation:
+    """HashKV, as the end of a run."""
+    request = rpc_pb2.HashKVRequest(revision=revision)
+    return Operation(MAINTENANCE + "HashKV", request.SerializeToString(), request)
+
+
+def everything() -> Operation:
+    """A range over the whole keyspace."""
+    request = rpc_pb2.RangeRequest(key=b"\x00", range_end=b"\x00")
+    return Operation(KV + "Range", request.SerializeToString(), request)
