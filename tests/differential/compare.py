@@ -117,7 +117,7 @@ def _malformed_method(operation: Operation, original: Answer, ours: Answer) -> b
 KNOWN: Final = (
     Known(
         "a path that is no method is Unimplemented, no longer ResourceExhausted",
-        "grpc-go 1.46: processing of malformed method names",
+        "grpc-go of etcd 3.7, server.handleStream: codes.Unimplemented",
         _malformed_method,
     ),
     Known(
