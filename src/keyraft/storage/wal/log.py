@@ -24,6 +24,7 @@ from keyraft.base.log import Logger, NullLogger
 from keyraft.raft import codec
 from keyraft.raft.types import Entry, EntryType, HardState
 from keyraft.storage.files import File, Files, LockedError
+from keyraft.storage.protofields import fields
 from keyraft.storage.wal.decode import READ_BYTES, Decoder
 from keyraft.storage.wal.encode import Batch, Encoder
 from keyraft.storage.wal.record import (
@@ -40,7 +41,6 @@ from keyraft.storage.wal.record import (
     WALTornError,
     WALWriteError,
     decode_snapshot_mark,
-    fields,
 )
 from keyraft.storage.wal.segments import parse_segment_name, segment_name, segments_from, wal_exists
 
