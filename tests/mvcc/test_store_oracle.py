@@ -341,7 +341,7 @@ def test_same_requests_same_answers_same_hashes(original: Original, seed: int) -
             while chance.r.random() < 0.9 and ours.store.compaction_step() is not None:
                 pass
         if turn % 100 == 99:
-            if chance.r.random() < 0.5:
+            if ours.store.compact_revision and chance.r.random() < 0.5:
                 ours.restart()
             low = max(ours.store.compact_revision + 1, 1)
             for at in (0, ours.store.revision, chance.r.randint(low, ours.store.revision)):

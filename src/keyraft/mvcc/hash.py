@@ -23,7 +23,7 @@ from .backend import (
     Backend,
     BackendError,
 )
-from .index import kept_for_hash
+from .index import compacted, holds, kept_for_hash
 from .revision import MalformedRevisionError, first_key, parse
 from .wire import stored_key
 
@@ -123,9 +123,9 @@ class HashKVJob:
             self._at = row + b"\x00"
             main, sub, tombstone = _parse(row)
             if main <= self.compact_revision:
-                if not self._kept(stored, main, sub) and self._keeps_any():
-                    continue
                 if tombstone and main == self.compact_revision:
+                    continue
+                if not self._counts(_key_of(stored), main, sub, tombstone):
                     continue
             self._hasher.add(row, stored)
         if rows < HASH_ROWS:
@@ -147,9 +147,17 @@ class HashKVJob:
             self._store.unpin(self._pin)
             self._pin = -1
 
-    def _kept(self, stored: bytes, main: int, sub: int) -> bool:
-        entry = self._store.index.entries.get(_key_of(stored))
-        return entry is not None and kept_for_hash(entry, self.revision) == (main, sub)
+    def _counts(self, key: bytes, main: int, sub: int, tombstone: bool) -> bool:
+        """Whether a row up to the compact revision belongs to the hash."""
+        entry = self._store.index.entries.get(key)
+        if self._keeps_any():
+            return entry is not None and kept_for_hash(entry, self.revision) == (main, sub)
+        # Nothing to keep: all rows count. DEVIATION: etcd then also counts rows that a compaction
+        # still under way has not removed yet, so equal members may differ for that while.
+        if entry is None:
+            return False
+        rest = compacted(entry, self.compact_revision)
+        return rest is not None and holds(rest, main, sub, tombstone, self.compact_revision)
 
     def _keeps_any(self) -> bool:
         if self._keeps is None:
