@@ -343,7 +343,7 @@ def test_same_requests_same_answers_same_hashes(original: Original, seed: int) -
         if turn % 100 == 99:
             if ours.store.compact_revision and chance.r.random() < 0.5:
                 ours.restart()
-            low = max(ours.store.compact_revision + 1, 1)
+            low = min(max(ours.store.compact_revision + 1, 1), ours.store.revision)
             for at in (0, ours.store.revision, chance.r.randint(low, ours.store.revision)):
                 answer = hashes(original, at)
                 job = ours.store.hash_kv(at)
