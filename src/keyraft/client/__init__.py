@@ -1,1 +1,59 @@
-"""The client library."""
+"""The client library: keys, watches, leases, transactions, operators' calls (docs/CLIENT.md).
+
+    from keyraft.client import Client, put, value
+
+    async with Client("127.0.0.1:2379") as client:
+        await client.put("greeting", "hello")
+        async with client.watch("greeting") as watch:
+            async for event in watch: ...
+
+Recipes (lock, election, session, software transactional memory, queues, barriers) are in
+`keyraft.client.recipes`; a face without coroutines is `keyraft.client.sync`.
+"""
+
+from keyraft.client import errors
+from keyraft.client.client import Client, Space
+from keyraft.client.dial import TLS
+from keyraft.client.lease import KeepAlive, Lease
+from keyraft.client.requests import prefix_end
+from keyraft.client.txn import (
+    Txn,
+    create_revision,
+    delete,
+    exists,
+    get,
+    lease,
+    missing,
+    mod_revision,
+    nested,
+    put,
+    value,
+    version,
+)
+from keyraft.client.watch import DELETE, PUT, Event, Watch
+
+__all__ = [
+    "DELETE",
+    "PUT",
+    "TLS",
+    "Client",
+    "Event",
+    "KeepAlive",
+    "Lease",
+    "Space",
+    "Txn",
+    "Watch",
+    "create_revision",
+    "delete",
+    "errors",
+    "exists",
+    "get",
+    "lease",
+    "missing",
+    "mod_revision",
+    "nested",
+    "prefix_end",
+    "put",
+    "value",
+    "version",
+]

@@ -1,0 +1,264 @@
+"""How a call reaches a server: which connection, which headers, when again.
+
+The rules are those of etcd's own client (`client/v3/retry.go`, `retry_interceptor.go`):
+
+    failure                                   read          write
+    surely not sent                           again         again
+    Unavailable                               again         fails
+    invalid token, old auth revision          new token, again (only when the client has a user)
+    anything else                             fails         fails
+
+Reads are tried up to 100 times with 25 ms +- 10 % between rounds over a quorum of the endpoints.
+Everything ends at the call's deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from keyraft.base.errors import AuthNotEnabledError
+from keyraft.client import errors
+from keyraft.client.endpoint import Endpoint
+from keyraft.client.pool import Pool
+from keyraft.client.transport import CallFailed, Connection, Dial, Headers, Stream
+from keyraft.proto import rpc_pb2
+
+READ_TRIES_MAX: Final = 100
+BACKOFF_S: Final = 0.025
+BACKOFF_JITTER: Final = 0.1
+API_VERSION: Final = b"3.7"
+
+AUTHENTICATE: Final = "/etcdserverpb.Auth/Authenticate"
+TOKEN_ERRORS: Final = frozenset(
+    {
+        "etcdserver: invalid auth token",
+        "etcdserver: revision of auth store is old",
+        "etcdserver: user name is empty",
+    }
+)
+
+TokenSource = Callable[[], Awaitable[str]]
+
+
+class Calls:
+    """Calls of one client over its pool.
+
+    `timeout_s` of a call: None takes the client's default, `errors`' DeadlineError ends it; 0 or
+    less means no deadline.
+    """
+
+    def __init__(
+        self,
+        endpoints: list[Endpoint],
+        dial: Dial,
+        *,
+        timeout_s: float,
+        user: str = "",
+        password: str = "",
+        token: str | TokenSource = "",
+        require_leader: bool = False,
+    ) -> None:
+        self.pool = Pool(endpoints, dial)
+        self.dial = dial
+        self.timeout_s = timeout_s
+        self._user = user
+        self._password = password
+        self._token_source = token
+        self._token = ""
+        self._token_known = not (user or token)
+        self._renewal: asyncio.Task[None] | None = None
+        self._require_leader = require_leader
+        self.headers: Headers = ()
+        self.leader_headers: Headers = ()
+        self._set_token("")
+
+    # --- headers -------------------------------------------------------------------------
+
+    def _set_token(self, token: str) -> None:
+        self._token = token
+        base: Headers = ((b"client-api-version", API_VERSION),)
+        if token:
+            base += ((b"token", token.encode()),)
+        self.leader_headers = (*base, (b"hasleader", b"true"))
+        self.headers = self.leader_headers if self._require_leader else base
+
+    @property
+    def has_user(self) -> bool:
+        """Whether a token can be had anew."""
+        return bool(self._user) or callable(self._token_source)
+
+    async def renew_token(self) -> None:
+        """Fetches a token; callers that come meanwhile share the one fetch."""
+        if self._renewal is None or self._renewal.done():
+            self._renewal = asyncio.ensure_future(self._renew())
+        await asyncio.shield(self._renewal)
+
+    async def _renew(self) -> None:
+        source = self._token_source
+        if callable(source):
+            self._set_token(await source())
+        elif source:
+            self._set_token(source)
+        else:
+            request = rpc_pb2.AuthenticateRequest(name=self._user, password=self._password)
+            self._set_token("")
+            # A first call without a token: the method is outside of what a token guards.
+            try:
+                answer = await self._attempts(
+                    AUTHENTICATE, request.SerializeToString(), True, self.timeout_s
+                )
+                self._set_token(rpc_pb2.AuthenticateResponse.FromString(answer).token)
+            except AuthNotEnabledError:
+                pass
+        self._token_known = True
+
+    # --- unary ---------------------------------------------------------------------------
+
+    async def read(self, method: str, request: bytes, timeout_s: float | None = None) -> bytes:
+        """Carries out a call that may be repeated."""
+        return await self._call(method, request, True, timeout_s)
+
+    async def write(self, method: str, request: bytes, timeout_s: float | None = None) -> bytes:
+        """Carries out a call that must not be carried out twice."""
+        return await self._call(method, request, False, timeout_s)
+
+    async def _call(self, method: str, request: bytes, safe: bool, timeout_s: float | None) -> bytes:
+        limit_s = self.timeout_s if timeout_s is None else timeout_s
+        connection = self.pool.pick()
+        if connection is None or not self._token_known:
+            return await self._first(method, request, safe, limit_s)
+        try:
+            return await connection.unary(
+                method, request, self.headers, limit_s if limit_s > 0 else None
+            )
+        except CallFailed as failure:
+            if not self._again(failure, safe):
+                raise errors.from_status(failure.code, failure.text) from None
+            return await self._attempts(method, request, safe, limit_s, failure)
+
+    async def _first(self, method: str, request: bytes, safe: bool, limit_s: float) -> bytes:
+        if not self._token_known:
+            await self.renew_token()
+        return await self._attempts(method, request, safe, limit_s)
+
+    def _again(self, failure: CallFailed, safe: bool) -> bool:
+        if not failure.sent:
+            return True
+        if self.has_user and failure.text in TOKEN_ERRORS:
+            return True
+        return safe and failure.code == errors.UNAVAILABLE
+
+    async def _attempts(
+        self,
+        method: str,
+        request: bytes,
+        safe: bool,
+        limit_s: float,
+        failure: CallFailed | None = None,
+    ) -> bytes:
+        """The slow way: everything after a first failure or without a ready connection."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + limit_s if limit_s > 0 else None
+        tried = 0 if failure is None else 1
+        tokens = 0
+        while True:
+            if failure is not None:
+                if failure.text in TOKEN_ERRORS and method != AUTHENTICATE:
+                    tokens += 1
+                    if tokens > 2:
+                        raise errors.from_status(failure.code, failure.text)
+                    await self.renew_token()
+                elif failure.sent and tried >= READ_TRIES_MAX:
+                    raise errors.from_status(failure.code, failure.text)
+                await self._backoff(tried, deadline, failure)
+            connection = await self._connection(deadline)
+            remaining_s = None if deadline is None else deadline - loop.time()
+            try:
+                return await connection.unary(method, request, self.headers, remaining_s)
+            except CallFailed as error:
+                if not self._again(error, safe):
+                    raise errors.from_status(error.code, error.text) from None
+                failure = error
+                tried += 1
+
+    async def _backoff(self, tried: int, deadline: float | None, failure: CallFailed) -> None:
+        """Pauses after every round over a quorum of the endpoints."""
+        quorum = len(self.pool.endpoints) // 2 + 1
+        if tried % quorum:
+            return
+        pause_s = BACKOFF_S * (1 + BACKOFF_JITTER * (2 * random.random() - 1))
+        if deadline is not None and asyncio.get_running_loop().time() + pause_s >= deadline:
+            raise errors.DeadlineError() from failure
+        await asyncio.sleep(pause_s)
+
+    async def _connection(self, deadline: float | None) -> Connection:
+        connection = self.pool.pick()
+        if connection is not None:
+            return connection
+        now = asyncio.get_running_loop().time()
+        try:
+            return await self.pool.wait(None if deadline is None else deadline - now)
+        except TimeoutError:
+            raise errors.DeadlineError() from ConnectionError(self.pool.last_error)
+
+    # --- streams -------------------------------------------------------------------------
+
+    async def stream(self, method: str, *, leader: bool = False, fresh_token: bool = True) -> Stream:
+        """A stream on the next ready connection, with a token that is surely fresh.
+
+        A stream lives longer than a token, so a new one starts with a new token (as etcd's own
+        client has it).
+        """
+        if not self._token_known or (fresh_token and self.has_user):
+            await self.renew_token()
+        connection = await self._connection(None)
+        return connection.stream(method, self.leader_headers if leader else self.headers)
+
+    async def on_endpoint(
+        self, endpoint: Endpoint, method: str, request: bytes, timeout_s: float | None = None
+    ) -> bytes:
+        """One call on a connection of its own to `endpoint`; never repeated."""
+        limit_s = self.timeout_s if timeout_s is None else timeout_s
+        if not self._token_known:
+            await self.renew_token()
+        try:
+            async with asyncio.timeout(limit_s if limit_s > 0 else None):
+                connection = await self._dial_until(endpoint)
+                try:
+                    return await connection.unary(method, request, self.headers, None)
+                finally:
+                    await connection.close()
+        except TimeoutError:
+            raise errors.DeadlineError() from None
+        except CallFailed as failure:
+            raise errors.from_status(failure.code, failure.text) from None
+
+    async def _dial_until(self, endpoint: Endpoint) -> Connection:
+        """Dials until it works; the caller's deadline ends it."""
+        pause_s = BACKOFF_S
+        while True:
+            try:
+                return await self.dial(endpoint)
+            except OSError as error:
+                self.pool.last_error = str(error)
+                await asyncio.sleep(pause_s)
+                pause_s = min(pause_s * 2, 1.0)
+
+    async def connect(self, timeout_s: float | None = None) -> None:
+        """Waits for a first connection and, with a user, for the token."""
+        limit_s = self.timeout_s if timeout_s is None else timeout_s
+        deadline = asyncio.get_running_loop().time() + limit_s if limit_s > 0 else None
+        await self._connection(deadline)
+        if not self._token_known:
+            await self.renew_token()
+
+    async def close(self) -> None:
+        """Closes the pool; calls that wait fail."""
+        if self._renewal is not None:
+            self._renewal.cancel()
+        await self.pool.close()
+
+

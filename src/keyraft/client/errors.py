@@ -1,0 +1,93 @@
+"""Errors as a program meets them: etcd's own by kind, the rest with code and text.
+
+A server tells errors apart by text alone, so the text makes the kind (`base.errors.BY_TEXT`):
+`except errors.CompactedError`. What the table does not know is a `RawError`; the statuses that
+the client itself makes have kinds below.
+"""
+
+from __future__ import annotations
+
+from keyraft.base.errors import *  # noqa: F403  # etcd's kinds are named here, too
+from keyraft.base.errors import BY_TEXT, CompactedError, EtcdError, RawError
+
+CANCELED = 1
+UNKNOWN = 2
+INVALID_ARGUMENT = 3
+DEADLINE_EXCEEDED = 4
+RESOURCE_EXHAUSTED = 8
+UNIMPLEMENTED = 12
+INTERNAL = 13
+UNAVAILABLE = 14
+UNAUTHENTICATED = 16
+
+
+class DeadlineError(RawError):
+    """The time for the call is over; a write may or may not have been carried out."""
+
+    def __init__(self, text: str = "context deadline exceeded") -> None:
+        super().__init__(DEADLINE_EXCEEDED, text)
+
+
+class UnavailableError(RawError):
+    """The connection broke or no server answered; a write may or may not have been done."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(UNAVAILABLE, text)
+
+
+class UnimplementedError(RawError):
+    """The server is too old for the call."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(UNIMPLEMENTED, text)
+
+
+class ClosedError(Exception):
+    """The client, watch or lease was closed by its own program."""
+
+
+class WatchCompactedError(CompactedError):
+    """Events that the watch still had to deliver were compacted.
+
+    `compact_revision` is the first revision that can still be watched.
+    """
+
+    def __init__(self, compact_revision: int) -> None:
+        super().__init__()
+        self.compact_revision = compact_revision
+
+
+class WatchCanceledByServerError(RawError):
+    """The server ended one watch; `text` is its reason."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(CANCELED, reason or "watch canceled by the server")
+
+
+class LeaseLostError(Exception):
+    """The lease expired or was revoked; what hung on it is gone."""
+
+    def __init__(self, lease_id: int) -> None:
+        super().__init__(f"lease {lease_id:016x} expired or revoked")
+        self.lease_id = lease_id
+
+
+def from_status(code: int, text: str) -> EtcdError | RawError:
+    """The error for a status of the wire."""
+    kind = BY_TEXT.get(text)
+    if kind is not None:
+        return kind()
+    if code == DEADLINE_EXCEEDED:
+        return DeadlineError(text)
+    if code == UNAVAILABLE:
+        return UnavailableError(text)
+    if code == UNIMPLEMENTED:
+        return UnimplementedError(text)
+    return RawError(code, text)
+
+
+def from_cancel_reason(reason: str) -> EtcdError | RawError:
+    """The error in a watch's cancel_reason, which has Go's printed form of a status."""
+    _, separator, text = reason.rpartition(" desc = ")
+    kind = BY_TEXT.get(text if separator else reason)
+    return kind() if kind is not None else WatchCanceledByServerError(reason)

@@ -1,0 +1,142 @@
+"""What operators ask of members: state, alarms, defragmentation, hashes, snapshots.
+
+Calls that concern one member take its `endpoint` and use a connection of their own, as a call by
+turns could reach any of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Final
+
+from keyraft.client import endpoint as endpoints
+from keyraft.client.calls import Calls
+from keyraft.client.errors import from_status
+from keyraft.client.transport import CallFailed
+from keyraft.proto import rpc_pb2
+
+ALARM: Final = "/etcdserverpb.Maintenance/Alarm"
+STATUS: Final = "/etcdserverpb.Maintenance/Status"
+DEFRAGMENT: Final = "/etcdserverpb.Maintenance/Defragment"
+HASH: Final = "/etcdserverpb.Maintenance/Hash"
+HASH_KV: Final = "/etcdserverpb.Maintenance/HashKV"
+SNAPSHOT: Final = "/etcdserverpb.Maintenance/Snapshot"
+MOVE_LEADER: Final = "/etcdserverpb.Maintenance/MoveLeader"
+DOWNGRADE: Final = "/etcdserverpb.Maintenance/Downgrade"
+
+
+class Maintenance:
+    """The maintenance calls of a client."""
+
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
+
+    async def _on(
+        self, endpoint: str | None, method: str, request: bytes, timeout_s: float | None
+    ) -> bytes:
+        if endpoint is None:
+            return await self._calls.read(method, request, timeout_s)
+        return await self._calls.on_endpoint(endpoints.parse(endpoint), method, request, timeout_s)
+
+    async def status(
+        self, endpoint: str | None = None, *, timeout_s: float | None = None
+    ) -> rpc_pb2.StatusResponse:
+        """How a member is: version, sizes in bytes, leader, term, indexes, complaints."""
+        return rpc_pb2.StatusResponse.FromString(await self._on(endpoint, STATUS, b"", timeout_s))
+
+    async def alarms(self, *, timeout_s: float | None = None) -> rpc_pb2.AlarmResponse:
+        """The alarms that are raised."""
+        return await self._alarm(rpc_pb2.AlarmRequest(), timeout_s)
+
+    async def disarm(
+        self,
+        member_id: int = 0,
+        alarm: rpc_pb2.AlarmType = rpc_pb2.AlarmType.NONE,
+        *,
+        timeout_s: float | None = None,
+    ) -> rpc_pb2.AlarmResponse:
+        """Takes back one alarm, or all of them without arguments; answers with those it took."""
+        if member_id or alarm:
+            return await self._disarm(member_id, alarm, timeout_s)
+        raised = await self.alarms(timeout_s=timeout_s)
+        taken = rpc_pb2.AlarmResponse(header=raised.header)
+        for one in raised.alarms:
+            answer = await self._disarm(one.memberID, one.alarm, timeout_s)
+            taken.alarms.extend(answer.alarms)
+        return taken
+
+    async def _disarm(
+        self, member_id: int, alarm: rpc_pb2.AlarmType, timeout_s: float | None
+    ) -> rpc_pb2.AlarmResponse:
+        request = rpc_pb2.AlarmRequest(
+            action=rpc_pb2.AlarmRequest.DEACTIVATE, memberID=member_id, alarm=alarm
+        )
+        return await self._alarm(request, timeout_s)
+
+    async def _alarm(
+        self, request: rpc_pb2.AlarmRequest, timeout_s: float | None
+    ) -> rpc_pb2.AlarmResponse:
+        return rpc_pb2.AlarmResponse.FromString(
+            await self._calls.read(ALARM, request.SerializeToString(), timeout_s)
+        )
+
+    async def defragment(
+        self, endpoint: str, *, timeout_s: float | None = None
+    ) -> rpc_pb2.DefragmentResponse:
+        """Rewrites the database of one member without its holes."""
+        return rpc_pb2.DefragmentResponse.FromString(
+            await self._on(endpoint, DEFRAGMENT, b"", timeout_s)
+        )
+
+    async def hash(
+        self, endpoint: str | None = None, *, timeout_s: float | None = None
+    ) -> rpc_pb2.HashResponse:
+        """The hash over a member's whole database; differs between members at rest, too."""
+        return rpc_pb2.HashResponse.FromString(await self._on(endpoint, HASH, b"", timeout_s))
+
+    async def hash_kv(
+        self, endpoint: str | None = None, revision: int = 0, *, timeout_s: float | None = None
+    ) -> rpc_pb2.HashKVResponse:
+        """The hash over all revisions up to `revision` (0: newest); equal on all members."""
+        request = rpc_pb2.HashKVRequest(revision=revision).SerializeToString()
+        return rpc_pb2.HashKVResponse.FromString(
+            await self._on(endpoint, HASH_KV, request, timeout_s)
+        )
+
+    async def move_leader(
+        self, target_id: int, endpoint: str | None = None, *, timeout_s: float | None = None
+    ) -> rpc_pb2.MoveLeaderResponse:
+        """Hands the leadership over; only the leader (at `endpoint`) can."""
+        request = rpc_pb2.MoveLeaderRequest(targetID=target_id).SerializeToString()
+        return rpc_pb2.MoveLeaderResponse.FromString(
+            await self._on(endpoint, MOVE_LEADER, request, timeout_s)
+        )
+
+    async def downgrade(
+        self,
+        action: rpc_pb2.DowngradeRequest.DowngradeAction,
+        version: str = "",
+        *,
+        timeout_s: float | None = None,
+    ) -> rpc_pb2.DowngradeResponse:
+        """Validates, begins or takes back a downgrade to `version` (MAJOR.MINOR)."""
+        request = rpc_pb2.DowngradeRequest(action=action, version=version)
+        return rpc_pb2.DowngradeResponse.FromString(
+            await self._calls.write(DOWNGRADE, request.SerializeToString(), timeout_s)
+        )
+
+    async def snapshot(self) -> AsyncIterator[rpc_pb2.SnapshotResponse]:
+        """The database in pieces, the last 32 bytes being the SHA-256 of what was before.
+
+        `remaining_bytes` tells how much is to come. Not repeated: half a snapshot is none.
+        """
+        stream = await self._calls.stream(SNAPSHOT, fresh_token=False)
+        try:
+            await stream.send(b"")
+            stream.half_close()
+            while (message := await stream.receive()) is not None:
+                yield rpc_pb2.SnapshotResponse.FromString(message)
+        except CallFailed as failure:
+            raise from_status(failure.code, failure.text) from None
+        finally:
+            stream.cancel()

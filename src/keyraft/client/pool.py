@@ -1,0 +1,134 @@
+"""One connection per endpoint, kept alive; calls go to the ready ones by turns.
+
+Each endpoint has a keeper, a task that dials, waits until the connection is lost, and dials
+again after a pause that doubles with every failure. A call that finds nothing ready waits for the
+first endpoint that becomes so (gRPC's wait-for-ready, which etcd's own client has as its default).
+
+Invariant: `_ready` holds exactly the connections that were alive when their keeper last looked;
+`pick` looks again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import Final
+
+from keyraft.client.endpoint import Endpoint
+from keyraft.client.errors import ClosedError
+from keyraft.client.transport import Connection, Dial
+
+RECONNECT_S_MIN: Final = 0.02
+RECONNECT_S_MAX: Final = 1.0  # gRPC waits up to 120 s; failover should not
+JITTER: Final = 0.2
+
+
+class Pool:
+    """The connections of one client; used on one event loop."""
+
+    def __init__(self, endpoints: list[Endpoint], dial: Dial) -> None:
+        self._dial = dial
+        self._keepers: dict[Endpoint, asyncio.Task[None]] = {}
+        self._ready: dict[Endpoint, Connection] = {}
+        self._order: list[Connection] = []
+        self._turn = 0
+        self._waiters: list[asyncio.Future[None]] = []
+        self._closed = False
+        self._wanted = list(endpoints)
+        self.last_error = ""
+
+    @property
+    def endpoints(self) -> list[Endpoint]:
+        """The endpoints in the order given."""
+        return list(self._wanted)
+
+    def set_endpoints(self, endpoints: list[Endpoint]) -> None:
+        """Replaces the endpoints; connections to those that stay are kept."""
+        self._wanted = list(endpoints)
+        if self._keepers:
+            self.start()
+        for endpoint in [known for known in self._keepers if known not in self._wanted]:
+            self._keepers.pop(endpoint).cancel()
+
+    def start(self) -> None:
+        """Begins to dial whatever is not yet dialled."""
+        if self._closed:
+            raise ClosedError("the client is closed")
+        for endpoint in self._wanted:
+            if endpoint not in self._keepers:
+                self._keepers[endpoint] = asyncio.ensure_future(self._keep(endpoint))
+
+    def pick(self) -> Connection | None:
+        """The next ready connection, None when there is none."""
+        order = self._order
+        for _ in range(len(order)):
+            self._turn += 1
+            connection = order[self._turn % len(order)]
+            if connection.alive:
+                return connection
+        return None
+
+    async def wait(self, timeout_s: float | None) -> Connection:
+        """The next connection that is ready; TimeoutError after `timeout_s`."""
+        self.start()
+        loop = asyncio.get_running_loop()
+        deadline = None if timeout_s is None else loop.time() + timeout_s
+        while True:
+            connection = self.pick()
+            if connection is not None:
+                return connection
+            if self._closed:
+                raise ClosedError("the client is closed")
+            waiter: asyncio.Future[None] = loop.create_future()
+            self._waiters.append(waiter)
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await waiter
+            finally:
+                if waiter in self._waiters:
+                    self._waiters.remove(waiter)
+
+    async def close(self) -> None:
+        """Closes every connection and wakes all who wait."""
+        self._closed = True
+        keepers = list(self._keepers.values())
+        self._keepers.clear()
+        for keeper in keepers:
+            keeper.cancel()
+        await asyncio.gather(*keepers, return_exceptions=True)
+        self._wake()
+
+    async def _keep(self, endpoint: Endpoint) -> None:
+        pause_s = RECONNECT_S_MIN
+        while True:
+            try:
+                connection = await self._dial(endpoint)
+            except (OSError, EOFError) as error:
+                self.last_error = str(error)
+                await asyncio.sleep(pause_s * (1 + JITTER * (2 * random.random() - 1)))
+                pause_s = min(pause_s * 2, RECONNECT_S_MAX)
+                continue
+            try:
+                self._set_ready(endpoint, connection)
+                opened = asyncio.get_running_loop().time()
+                await connection.wait_closed()
+                lasted_s = asyncio.get_running_loop().time() - opened
+            finally:
+                self._ready.pop(endpoint, None)
+                self._order = list(self._ready.values())
+                await connection.close()
+            if lasted_s > RECONNECT_S_MAX:
+                pause_s = RECONNECT_S_MIN
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 2, RECONNECT_S_MAX)
+
+    def _set_ready(self, endpoint: Endpoint, connection: Connection) -> None:
+        self._ready[endpoint] = connection
+        self._order = list(self._ready.values())
+        self._wake()
+
+    def _wake(self) -> None:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)

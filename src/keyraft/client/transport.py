@@ -1,0 +1,73 @@
+"""What the client needs of a connection, and nothing of how it is made.
+
+A connection carries unary calls and streams of raw messages to one endpoint. It is either alive
+or, for ever, not: reconnecting is the pool's work. A call that fails says whether the server can
+possibly have seen it; only that makes repeating a write safe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from keyraft.client.endpoint import Endpoint
+
+Headers = tuple[tuple[bytes, bytes], ...]
+
+
+class CallFailed(Exception):
+    """A call that ended with a status other than OK.
+
+    `sent` is False only when the request surely never reached a server: no connection, a stream
+    that the peer refused (REFUSED_STREAM) or that its GOAWAY excluded.
+    """
+
+    __slots__ = ("code", "sent", "text")
+
+    def __init__(self, code: int, text: str, sent: bool = True) -> None:
+        super().__init__(text)
+        self.code = code
+        self.text = text
+        self.sent = sent
+
+
+class Stream(Protocol):
+    """A call with many messages; ended by `receive` returning None or raising `CallFailed`."""
+
+    async def send(self, message: bytes) -> None:
+        """Queues one message; waits while the peer's window and the queue are full."""
+
+    async def receive(self) -> bytes | None:
+        """The next message, None when the server ended with OK."""
+
+    def half_close(self) -> None:
+        """Nothing more will be sent."""
+
+    def cancel(self) -> None:
+        """Ends the call on both sides; harmless when it has ended."""
+
+
+class Connection(Protocol):
+    """One HTTP/2 connection to one endpoint."""
+
+    @property
+    def alive(self) -> bool:
+        """False once the connection is lost or the peer said GOAWAY."""
+
+    def unary(
+        self, method: str, request: bytes, headers: Headers, timeout_s: float | None
+    ) -> Awaitable[bytes]:
+        """The response message; raises `CallFailed` (code 4 when `timeout_s` has passed)."""
+
+    def stream(self, method: str, headers: Headers) -> Stream:
+        """Opens a stream; failures are told by its `receive`."""
+
+    async def wait_closed(self) -> None:
+        """Returns when the connection is no longer alive."""
+
+    async def close(self) -> None:
+        """Fails what is open and closes the socket."""
+
+
+Dial = Callable[[Endpoint], Awaitable[Connection]]
+"""Makes a connection; raises OSError (ssl.SSLError is one) with the reason."""
