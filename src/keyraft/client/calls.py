@@ -125,7 +125,9 @@ class Calls:
         """Carries out a call that must not be carried out twice."""
         return await self._call(method, request, False, timeout_s)
 
-    async def _call(self, method: str, request: bytes, safe: bool, timeout_s: float | None) -> bytes:
+    async def _call(
+        self, method: str, request: bytes, safe: bool, timeout_s: float | None
+    ) -> bytes:
         limit_s = self.timeout_s if timeout_s is None else timeout_s
         connection = self.pool.pick()
         if connection is None or not self._token_known:
@@ -206,7 +208,9 @@ class Calls:
 
     # --- streams -------------------------------------------------------------------------
 
-    async def stream(self, method: str, *, leader: bool = False, fresh_token: bool = True) -> Stream:
+    async def stream(
+        self, method: str, *, leader: bool = False, fresh_token: bool = True
+    ) -> Stream:
         """A stream on the next ready connection, with a token that is surely fresh.
 
         A stream lives longer than a token, so a new one starts with a new token (as etcd's own
@@ -260,5 +264,3 @@ class Calls:
         if self._renewal is not None:
             self._renewal.cancel()
         await self.pool.close()
-
-

@@ -1,0 +1,26 @@
+"""Coordination built from keys, leases and watches.
+
+Keys are laid out as etcd's own `concurrency` package and Lock and Election services do, so
+programs in both languages share locks and elections. Whatever a recipe writes hangs on a session's
+lease: when the program dies, it goes away by itself.
+"""
+
+from keyraft.client.recipes.barrier import Barrier, DoubleBarrier
+from keyraft.client.recipes.election import Election
+from keyraft.client.recipes.lock import Lock
+from keyraft.client.recipes.queue import PriorityQueue, Queue
+from keyraft.client.recipes.session import Session
+from keyraft.client.recipes.stm import Isolation, Transaction, atomically
+
+__all__ = [
+    "Barrier",
+    "DoubleBarrier",
+    "Election",
+    "Isolation",
+    "Lock",
+    "PriorityQueue",
+    "Queue",
+    "Session",
+    "Transaction",
+    "atomically",
+]
