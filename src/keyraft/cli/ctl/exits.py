@@ -1,0 +1,22 @@
+"""How a command ends (etcd `pkg/cobrautl`): the codes that scripts look at."""
+
+from __future__ import annotations
+
+from typing import Final
+
+ERROR: Final = 1
+BAD_CONNECTION: Final = 2  # the client could not be built; leases that cannot be reached
+INVALID_INPUT: Final = 3  # of txn and watch on their standard input
+BAD_FEATURE: Final = 4  # a flag is right, its value is not
+INTERRUPTED: Final = 5
+IO: Final = 6
+BAD_ARGS: Final = 128
+
+
+class Exit(Exception):
+    """Ends the command with a code; `text`, if any, goes to standard error after "Error: "."""
+
+    def __init__(self, code: int, text: str = "") -> None:
+        super().__init__(text)
+        self.code = code
+        self.text = text

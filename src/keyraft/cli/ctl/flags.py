@@ -1,0 +1,184 @@
+"""Flags as the original reads them (GNU style, `spf13/pflag`), with its words for what is wrong.
+
+    --name=value  --name value  -w value  -wvalue  -w=value  --bool  --bool=false  -ab  --
+
+Flags and arguments may be mixed; after `--` everything is an argument. A library for commands
+would be shorter, but scripts compare what the original says about a bad flag, and it reads
+booleans, short flags and repeated lists in ways of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from keyraft.cli.ctl import gofmt
+
+
+class FlagError(Exception):
+    """A command line that cannot be read; the text is the original's."""
+
+
+class HelpWanted(Exception):
+    """`-h` or `--help` was given."""
+
+
+def _bool(text: str) -> bool:
+    if text in ("1", "t", "T", "TRUE", "true", "True"):
+        return True
+    if text in ("0", "f", "F", "FALSE", "false", "False"):
+        return False
+    raise ValueError(f"strconv.ParseBool: parsing {gofmt.quote(text)}: invalid syntax")
+
+
+def _strings(text: str) -> list[str]:
+    import csv  # as the original: one line of comma-separated values
+
+    return next(csv.reader([text]), []) if text else []
+
+
+READERS: Final[dict[str, Callable[[str], Any]]] = {
+    "bool": _bool,
+    "string": str,
+    "int": gofmt.parse_int,
+    "uint": gofmt.parse_uint,
+    "duration": gofmt.parse_duration,
+    "strings": _strings,
+}
+
+
+class Flag:
+    """One flag: its name, an optional letter, its kind (a key of READERS) and its default."""
+
+    __slots__ = ("default", "hidden", "kind", "name", "short", "usage")
+
+    def __init__(
+        self, name: str, kind: str, default: Any, usage: str, short: str = "", hidden: bool = False
+    ) -> None:
+        self.name = name
+        self.kind = kind
+        self.default = default
+        self.usage = usage
+        self.short = short
+        self.hidden = hidden
+
+    @property
+    def shown(self) -> str:
+        """The flag as messages name it."""
+        return f"-{self.short}, --{self.name}" if self.short else f"--{self.name}"
+
+    def read(self, text: str) -> Any:
+        """The value; raises FlagError."""
+        try:
+            return READERS[self.kind](text)
+        except ValueError as error:
+            raise FlagError(
+                f"invalid argument {gofmt.quote(text)} for {gofmt.quote(self.shown)} flag: {error}"
+            ) from None
+
+
+class Values:
+    """What a command line said: values by flag name (with `-` as `_`), and who was given."""
+
+    def __init__(self, flags: Iterable[Flag]) -> None:
+        self.flags = {flag.name: flag for flag in flags}
+        self.values: dict[str, Any] = {name: flag.default for name, flag in self.flags.items()}
+        self.given: set[str] = set()
+
+    def __getitem__(self, name: str) -> Any:
+        return self.values[name]
+
+    def set(self, flag: Flag, text: str) -> None:
+        """Takes one appearance of a flag; lists grow with each."""
+        value = flag.read(text)
+        if flag.kind == "strings" and flag.name in self.given:
+            value = self.values[flag.name] + value
+        self.values[flag.name] = value
+        self.given.add(flag.name)
+
+
+def parse(flags: Iterable[Flag], words: list[str]) -> tuple[Values, list[str]]:
+    """(values, arguments); raises FlagError and HelpWanted."""
+    values = Values(flags)
+    by_letter = {flag.short: flag for flag in values.flags.values() if flag.short}
+    arguments: list[str] = []
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if word == "--":
+            arguments += rest
+            break
+        if word.startswith("--"):
+            _long(word[2:], values, rest)
+        elif word.startswith("-") and len(word) > 1:
+            _letters(word, values, by_letter, rest)
+        else:
+            arguments.append(word)
+    return values, arguments
+
+
+def _long(text: str, values: Values, rest: list[str]) -> None:
+    name, equals, value = text.partition("=")
+    if not name or name.startswith("-"):
+        raise FlagError(f"bad flag syntax: --{text}")
+    flag = values.flags.get(name)
+    if flag is None:
+        if name == "help":
+            raise HelpWanted
+        raise FlagError(f"unknown flag: --{name}")
+    if equals:
+        values.set(flag, value)
+    elif flag.kind == "bool":
+        values.set(flag, "true")
+    elif rest:
+        values.set(flag, rest.pop(0))
+    else:
+        raise FlagError(f"flag needs an argument: --{name}")
+
+
+def _letters(word: str, values: Values, by_letter: dict[str, Flag], rest: list[str]) -> None:
+    letters = word[1:]
+    while letters:
+        letter, letters = letters[0], letters[1:]
+        flag = by_letter.get(letter)
+        if flag is None:
+            if letter == "h":
+                raise HelpWanted
+            raise FlagError(f"unknown shorthand flag: {letter!r} in {word}")
+        if letters.startswith("="):
+            values.set(flag, letters[1:])
+            return
+        if flag.kind == "bool":
+            values.set(flag, "true")
+        elif letters:
+            values.set(flag, letters)
+            return
+        elif rest:
+            values.set(flag, rest.pop(0))
+            return
+        else:
+            raise FlagError(f"flag needs an argument: {letter!r} in {word}")
+
+
+def without_flags(flags: Iterable[Flag], words: list[str]) -> list[int]:
+    """The positions in `words` of what is neither a flag nor a flag's value.
+
+    This is how a command is found before its own flags are known, so a flag that is not known to
+    be a boolean is taken for one with a value.
+    """
+    booleans = {"--help", "-h"}
+    for flag in flags:
+        if flag.kind == "bool":
+            booleans |= {f"--{flag.name}", f"-{flag.short}"}
+    found, at = [], 0
+    while at < len(words):
+        word = words[at]
+        if word == "--":
+            break
+        if word.startswith("-") and len(word) > 1:
+            alone = word in booleans or "=" in word or not (word[1] == "-" or len(word) == 2)
+            at += 1 if alone else 2
+            continue
+        found.append(at)
+        at += 1
+    return found

@@ -1,0 +1,108 @@
+"""The flags that every command takes, and their environment variables."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Final
+
+from keyraft.cli.ctl.exits import ERROR, Exit
+from keyraft.cli.ctl.flags import Flag, FlagError, Values
+
+PREFIX: Final = "ETCDCTL_"
+OF_WATCH: Final = ("ETCDCTL_WATCH_KEY", "ETCDCTL_WATCH_RANGE_END")
+
+GLOBAL_FLAGS: Final = [
+    Flag("endpoints", "strings", ["127.0.0.1:2379"], "gRPC endpoints"),
+    Flag("debug", "bool", False, "show what the client does"),
+    Flag(
+        "write-out",
+        "string",
+        "simple",
+        "set the output format (fields, json, protobuf, simple, table)",
+        "w",
+    ),
+    Flag("hex", "bool", False, "print byte strings as hex encoded strings"),
+    Flag("dial-timeout", "duration", 2.0, "dial timeout for client connections"),
+    Flag(
+        "command-timeout",
+        "duration",
+        5.0,
+        "timeout for short running command (excluding dial timeout)",
+    ),
+    Flag("keepalive-time", "duration", 2.0, "keepalive time for client connections"),
+    Flag("keepalive-timeout", "duration", 6.0, "keepalive timeout for client connections"),
+    Flag("max-request-bytes", "int", 0, "send limit of a request in bytes (0: 2 MiB)"),
+    Flag("max-recv-bytes", "int", 0, "receive limit of a response in bytes (0: 2 GiB - 1)"),
+    Flag(
+        "insecure-transport", "bool", True, "disable transport security for client connections"
+    ),
+    Flag("insecure-discovery", "bool", True, "accept insecure SRV records"),
+    Flag(
+        "insecure-skip-tls-verify",
+        "bool",
+        False,
+        "skip verification of the server's certificate (for tests only)",
+    ),
+    Flag("cert", "string", "", "identify secure client using this TLS certificate file"),
+    Flag("key", "string", "", "identify secure client using this TLS key file"),
+    Flag("cacert", "string", "", "verify certificates of secure servers using this CA bundle"),
+    Flag(
+        "auth-jwt-token",
+        "string",
+        "",
+        "JWT token for authentication (then --user and --password do not count)",
+    ),
+    Flag(
+        "user",
+        "string",
+        "",
+        "username[:password] for authentication (prompt if password is not supplied)",
+    ),
+    Flag("password", "string", "", "password for authentication (then --user has none)"),
+    Flag("discovery-srv", "string", "", "domain name to query for SRV records", "d"),
+    Flag("discovery-srv-name", "string", "", "service name to query when using DNS discovery"),
+]
+
+
+def log(level: str, message: str, **fields: object) -> None:
+    """A line as the original's logger writes it to standard error."""
+    print(json.dumps({"level": level, "msg": message, **fields}), file=sys.stderr)
+
+
+def variable(flag: Flag) -> str:
+    """The environment variable of a flag."""
+    return PREFIX + flag.name.upper().replace("-", "_")
+
+
+def read_environment(values: Values, of_watch: bool) -> None:
+    """Gives flags that were not given the values of their variables.
+
+    A flag that is given both ways is refused, even when they agree. Local flags have no variable.
+    """
+    known = set(OF_WATCH) if of_watch else set()
+    for flag in GLOBAL_FLAGS:
+        name = variable(flag)
+        known.add(name)
+        text = os.environ.get(name, "")
+        if not text:
+            continue
+        if flag.name in values.given:
+            log(
+                "fatal",
+                "conflicting environment variable is shadowed by corresponding command-line flag "
+                "(either unset environment variable or disable flag))",
+                **{"environment-variable": name},
+            )
+            raise Exit(ERROR)
+        try:
+            values.set(flag, text)
+        except FlagError as error:
+            reason = str(error).rpartition(" flag: ")[2]
+            log("warn", f'invalid value "{text}" for {name}: {reason}')
+    # DEVIATION: ETCDCTL_API=3, which older scripts set, is taken without a warning.
+    known.add("ETCDCTL_API")
+    for name in sorted(os.environ):
+        if name.startswith(PREFIX) and name not in known:
+            log("warn", "unrecognized environment variable", **{"environment-variable": name})

@@ -1,0 +1,24 @@
+"""`etcdctl`: the command-line client."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+from keyraft.cli.ctl.main import run
+
+
+def main() -> None:
+    """Runs the command line of this process and ends it."""
+    # A pipe that is closed and Ctrl-C end the program as they end any other.
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    code = run(sys.argv[1:])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # nothing is left to tidy up, and tidying up an interpreter takes its time
+
+
+if __name__ == "__main__":
+    main()
