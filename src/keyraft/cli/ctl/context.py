@@ -226,8 +226,7 @@ class Context:
             except (EtcdError, RawError) as error:
                 raise Exit(
                     exits.ERROR,
-                    "failed to fetch endpoints from etcd cluster member list: "
-                    + error_text(error),
+                    "failed to fetch endpoints from etcd cluster member list: " + error_text(error),
                 ) from None
         return [url for member in found.members for url in member.clientURLs]
 
@@ -243,5 +242,3 @@ def _file_error(error: OSError, files: tuple[str, ...]) -> str:
         if name and not os.path.exists(name):
             return f"open {name}: no such file or directory"
     return str(error)
-
-

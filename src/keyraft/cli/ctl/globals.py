@@ -35,9 +35,7 @@ GLOBAL_FLAGS: Final = [
     Flag("keepalive-timeout", "duration", 6.0, "keepalive timeout for client connections"),
     Flag("max-request-bytes", "int", 0, "send limit of a request in bytes (0: 2 MiB)"),
     Flag("max-recv-bytes", "int", 0, "receive limit of a response in bytes (0: 2 GiB - 1)"),
-    Flag(
-        "insecure-transport", "bool", True, "disable transport security for client connections"
-    ),
+    Flag("insecure-transport", "bool", True, "disable transport security for client connections"),
     Flag("insecure-discovery", "bool", True, "accept insecure SRV records"),
     Flag(
         "insecure-skip-tls-verify",

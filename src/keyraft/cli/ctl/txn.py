@@ -68,9 +68,7 @@ def compare(line: str) -> rpc_pb2.Compare:
     if not parenthesis:
         raise Exit(INVALID_INPUT, f"malformed comparison: {line}")
     if match is None:
-        raise Exit(
-            INVALID_INPUT, f'malformed comparison: {line}; got {target}("")  ""'
-        )
+        raise Exit(INVALID_INPUT, f'malformed comparison: {line}; got {target}("")  ""')
     try:
         key, constant = unquote(match[1]), unquote(match[3])
     except ValueError as error:

@@ -20,7 +20,9 @@ def text(value: bytes) -> str:
 
 def write(out: str | bytes) -> None:
     """Writes to standard output, at once."""
-    sys.stdout.buffer.write(out if isinstance(out, bytes) else out.encode("utf-8", "surrogateescape"))
+    sys.stdout.buffer.write(
+        out if isinstance(out, bytes) else out.encode("utf-8", "surrogateescape")
+    )
     sys.stdout.buffer.flush()
 
 

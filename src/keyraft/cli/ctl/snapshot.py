@@ -1,0 +1,139 @@
+"""snapshot save; and status and restore, which live in etcdutl now."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from typing import Final
+
+from keyraft.cli.ctl.context import Context, error_text
+from keyraft.cli.ctl.exits import BAD_ARGS, INTERRUPTED, Exit
+from keyraft.cli.ctl.gofmt import duration, size
+
+SHA256_BYTES: Final = 32
+SECTOR_BYTES: Final = 512  # a database is a multiple of this, so its checksum sticks out
+
+
+async def save(context: Context) -> None:
+    """Writes a member's database to a file; no file is left that looks whole but is not."""
+    from keyraft.client.errors import EtcdError, RawError
+
+    if len(context.arguments) != 1:
+        raise Exit(BAD_ARGS, "snapshot save expects one argument <filename>")
+    path = context.arguments[0]
+    endpoints = context.endpoints
+    if len(endpoints) != 1:
+        raise Exit(
+            INTERRUPTED,
+            "snapshot must be requested to one selected node, not multiple "
+            f"[{' '.join(endpoints)}]",
+        )
+    limit_s = context.timeout_s if "command-timeout" in context.values.given else None
+    try:
+        async with asyncio.timeout(limit_s):
+            version = await _save(context, path)
+    except TimeoutError:
+        raise Exit(INTERRUPTED, "context deadline exceeded") from None
+    except (EtcdError, RawError) as error:
+        raise Exit(INTERRUPTED, f"could not write snapshot: {error_text(error)}") from None
+    print(f"Snapshot saved at {path}")
+    if version:
+        print(f"Server version {version}")
+
+
+async def _save(context: Context, path: str) -> str:
+    """Streams into PATH.part, syncs, renames; the server's version."""
+    part = path + ".part"
+    try:
+        file = os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb")
+    except OSError as error:
+        reason = f"open {part}: {(error.strerror or '').lower()}"
+        raise Exit(INTERRUPTED, f"could not open {part} ({reason})") from None
+    try:
+        with file:
+            context.note("created temporary db file", path=part)
+            started = time.monotonic()
+            written, version = 0, ""
+            async with context.client() as client:
+                context.note("fetching snapshot", endpoint=context.endpoints[0])
+                progress = Progress()
+                async for piece in client.maintenance.snapshot():
+                    file.write(piece.blob)
+                    written += len(piece.blob)
+                    version = version or piece.version
+                    progress.show(written, written + piece.remaining_bytes)
+                progress.end()
+            if written % SECTOR_BYTES != SHA256_BYTES:
+                raise Exit(INTERRUPTED, f"sha256 checksum not found [bytes: {written}]")
+            file.flush()
+            os.fsync(file.fileno())
+        took = duration(time.monotonic() - started)
+        context.note("fetched snapshot", size=size(written), took=took)
+        os.replace(part, path)
+        _sync_folder(path)
+    except OSError as error:
+        raise Exit(INTERRUPTED, f"could not write snapshot: {error}") from None
+    finally:
+        if os.path.exists(part):
+            os.unlink(part)
+    context.note("saved", path=path)
+    return version
+
+
+def _sync_folder(path: str) -> None:
+    """Makes the new name durable."""
+    folder = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+class Progress:
+    """How far it is, on standard error when that is a terminal; redrawn at most 10 times a
+    second."""
+
+    def __init__(self) -> None:
+        self._shown = sys.stderr.isatty()
+        self._last = 0.0
+
+    def show(self, done: int, total: int) -> None:
+        """Draws."""
+        now = time.monotonic()
+        if self._shown and now - self._last >= 0.1:
+            self._last = now
+            share = f" ({done * 100 // total}%)" if total > done else ""
+            sys.stderr.write(f"\r\x1b[K{size(done)} of {size(total)}{share}")
+            sys.stderr.flush()
+
+    def end(self) -> None:
+        """Wipes what was drawn."""
+        if self._shown:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+
+
+def status(context: Context) -> None:
+    """Shows what a snapshot file holds."""
+    _elsewhere(context, "status")
+
+
+def restore(context: Context) -> None:
+    """Makes a data directory from a snapshot file."""
+    _elsewhere(context, "restore")
+
+
+def _elsewhere(context: Context, name: str) -> None:
+    """Hands over to etcdutl in this place, with the flags that it knows."""
+    context.configure()
+    print(f"Deprecated: Use `etcdutl snapshot {name}` instead.\n", flush=True)
+    words = ["snapshot", name, *context.arguments, f"--write-out={context['write-out']}"]
+    for flag in context.command.flags:
+        if flag.name in context.values.given:
+            value = context[flag.name]
+            shown = str(value).lower() if isinstance(value, bool) else value
+            words.append(f"--{flag.name}={shown}")
+    command = [sys.executable, "-m", "keyraft.cli.etcdutl", *words]
+    os.execv(sys.executable, command)
