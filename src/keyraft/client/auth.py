@@ -10,7 +10,7 @@ from keyraft.proto import auth_pb2, rpc_pb2
 
 Access = Literal["read", "write", "readwrite"]
 
-_SERVICE: Final = "/etcdserverpb.Auth/"
+_SERVICE: Final = b"/etcdserverpb.Auth/"
 _TYPES: Final = {
     "read": auth_pb2.Permission.READ,
     "write": auth_pb2.Permission.WRITE,
@@ -39,19 +39,19 @@ class Auth:
     async def enable(self, *, timeout_s: float | None = None) -> rpc_pb2.AuthEnableResponse:
         """From now on every call needs a user; there must be a user root with the role root."""
         return rpc_pb2.AuthEnableResponse.FromString(
-            await self._calls.write(_SERVICE + "AuthEnable", b"", timeout_s)
+            await self._calls.write(_SERVICE + b"AuthEnable", b"", timeout_s)
         )
 
     async def disable(self, *, timeout_s: float | None = None) -> rpc_pb2.AuthDisableResponse:
         """No call needs a user any more."""
         return rpc_pb2.AuthDisableResponse.FromString(
-            await self._calls.write(_SERVICE + "AuthDisable", b"", timeout_s)
+            await self._calls.write(_SERVICE + b"AuthDisable", b"", timeout_s)
         )
 
     async def status(self, *, timeout_s: float | None = None) -> rpc_pb2.AuthStatusResponse:
         """Whether users are needed, and the revision of the auth store."""
         return rpc_pb2.AuthStatusResponse.FromString(
-            await self._calls.read(_SERVICE + "AuthStatus", b"", timeout_s)
+            await self._calls.read(_SERVICE + b"AuthStatus", b"", timeout_s)
         )
 
     async def user_add(
@@ -67,7 +67,7 @@ class Auth:
             name=user, password=password, options={"no_password": no_password}
         )
         return rpc_pb2.AuthUserAddResponse.FromString(
-            await self._calls.write(_SERVICE + "UserAdd", request.SerializeToString(), timeout_s)
+            await self._calls.write(_SERVICE + b"UserAdd", request.SerializeToString(), timeout_s)
         )
 
     async def user_delete(
@@ -76,7 +76,9 @@ class Auth:
         """Deletes a user."""
         request = rpc_pb2.AuthUserDeleteRequest(name=user)
         return rpc_pb2.AuthUserDeleteResponse.FromString(
-            await self._calls.write(_SERVICE + "UserDelete", request.SerializeToString(), timeout_s)
+            await self._calls.write(
+                _SERVICE + b"UserDelete", request.SerializeToString(), timeout_s
+            )
         )
 
     async def user_change_password(
@@ -86,7 +88,7 @@ class Auth:
         request = rpc_pb2.AuthUserChangePasswordRequest(name=user, password=password)
         return rpc_pb2.AuthUserChangePasswordResponse.FromString(
             await self._calls.write(
-                _SERVICE + "UserChangePassword", request.SerializeToString(), timeout_s
+                _SERVICE + b"UserChangePassword", request.SerializeToString(), timeout_s
             )
         )
 
@@ -96,13 +98,13 @@ class Auth:
         """The roles of a user."""
         request = rpc_pb2.AuthUserGetRequest(name=user)
         return rpc_pb2.AuthUserGetResponse.FromString(
-            await self._calls.read(_SERVICE + "UserGet", request.SerializeToString(), timeout_s)
+            await self._calls.read(_SERVICE + b"UserGet", request.SerializeToString(), timeout_s)
         )
 
     async def users(self, *, timeout_s: float | None = None) -> rpc_pb2.AuthUserListResponse:
         """The names of all users."""
         return rpc_pb2.AuthUserListResponse.FromString(
-            await self._calls.read(_SERVICE + "UserList", b"", timeout_s)
+            await self._calls.read(_SERVICE + b"UserList", b"", timeout_s)
         )
 
     async def user_grant_role(
@@ -112,7 +114,7 @@ class Auth:
         request = rpc_pb2.AuthUserGrantRoleRequest(user=user, role=role)
         return rpc_pb2.AuthUserGrantRoleResponse.FromString(
             await self._calls.write(
-                _SERVICE + "UserGrantRole", request.SerializeToString(), timeout_s
+                _SERVICE + b"UserGrantRole", request.SerializeToString(), timeout_s
             )
         )
 
@@ -123,7 +125,7 @@ class Auth:
         request = rpc_pb2.AuthUserRevokeRoleRequest(name=user, role=role)
         return rpc_pb2.AuthUserRevokeRoleResponse.FromString(
             await self._calls.write(
-                _SERVICE + "UserRevokeRole", request.SerializeToString(), timeout_s
+                _SERVICE + b"UserRevokeRole", request.SerializeToString(), timeout_s
             )
         )
 
@@ -133,7 +135,7 @@ class Auth:
         """Adds a role without permissions."""
         request = rpc_pb2.AuthRoleAddRequest(name=role)
         return rpc_pb2.AuthRoleAddResponse.FromString(
-            await self._calls.write(_SERVICE + "RoleAdd", request.SerializeToString(), timeout_s)
+            await self._calls.write(_SERVICE + b"RoleAdd", request.SerializeToString(), timeout_s)
         )
 
     async def role_delete(
@@ -142,7 +144,9 @@ class Auth:
         """Deletes a role, also from the users that have it."""
         request = rpc_pb2.AuthRoleDeleteRequest(role=role)
         return rpc_pb2.AuthRoleDeleteResponse.FromString(
-            await self._calls.write(_SERVICE + "RoleDelete", request.SerializeToString(), timeout_s)
+            await self._calls.write(
+                _SERVICE + b"RoleDelete", request.SerializeToString(), timeout_s
+            )
         )
 
     async def role_get(
@@ -151,13 +155,13 @@ class Auth:
         """The permissions of a role."""
         request = rpc_pb2.AuthRoleGetRequest(role=role)
         return rpc_pb2.AuthRoleGetResponse.FromString(
-            await self._calls.read(_SERVICE + "RoleGet", request.SerializeToString(), timeout_s)
+            await self._calls.read(_SERVICE + b"RoleGet", request.SerializeToString(), timeout_s)
         )
 
     async def roles(self, *, timeout_s: float | None = None) -> rpc_pb2.AuthRoleListResponse:
         """The names of all roles."""
         return rpc_pb2.AuthRoleListResponse.FromString(
-            await self._calls.read(_SERVICE + "RoleList", b"", timeout_s)
+            await self._calls.read(_SERVICE + b"RoleList", b"", timeout_s)
         )
 
     async def role_grant(
@@ -177,7 +181,7 @@ class Auth:
         request = rpc_pb2.AuthRoleGrantPermissionRequest(name=role, perm=permission)
         return rpc_pb2.AuthRoleGrantPermissionResponse.FromString(
             await self._calls.write(
-                _SERVICE + "RoleGrantPermission", request.SerializeToString(), timeout_s
+                _SERVICE + b"RoleGrantPermission", request.SerializeToString(), timeout_s
             )
         )
 
@@ -196,6 +200,6 @@ class Auth:
         request = rpc_pb2.AuthRoleRevokePermissionRequest(role=role, key=start, range_end=end)
         return rpc_pb2.AuthRoleRevokePermissionResponse.FromString(
             await self._calls.write(
-                _SERVICE + "RoleRevokePermission", request.SerializeToString(), timeout_s
+                _SERVICE + b"RoleRevokePermission", request.SerializeToString(), timeout_s
             )
         )

@@ -31,7 +31,7 @@ BACKOFF_S: Final = 0.025
 BACKOFF_JITTER: Final = 0.1
 API_VERSION: Final = b"3.7"
 
-AUTHENTICATE: Final = "/etcdserverpb.Auth/Authenticate"
+AUTHENTICATE: Final = b"/etcdserverpb.Auth/Authenticate"
 TOKEN_ERRORS: Final = frozenset(
     {
         "etcdserver: invalid auth token",
@@ -117,16 +117,16 @@ class Calls:
 
     # --- unary ---------------------------------------------------------------------------
 
-    async def read(self, method: str, request: bytes, timeout_s: float | None = None) -> bytes:
+    async def read(self, method: bytes, request: bytes, timeout_s: float | None = None) -> bytes:
         """Carries out a call that may be repeated."""
         return await self._call(method, request, True, timeout_s)
 
-    async def write(self, method: str, request: bytes, timeout_s: float | None = None) -> bytes:
+    async def write(self, method: bytes, request: bytes, timeout_s: float | None = None) -> bytes:
         """Carries out a call that must not be carried out twice."""
         return await self._call(method, request, False, timeout_s)
 
     async def _call(
-        self, method: str, request: bytes, safe: bool, timeout_s: float | None
+        self, method: bytes, request: bytes, safe: bool, timeout_s: float | None
     ) -> bytes:
         limit_s = self.timeout_s if timeout_s is None else timeout_s
         connection = self.pool.pick()
@@ -141,7 +141,7 @@ class Calls:
                 raise errors.from_status(failure.code, failure.text) from None
             return await self._attempts(method, request, safe, limit_s, failure)
 
-    async def _first(self, method: str, request: bytes, safe: bool, limit_s: float) -> bytes:
+    async def _first(self, method: bytes, request: bytes, safe: bool, limit_s: float) -> bytes:
         if not self._token_known:
             await self.renew_token()
         return await self._attempts(method, request, safe, limit_s)
@@ -155,7 +155,7 @@ class Calls:
 
     async def _attempts(
         self,
-        method: str,
+        method: bytes,
         request: bytes,
         safe: bool,
         limit_s: float,
@@ -209,7 +209,7 @@ class Calls:
     # --- streams -------------------------------------------------------------------------
 
     async def stream(
-        self, method: str, *, leader: bool = False, fresh_token: bool = True
+        self, method: bytes, *, leader: bool = False, fresh_token: bool = True
     ) -> Stream:
         """A stream on the next ready connection, with a token that is surely fresh.
 
@@ -222,7 +222,7 @@ class Calls:
         return connection.stream(method, self.leader_headers if leader else self.headers)
 
     async def on_endpoint(
-        self, endpoint: Endpoint, method: str, request: bytes, timeout_s: float | None = None
+        self, endpoint: Endpoint, method: bytes, request: bytes, timeout_s: float | None = None
     ) -> bytes:
         """One call on a connection of its own to `endpoint`; never repeated."""
         limit_s = self.timeout_s if timeout_s is None else timeout_s

@@ -17,7 +17,7 @@ from keyraft.client import endpoint as endpoints
 from keyraft.client.auth import Auth
 from keyraft.client.calls import Calls, TokenSource
 from keyraft.client.cluster import Cluster
-from keyraft.client.dial import TLS, Dialer
+from keyraft.client.dial import DIAL_TIMEOUT_S, KEEPALIVE_S, KEEPALIVE_TIMEOUT_S, TLS, Dialer
 from keyraft.client.kv import KV
 from keyraft.client.lease import Keeper, Leases
 from keyraft.client.maintenance import Maintenance
@@ -91,7 +91,9 @@ class Client(Space):
 
     `endpoints` are tried by turns. `timeout_s` is the default for every call, 0 for none.
     `token` is a fixed token or a coroutine function that fetches one; it and `user` exclude each
-    other. `dial` replaces how connections are made (for tests). Belongs to the event loop that it
+    other. A connection that is silent for `keepalive_s` while calls are open is asked for a sign
+    of life, and given up after `keepalive_timeout_s`. `receive_bytes_max` limits one answer (0:
+    2 GiB). `dial` replaces how connections are made (for tests). Belongs to the event loop that it
     is first used on; not for threads (see `client.sync`).
     """
 
@@ -104,14 +106,26 @@ class Client(Space):
         token: str | TokenSource = "",
         timeout_s: float = TIMEOUT_S,
         require_leader: bool = False,
+        dial_timeout_s: float = DIAL_TIMEOUT_S,
+        keepalive_s: float = KEEPALIVE_S,
+        keepalive_timeout_s: float = KEEPALIVE_TIMEOUT_S,
+        receive_bytes_max: int = 0,
         dial: Dial | None = None,
     ) -> None:
         if user and token:
             raise ValueError("user and token exclude each other")
         parsed = [endpoints.parse(text) for text in endpoint or (ENDPOINT_DEFAULT,)]
+        if dial is None:
+            dial = Dialer(
+                tls,
+                timeout_s=dial_timeout_s,
+                keepalive_s=keepalive_s,
+                keepalive_timeout_s=keepalive_timeout_s,
+                receive_bytes_max=receive_bytes_max,
+            )
         calls = Calls(
             parsed,
-            dial if dial is not None else Dialer(tls),
+            dial,
             timeout_s=timeout_s,
             user=user,
             password=password,

@@ -8,11 +8,11 @@ from typing import Final
 from keyraft.client.calls import Calls
 from keyraft.proto import rpc_pb2
 
-MEMBER_ADD: Final = "/etcdserverpb.Cluster/MemberAdd"
-MEMBER_REMOVE: Final = "/etcdserverpb.Cluster/MemberRemove"
-MEMBER_UPDATE: Final = "/etcdserverpb.Cluster/MemberUpdate"
-MEMBER_LIST: Final = "/etcdserverpb.Cluster/MemberList"
-MEMBER_PROMOTE: Final = "/etcdserverpb.Cluster/MemberPromote"
+MEMBER_ADD: Final = b"/etcdserverpb.Cluster/MemberAdd"
+MEMBER_REMOVE: Final = b"/etcdserverpb.Cluster/MemberRemove"
+MEMBER_UPDATE: Final = b"/etcdserverpb.Cluster/MemberUpdate"
+MEMBER_LIST: Final = b"/etcdserverpb.Cluster/MemberList"
+MEMBER_PROMOTE: Final = b"/etcdserverpb.Cluster/MemberPromote"
 
 
 class Cluster:

@@ -26,12 +26,12 @@ from keyraft.client.transport import CallFailed
 from keyraft.client.txn import Txn
 from keyraft.proto import mvcc_pb2, rpc_pb2
 
-RANGE: Final = "/etcdserverpb.KV/Range"
-RANGE_STREAM: Final = "/etcdserverpb.KV/RangeStream"
-PUT: Final = "/etcdserverpb.KV/Put"
-DELETE_RANGE: Final = "/etcdserverpb.KV/DeleteRange"
-TXN: Final = "/etcdserverpb.KV/Txn"
-COMPACT: Final = "/etcdserverpb.KV/Compact"
+RANGE: Final = b"/etcdserverpb.KV/Range"
+RANGE_STREAM: Final = b"/etcdserverpb.KV/RangeStream"
+PUT: Final = b"/etcdserverpb.KV/Put"
+DELETE_RANGE: Final = b"/etcdserverpb.KV/DeleteRange"
+TXN: Final = b"/etcdserverpb.KV/Txn"
+COMPACT: Final = b"/etcdserverpb.KV/Compact"
 
 PAGE_KEYS: Final = 1_000  # `scan` asks for this many at a time
 

@@ -22,11 +22,11 @@ from keyraft.client.namespace import Namespace
 from keyraft.client.transport import CallFailed, Stream
 from keyraft.proto import rpc_pb2
 
-GRANT: Final = "/etcdserverpb.Lease/LeaseGrant"
-REVOKE: Final = "/etcdserverpb.Lease/LeaseRevoke"
-KEEP_ALIVE: Final = "/etcdserverpb.Lease/LeaseKeepAlive"
-TIME_TO_LIVE: Final = "/etcdserverpb.Lease/LeaseTimeToLive"
-LEASES: Final = "/etcdserverpb.Lease/LeaseLeases"
+GRANT: Final = b"/etcdserverpb.Lease/LeaseGrant"
+REVOKE: Final = b"/etcdserverpb.Lease/LeaseRevoke"
+KEEP_ALIVE: Final = b"/etcdserverpb.Lease/LeaseKeepAlive"
+TIME_TO_LIVE: Final = b"/etcdserverpb.Lease/LeaseTimeToLive"
+LEASES: Final = b"/etcdserverpb.Lease/LeaseLeases"
 
 FIRST_ANSWER_S: Final = 5.0  # a lease whose time is not known yet has this long to be heard of
 REOPEN_S: Final = 0.05

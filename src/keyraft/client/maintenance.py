@@ -15,14 +15,14 @@ from keyraft.client.errors import from_status
 from keyraft.client.transport import CallFailed
 from keyraft.proto import rpc_pb2
 
-ALARM: Final = "/etcdserverpb.Maintenance/Alarm"
-STATUS: Final = "/etcdserverpb.Maintenance/Status"
-DEFRAGMENT: Final = "/etcdserverpb.Maintenance/Defragment"
-HASH: Final = "/etcdserverpb.Maintenance/Hash"
-HASH_KV: Final = "/etcdserverpb.Maintenance/HashKV"
-SNAPSHOT: Final = "/etcdserverpb.Maintenance/Snapshot"
-MOVE_LEADER: Final = "/etcdserverpb.Maintenance/MoveLeader"
-DOWNGRADE: Final = "/etcdserverpb.Maintenance/Downgrade"
+ALARM: Final = b"/etcdserverpb.Maintenance/Alarm"
+STATUS: Final = b"/etcdserverpb.Maintenance/Status"
+DEFRAGMENT: Final = b"/etcdserverpb.Maintenance/Defragment"
+HASH: Final = b"/etcdserverpb.Maintenance/Hash"
+HASH_KV: Final = b"/etcdserverpb.Maintenance/HashKV"
+SNAPSHOT: Final = b"/etcdserverpb.Maintenance/Snapshot"
+MOVE_LEADER: Final = b"/etcdserverpb.Maintenance/MoveLeader"
+DOWNGRADE: Final = b"/etcdserverpb.Maintenance/Downgrade"
 
 
 class Maintenance:
@@ -32,7 +32,7 @@ class Maintenance:
         self._calls = calls
 
     async def _on(
-        self, endpoint: str | None, method: str, request: bytes, timeout_s: float | None
+        self, endpoint: str | None, method: bytes, request: bytes, timeout_s: float | None
     ) -> bytes:
         if endpoint is None:
             return await self._calls.read(method, request, timeout_s)

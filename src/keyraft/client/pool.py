@@ -31,6 +31,7 @@ class Pool:
         self._keepers: dict[Endpoint, asyncio.Task[None]] = {}
         self._ready: dict[Endpoint, Connection] = {}
         self._order: list[Connection] = []
+        self._retired: list[Connection] = []  # calls may still be under way on them
         self._turn = 0
         self._waiters: list[asyncio.Future[None]] = []
         self._closed = False
@@ -96,6 +97,8 @@ class Pool:
         for keeper in keepers:
             keeper.cancel()
         await asyncio.gather(*keepers, return_exceptions=True)
+        for connection in self._retired:
+            await connection.close()
         self._wake()
 
     async def _keep(self, endpoint: Endpoint) -> None:
@@ -116,7 +119,9 @@ class Pool:
             finally:
                 self._ready.pop(endpoint, None)
                 self._order = list(self._ready.values())
-                await connection.close()
+                if connection.alive:
+                    await connection.close()  # the endpoint is wanted no more
+                self._retired = [old for old in (*self._retired, connection) if not old.gone]
             if lasted_s > RECONNECT_S_MAX:
                 pause_s = RECONNECT_S_MIN
             await asyncio.sleep(pause_s)

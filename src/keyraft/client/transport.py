@@ -55,12 +55,16 @@ class Connection(Protocol):
         """False once the connection is lost or the peer said GOAWAY."""
 
     def unary(
-        self, method: str, request: bytes, headers: Headers, timeout_s: float | None
+        self, method: bytes, request: bytes, headers: Headers, timeout_s: float | None
     ) -> Awaitable[bytes]:
         """The response message; raises `CallFailed` (code 4 when `timeout_s` has passed)."""
 
-    def stream(self, method: str, headers: Headers) -> Stream:
+    def stream(self, method: bytes, headers: Headers) -> Stream:
         """Opens a stream; failures are told by its `receive`."""
+
+    @property
+    def gone(self) -> bool:
+        """No longer alive, and no call is under way on it."""
 
     async def wait_closed(self) -> None:
         """Returns when the connection is no longer alive."""

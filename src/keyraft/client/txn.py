@@ -108,7 +108,7 @@ def mod_revision(key: Bytes) -> Target:
     return Target("mod_revision", rpc_pb2.Compare.MOD, key)
 
 
-def lease(key: Bytes) -> Target:
+def lease_of(key: Bytes) -> Target:
     """The id of the lease that the key hangs on; 0 for none."""
     return Target("lease", rpc_pb2.Compare.LEASE, key)
 

@@ -39,7 +39,7 @@ from keyraft.client.requests import Bytes, key_range
 from keyraft.client.transport import CallFailed, Stream
 from keyraft.proto import mvcc_pb2, rpc_pb2
 
-METHOD: Final = "/etcdserverpb.Watch/Watch"
+METHOD: Final = b"/etcdserverpb.Watch/Watch"
 BUFFERED_EVENTS_MAX: Final = 65_536
 REOPEN_S_MIN: Final = 0.01
 REOPEN_S_MAX: Final = 0.5

@@ -1,13 +1,48 @@
-"""Listeners, TLS, the asyncio ends of HTTP/2."""
+"""Listeners, TLS, the asyncio ends of HTTP/2.
 
-from .channel import CLIENT_LIMITS, CallHandle, Channel, StreamCall
-from .server import HttpHandler, Server, Statistics, serve
-from .tls import client_context, server_context
+The names are imported when they are first used: a client starts without what only servers need.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from .channel import CLIENT_LIMITS, CallHandle, Channel, StreamCall
+    from .protocol import Flusher, Http2Protocol
+    from .server import HttpHandler, Server, Statistics, serve
+    from .tls import client_context, server_context
+
+_HOMES: Final = {
+    "CLIENT_LIMITS": ".channel",
+    "CallHandle": ".channel",
+    "Channel": ".channel",
+    "Flusher": ".protocol",
+    "Http2Protocol": ".protocol",
+    "HttpHandler": ".server",
+    "Server": ".server",
+    "Statistics": ".server",
+    "StreamCall": ".channel",
+    "client_context": ".tls",
+    "serve": ".server",
+    "server_context": ".tls",
+}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(home, __name__), name)
+
 
 __all__ = [
     "CLIENT_LIMITS",
     "CallHandle",
     "Channel",
+    "Flusher",
+    "Http2Protocol",
     "HttpHandler",
     "Server",
     "Statistics",

@@ -9,7 +9,11 @@ from keyraft.cli.ctl.exits import BAD_ARGS, Exit
 async def _ask(context: Context, name: str, version: str) -> None:
     from keyraft.proto import rpc_pb2
 
-    action = rpc_pb2.DowngradeRequest.DowngradeAction.Value(name.upper())
+    action = {
+        "validate": rpc_pb2.DowngradeRequest.VALIDATE,
+        "enable": rpc_pb2.DowngradeRequest.ENABLE,
+        "cancel": rpc_pb2.DowngradeRequest.CANCEL,
+    }[name]
     async with context.client() as client:
         response = await client.maintenance.downgrade(action, version)
     context.printer.downgrade(name, response)

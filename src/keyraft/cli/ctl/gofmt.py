@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from keyraft.base import durations
+
 INT64_MAX: Final = (1 << 63) - 1
 UINT64_MAX: Final = (1 << 64) - 1
 
@@ -109,60 +111,14 @@ def _parse(function: str, text: str, base: int, low: int, high: int, sign: str) 
     return number
 
 
-_UNITS_S: Final = {
-    "ns": 1e-9,
-    "us": 1e-6,
-    "µs": 1e-6,
-    "μs": 1e-6,
-    "ms": 1e-3,
-    "s": 1.0,
-    "m": 60.0,
-    "h": 3600.0,
-}
-_DURATION: Final = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
-
-
 def parse_duration(text: str) -> float:
     """Seconds of a duration such as "1m30s"; the ValueError's text is Go's."""
-    sign, rest = (-1.0, text[1:]) if text.startswith("-") else (1.0, text.removeprefix("+"))
-    if rest == "0":
-        return 0.0
-    total, at = 0.0, 0
-    for match in _DURATION.finditer(rest):
-        if match.start() != at:
-            break
-        total += float(match[1]) * _UNITS_S[match[2]]
-        at = match.end()
-    if at == 0 or at != len(rest):
-        if re.fullmatch(r"[\d.]+", rest) and re.search(r"\d", rest):
-            raise ValueError(f"time: missing unit in duration {quote(text)}")
-        raise ValueError(f"time: invalid duration {quote(text)}")
-    return sign * total
+    return durations.parse_duration(text) / durations.SECOND
 
 
 def duration(seconds: float) -> str:
     """`seconds` as Go prints a duration: 3.362876ms, 1.5s, 1m0.5s."""
-    nanoseconds = round(seconds * 1e9)
-    if nanoseconds == 0:
-        return "0s"
-    if nanoseconds < 1_000:
-        return f"{nanoseconds}ns"
-    if nanoseconds < 1_000_000:
-        return _trimmed(nanoseconds, 3) + "µs"
-    if nanoseconds < 1_000_000_000:
-        return _trimmed(nanoseconds, 6) + "ms"
-    minutes, rest = divmod(nanoseconds, 60_000_000_000)
-    hours, minutes = divmod(minutes, 60)
-    text = _trimmed(rest, 9) + "s"
-    if minutes or hours:
-        text = f"{minutes}m{text}"
-    return f"{hours}h{text}" if hours else text
-
-
-def _trimmed(number: int, decimals: int) -> str:
-    whole, fraction = divmod(number, 10**decimals)
-    digits = f"{fraction:0{decimals}d}".rstrip("0")
-    return f"{whole}.{digits}" if digits else str(whole)
+    return durations.format_duration(round(seconds * durations.SECOND))
 
 
 def size(count: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from keyraft.base.version import API_VERSION, VERSION
+from keyraft.base.version import VERSION
 from keyraft.cli.ctl.command import UnknownCommand, find
 from keyraft.cli.ctl.context import Context
 from keyraft.cli.ctl.exits import ERROR, Exit
@@ -13,7 +13,7 @@ from keyraft.cli.ctl.help import flags_text, help_text
 def version(context: Context) -> None:
     """Prints the version that this client speaks."""
     print("etcdctl version:", VERSION)
-    print("API version:", API_VERSION)
+    print("API version:", VERSION.rpartition(".")[0])
 
 
 def options(context: Context) -> None:

@@ -48,7 +48,7 @@ def _prompt(context: Context, text: str) -> None:
 
 def _block(read: Callable[[str], T]) -> list[T]:
     """The lines up to an empty one; code 3 when the input ends before it."""
-    found = []
+    found: list[T] = []
     while True:
         line = sys.stdin.readline()
         if not line.endswith("\n"):

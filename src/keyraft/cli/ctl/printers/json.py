@@ -34,7 +34,7 @@ def plain(message: Message) -> dict[str, Any]:
     return out
 
 
-def _value(field: FieldDescriptor, value: Any) -> Any:
+def _value(field: Any, value: Any) -> Any:
     if field.type == FieldDescriptor.TYPE_MESSAGE:
         return plain(value)
     return base64.b64encode(value).decode() if isinstance(value, bytes) else value
