@@ -152,8 +152,12 @@ class Server:
         *,
         reuse_port: bool = False,
         reuse_address: bool = True,
+        start_serving: bool = True,
     ) -> None:
-        """Opens one listener; `url` is http, https, unix or unixs. Raises OSError, ValueError."""
+        """Opens one listener; `url` is http, https, unix or unixs. Raises OSError, ValueError.
+
+        Without `start_serving` clients wait in the backlog until `start`.
+        """
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https", "unix", "unixs"):
             raise ValueError(f"unsupported URL scheme {parts.scheme!r} in {url!r}")
@@ -172,7 +176,12 @@ class Server:
             path = parts.netloc + parts.path
             self._remove_stale(path)
             listener = await self.loop.create_unix_server(
-                factory, path, ssl=context, backlog=BACKLOG_CONNECTIONS, **extra
+                factory,
+                path,
+                ssl=context,
+                backlog=BACKLOG_CONNECTIONS,
+                start_serving=start_serving,
+                **extra,
             )
             self._unix_paths.append(path)
             self.addresses.append(path)
@@ -185,12 +194,18 @@ class Server:
                 backlog=BACKLOG_CONNECTIONS,
                 reuse_port=reuse_port or None,
                 reuse_address=reuse_address,
+                start_serving=start_serving,
                 **extra,
             )
             for opened in listener.sockets:
                 host, port = opened.getsockname()[:2]
                 self.addresses.append(join_host_port(host, port))
         self._listeners.append(listener)
+
+    async def start(self) -> None:
+        """Accepts on every listener that was opened without."""
+        for listener in self._listeners:
+            await listener.start_serving()
 
     @staticmethod
     def _remove_stale(path: str) -> None:

@@ -1,1 +1,42 @@
-"""One member: propose, persist, send, apply."""
+"""One member: propose, persist, send, apply; reads, alarms, quota. Deterministic: loop, clocks,
+disk, network and chance are handed in."""
+
+from keyraft.server.boot import Boot, BootError
+from keyraft.server.configuration import decode_conf_state, encode_conf_state
+from keyraft.server.counters import Counters, Histogram, Histograms, exponential
+from keyraft.server.member import Member
+from keyraft.server.parsing import parse
+from keyraft.server.ports import (
+    Auth,
+    DurableLog,
+    Identity,
+    Network,
+    NoNetwork,
+    OpenDoor,
+    UnknownRequestError,
+)
+from keyraft.server.settings import MemberSettings
+from keyraft.server.waiting import Done, Result
+
+__all__ = [
+    "Auth",
+    "Boot",
+    "BootError",
+    "Counters",
+    "Done",
+    "DurableLog",
+    "Histogram",
+    "Histograms",
+    "Identity",
+    "Member",
+    "MemberSettings",
+    "Network",
+    "NoNetwork",
+    "OpenDoor",
+    "Result",
+    "UnknownRequestError",
+    "decode_conf_state",
+    "encode_conf_state",
+    "exponential",
+    "parse",
+]

@@ -1,0 +1,347 @@
+"""A running member: the only place where real clocks, disks, sockets and signals meet the core.
+
+Order: listen (a port in use is said before anything is written), open the disk, build the member,
+let it find its leader and publish itself, then serve. Stopping goes the other way: clients are
+sent away, the last write ends, the database commits, everything is released.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import random
+import signal
+import ssl
+import sys
+import time
+from typing import Any, Final
+
+import uvloop
+
+from keyraft.app.config import Config
+from keyraft.app.disk import MemberLog
+from keyraft.app.opening import Opened, open_disk
+from keyraft.app.startup import StartError, listen_error
+from keyraft.app.systemd import notify_ready
+from keyraft.base.limits import GRPC_OVERHEAD_BYTES
+from keyraft.base.urls import URL
+from keyraft.base.version import GIT_SHA, VERSION, runtime_version
+from keyraft.gateway import Gateway, Scrape
+from keyraft.grpc import Limits, Router
+from keyraft.net import Server, server_context
+from keyraft.server import BootError, Member, MemberSettings, NoNetwork, OpenDoor
+from keyraft.service import (
+    ClusterService,
+    Guard,
+    HealthService,
+    KVService,
+    MaintenanceService,
+)
+from keyraft.storage.files import OsFiles
+from keyraft.storage.snap import SnapDir
+
+SWITCH_INTERVAL_S: Final = 0.0005  # how long the storage thread may wait for the interpreter
+STOP_GRACE_S: Final = 1.0  # open calls may finish
+GC_THRESHOLDS: Final = (50_000, 20, 1_000)  # objects made here are freed by counting
+
+
+def run_member(config: Config) -> int:
+    """Runs until a signal or a failure; the exit code, negative for a signal."""
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_Running(config).run())
+
+
+class _Running:
+    """One life of a member."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._log = config.log
+        self._stop = asyncio.Event()
+        self._code = 0
+        self._router = Router()
+        self._serving: asyncio.Task[None] | None = None
+
+    async def run(self) -> int:
+        """Everything, in order."""
+        config = self._config
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(self._unexpected)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._signalled, number)
+        self._log.info(
+            "starting an etcd server",
+            etcd_version=VERSION,
+            git_sha=GIT_SHA,
+            go_version=runtime_version(),
+            **{name.replace("-", "_"): value for name, value in _summary(config).items()},
+        )
+        server, metrics_server = await self._listen(loop)
+        try:
+            opened = open_disk(config, loop, self._database_failed)
+        except BaseException:
+            await server.stop()
+            raise
+        member, member_log = self._build(opened, loop)
+        health = self._register(member, server, member_log)
+        self._log.info(
+            "now serving peer/client/metrics",
+            local_member_id=f"{opened.member_id:x}",
+            initial_advertise_peer_urls=_texts(config.initial_advertise_peer_urls),
+            listen_peer_urls=_texts(config.listen_peer_urls),
+            advertise_client_urls=_texts(config.advertise_client_urls),
+            listen_client_urls=_texts(config.listen_client_urls),
+            listen_metrics_urls=_texts(config.listen_metrics_urls),
+        )
+        servers = [server] if metrics_server is None else [server, metrics_server]
+        member.publisher.on_published = lambda: self._ready(servers, health)
+        member.on_removed = self._removed
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*GC_THRESHOLDS)
+        member.start()
+        await self._stop.wait()
+        await self._close(member, member_log, opened, server, metrics_server, health)
+        return self._code
+
+    # --- starting -----------------------------------------------------------------------------
+
+    async def _listen(self, loop: asyncio.AbstractEventLoop) -> tuple[Server, Server | None]:
+        config = self._config
+        tls = _client_tls(config)
+        self._log.info(
+            "configuring peer listeners", listen_peer_urls=_texts(config.listen_peer_urls)
+        )
+        self._log.info(
+            "configuring client listeners", listen_client_urls=_texts(config.listen_client_urls)
+        )
+        limits = Limits(
+            message_bytes_max=config.max_request_bytes + GRPC_OVERHEAD_BYTES,
+            streams_advertised=_advertised(config.max_concurrent_streams),
+            keepalive_interval_s=config.grpc_keepalive_interval_s,
+            keepalive_timeout_s=config.grpc_keepalive_timeout_s,
+            keepalive_min_time_s=config.grpc_keepalive_min_time_s,
+        )
+        self._gateway = Gateway(self._log, config.cors, config.host_whitelist)
+        server = Server(loop, self._router, limits, self._gateway.handle)
+        await self._open(server, config.listen_client_urls, tls)
+        metrics_server: Server | None = None
+        if config.listen_metrics_urls:
+            metrics_server = Server(loop, Router(), limits, self._gateway.handle_metrics_port)
+            await self._open(metrics_server, config.listen_metrics_urls, tls)
+        return server, metrics_server
+
+    async def _open(
+        self, server: Server, urls: tuple[URL, ...], tls: ssl.SSLContext | None
+    ) -> None:
+        config = self._config
+        for url in urls:
+            try:
+                await server.listen(
+                    str(url),
+                    tls,
+                    reuse_port=config.socket_reuse_port,
+                    start_serving=False,
+                )
+            except OSError as error:
+                await server.stop()
+                raise StartError(listen_error(url.address, error)) from None
+            except ValueError as error:
+                await server.stop()
+                raise StartError(str(error)) from None
+
+    def _build(self, opened: Opened, loop: asyncio.AbstractEventLoop) -> tuple[Member, MemberLog]:
+        config = self._config
+        settings = MemberSettings(
+            member_id=opened.member_id,
+            cluster_id=opened.cluster_id,
+            name=config.name,
+            client_urls=tuple(_texts(config.advertise_client_urls)),
+            heartbeat_s=config.heartbeat_interval_ms / 1000,
+            election_ticks=config.election_ticks,
+            pre_vote=config.pre_vote,
+            request_bytes_max=config.max_request_bytes,
+            txn_ops_max=config.max_txn_ops,
+            snapshot_count=config.snapshot_count,
+            snapshot_catchup_entries=config.snapshot_catchup_entries,
+            quota_backend_bytes=config.quota_backend_bytes,
+            warning_apply_s=config.warning_apply_duration_s,
+            strict_reconfig_check=config.strict_reconfig_check,
+            learners_max=config.max_learners,
+            compaction_batch_revisions=config.compaction_batch_limit,
+            compaction_sleep_s=config.compaction_sleep_interval_s,
+        )
+        snapshots = SnapDir(OsFiles(), config.snap_directory, self._log)
+        member_log = MemberLog(opened.wal, snapshots, loop, self._log, self._fatal)
+        self._log.info(
+            "starting local member" if opened.fresh else "restarting local member",
+            cluster_id=f"{opened.cluster_id:x}",
+            local_member_id=f"{opened.member_id:x}",
+            commit_index=opened.boot.hard_state.commit,
+        )
+        try:
+            member = Member(
+                settings,
+                loop,
+                time.time,
+                random.SystemRandom(),
+                self._log,
+                opened.backend,
+                member_log,
+                NoNetwork(),
+                OpenDoor(),
+                opened.cluster,
+                opened.boot,
+            )
+        except BootError as error:
+            raise StartError(str(error)) from None
+        return member, member_log
+
+    def _register(self, member: Member, server: Server, member_log: MemberLog) -> HealthService:
+        guard = Guard(member)
+        health = HealthService()
+        KVService(member, guard).register(self._router)
+        MaintenanceService(member, guard).register(self._router)
+        ClusterService(member, guard).register(self._router)
+        health.register(self._router)
+        scrape = Scrape(
+            member=member,
+            router=self._router,
+            guard=guard,
+            fsync_s=member_log.fsync_s,
+            wal_written_bytes=lambda: member_log.written_bytes,
+            traffic=server.statistics,
+        )
+        self._gateway.serve(member, scrape)
+        return health
+
+    def _ready(self, servers: list[Server], health: HealthService) -> None:
+        """The member has told the cluster who it is: clients may come."""
+        self._log.info("ready to serve client requests")
+        self._serving = asyncio.get_running_loop().create_task(self._serve(servers, health))
+
+    async def _serve(self, servers: list[Server], health: HealthService) -> None:
+        config = self._config
+        health.serving = True
+        for server in servers:
+            try:
+                await server.start()
+            except OSError as error:
+                self._fatal("failed to serve clients", str(error))
+                return
+        for url in config.listen_client_urls:
+            if url.is_secure:
+                self._log.info("serving client traffic securely", address=url.address)
+            else:
+                self._log.info(
+                    "serving client traffic insecurely; this is strongly discouraged!",
+                    address=url.address,
+                )
+        notify_ready(self._log)
+
+    # --- stopping -----------------------------------------------------------------------------
+
+    def _signalled(self, number: signal.Signals) -> None:
+        self._log.info("received signal; shutting down", signal=_SIGNAL_NAMES[number])
+        self._code = -int(number)
+        self._stop.set()
+
+    def _removed(self) -> None:
+        self._log.error(
+            "server error", error="the member has been permanently removed from the cluster"
+        )
+        self._code = 1
+        self._stop.set()
+
+    def _fatal(self, what: str, why: str) -> None:
+        """Something that a member cannot go on without has failed."""
+        if self._code != 1:
+            self._code = 1
+            with contextlib.suppress(SystemExit):
+                self._log.fatal(what, error=why)
+        self._stop.set()
+
+    def _database_failed(self, why: str) -> None:
+        self._fatal("failed to write the database", why)
+
+    def _unexpected(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """A callback has raised what it must not: our own bug, or damage."""
+        error = context.get("exception")
+        if error is None or isinstance(error, ConnectionError):
+            self._log.debug("event loop", error=str(context.get("message")))
+            return
+        import traceback
+
+        text = "".join(traceback.format_exception(error))
+        self._fatal("the member cannot go on", text)
+
+    async def _close(
+        self,
+        member: Member,
+        member_log: MemberLog,
+        opened: Opened,
+        server: Server,
+        metrics_server: Server | None,
+        health: HealthService,
+    ) -> None:
+        config = self._config
+        fields = {
+            "name": config.name,
+            "data_dir": config.data_dir,
+            "advertise_peer_urls": _texts(config.initial_advertise_peer_urls),
+            "advertise_client_urls": _texts(config.advertise_client_urls),
+        }
+        self._log.info("closing etcd server", **fields)
+        health.serving = False
+        stopped = asyncio.Event()
+        await server.stop(STOP_GRACE_S if self._code != 1 else 0.0)
+        if metrics_server is not None:
+            await metrics_server.stop()
+        if self._code != 1:
+            member.stop(stopped.set)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stopped.wait(), config.request_timeout_s)
+        member_log.close()
+        opened.backend.close()
+        self._log.info("closed etcd server", **fields)
+
+
+_SIGNAL_NAMES: Final = {signal.SIGTERM: "terminated", signal.SIGINT: "interrupt"}
+
+
+def _client_tls(config: Config) -> ssl.SSLContext | None:
+    """The context for https client URLs; None when no certificate is given. Raises StartError."""
+    if not config.cert_file and not config.key_file:
+        return None
+    try:
+        return server_context(
+            config.cert_file,
+            config.key_file,
+            trusted_ca_file=config.trusted_ca_file or None,
+            client_cert_auth=config.client_cert_auth,
+        )
+    except OSError as error:  # an ssl.SSLError is one too
+        name = error.filename or config.cert_file
+        raise StartError(f"cannot load the certificate: {name}: {error.strerror}") from None
+
+
+def _texts(urls: tuple[URL, ...]) -> list[str]:
+    return [str(url) for url in urls]
+
+
+def _summary(config: Config) -> dict[str, object]:
+    """What "starting an etcd server" lists; URLs as texts."""
+    listed = config.summary()
+    return {
+        name: _texts(value)
+        if isinstance(value, tuple) and value and isinstance(value[0], URL)
+        else value
+        for name, value in listed.items()
+    }
+
+
+def _advertised(streams: int) -> int | None:
+    """The flag's default means "as many as you like"."""
+    return streams if 0 < streams < 1 << 32 - 1 else None

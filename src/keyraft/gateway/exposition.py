@@ -1,0 +1,90 @@
+"""Prometheus text: families and their samples as lines (exposition format 0.0.4).
+
+Written by hand where the client library would not do: it gives every counter the suffix `_total`,
+and some of etcd's have none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from prometheus_client import ProcessCollector
+from prometheus_client.registry import CollectorRegistry
+
+from keyraft.server import Histogram
+
+CONTENT_TYPE: Final = b"text/plain; version=0.0.4; charset=utf-8"
+COUNTER: Final = "counter"
+GAUGE: Final = "gauge"
+HISTOGRAM: Final = "histogram"
+
+Labels = Mapping[str, str]
+
+
+@dataclass(slots=True)
+class Family:
+    """All samples of one name."""
+
+    name: str
+    kind: str
+    help: str
+    samples: list[tuple[str, Labels, float]] = field(default_factory=list)
+    """(suffix, labels, value)"""
+
+    def add(self, value: float, **labels: str) -> Family:
+        """One plain sample."""
+        self.samples.append(("", labels, value))
+        return self
+
+    def add_histogram(self, histogram: Histogram, **labels: str) -> Family:
+        """The samples of a histogram, buckets cumulated."""
+        total = 0
+        for bound, count in zip(histogram.bounds, histogram.buckets):
+            total += count
+            self.samples.append(("_bucket", {**labels, "le": number(bound)}, total))
+        self.samples.append(("_bucket", {**labels, "le": "+Inf"}, histogram.count))
+        self.samples.append(("_sum", labels, histogram.sum))
+        self.samples.append(("_count", labels, histogram.count))
+        return self
+
+
+def number(value: float) -> str:
+    """As Go prints a float: no needless point, an exponent from 1e+21 on or below 1e-4."""
+    if value == int(value) and abs(value) < 1e21:
+        return str(int(value))
+    return repr(float(value))
+
+
+def _escape(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
+
+
+def render(families: Iterable[Family]) -> bytes:
+    """The whole page, families by name."""
+    lines: list[str] = []
+    for family in sorted(families, key=lambda family: family.name):
+        if not family.samples:
+            continue
+        lines.append(f"# HELP {family.name} {_escape(family.help)}")
+        lines.append(f"# TYPE {family.name} {family.kind}")
+        for suffix, labels, value in family.samples:
+            inner = ",".join(f'{name}="{_escape(labels[name])}"' for name in labels)
+            braces = f"{{{inner}}}" if inner else ""
+            lines.append(f"{family.name}{suffix}{braces} {number(value)}")
+    lines.append("")
+    return "\n".join(lines).encode()
+
+
+class ProcessFamilies:
+    """process_* as the client library measures them."""
+
+    def __init__(self) -> None:
+        self._collector = ProcessCollector(registry=CollectorRegistry())
+
+    def collect(self) -> Iterable[Family]:
+        """The families now."""
+        for metric in self._collector.collect():
+            for sample in metric.samples:
+                yield Family(sample.name, metric.type, metric.documentation).add(sample.value)

@@ -1,0 +1,215 @@
+"""What a scrape collects: etcd's names over the member's plain counts.
+
+Names, types and labels are etcd's, oddities included (gauges called `_total`). Gauges are asked
+for here, at the scrape; the hot path knows nothing of them.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from keyraft.base.version import VERSION, runtime_version
+from keyraft.cluster import format_id, short
+from keyraft.gateway.exposition import COUNTER, GAUGE, HISTOGRAM, Family, ProcessFamilies
+from keyraft.grpc import Router, status
+from keyraft.net import Statistics
+from keyraft.server import Histogram, Histograms, Member
+from keyraft.service import Guard
+
+
+@dataclass(slots=True)
+class Scrape:
+    """Where the numbers of one member are."""
+
+    member: Member
+    router: Router
+    guard: Guard
+    fsync_s: Histogram
+    wal_written_bytes: Callable[[], int]
+    traffic: Callable[[], Statistics]
+
+    def families(self, process: ProcessFamilies) -> Iterator[Family]:
+        """Everything, in any order."""
+        yield from process.collect()
+        yield from self._member()
+        yield from self._store()
+        yield from self._disk()
+        yield from self._grpc()
+        yield from self._system()
+
+    def _member(self) -> Iterator[Family]:
+        member = self.member
+        counters = member.counters
+        configuration = member.configuration
+        own = format_id(member.settings.member_id)
+        version = configuration.cluster.version
+        yield Family("etcd_server_version", GAUGE, "Which version is running.").add(
+            1, server_version=VERSION
+        )
+        yield Family("etcd_server_go_version", GAUGE, "Which runtime it is running with.").add(
+            1, server_go_version=runtime_version()
+        )
+        yield Family("etcd_server_id", GAUGE, "The id of this member in hexadecimal.").add(
+            1, server_id=own
+        )
+        if version is not None:
+            yield Family("etcd_cluster_version", GAUGE, "The version of the cluster.").add(
+                1, cluster_version=short(version)
+            )
+        for name, value, text in (
+            ("has_leader", bool(member.leader), "Whether a leader is known."),
+            ("is_leader", member.is_leader, "Whether this member leads."),
+            ("is_learner", configuration.is_learner, "Whether this member has no vote."),
+            ("proposals_committed_total", member.committed_index, "The last committed index."),
+            ("proposals_applied_total", member.applied_index, "The last applied index."),
+            ("proposals_pending", len(member.waiting), "Proposals that wait for their answer."),
+            (
+                "snapshot_apply_in_progress_total",
+                counters.snapshot_apply_in_progress,
+                "1 while a snapshot of the leader's is being taken over.",
+            ),
+            ("quota_backend_bytes", member.quota.bytes_max, "The quota in bytes."),
+        ):
+            yield Family(f"etcd_server_{name}", GAUGE, text).add(value)
+        for name, value, text in (
+            ("leader_changes_seen_total", counters.leader_changes_seen, "Leader changes seen."),
+            ("proposals_failed_total", counters.proposals_failed, "Proposals that failed."),
+            ("heartbeat_send_failures_total", counters.heartbeat_send_failures, "Late heartbeats."),
+            ("slow_apply_total", counters.slow_apply, "Applies slower than the warning limit."),
+            ("read_indexes_failed_total", counters.read_indexes_failed, "Failed read indexes."),
+            ("slow_read_indexes_total", counters.slow_read_indexes, "Late read indexes."),
+            ("health_success", counters.health_success, "Successful health checks."),
+            ("health_failures", counters.health_failures, "Failed health checks."),
+            (
+                "learner_promote_successes",
+                counters.learner_promote_successes,
+                "Learners promoted while this member led.",
+            ),
+        ):
+            yield Family(f"etcd_server_{name}", COUNTER, text).add(value)
+        failures = Family(
+            "etcd_server_learner_promote_failures", COUNTER, "Learners not promoted, and why."
+        )
+        for reason, count in counters.learner_promote_failures.items():
+            failures.add(count, Reason=reason)
+        yield failures
+        yield _histograms(
+            "etcd_server_apply_duration_seconds",
+            "How long requests take to apply.",
+            counters.apply_duration_s,
+            ("version", "op", "success"),
+        )
+        checks = Family("etcd_server_healthcheck", GAUGE, "The result of each health check.")
+        for (kind, name), passed in counters.healthcheck.items():
+            checks.add(passed, type=kind, name=name)
+        yield checks
+        runs = Family("etcd_server_healthchecks_total", COUNTER, "How often each check ran.")
+        for (kind, name, outcome), count in counters.healthchecks.items():
+            runs.add(count, type=kind, name=name, status=outcome)
+        yield runs
+        alarms = Family("etcd_debugging_server_alarms", GAUGE, "Raised alarms.")
+        for kind_number, member_id in member.alarms.raised():
+            name = {1: "NOSPACE", 2: "CORRUPT"}.get(kind_number, str(kind_number))
+            alarms.add(1, server_id=format_id(member_id), alarm_type=name)
+        yield alarms
+        known = Family("etcd_network_known_peers", GAUGE, "Members known, this one included.")
+        for other in configuration.cluster.members:
+            known.add(1, Local=own, Remote=format_id(other.id))
+        yield known
+        requests = Family(
+            "etcd_server_client_requests_total", COUNTER, "Requests by the client's API version."
+        )
+        for kind, counts in (
+            ("unary", self.guard.unary_versions),
+            ("stream", self.guard.stream_versions),
+        ):
+            for api_version, count in counts.items():
+                if count:
+                    text = api_version.decode("utf-8", "replace")
+                    requests.add(count, type=kind, client_api_version=text)
+        yield requests
+
+    def _store(self) -> Iterator[Family]:
+        member = self.member
+        store = member.store
+        sizes = store.statistics()
+        leases = member.lessor
+        for name, value, text in (
+            ("etcd_debugging_mvcc_current_revision", store.revision, "The current revision."),
+            (
+                "etcd_debugging_mvcc_compact_revision",
+                store.compact_revision,
+                "The revision of the last compaction.",
+            ),
+            ("etcd_debugging_mvcc_keys_total", sizes["keys"], "Keys alive."),
+            (
+                "etcd_mvcc_db_total_size_in_bytes",
+                member.backend.size_bytes,
+                "What the database takes on disk.",
+            ),
+            (
+                "etcd_mvcc_db_total_size_in_use_in_bytes",
+                member.backend.size_in_use_bytes,
+                "What of it holds data.",
+            ),
+            ("etcd_debugging_auth_revision", member.auth.revision, "The revision of the users."),
+        ):
+            yield Family(name, GAUGE, text).add(value)
+        for name, value, text in (
+            ("etcd_debugging_lease_granted_total", leases.granted_total, "Leases granted."),
+            ("etcd_debugging_lease_revoked_total", leases.revoked_total, "Leases revoked."),
+            ("etcd_debugging_lease_renewed_total", leases.renewed_total, "Leases renewed."),
+        ):
+            yield Family(name, COUNTER, text).add(value)
+
+    def _disk(self) -> Iterator[Family]:
+        yield Family(
+            "etcd_disk_wal_fsync_duration_seconds", HISTOGRAM, "How long the log's syncs take."
+        ).add_histogram(self.fsync_s)
+        yield Family("etcd_disk_wal_write_bytes_total", GAUGE, "Bytes written to the log.").add(
+            self.wal_written_bytes()
+        )
+
+    def _grpc(self) -> Iterator[Family]:
+        started = Family("grpc_server_started_total", COUNTER, "RPCs started.")
+        handled = Family("grpc_server_handled_total", COUNTER, "RPCs completed, by code.")
+        received = Family("grpc_server_msg_received_total", COUNTER, "Messages received.")
+        sent = Family("grpc_server_msg_sent_total", COUNTER, "Messages sent.")
+        for route in self.router:
+            labels = {
+                "grpc_method": route.method,
+                "grpc_service": route.service,
+                "grpc_type": route.kind,
+            }
+            started.add(route.started, **labels)
+            received.add(route.msg_received, **labels)
+            sent.add(route.msg_sent, **labels)
+            for code, count in enumerate(route.handled):
+                handled.add(count, grpc_code=status.CODE_NAMES[code], **labels)
+        yield started
+        yield handled
+        yield received
+        yield sent
+        traffic = self.traffic()
+        yield Family(
+            "etcd_network_client_grpc_received_bytes_total", COUNTER, "Bytes from gRPC clients."
+        ).add(traffic.bytes_in)
+        yield Family(
+            "etcd_network_client_grpc_sent_bytes_total", COUNTER, "Bytes to gRPC clients."
+        ).add(traffic.bytes_out)
+
+    def _system(self) -> Iterator[Family]:
+        used = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        yield Family("os_fd_used", GAUGE, "Open file descriptors.").add(used)
+        yield Family("os_fd_limit", GAUGE, "How many there may be.").add(limit)
+
+
+def _histograms(name: str, text: str, found: Histograms, labels: tuple[str, ...]) -> Family:
+    family = Family(name, HISTOGRAM, text)
+    for values, histogram in sorted(found.series.items()):
+        family.add_histogram(histogram, **dict(zip(labels, values)))
+    return family

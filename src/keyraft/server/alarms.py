@@ -1,0 +1,87 @@
+"""Alarms: what is wrong with which member, known to all of them and kept in the database.
+
+An alarm is raised and disarmed through the log, so every member refuses the same requests from the
+same entry on: NOSPACE refuses what makes the database grow, CORRUPT refuses everything that reads
+or writes keys (etcd `api/v3alarm/alarms.go`, `apply/capped.go`, `apply/corrupt.go`).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from keyraft.mvcc.backend import ALARM, Backend
+from keyraft.proto import rpc_pb2
+
+NONE: Final = 0
+NOSPACE: Final = 1
+CORRUPT: Final = 2
+
+GET: Final = 0
+ACTIVATE: Final = 1
+DEACTIVATE: Final = 2
+
+NAMES: Final = {NOSPACE: "NOSPACE", CORRUPT: "CORRUPT"}
+
+
+class AlarmStore:
+    """The raised alarms. Changed by apply only."""
+
+    __slots__ = ("_backend", "_raised", "any", "corrupt", "nospace")
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._raised: set[tuple[int, int]] = set()
+        self.any = False
+        self.nospace = False
+        self.corrupt = False
+        self.load(backend)
+
+    def load(self, backend: Backend) -> None:
+        """Reads them anew, at start and when a snapshot has replaced the database."""
+        self._backend = backend
+        self._raised = set()
+        for key, _ in backend.range(ALARM):
+            member = rpc_pb2.AlarmMember.FromString(key)
+            self._raised.add((member.alarm, member.memberID))
+        self._look()
+
+    def _look(self) -> None:
+        self.any = bool(self._raised)
+        self.nospace = any(kind == NOSPACE for kind, _ in self._raised)
+        self.corrupt = any(kind == CORRUPT for kind, _ in self._raised)
+
+    def raised(self, kind: int = NONE) -> list[tuple[int, int]]:
+        """(kind, member) of all, or of one kind; ascending."""
+        return sorted(alarm for alarm in self._raised if kind in (NONE, alarm[0]))
+
+    def apply(self, request: rpc_pb2.AlarmRequest) -> rpc_pb2.AlarmResponse:
+        """Carries out an AlarmRequest that came through the log."""
+        response = rpc_pb2.AlarmResponse()
+        alarm = (request.alarm, request.memberID)
+        found: list[tuple[int, int]] = []
+        if request.action == GET:
+            found = self.raised(request.alarm)
+        elif request.action == ACTIVATE and request.alarm != NONE:
+            if alarm not in self._raised:
+                self._raised.add(alarm)
+                self._backend.put(ALARM, _record(alarm), b"")
+            found = [alarm]
+        elif request.action == DEACTIVATE and alarm in self._raised:
+            self._raised.remove(alarm)
+            self._backend.delete(ALARM, _record(alarm))
+            found = [alarm]
+        for kind, member_id in found:
+            response.alarms.add(memberID=member_id, alarm=kind)
+        self._look()
+        return response
+
+    def texts(self) -> list[str]:
+        """As Maintenance.Status lists them."""
+        return [
+            f"memberID:{member_id} alarm:{NAMES.get(kind, kind)} "
+            for kind, member_id in self.raised()
+        ]
+
+
+def _record(alarm: tuple[int, int]) -> bytes:
+    return rpc_pb2.AlarmMember(memberID=alarm[1], alarm=alarm[0]).SerializeToString()  # type: ignore[arg-type]  # an enum's number

@@ -1,0 +1,101 @@
+"""Committed entries, one after another, in slices that never hold the loop for long.
+
+Entries are applied in log order, each whole; between two slices the loop serves sockets, ticks and
+syncs. What was applied before a crash is told by the consistent index in the database: up to it
+entries touch nothing but what lives in memory. It and the writes of an entry land in the same
+batch of the database, because batches are sealed between entries, never within one; the index
+counts an entry only once all of it is done.
+
+Invariant: `applied_index` only grows, by one an entry.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from keyraft.base.clock import Loop
+from keyraft.base.limits import LOOP_SLICE_S
+from keyraft.raft import Entry
+
+_CHUNK_ENTRIES: Final = 64  # between two looks at the clock
+
+
+class ApplyQueue:
+    """Entries that wait for their turn. Owned by the member's loop."""
+
+    __slots__ = (
+        "_apply",
+        "_at",
+        "_done",
+        "_loop",
+        "_queue",
+        "_running",
+        "_scheduled",
+        "applied_index",
+    )
+
+    def __init__(
+        self,
+        loop: Loop,
+        applied_index: int,
+        apply: Callable[[Entry], None],
+        done: Callable[[int, int, float], None],
+    ) -> None:
+        """`apply` takes one entry; `done(applied index, entries, seconds)` follows every slice."""
+        self._loop = loop
+        self._apply = apply
+        self._done = done
+        self._queue: deque[list[Entry]] = deque()
+        self._at = 0
+        self._scheduled = False
+        self._running = False
+        self.applied_index = applied_index
+
+    def __len__(self) -> int:
+        return sum(map(len, self._queue)) - self._at
+
+    def submit(self, entries: list[Entry]) -> None:
+        """Queues committed entries and applies a first slice of what waits."""
+        self._queue.append(entries)
+        if not self._scheduled and not self._running:
+            self._slice()
+
+    def drain(self) -> None:
+        """Applies everything now: the next step depends on it (a configuration change)."""
+        while self._queue:
+            self._run(float("inf"))
+
+    def _slice(self) -> None:
+        self._scheduled = False
+        if self._queue and not self._running:
+            self._run(self._loop.time() + LOOP_SLICE_S)
+            if self._queue and not self._scheduled:
+                self._scheduled = True
+                self._loop.call_soon(self._slice)
+
+    def _run(self, until_s: float) -> None:
+        apply = self._apply
+        queue = self._queue
+        time = self._loop.time
+        start_s = now_s = time()
+        count = 0
+        self._running = True
+        try:
+            while queue and now_s < until_s:
+                entries = queue[0]
+                stop = min(self._at + _CHUNK_ENTRIES, len(entries))
+                for entry in entries[self._at : stop]:
+                    apply(entry)
+                    self.applied_index = entry.index
+                count += stop - self._at
+                if stop == len(entries):
+                    queue.popleft()
+                    self._at = 0
+                else:
+                    self._at = stop
+                now_s = time()
+        finally:
+            self._running = False
+        self._done(self.applied_index, count, now_s - start_s)

@@ -1,0 +1,94 @@
+"""What the member counts: plain integers, read only when somebody scrapes.
+
+The hot path pays one addition for a count and nothing for a gauge: gauges are asked for at the
+scrape. Names on the wire are in `gateway.metrics`; the meaning of each is etcd's (its metric of
+the like name).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+
+
+def exponential(start: float, factor: float, count: int) -> tuple[float, ...]:
+    """Upper bounds of `count` buckets: start, start x factor, ..."""
+    return tuple(start * factor**step for step in range(count))
+
+
+class Histogram:
+    """Observations in buckets, as Prometheus counts them (not yet cumulative)."""
+
+    __slots__ = ("bounds", "buckets", "count", "sum")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self.bounds = tuple(bounds)
+        self.buckets = [0] * (len(self.bounds) + 1)
+        self.count = 0
+        self.sum = 0.0
+
+    def observe(self, value: float, times: int = 1) -> None:
+        """Adds `times` observations of `value`."""
+        self.buckets[bisect_left(self.bounds, value)] += times
+        self.count += times
+        self.sum += value * times
+
+
+class Histograms:
+    """A histogram per combination of label values, made on first use."""
+
+    __slots__ = ("bounds", "series")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self.bounds = tuple(bounds)
+        self.series: dict[tuple[str, ...], Histogram] = {}
+
+    def of(self, *labels: str) -> Histogram:
+        """The series of these label values."""
+        found = self.series.get(labels)
+        if found is None:
+            found = self.series[labels] = Histogram(self.bounds)
+        return found
+
+
+class Counters:
+    """One member's counts since its start."""
+
+    __slots__ = (
+        "apply_duration_s",
+        "health_failures",
+        "health_success",
+        "healthcheck",
+        "healthchecks",
+        "heartbeat_send_failures",
+        "leader_changes_seen",
+        "learner_promote_failures",
+        "learner_promote_successes",
+        "proposals_failed",
+        "range_duration_s",
+        "read_indexes_failed",
+        "request_duration_s",
+        "slow_apply",
+        "slow_read_indexes",
+        "snapshot_apply_in_progress",
+    )
+
+    def __init__(self) -> None:
+        self.leader_changes_seen = 0
+        self.proposals_failed = 0
+        self.read_indexes_failed = 0
+        self.slow_read_indexes = 0
+        self.slow_apply = 0
+        self.heartbeat_send_failures = 0
+        self.snapshot_apply_in_progress = 0
+        self.health_success = 0
+        self.health_failures = 0
+        self.learner_promote_successes = 0
+        self.learner_promote_failures: dict[str, int] = {}
+        self.healthcheck: dict[tuple[str, str], int] = {}
+        self.healthchecks: dict[tuple[str, str, str], int] = {}
+        # Labels (version, op, success); (success,); (type, success). Seconds. A slice of applied
+        # entries is observed once per kind with its mean, so a put costs no clock reading.
+        self.apply_duration_s = Histograms(exponential(0.0001, 2, 20))
+        self.range_duration_s = Histograms(exponential(0.0001, 2, 20))
+        self.request_duration_s = Histograms(exponential(0.001, 2, 14))

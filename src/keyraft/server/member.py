@@ -1,0 +1,392 @@
+"""One member: proposals in, Raft driven, entries applied, answers out.
+
+This module joins the parts and offers the verbs that services use. Each part has its own module:
+`raftloop` carries out Ready, `applying` slices the apply work, `applier` knows what each request
+does, `reads` waits for agreement, `waiting` for results, `configuration` knows who belongs to the
+cluster, `snapshotting` shortens the log, `publishing` tells the others about this member.
+
+All of it runs on one thread, the loop's; nothing here blocks, reads a clock of its own or draws
+chance of its own. Callbacks are called exactly once. Order of what a client may observe: an answer
+to a write is given after the write is applied here, which is after it is on a quorum of disks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Final
+
+from keyraft.base import errors
+from keyraft.base.clock import Loop, Random, WallClock
+from keyraft.base.errors import EtcdError, RawError
+from keyraft.base.ids import RequestIDGenerator
+from keyraft.base.limits import APPLY_GAP_ENTRIES_MAX
+from keyraft.base.log import Logger
+from keyraft.base.version import VERSION
+from keyraft.cluster import Cluster, short
+from keyraft.lease import Lessor, min_ttl_s
+from keyraft.mvcc import Store
+from keyraft.mvcc.backend import META, META_CONSISTENT_INDEX, META_TERM, Backend
+from keyraft.proto import rpc_pb2
+from keyraft.raft import Entry, ReadState, Snapshot, SoftState, StateType
+from keyraft.server.alarms import AlarmStore
+from keyraft.server.applier import Applier
+from keyraft.server.applying import ApplyQueue
+from keyraft.server.boot import Boot, build_node
+from keyraft.server.compacting import Compactor
+from keyraft.server.configuration import Configuration
+from keyraft.server.counters import Counters
+from keyraft.server.handover import Handover
+from keyraft.server.header import HeaderEncoder
+from keyraft.server.leasekeeper import LeaseKeeper
+from keyraft.server.ports import Auth, DurableLog, Network
+from keyraft.server.publishing import Publisher
+from keyraft.server.quota import Quota
+from keyraft.server.raftloop import RaftLoop
+from keyraft.server.reads import ReadDone, ReadIndex
+from keyraft.server.reconfiguration import Reconfiguration
+from keyraft.server.settings import MemberSettings
+from keyraft.server.snapshotting import Snapshotter
+from keyraft.server.waiting import Done, Result, WaitTable
+from keyraft.server.wire import KIND_ALARM, Stamper, split, wrap
+
+QUOTA_REFRESH_TICKS: Final = 1  # the quota's view of the database is one heartbeat old at most
+
+
+class Member:
+    """A running member. Made by `app` or the simulator; `start` sets it going."""
+
+    def __init__(
+        self,
+        settings: MemberSettings,
+        loop: Loop,
+        wall_clock: WallClock,
+        chance: Random,
+        logger: Logger,
+        backend: Backend,
+        log: DurableLog,
+        network: Network,
+        auth: Auth,
+        cluster: Cluster,
+        boot: Boot,
+    ) -> None:
+        self.settings = settings
+        self.loop = loop
+        self.wall_clock = wall_clock
+        self.logger = logger
+        self.backend = backend
+        self.network = network
+        self.auth = auth
+        self.counters = Counters()
+        self.lessor = Lessor(
+            backend, min_ttl_s(settings.election_ticks, int(settings.heartbeat_s * 1000))
+        )
+        self.store = Store(
+            backend,
+            LeaseKeeper(self.lessor),
+            settings.compaction_batch_revisions,
+            settings.compaction_sleep_s,
+        )
+        self.compactor = Compactor(loop, self.store)
+        self.alarms = AlarmStore(backend)
+        self.quota = Quota(settings.quota_backend_bytes, backend)
+        self.waiting = WaitTable()
+        self._stamper = Stamper(RequestIDGenerator(settings.member_id, wall_clock()))
+        self._headers = HeaderEncoder(settings.cluster_id, settings.member_id)
+        self._stamps: list[bytes] = []
+
+        self.term = boot.hard_state.term
+        self.in_service = False
+        self.leader = 0
+        self.committed_index = boot.applied_index
+        self._consistent_index = boot.consistent_index
+        self._leading = False
+        self._alone = False
+        self._leader_elected_s = 0.0
+        self.stopped = False
+        self._stopping: list[Callable[[], None]] = []
+        self.on_removed: Callable[[], None] | None = None
+
+        node, storage = build_node(settings, boot, chance, logger)
+        self.raft = RaftLoop(loop, node, storage, log, network, self, boot.last_index)
+        self.applier = Applier(self)
+        self.queue = ApplyQueue(loop, boot.applied_index, self._apply, self._slice_done)
+        self.reads = ReadIndex(loop, self, self.counters, logger, settings.request_timeout_s)
+        self.configuration = Configuration(self, cluster, boot.conf_state)
+        self.snapshotter = Snapshotter(self, storage, log, boot.snapshot.index)
+        self.publisher = Publisher(self)
+        self.handover = Handover(self)
+        self.reconfiguration = Reconfiguration(self)
+        backend.before_commit(self._seal_batch)
+
+    # --- life ---------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Sets the clock going; a sole voter stands for election at once.
+
+        DEVIATION: etcd waits one randomized election timeout even with nobody to disturb.
+        """
+        version = self.configuration.cluster.version
+        self.logger.info(
+            "starting etcd server",
+            local_member_id=f"{self.settings.member_id:x}",
+            local_server_version=VERSION,
+            cluster_id=f"{self.settings.cluster_id:x}",
+            cluster_version=short(version) if version is not None else "to_be_decided",
+        )
+        self.configuration.start_peers()
+        self.loop.call_later(self.settings.heartbeat_s, self._tick)
+        self.raft.wake()
+        self.loop.call_soon(self._campaign_if_alone)
+
+    def _campaign_if_alone(self) -> None:
+        if self.configuration.sole_voter and not self.leader and not self.stopped:
+            self.raft.node.campaign()
+            self.raft.wake()
+
+    def stop(self, done: Callable[[], None]) -> None:
+        """Refuses everything from now on and calls `done` when the last write has ended."""
+        if self.stopped:
+            return
+        self.stopped = True
+        self.raft.stop()
+        error = errors.StoppedError()
+        self.waiting.fail_all(error)
+        self.reads.fail_all(error)
+        self.configuration.fail_all(error)
+        self.handover.fail_all(error)
+        self._stopping.append(done)
+        self._finish_stop()
+
+    def _finish_stop(self) -> None:
+        if self.raft.writing:
+            self.loop.call_later(0.001, self._finish_stop)
+            return
+        for done in self._stopping:
+            done()
+        self._stopping.clear()
+
+    def _tick(self) -> None:
+        if self.stopped:
+            return
+        self.loop.call_later(self.settings.heartbeat_s, self._tick)
+        now_s = self.loop.time()
+        self.raft.tick()
+        if self._stamps:
+            stamps, self._stamps = self._stamps, []
+            self.waiting.close_batch(now_s, now_s + self.settings.request_timeout_s, stamps)
+        failed = self.waiting.expire(now_s, self._why_timeout)
+        if failed:
+            self.counters.proposals_failed += failed
+            self.raft.forget(self._given_up)
+        self.reads.tick(now_s)
+        self.configuration.tick(now_s)
+        self.publisher.tick(now_s)
+        self.handover.tick(now_s)
+        self.quota.refresh()
+
+    def _given_up(self, data: bytes) -> bool:
+        parts = split(data)
+        return parts is not None and not self.waiting.waits(parts[2])
+
+    def _why_timeout(self, start_s: float) -> EtcdError:
+        """Which of the three timeouts: a leader was lost meanwhile, the others, or just slow."""
+        lost_s = self._leader_elected_s - 2 * self.settings.election_s
+        if lost_s < start_s < self._leader_elected_s:
+            return errors.TimeoutLeaderFailError()
+        if self.leader and not self.configuration.connected_since(start_s):
+            return errors.TimeoutConnectionLostError()
+        return errors.RequestTimeoutError()
+
+    # --- what services ask for ----------------------------------------------------------------
+
+    def propose(
+        self,
+        kind: int,
+        request: bytes,
+        done: Done,
+        username: bytes = b"",
+        auth_revision: int = 0,
+    ) -> None:
+        """Sends a request through the log; `done` gets its response or its refusal.
+
+        Raises TooManyRequestsError, RequestTooLargeError, StoppedError.
+        """
+        if self.committed_index - self.queue.applied_index > APPLY_GAP_ENTRIES_MAX:
+            raise errors.TooManyRequestsError
+        if username:
+            stamp = self._stamper.stamp_for(username, auth_revision)
+        else:
+            stamp = self._stamper.stamp()
+        data = wrap(kind, request, stamp)
+        if len(data) > self.settings.request_bytes_max:
+            raise errors.RequestTooLargeError
+        if self.stopped:
+            raise errors.StoppedError
+        if not self.raft.propose(data):
+            raise errors.TooManyRequestsError
+        self.waiting.add(stamp, done)
+        self._stamps.append(stamp)
+
+    @property
+    def readable(self) -> bool:
+        """A linearizable read may be answered this very moment: sole voter, nothing unapplied."""
+        return self._alone and self.committed_index == self.queue.applied_index
+
+    def read_index(self, done: ReadDone) -> None:
+        """`done(None)` when a linearizable read may be answered, or `done(error)`."""
+        if self.stopped:
+            done(errors.StoppedError())
+        elif self._alone:
+            if self.committed_index == self.queue.applied_index:
+                done(None)
+            else:
+                self.reads.wait_applied(self.committed_index, done)
+        else:
+            self.reads.request(done)
+
+    def header(self, revision: int) -> bytes:
+        """The encoded header field of a response."""
+        return self._headers.encode(revision, self.term)
+
+    @property
+    def applied_index(self) -> int:
+        """The last entry applied."""
+        return self.queue.applied_index
+
+    @property
+    def is_leader(self) -> bool:
+        """This member leads."""
+        return self._leading
+
+    def next_id(self) -> int:
+        """An id that no other member and no other life of this one uses."""
+        return self._stamper.next_id()
+
+    def send_read_index(self, context: bytes) -> None:
+        """Part of `reads`: starts a round."""
+        self.raft.node.read_index(context)
+        self.raft.wake()
+
+    def raise_no_space(self) -> None:
+        """Proposes a NOSPACE alarm for this member."""
+        request = rpc_pb2.AlarmRequest(
+            action=rpc_pb2.AlarmRequest.ACTIVATE,
+            memberID=self.settings.member_id,
+            alarm=rpc_pb2.NOSPACE,
+        )
+        with suppress(EtcdError):
+            self.propose(KIND_ALARM, request.SerializeToString(), _ignore)
+
+    # --- what the Raft loop reports -----------------------------------------------------------
+
+    def leadership(self, soft: SoftState) -> None:
+        """Leader or role have changed."""
+        new_leader = soft.lead != 0 and soft.lead != self.leader
+        had_leader = self.leader != 0
+        leading = soft.state == StateType.LEADER
+        self.leader = soft.lead
+        self.term = self.raft.node.raft.term
+        self.look_at_service()
+        if new_leader:
+            self.counters.leader_changes_seen += 1
+            self._leader_elected_s = self.loop.time()
+            self.reads.leader_changed(had_leader)
+            self.handover.leader_is(soft.lead)
+        if self._leading and not leading:
+            self._alone = False
+            self.lessor.demote()
+        self._leading = leading
+
+    def read_states(self, states: Sequence[ReadState]) -> None:
+        """Read index rounds have been agreed."""
+        for state in states:
+            self.reads.confirmed(state.context, state.index, self.queue.applied_index)
+
+    def committed(self, entries: list[Entry], has_conf_change: bool) -> None:
+        """Entries to apply; Raft may only go on once a configuration change has been applied."""
+        self.committed_index = max(self.committed_index, entries[-1].index)
+        self.queue.submit(entries)
+        if has_conf_change:
+            self.queue.drain()
+
+    def snapshot_installed(self, snapshot: Snapshot) -> None:
+        """The leader's snapshot has replaced the database."""
+        self.queue.drain()
+        meta = snapshot.meta
+        self.snapshotter.installed(meta)
+        self.committed_index = max(self.committed_index, meta.index)
+        self.queue.applied_index = meta.index
+        self._consistent_index = max(self._consistent_index, meta.index)
+        self.lessor.load(self.backend)
+        self.store.reset(self.backend)
+        self.compactor.resume()
+        self.alarms.load(self.backend)
+        self.configuration.restored(meta.conf_state)
+        self.look_at_service()
+        self.reads.applied(meta.index)
+
+    def dropped(self, proposals: list[bytes]) -> None:
+        """Raft refuses them, for instance while leadership is handed over."""
+        for data in proposals:
+            parts = split(data)
+            stamp = parts[2] if parts is not None else b""
+            done = self.waiting.pop(stamp, None)
+            if done is not None:
+                self.counters.proposals_failed += 1
+                done(RawError(2, "raft proposal dropped"))
+
+    # --- apply --------------------------------------------------------------------------------
+
+    def _apply(self, entry: Entry) -> None:
+        if entry.type == 0:
+            if entry.data:
+                self.applier.apply(entry)
+            else:
+                self._first_of_term(entry)
+        else:
+            self.configuration.apply(entry)
+
+    def _first_of_term(self, entry: Entry) -> None:
+        """A leader's first entry: it is really leader, and now knows what is committed."""
+        if entry.term != self.raft.node.raft.term or not self._leading:
+            return
+        self._alone = self.configuration.sole_voter
+        self.lessor.promote(self.loop.time(), self.settings.election_s)
+        self.reads.first_commit_in_term()
+        self.publisher.leads()
+
+    def configuration_changed(self) -> None:
+        """Voters have come or gone."""
+        self._alone = self._alone and self.configuration.sole_voter
+        self.look_at_service()
+
+    def look_at_service(self) -> None:
+        """Whether a call needs no closer look: voter, with a leader, cluster version known."""
+        configuration = self.configuration
+        self.in_service = bool(
+            self.leader and configuration.capable and not configuration.is_learner
+        )
+
+    def removed(self) -> None:
+        """This member was removed from the cluster; `on_removed` stops it."""
+        if self.on_removed is not None:
+            self.on_removed()
+
+    def _slice_done(self, applied_index: int, entries: int, seconds: float) -> None:
+        self.applier.slice_done(seconds)
+        self.reads.applied(applied_index)
+        self.snapshotter.applied(applied_index)
+
+    def _seal_batch(self) -> None:
+        """The consistent index goes into the batch with the writes of the entries up to it."""
+        index = self.queue.applied_index
+        if index > self._consistent_index:
+            self._consistent_index = index
+            self.backend.put(META, META_CONSISTENT_INDEX, index.to_bytes(8, "big"))
+            self.backend.put(META, META_TERM, self.term.to_bytes(8, "big"))
+            self.configuration.seal(self.backend)
+
+
+def _ignore(_: Result) -> None:
+    """Nobody waits for the answer."""

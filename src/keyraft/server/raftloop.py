@@ -1,0 +1,249 @@
+"""The member's Raft: what arrives in a turn goes in together, and one function carries out Ready.
+
+The order is persist -> send -> apply -> acknowledge:
+
+- an entry is applied only when it is on our own disk, and answered only when it is applied;
+- a follower's or candidate's messages leave only after the state they speak of is on disk; a
+  leader's may leave while its disk is busy, because it counts itself only when its own write is
+  done (Raft thesis §10.2.1);
+- one write is under way at a time. While it syncs, proposals gather into the next batch and the
+  entries of the batch before are applied and answered, so disk and interpreter work side by side.
+
+Proposals of one turn of the event loop become one call of `propose`, one write and one sync. While
+there is no leader they wait, as long as their proposers do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+from keyraft.base.clock import Loop
+from keyraft.raft import (
+    Entry,
+    EntryType,
+    MemoryStorage,
+    Message,
+    ProposalDroppedError,
+    RawNode,
+    ReadState,
+    Ready,
+    Snapshot,
+    SoftState,
+    StateType,
+)
+from keyraft.server.ports import DurableLog, Network
+
+BATCH_ENTRIES_MAX: Final = 4_000  # of one propose; below the apply gap that refuses requests
+BATCH_BYTES_MAX: Final = 16 << 20  # of one propose; a larger single proposal goes alone
+QUEUE_BYTES_MAX: Final = 256 << 20  # proposals not yet taken by Raft; more is refused
+ALONE_ENTRIES_MAX: Final = 4  # a batch so small may be synced on the loop itself
+
+
+class RaftEvents(Protocol):
+    """What the loop tells its member."""
+
+    def leadership(self, soft: SoftState) -> None:
+        """Leader or role have changed."""
+
+    def read_states(self, states: Sequence[ReadState]) -> None:
+        """Read index rounds have been agreed."""
+
+    def committed(self, entries: list[Entry], has_conf_change: bool) -> None:
+        """To be applied in order; all of it before returning when `has_conf_change`."""
+
+    def snapshot_installed(self, snapshot: Snapshot) -> None:
+        """A snapshot of the leader's is durable: take its state over."""
+
+    def dropped(self, proposals: list[bytes]) -> None:
+        """Raft has refused these (no leader, or a transfer is under way)."""
+
+
+class RaftLoop:
+    """Drives one RawNode. Owned by the member's loop."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        node: RawNode,
+        storage: MemoryStorage,
+        log: DurableLog,
+        network: Network,
+        events: RaftEvents,
+        stable_index: int,
+    ) -> None:
+        self._loop = loop
+        self.node = node
+        self._storage = storage
+        self._log = log
+        self._network = network
+        self._events = events
+        self._stable_index = stable_index
+        self._queue: list[bytes] = []
+        self._queue_bytes = 0
+        self._scheduled = False
+        self._in_turn = False
+        self._ready: Ready | None = None
+        self._early: list[Entry] = []
+        self._held: list[Entry] = []
+        self._leading = False
+        self._has_leader = False
+        self._stopped = False
+        self.batches = 0
+        self.batched_entries = 0
+
+    # --- in -----------------------------------------------------------------------------------
+
+    def propose(self, data: bytes) -> bool:
+        """Queues one entry for this turn's batch; False when the queue is full."""
+        if self._queue_bytes > QUEUE_BYTES_MAX:
+            return False
+        self._queue.append(data)
+        self._queue_bytes += len(data)
+        if not self._scheduled and self._ready is None:
+            self._scheduled = True
+            self._loop.call_soon(self._turn)
+        return True
+
+    def step(self, message: Message) -> None:
+        """Takes a message from a peer; the outcome is carried out this turn."""
+        if not self._stopped:
+            self.node.step(message)
+            self.wake()
+
+    def tick(self) -> None:
+        """One heartbeat interval has passed."""
+        self.node.tick()
+        self.wake()
+
+    def wake(self) -> None:
+        """Has a turn run soon; for callers that have stepped the node themselves."""
+        if not self._scheduled and self._ready is None:
+            self._scheduled = True
+            self._loop.call_soon(self._turn)
+
+    def stop(self) -> None:
+        """Nothing is carried out after this but the write that is under way."""
+        self._stopped = True
+
+    @property
+    def writing(self) -> bool:
+        """A Ready is being carried out."""
+        return self._ready is not None
+
+    def forget(self, given_up: Callable[[bytes], bool]) -> None:
+        """Drops queued proposals that nobody waits for any more."""
+        self._queue = [data for data in self._queue if not given_up(data)]
+        self._queue_bytes = sum(map(len, self._queue))
+
+    # --- the turn -----------------------------------------------------------------------------
+
+    def _turn(self) -> None:
+        self._scheduled = False
+        if self._in_turn:
+            return
+        self._in_turn = True
+        try:
+            while self._ready is None and not self._stopped:
+                if self._queue and self._has_leader:
+                    self._offer()
+                if not self.node.has_ready():
+                    break
+                self._carry_out(self.node.ready())
+        finally:
+            self._in_turn = False
+
+    def _offer(self) -> None:
+        """One batch of proposals goes to Raft."""
+        batch = self._queue
+        if len(batch) > BATCH_ENTRIES_MAX or self._queue_bytes > BATCH_BYTES_MAX:
+            size = count = 0
+            for data in batch:
+                size += len(data)
+                if count and (count >= BATCH_ENTRIES_MAX or size > BATCH_BYTES_MAX):
+                    break
+                count += 1
+            batch = self._queue[:count]
+            self._queue = self._queue[count:]
+            self._queue_bytes -= sum(map(len, batch))
+        else:
+            self._queue = []
+            self._queue_bytes = 0
+        self.batches += 1
+        self.batched_entries += len(batch)
+        try:
+            self.node.propose(batch)
+        except ProposalDroppedError:
+            self._events.dropped(batch)
+
+    def _carry_out(self, ready: Ready) -> None:
+        """The one place where a Ready becomes deeds."""
+        if ready.soft_state is not None:
+            self._leading = ready.soft_state.state == StateType.LEADER
+            self._has_leader = ready.soft_state.lead != 0
+            self._events.leadership(ready.soft_state)
+        if ready.read_states:
+            self._events.read_states(ready.read_states)
+        self._ready = ready
+        if self._leading and ready.messages:
+            self._network.send(ready.messages)
+        if ready.snapshot is not None:
+            # The snapshot is durable before any entry behind it is.
+            self._log.install(ready.snapshot, self._snapshot_durable)
+            return
+        self._persist(ready)
+
+    def _snapshot_durable(self) -> None:
+        ready = self._ready
+        assert ready is not None and ready.snapshot is not None, "no Ready carried this snapshot"
+        self._storage.apply_snapshot(ready.snapshot)
+        self._stable_index = ready.snapshot.meta.index
+        self._events.snapshot_installed(ready.snapshot)
+        self._persist(ready)
+
+    def _persist(self, ready: Ready) -> None:
+        entries = ready.entries
+        committed = ready.committed_entries
+        early = committed
+        if committed and committed[-1].index > self._stable_index:
+            # Committed by others before our own disk had it: applied once it has.
+            split = len(committed)
+            while split and committed[split - 1].index > self._stable_index:
+                split -= 1
+            early, self._held = committed[:split], committed[split:]
+        if entries or ready.hard_state is not None:
+            self._early = early
+            alone = len(entries) <= ALONE_ENTRIES_MAX and not self._queue and not early
+            self._log.append(entries, ready.hard_state, ready.must_sync, self._persisted, alone)
+            self._apply_early()
+        else:
+            self._early = early
+            self._persisted()
+
+    def _apply_early(self) -> None:
+        """What was on our disk before this Ready; runs while the write is under way, or after it
+        when the write was done at once."""
+        if self._early:
+            early, self._early = self._early, []
+            self._apply(early)
+
+    def _apply(self, entries: list[Entry]) -> None:
+        conf_change = any(entry.type != EntryType.NORMAL for entry in entries)
+        self._events.committed(entries, conf_change)
+
+    def _persisted(self) -> None:
+        ready = self._ready
+        assert ready is not None, "a write ended that no Ready carried"
+        if ready.entries:
+            self._storage.append(ready.entries)
+            self._stable_index = ready.entries[-1].index
+        self._apply_early()
+        if self._held:
+            held, self._held = self._held, []
+            self._apply(held)
+        if not self._leading and ready.messages:
+            self._network.send(ready.messages)
+        self.node.advance()
+        self._ready = None
+        if not self._in_turn:
+            self._turn()

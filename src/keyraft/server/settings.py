@@ -1,0 +1,41 @@
+"""What a member must know about itself; made once by `app`, changed by nobody."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from keyraft.base import limits
+
+
+@dataclass(frozen=True, slots=True)
+class MemberSettings:
+    """The flags that the member's core gives meaning to."""
+
+    member_id: int
+    cluster_id: int
+    name: str
+    client_urls: tuple[str, ...]
+    heartbeat_s: float = 0.1
+    election_ticks: int = 10
+    pre_vote: bool = True
+    request_bytes_max: int = limits.REQUEST_BYTES_MAX
+    txn_ops_max: int = limits.TXN_OPS_MAX
+    snapshot_count: int = limits.SNAPSHOT_COUNT
+    snapshot_catchup_entries: int = limits.SNAPSHOT_CATCHUP_ENTRIES
+    quota_backend_bytes: int = limits.QUOTA_BACKEND_BYTES
+    warning_apply_s: float = 0.1
+    strict_reconfig_check: bool = True
+    learners_max: int = 1
+    compaction_batch_revisions: int = 1_000
+    compaction_sleep_s: float = 0.01
+    feature_gates: frozenset[str] = field(default_factory=frozenset)
+
+    @property
+    def election_s(self) -> float:
+        """The election timeout."""
+        return self.heartbeat_s * self.election_ticks
+
+    @property
+    def request_timeout_s(self) -> float:
+        """How long a proposal or a read index may take: room for two elections (etcd `ReqTimeout`)."""
+        return 5.0 + 2 * self.election_s

@@ -1,0 +1,95 @@
+"""Snapshots shorten the log: every so many entries the state is declared to be on disk.
+
+The state is the database, which is there already; a snapshot is therefore the promise that the
+database holds everything up to an index, made in this order: the database commits, the snapshot
+file is written, the log records it, older segments may go (formats, "Consistent index, snapshots").
+Entries behind the newest applied one by more than the catch-up count are forgotten in memory, so
+that a follower which lags less is served from there.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from keyraft.raft import MemoryStorage, SnapshotMeta
+from keyraft.server.ports import DurableLog
+
+if TYPE_CHECKING:
+    from keyraft.server.member import Member
+
+TRIM_ENTRIES: Final = 1_000  # the memory log is trimmed in steps of this many
+
+
+class Snapshotter:
+    """Decides when, and keeps the memory log short. Owned by the member's loop."""
+
+    def __init__(
+        self, member: Member, storage: MemoryStorage, log: DurableLog, snapshot_index: int
+    ) -> None:
+        self._member = member
+        self._storage = storage
+        self._log = log
+        self._index = snapshot_index
+        self._busy = False
+        self._forced = False
+        settings = member.settings
+        self._count = settings.snapshot_count
+        self._keep = settings.snapshot_catchup_entries
+        self._next_trim = 0
+
+    @property
+    def index(self) -> int:
+        """Where the newest snapshot stands."""
+        return self._index
+
+    def force(self) -> None:
+        """A snapshot is made with the next applied entry, whatever the count."""
+        self._forced = True
+
+    def applied(self, index: int) -> None:
+        """Entries up to `index` have been applied; called after every slice."""
+        if index >= self._next_trim:
+            self._trim(index)
+        if (index - self._index > self._count or self._forced) and not self._busy:
+            self._begin(index)
+
+    def _trim(self, index: int) -> None:
+        self._next_trim = index + TRIM_ENTRIES
+        last_wanted = index - self._keep
+        if last_wanted >= self._storage.first_index():
+            self._storage.compact(last_wanted)
+
+    def _begin(self, index: int) -> None:
+        member = self._member
+        self._busy = True
+        self._forced = False
+        member.logger.info(
+            "triggering snapshot",
+            local_member_id=f"{member.settings.member_id:x}",
+            local_member_applied_index=index,
+            local_member_snapshot_index=self._index,
+            local_member_snapshot_count=self._count,
+        )
+        meta = SnapshotMeta(member.configuration.state, index, self._storage.term(index))
+        data = member.configuration.encode_v2()
+        member.backend.flush(lambda: self._database_durable(meta, data))
+
+    def _database_durable(self, meta: SnapshotMeta, data: bytes) -> None:
+        if meta.index <= self._index or self._member.stopped:
+            self._busy = False
+            return
+        self._log.save_snapshot(meta, data, lambda: self._saved(meta, data))
+
+    def _saved(self, meta: SnapshotMeta, data: bytes) -> None:
+        self._busy = False
+        if meta.index <= self._index:
+            return
+        self._index = meta.index
+        if meta.index >= self._storage.first_index() - 1:
+            self._storage.create_snapshot(meta.index, meta.conf_state, data)
+        self._member.logger.info("saved snapshot", snapshot_index=meta.index)
+
+    def installed(self, meta: SnapshotMeta) -> None:
+        """A snapshot came from the leader."""
+        self._index = meta.index
+        self._next_trim = 0

@@ -1,0 +1,282 @@
+"""What a normal log entry holds: a client's own request bytes inside an InternalRaftRequest.
+
+A proposal is `tag(kind) length request  tag(100) length header`, so the request's bytes enter the
+log as they came from the network and leave it the same way. The part behind the request, the
+*stamp*, holds the request id; our own proposals come back from the log byte for byte, so the stamp
+itself is the key under which the proposer waits and no id is ever decoded on the hot path.
+
+Entries of other makers may order or encode their fields differently; `parse` reads any of them.
+Layout: etcd `api/etcdserverpb/raft_internal.proto`; requests of the v2 API, which members up to
+3.5 put into the log for their own attributes, are told apart by field 2 (see `is_v2`).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from keyraft.base.ids import RequestIDGenerator
+
+KIND_RANGE: Final = 3
+KIND_PUT: Final = 4
+KIND_DELETE_RANGE: Final = 5
+KIND_TXN: Final = 6
+KIND_COMPACTION: Final = 7
+KIND_LEASE_GRANT: Final = 8
+KIND_LEASE_REVOKE: Final = 9
+KIND_ALARM: Final = 10
+KIND_LEASE_CHECKPOINT: Final = 11
+KIND_AUTH_ENABLE: Final = 1000
+KIND_AUTH_DISABLE: Final = 1011
+KIND_AUTHENTICATE: Final = 1012
+KIND_AUTH_STATUS: Final = 1013
+KIND_AUTH_USER_ADD: Final = 1100
+KIND_AUTH_USER_DELETE: Final = 1101
+KIND_AUTH_USER_GET: Final = 1102
+KIND_AUTH_USER_CHANGE_PASSWORD: Final = 1103
+KIND_AUTH_USER_GRANT_ROLE: Final = 1104
+KIND_AUTH_USER_REVOKE_ROLE: Final = 1105
+KIND_AUTH_USER_LIST: Final = 1106
+KIND_AUTH_ROLE_LIST: Final = 1107
+KIND_AUTH_ROLE_ADD: Final = 1200
+KIND_AUTH_ROLE_DELETE: Final = 1201
+KIND_AUTH_ROLE_GET: Final = 1202
+KIND_AUTH_ROLE_GRANT_PERMISSION: Final = 1203
+KIND_AUTH_ROLE_REVOKE_PERMISSION: Final = 1204
+KIND_CLUSTER_VERSION_SET: Final = 1300
+KIND_CLUSTER_MEMBER_ATTR_SET: Final = 1301
+KIND_DOWNGRADE_INFO_SET: Final = 1302
+KIND_DOWNGRADE_VERSION_TEST: Final = 9900
+
+KINDS: Final = {
+    KIND_RANGE: "Range",
+    KIND_PUT: "Put",
+    KIND_DELETE_RANGE: "DeleteRange",
+    KIND_TXN: "Txn",
+    KIND_COMPACTION: "Compaction",
+    KIND_LEASE_GRANT: "LeaseGrant",
+    KIND_LEASE_REVOKE: "LeaseRevoke",
+    KIND_ALARM: "Alarm",
+    KIND_LEASE_CHECKPOINT: "LeaseCheckpoint",
+    KIND_AUTH_ENABLE: "AuthEnable",
+    KIND_AUTH_DISABLE: "AuthDisable",
+    KIND_AUTHENTICATE: "Authenticate",
+    KIND_AUTH_STATUS: "AuthStatus",
+    KIND_AUTH_USER_ADD: "AuthUserAdd",
+    KIND_AUTH_USER_DELETE: "AuthUserDelete",
+    KIND_AUTH_USER_GET: "AuthUserGet",
+    KIND_AUTH_USER_CHANGE_PASSWORD: "AuthUserChangePassword",
+    KIND_AUTH_USER_GRANT_ROLE: "AuthUserGrantRole",
+    KIND_AUTH_USER_REVOKE_ROLE: "AuthUserRevokeRole",
+    KIND_AUTH_USER_LIST: "AuthUserList",
+    KIND_AUTH_ROLE_LIST: "AuthRoleList",
+    KIND_AUTH_ROLE_ADD: "AuthRoleAdd",
+    KIND_AUTH_ROLE_DELETE: "AuthRoleDelete",
+    KIND_AUTH_ROLE_GET: "AuthRoleGet",
+    KIND_AUTH_ROLE_GRANT_PERMISSION: "AuthRoleGrantPermission",
+    KIND_AUTH_ROLE_REVOKE_PERMISSION: "AuthRoleRevokePermission",
+    KIND_CLUSTER_VERSION_SET: "ClusterVersionSet",
+    KIND_CLUSTER_MEMBER_ATTR_SET: "ClusterMemberAttrSet",
+    KIND_DOWNGRADE_INFO_SET: "DowngradeInfoSet",
+    KIND_DOWNGRADE_VERSION_TEST: "DowngradeVersionTest",
+}
+"""Field number -> the name that metrics and logs use (etcd `getRequestType`)."""
+
+_HEADER_FIELD: Final = 100
+_HEADER_TAG: Final = b"\xa2\x06"
+LOW_BITS: Final = 14
+LOW_MASK: Final = (1 << LOW_BITS) - 1
+# The first two varint groups of an id; the groups above them change once in 16,384 requests.
+LOW: Final = tuple(
+    bytes((0x80 | value & 0x7F, 0x80 | value >> 7)) for value in range(1 << LOW_BITS)
+)
+
+
+class MalformedEntryError(Exception):
+    """The bytes are no InternalRaftRequest."""
+
+
+def varint(value: int) -> bytes:
+    """The protobuf varint of 0 <= value < 2^64."""
+    if value < 0x80:
+        return bytes((value,))
+    if value < 0x4000:
+        return bytes((0x80 | value & 0x7F, value >> 7))
+    groups = bytearray()
+    while value >= 0x80:
+        groups.append(0x80 | value & 0x7F)
+        value >>= 7
+    groups.append(value)
+    return bytes(groups)
+
+
+def read_varint(data: bytes, at: int) -> tuple[int, int]:
+    """(value, position behind it); MalformedEntryError when it is cut off or too long."""
+    value = shift = 0
+    try:
+        while True:
+            byte = data[at]
+            at += 1
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                return value, at
+            shift += 7
+            if shift > 63:
+                raise MalformedEntryError("varint of more than ten bytes")
+    except IndexError:
+        raise MalformedEntryError("varint cut off") from None
+
+
+_TAGS: Final = {kind: varint(kind << 3 | 2) for kind in KINDS}
+
+
+class Stamper:
+    """Makes stamps: encoded RequestHeaders, each with an id of its own."""
+
+    __slots__ = ("_head", "_high", "_high_bytes", "_ids")
+
+    def __init__(self, ids: RequestIDGenerator) -> None:
+        self._ids = ids
+        self._high = -1
+        self._high_bytes = b""
+        self._head = b""
+
+    def stamp(self) -> bytes:
+        """The header of a request by nobody in particular (auth is off)."""
+        ident = self._ids.next()
+        high = ident >> LOW_BITS
+        if high != self._high:
+            self._high = high
+            self._high_bytes = varint(high)
+            self._head = _HEADER_TAG + bytes((3 + len(self._high_bytes), 0x08))
+        return self._head + LOW[ident & LOW_MASK] + self._high_bytes
+
+    def stamp_for(self, username: bytes, auth_revision: int) -> bytes:
+        """The header of a request by a user, as permissions were at `auth_revision`."""
+        body = b"\x08" + varint(self._ids.next())
+        if username:
+            body += b"\x12" + varint(len(username)) + username
+        if auth_revision:
+            body += b"\x18" + varint(auth_revision)
+        return _HEADER_TAG + varint(len(body)) + body
+
+    def next_id(self) -> int:
+        """A bare id, for read index rounds and leases."""
+        return self._ids.next()
+
+
+def wrap(kind: int, request: bytes, stamp: bytes) -> bytes:
+    """The entry's data."""
+    return b"".join((_TAGS[kind], varint(len(request)), request, stamp))
+
+
+def split(data: bytes) -> tuple[int, bytes, bytes] | None:
+    """(kind, request, stamp) of an entry in our own layout with a kind below 16, else None."""
+    tag = data[0]
+    if tag & 7 != 2:
+        return None
+    size = len(data)
+    if size < 2:
+        return None
+    length = data[1]
+    at = 2
+    if length >= 0x80:
+        if size < 3:
+            return None
+        high = data[2]
+        at = 3
+        length = length & 0x7F | (high & 0x7F) << 7
+        if high >= 0x80:
+            try:
+                length, at = read_varint(data, 1)
+            except MalformedEntryError:
+                return None
+    end = at + length
+    if data[end : end + 2] != _HEADER_TAG or tag == 0x12:
+        return None
+    # The header must be the last field, or the stamp would hide another request behind it.
+    if end + 3 > size or data[end + 2] != size - end - 3:
+        return None
+    return tag >> 3, data[at:end], data[end:]
+
+
+class Parsed:
+    """An entry taken apart field by field."""
+
+    __slots__ = ("auth_revision", "ident", "kind", "request", "stamp", "username")
+
+    def __init__(self) -> None:
+        self.kind = 0
+        self.request = b""
+        self.stamp = b""
+        self.ident = 0
+        self.username = b""
+        self.auth_revision = 0
+
+
+def _fields(data: bytes) -> list[tuple[int, int | bytes]]:
+    """Every field of a message as (number, varint or bytes), in order."""
+    out: list[tuple[int, int | bytes]] = []
+    at, size = 0, len(data)
+    while at < size:
+        tag, at = read_varint(data, at)
+        kind = tag & 7
+        if kind == 0:
+            value, at = read_varint(data, at)
+            out.append((tag >> 3, value))
+            continue
+        if kind == 2:
+            length, at = read_varint(data, at)
+        elif kind == 1:
+            length = 8
+        elif kind == 5:
+            length = 4
+        else:
+            raise MalformedEntryError(f"wire type {kind}")
+        if at + length > size:
+            raise MalformedEntryError("field cut off")
+        out.append((tag >> 3, data[at : at + length]))
+        at += length
+    return out
+
+
+def parse(data: bytes) -> Parsed:
+    """Any maker's entry; MalformedEntryError when it is none."""
+    parsed = Parsed()
+    bare_id = 0
+    rank = 1 << 30
+    for number, value in _fields(data):
+        if number == _HEADER_FIELD and isinstance(value, bytes):
+            parsed.stamp = _HEADER_TAG + varint(len(value)) + value
+            for inner, content in _fields(value):
+                if inner == 1 and isinstance(content, int):
+                    parsed.ident = content
+                elif inner == 2 and isinstance(content, bytes):
+                    parsed.username = content
+                elif inner == 3 and isinstance(content, int):
+                    parsed.auth_revision = content
+        elif number == 1 and isinstance(value, int):
+            bare_id = value
+        elif number in KINDS and isinstance(value, bytes):
+            # Among several requests the original takes membership's first, then by number.
+            order = number - 10_000 if number >= KIND_CLUSTER_VERSION_SET else number
+            if order < rank:
+                rank, parsed.kind, parsed.request = order, number, value
+    if bare_id:
+        parsed.ident = bare_id
+    return parsed
+
+
+def is_v2(data: bytes) -> bytes | None:
+    """The bytes of a v2 Request when the entry holds one, bare or in field 2, else None.
+
+    A bare Request has its method ("PUT", "SYNC", ...) where InternalRaftRequest had a nested
+    message; no method's letters parse as a message, so upper-case letters decide.
+    """
+    try:
+        fields = _fields(data)
+    except MalformedEntryError:
+        return data
+    for number, value in fields:
+        if number == 2 and isinstance(value, bytes):
+            return data if value.isalpha() and value.isupper() else value
+    return None

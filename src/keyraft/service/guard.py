@@ -1,0 +1,121 @@
+"""What every call must pass before its own checks: etcd's interceptors.
+
+In order: the cluster version must be known (not capable), a learner serves next to nothing, the
+client's API version must be UTF-8, and a client that demands a leader is refused without one
+(etcd `api/v3rpc/interceptor.go`). While the member has a leader and is a voter, only the count of
+client versions is left to do.
+
+Streams that demanded a leader are ended after three election timeouts without one.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from keyraft.base import errors
+from keyraft.base.clock import Loop
+from keyraft.grpc import CallContext, ServerStream
+from keyraft.server import Identity, Member
+
+CLIENT_VERSIONS_MAX: Final = 256  # distinct ones that are counted apart; the rest share a series
+OTHER_VERSIONS: Final = b"other"
+NO_LEADER_CHECKS_MAX: Final = 3  # election timeouts without a leader that streams survive
+
+_API_VERSION: Final = b"client-api-version"
+_UNKNOWN: Final = b"unknown"
+_HAS_LEADER: Final = b"hasleader"
+
+
+class Guard:
+    """The interceptors of one member."""
+
+    def __init__(self, member: Member) -> None:
+        self._member = member
+        self._loop: Loop = member.loop
+        self.unary_versions: dict[bytes, int] = {_UNKNOWN: 0}
+        self.stream_versions: dict[bytes, int] = {_UNKNOWN: 0}
+        self._streams: set[ServerStream] = set()
+        self._no_leader_checks = 0
+        self._watching = False
+
+    def admit(self, call: CallContext, learner_may: bool = False) -> None:
+        """Lets a unary call through or raises its refusal."""
+        member = self._member
+        if not member.in_service:
+            self._refuse(call, learner_may)
+        version = call.metadata.get(_API_VERSION, _UNKNOWN)
+        try:
+            self.unary_versions[version] += 1
+        except KeyError:
+            self._count_new(self.unary_versions, version)
+
+    def admit_stream(self, stream: ServerStream, learner_may: bool = False) -> None:
+        """The same for a stream; call `left` when a stream that was let through is over."""
+        if not self._member.in_service:
+            self._refuse(stream, learner_may)
+        version = stream.metadata.get(_API_VERSION, _UNKNOWN)
+        try:
+            self.stream_versions[version] += 1
+        except KeyError:
+            self._count_new(self.stream_versions, version)
+        if stream.metadata.get(_HAS_LEADER) == b"true":
+            self._streams.add(stream)
+            if not self._watching:
+                self._watching = True
+                self._loop.call_later(self._member.settings.election_s, self._check_leader)
+
+    def left(self, stream: ServerStream) -> None:
+        """A stream is over."""
+        self._streams.discard(stream)
+
+    def identify(self, call: CallContext) -> Identity | None:
+        """Who calls, None while there are no users or the caller names none."""
+        auth = self._member.auth
+        if not auth.enabled:
+            return None
+        return auth.identify(call.metadata, call.common_name)
+
+    def check_admin(self, call: CallContext) -> None:
+        """The caller holds the root role."""
+        if self._member.auth.enabled:
+            self._member.auth.check_admin(self.identify(call))
+
+    def check_user(self, call: CallContext) -> None:
+        """The caller is some user."""
+        if self._member.auth.enabled and self.identify(call) is None:
+            raise errors.UserEmptyError
+
+    def _refuse(self, call: CallContext, learner_may: bool) -> None:
+        """The slow way, taken only while something is missing."""
+        member = self._member
+        if not member.configuration.capable:
+            raise errors.NotCapableError
+        if member.configuration.is_learner and not learner_may:
+            raise errors.LearnerNotSupportedError
+        if not member.leader and call.metadata.get(_HAS_LEADER) == b"true":
+            raise errors.NoLeaderError
+
+    def _count_new(self, counts: dict[bytes, int], version: bytes) -> None:
+        try:
+            version.decode("utf-8")
+        except UnicodeDecodeError:
+            raise errors.InvalidClientAPIVersionError from None
+        if len(counts) >= CLIENT_VERSIONS_MAX:
+            version = OTHER_VERSIONS
+        counts[version] = counts.get(version, 0) + 1
+
+    def _check_leader(self) -> None:
+        self._watching = False
+        if not self._streams:
+            self._no_leader_checks = 0
+            return
+        if self._member.leader:
+            self._no_leader_checks = 0
+        else:
+            self._no_leader_checks += 1
+        if self._no_leader_checks >= NO_LEADER_CHECKS_MAX:
+            streams, self._streams = self._streams, set()
+            for stream in streams:
+                stream.finish(errors.NoLeaderError.code, errors.NoLeaderError.text)
+        self._watching = True
+        self._loop.call_later(self._member.settings.election_s, self._check_leader)

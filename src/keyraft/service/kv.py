@@ -1,0 +1,241 @@
+"""KV: Range, RangeStream, Put, DeleteRange, Txn, Compact.
+
+A put costs no parsing here when it is a plain one, and no task or future ever: the answer is given
+by the callback that apply calls. A range of one key at the present is answered at once when the
+member may read right now. Order of the checks: the guard, the quota, the request's own shape, the
+apply gap, permissions, size (etcd `api/v3rpc/key.go`, `quota.go`, `v3_server.go`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import Final
+
+from keyraft.base import errors
+from keyraft.base.errors import EtcdError, RawError
+from keyraft.base.limits import LOOP_SLICE_S
+from keyraft.grpc import Router, UnaryCall
+from keyraft.mvcc import (
+    check_delete_range,
+    check_put,
+    check_range,
+    check_txn,
+    is_read_only,
+    is_serializable,
+    plain_put,
+    plain_range,
+)
+from keyraft.proto import rpc_pb2
+from keyraft.server import Member, Result, parse, quota, wire
+from keyraft.service.guard import Guard
+from keyraft.service.rangestream import open_range_stream
+
+_SERIALIZABLE: Final = b"\x38\x01"
+
+
+class KVService:
+    """Registered on a router; one per member."""
+
+    def __init__(self, member: Member, guard: Guard) -> None:
+        self._member = member
+        self._guard = guard
+        self._store = member.store
+
+    def register(self, router: Router) -> None:
+        """Makes the methods callable."""
+        router.unary("/etcdserverpb.KV/Range", self.range)
+        router.unary("/etcdserverpb.KV/Put", self.put)
+        router.unary("/etcdserverpb.KV/DeleteRange", self.delete_range)
+        router.unary("/etcdserverpb.KV/Txn", self.txn)
+        router.unary("/etcdserverpb.KV/Compact", self.compact)
+        router.stream(
+            "/etcdserverpb.KV/RangeStream",
+            lambda stream: open_range_stream(self._member, self._guard, stream),
+            kind="server_stream",
+        )
+
+    # --- writes -------------------------------------------------------------------------------
+
+    def put(self, call: UnaryCall, request: bytes) -> bytes | None:
+        """PutRequest -> PutResponse."""
+        self._guard.admit(call)
+        member = self._member
+        if not plain_put(request):
+            message = parse(rpc_pb2.PutRequest, request)
+            self._check_quota(quota.put_cost(message))
+            check_put(message)
+        elif len(request) >= member.quota.room:
+            self._check_quota(quota.PUT_OVERHEAD_BYTES + len(request))
+        self._propose(call, wire.KIND_PUT, request)
+        return None
+
+    def delete_range(self, call: UnaryCall, request: bytes) -> bytes | None:
+        """DeleteRangeRequest -> DeleteRangeResponse."""
+        self._guard.admit(call)
+        check_delete_range(parse(rpc_pb2.DeleteRangeRequest, request))
+        self._propose(call, wire.KIND_DELETE_RANGE, request)
+        return None
+
+    def txn(self, call: UnaryCall, request: bytes) -> bytes | None:
+        """TxnRequest -> TxnResponse; one that only reads does not go through the log."""
+        self._guard.admit(call)
+        member = self._member
+        message = parse(rpc_pb2.TxnRequest, request)
+        self._check_quota(quota.txn_cost(message))
+        check_txn(message, member.settings.txn_ops_max)
+        if not is_read_only(message):
+            self._propose(call, wire.KIND_TXN, request)
+            return None
+
+        def read() -> bytes:
+            auth = member.auth
+            if auth.enabled:
+                identity = self._guard.identify(call) or auth.nobody
+                auth.check_txn(identity, message)
+            body = self._store.txn(request)
+            return member.header(self._store.revision) + body
+
+        if is_serializable(message) or member.readable:
+            return read()
+        self._read_later(call, read)
+        return None
+
+    def compact(self, call: UnaryCall, request: bytes) -> bytes | None:
+        """CompactionRequest -> CompactionResponse, a physical one once the rows are gone."""
+        self._guard.admit(call)
+        self._guard.check_admin(call)
+        message = parse(rpc_pb2.CompactionRequest, request)
+        if not message.physical:
+            self._propose(call, wire.KIND_COMPACTION, request)
+            return None
+
+        def done(result: Result) -> None:
+            if isinstance(result, bytes):
+                answer = result
+                compactor = self._member.compactor
+                compactor.when_done(message.revision, lambda: call.respond(answer))
+            else:
+                call.fail(result.code, result.text)
+
+        self._propose(call, wire.KIND_COMPACTION, request, done)
+        return None
+
+    def _propose(
+        self,
+        call: UnaryCall,
+        kind: int,
+        request: bytes,
+        done: Callable[[Result], None] | None = None,
+    ) -> None:
+        if done is None:
+
+            def answer(result: Result) -> None:
+                if type(result) is bytes:
+                    call.respond(result)
+                else:
+                    assert not isinstance(result, bytes)
+                    call.fail(result.code, result.text)
+
+            done = answer
+        member = self._member
+        if member.auth.enabled:
+            identity = self._guard.identify(call)
+            if identity is not None:
+                member.propose(kind, request, done, identity.username, identity.revision)
+                return
+        member.propose(kind, request, done)
+
+    def _check_quota(self, cost: int) -> None:
+        """Refuses what would exceed the quota, and raises the alarm for this member."""
+        if cost and not self._member.quota.allows(cost):
+            self._member.raise_no_space()
+            raise errors.NoSpaceError
+
+    # --- reads --------------------------------------------------------------------------------
+
+    def range(self, call: UnaryCall, request: bytes) -> bytes | None:
+        """RangeRequest -> RangeResponse."""
+        member = self._member
+        if plain_range(request) is None or member.auth.enabled:
+            return self._any_range(call, request)
+        serializable = request[-2:] == _SERIALIZABLE and len(request) == request[1] + 4
+        self._guard.admit(call, serializable)
+        if serializable or member.readable:
+            body = self._store.range(request)
+            return member.header(self._store.revision) + body
+        self._read_later(
+            call, lambda: member.header(self._store.revision) + self._store.range(request)
+        )
+        return None
+
+    def _any_range(self, call: UnaryCall, request: bytes) -> bytes | None:
+        member = self._member
+        message = parse(rpc_pb2.RangeRequest, request)
+        self._guard.admit(call, message.serializable)
+        check_range(message)
+
+        def read() -> bytes | None:
+            auth = member.auth
+            if auth.enabled:
+                identity = self._guard.identify(call) or auth.nobody
+                auth.check_range(identity, message.key, message.range_end)
+            if not message.range_end:
+                return member.header(self._store.revision) + self._store.range(request)
+            return self._sliced(call, message)
+
+        if message.serializable or member.readable:
+            return read()
+        self._read_later(call, read)
+        return None
+
+    def _read_later(self, call: UnaryCall, read: Callable[[], bytes | None]) -> None:
+        """Answers with `read()` when the member may; None from it means that it answers itself."""
+
+        def ready(error: EtcdError | None) -> None:
+            if call.cancelled:
+                return
+            if error is not None:
+                call.fail(error.code, error.text)
+                return
+            try:
+                answer = read()
+            except (EtcdError, RawError) as refusal:
+                call.fail(refusal.code, refusal.text)
+                return
+            if answer is not None:
+                call.respond(answer)
+
+        self._member.read_index(ready)
+
+    def _sliced(self, call: UnaryCall, message: rpc_pb2.RangeRequest) -> bytes | None:
+        """A range of many keys: at once if it takes no longer than a slice, else over turns."""
+        member = self._member
+        revision = self._store.revision
+        work: Generator[None, None, bytes] = self._store.range_steps(message)
+        loop = member.loop
+
+        def step() -> bytes | None:
+            until_s = loop.time() + LOOP_SLICE_S
+            while True:
+                try:
+                    next(work)
+                except StopIteration as finished:
+                    body: bytes = finished.value
+                    return member.header(revision) + body
+                if loop.time() >= until_s:
+                    loop.call_soon(go_on)
+                    return None
+
+        def go_on() -> None:
+            if call.cancelled:
+                work.close()
+                return
+            try:
+                answer = step()
+            except (EtcdError, RawError) as refusal:
+                call.fail(refusal.code, refusal.text)
+                return
+            if answer is not None:
+                call.respond(answer)
+
+        return step()

@@ -1,0 +1,249 @@
+"""Maintenance: Status, Hash, HashKV, Alarm, Defragment, MoveLeader, Downgrade.
+
+Status answers about this member alone; Hash and HashKV scan in slices that leave the loop free;
+Alarm goes through the log, even to list (etcd `api/v3rpc/maintenance.go`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from keyraft.base import errors
+from keyraft.base.errors import EtcdError, RawError
+from keyraft.base.limits import LOOP_SLICE_S
+from keyraft.base.version import VERSION
+from keyraft.cluster import check_downgrade_target, parse_downgrade_target, short
+from keyraft.grpc import Router, UnaryCall
+from keyraft.mvcc import hash_all
+from keyraft.proto import membership_pb2, rpc_pb2
+from keyraft.server import Member, Result, parse, wire
+from keyraft.service.guard import Guard
+
+_UNKNOWN: Final = 2
+
+
+class MaintenanceService:
+    """Registered on a router; one per member."""
+
+    def __init__(self, member: Member, guard: Guard) -> None:
+        self._member = member
+        self._guard = guard
+
+    def register(self, router: Router) -> None:
+        """Makes the methods callable."""
+        for name, handle in (
+            ("Alarm", self.alarm),
+            ("Status", self.status),
+            ("Defragment", self.defragment),
+            ("Hash", self.hash),
+            ("HashKV", self.hash_kv),
+            ("MoveLeader", self.move_leader),
+            ("Downgrade", self.downgrade),
+        ):
+            router.unary(f"/etcdserverpb.Maintenance/{name}", handle)
+
+    def _header(self) -> bytes:
+        return self._member.header(self._member.store.revision)
+
+    def status(self, call: UnaryCall, request: bytes) -> bytes | None:
+        """StatusRequest -> StatusResponse."""
+        self._guard.admit(call, learner_may=True)
+        self._guard.check_user(call)
+        parse(rpc_pb2.StatusRequest, request)
+        member = self._member
+        configuration = member.configuration
+        downgrade = configuration.cluster.downgrade
+        answer = rpc_pb2.StatusResponse(
+            version=VERSION,
+            dbSize=member.backend.size_bytes,
+            dbSizeInUse=member.backend.size_in_use_bytes,
+            leader=member.leader,
+            raftIndex=member.committed_index,
+            raftAppliedIndex=member.applied_index,
+            raftTerm=member.term,
+            isLearner=configuration.is_learner,
+            storageVersion=configuration.storage_version,
+            dbSizeQuota=member.quota.bytes_max,
+            downgradeInfo=rpc_pb2.DowngradeInfo(
+                enabled=downgrade.enabled, targetVersion=downgrade.target
+            ),
+        )
+        if not member.leader:
+            answer.errors.append(errors.NoLeaderError.text)
+        answer.errors.extend(member.alarms.texts())
+        return self._header() + answer.SerializeToString()
+
+    def alarm(self, call: UnaryCall, request: bytes) -> bytes | None:
+        """AlarmRequest -> AlarmResponse."""
+        self._guard.admit(call)
+        message = parse(rpc_pb2.AlarmRequest, request)
+        if message.action == rpc_pb2.AlarmRequest.GET:
+            self._guard.check_user(call)
+        else:
+            self._guard.check_admin(call)
+        self._member.propose(wire.KIND_ALARM, request, _answer(call))
+        return None
+
+    def defragment(self, call: UnaryCall, request: bytes) -> bytes | None:
+        """DefragmentRequest -> DefragmentResponse, which has no header.
+
+        DEVIATION: there is nothing to do. Freed pages are used again before the database grows,
+        so the world need not stop to give them back.
+        """
+        self._guard.admit(call)
+        self._guard.check_admin(call)
+        parse(rpc_pb2.DefragmentRequest, request)
+        member = self._member
+        member.logger.info("starting defragment")
+
+        def done() -> None:
+            member.logger.info("finished defragment")
+            call.respond(b"")
+
+        member.backend.flush(done)
+        return None
+
+    def hash(self, call: UnaryCall, request: bytes) -> bytes | None:
+        """HashRequest -> HashResponse: all buckets, for tests."""
+        self._guard.admit(call)
+        self._guard.check_admin(call)
+        parse(rpc_pb2.HashRequest, request)
+        answer = rpc_pb2.HashResponse(hash=hash_all(self._member.backend))
+        return self._header() + answer.SerializeToString()
+
+    def hash_kv(self, call: UnaryCall, request: bytes) -> bytes | None:
+        """HashKVRequest -> HashKVResponse."""
+        self._guard.admit(call)
+        self._guard.check_admin(call)
+        message = parse(rpc_pb2.HashKVRequest, request)
+        member = self._member
+        loop = member.loop
+        revision = member.store.revision
+        job = member.store.hash_kv(message.revision)
+
+        def step() -> bytes | None:
+            if call.cancelled:
+                job.close()
+                return None
+            until_s = loop.time() + LOOP_SLICE_S
+            while not job.step():
+                if loop.time() >= until_s:
+                    loop.call_soon(go_on)
+                    return None
+            found = job.result
+            assert found is not None, "a finished job has a result"
+            answer = rpc_pb2.HashKVResponse(
+                hash=found.hash,
+                compact_revision=found.compact_revision,
+                hash_revision=found.revision,
+            )
+            return member.header(revision) + answer.SerializeToString()
+
+        def go_on() -> None:
+            answer = step()
+            if answer is not None:
+                call.respond(answer)
+
+        return step()
+
+    def move_leader(self, call: UnaryCall, request: bytes) -> bytes | None:
+        """MoveLeaderRequest -> MoveLeaderResponse, which has no header."""
+        self._guard.admit(call)
+        self._guard.check_admin(call)
+        message = parse(rpc_pb2.MoveLeaderRequest, request)
+        if not self._member.is_leader:
+            raise errors.NotLeaderError
+
+        def done(error: EtcdError | RawError | None) -> None:
+            if error is None:
+                call.respond(b"")
+            else:
+                call.fail(error.code, error.text)
+
+        self._member.handover.move(message.targetID, done)
+        return None
+
+    # --- downgrade ----------------------------------------------------------------------------
+
+    def downgrade(self, call: UnaryCall, request: bytes) -> bytes | None:
+        """DowngradeRequest -> DowngradeResponse; the version in it is the cluster's."""
+        self._guard.admit(call)
+        self._guard.check_admin(call)
+        message = parse(rpc_pb2.DowngradeRequest, request)
+        kinds = rpc_pb2.DowngradeRequest
+        if message.action == kinds.CANCEL:
+            self._read_first(call, lambda: self._cancel_downgrade(call))
+        elif message.action in (kinds.VALIDATE, kinds.ENABLE):
+            parse_downgrade_target(message.version)
+            enable = message.action == kinds.ENABLE
+            self._read_first(call, lambda: self._check_downgrade(call, message.version, enable))
+        else:
+            raise RawError(_UNKNOWN, "etcdserver: unknown method")
+        return None
+
+    def _read_first(self, call: UnaryCall, work: Callable[[], None]) -> None:
+        def ready(error: EtcdError | None) -> None:
+            if error is not None:
+                call.fail(error.code, error.text)
+                return
+            try:
+                work()
+            except (EtcdError, RawError) as refusal:
+                call.fail(refusal.code, refusal.text)
+
+        self._member.read_index(ready)
+
+    def _check_downgrade(self, call: UnaryCall, wanted: str, enable: bool) -> None:
+        cluster = self._member.configuration.cluster
+        target = parse_downgrade_target(wanted)
+        if cluster.version is None:
+            raise errors.ClusterVersionUnavailableError
+        check_downgrade_target(cluster.version, target)
+        if cluster.downgrade.enabled:
+            raise errors.DowngradeInProcessError
+        if not enable:
+            self._tell_version(call)
+            return
+        request = membership_pb2.DowngradeInfoSetRequest(enabled=True, ver=str(target))
+        self._propose_downgrade(call, request)
+
+    def _cancel_downgrade(self, call: UnaryCall) -> None:
+        cluster = self._member.configuration.cluster
+        if cluster.version is None:
+            raise errors.ClusterVersionUnavailableError
+        if not cluster.downgrade.enabled:
+            # The original logs that there is none to cancel and answers all the same.
+            self._member.logger.warn(
+                "failed to cancel downgrade", error=errors.NoInflightDowngradeError.text
+            )
+            self._tell_version(call)
+            return
+        self._propose_downgrade(call, membership_pb2.DowngradeInfoSetRequest(enabled=False))
+
+    def _propose_downgrade(
+        self, call: UnaryCall, request: membership_pb2.DowngradeInfoSetRequest
+    ) -> None:
+        def done(result: Result) -> None:
+            if isinstance(result, bytes):
+                self._tell_version(call)
+            else:
+                call.fail(result.code, result.text)
+
+        self._member.propose(wire.KIND_DOWNGRADE_INFO_SET, request.SerializeToString(), done)
+
+    def _tell_version(self, call: UnaryCall) -> None:
+        version = self._member.configuration.cluster.version
+        assert version is not None, "checked before"
+        answer = rpc_pb2.DowngradeResponse(version=short(version))
+        call.respond(self._header() + answer.SerializeToString())
+
+
+def _answer(call: UnaryCall) -> Callable[[Result], None]:
+    def done(result: Result) -> None:
+        if isinstance(result, bytes):
+            call.respond(result)
+        else:
+            call.fail(result.code, result.text)
+
+    return done
