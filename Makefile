@@ -7,6 +7,7 @@ RUN = $(BIN)/python
 N ?= 1
 K ?=
 SEED ?=
+BENCH ?=
 
 .PHONY: check setup fix lint layers types fast t test run bench soak sim gen hpack-stories raft-scripts clean
 
@@ -63,6 +64,14 @@ test: $(VENV)/.dev lint layers types
 
 run: $(VENV)/.run
 	@exec $(BIN)/keyraft run $(N)
+
+# The long runs: more operations, more lives, more seeds. Hours, if asked to.
+soak: $(VENV)/.dev
+	$(RUN) -m pytest -m soak -s tests
+
+# By turns with the original etcd, on an otherwise idle machine; needs h2load (nghttp2).
+bench: $(VENV)/.dev
+	$(RUN) -m bench $(BENCH)
 
 gen: $(VENV)/.dev
 	$(RUN) tools/gen_proto.py

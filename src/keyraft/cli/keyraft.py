@@ -10,7 +10,21 @@ import click
 from keyraft.base.version import VERSION
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Lazy(click.Group):
+    """Loads a command when it is named, so that the others start fast."""
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name == "bench":
+            from keyraft.cli.bench import bench
+
+            return bench
+        return super().get_command(context, name)
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return sorted([*super().list_commands(context), "bench"])
+
+
+@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(VERSION, prog_name="keyraft")
 def main() -> None:
     """Keyraft: run members for development, and measure them."""

