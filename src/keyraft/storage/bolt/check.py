@@ -1,0 +1,184 @@
+"""The consistency check that bbolt runs: every page reachable once, of the right kind, in order.
+
+Messages are bbolt's own (`tx_check.go`), because operators search for them. Beyond bbolt's check,
+which trusts offsets, whatever the reader refuses becomes a message as well; the check itself never
+fails. Memory: one bit and one byte a page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from keyraft.storage.bolt.format import (
+    BRANCH,
+    DEPTH_MAX,
+    FREELIST,
+    HEADER_BYTES,
+    LEAF,
+    NO_FREELIST,
+    BoltError,
+)
+from keyraft.storage.bolt.reader import BoltFile, Bucket, Page
+
+ERRORS_MAX: Final = 1000  # a file with more wrong than this is described well enough
+
+
+def check(db: BoltFile) -> list[str]:
+    """What is wrong with the database; empty when it is sound. At most ERRORS_MAX messages."""
+    messages: list[str] = []
+    for message in _Check(db).run():
+        messages.append(message)
+        if len(messages) == ERRORS_MAX:
+            break
+    return messages
+
+
+def free_pages(db: BoltFile) -> list[int]:
+    """The stored list of free pages; empty when none is stored. Raises BoltError."""
+    if db.meta.freelist == NO_FREELIST:
+        return []
+    page = db.page(db.meta.freelist)
+    if page.flags != FREELIST:
+        raise BoltError(f"page {page.id}: invalid freelist page (flags: {page.flags:x})")
+    ids = page.data[HEADER_BYTES:]
+    ids = ids[: len(ids) // 8 * 8].cast("Q")
+    count, first = page.count, 0
+    if count == 0xFFFF:
+        count, first = ids[0], 1
+    if count > len(ids) - first:
+        raise BoltError(f"page {page.id}: {count} free pages do not fit")
+    return ids[first : first + count].tolist()
+
+
+class _Check:
+    __slots__ = ("_db", "_free", "_reached")
+
+    def __init__(self, db: BoltFile) -> None:
+        self._db = db
+        self._free = bytearray(db.meta.pages + 1)
+        self._reached = bytearray(db.meta.pages + 1)
+
+    def run(self) -> Iterator[str]:
+        db = self._db
+        stored = db.meta.freelist != NO_FREELIST
+        self._reached[0] = self._reached[1] = 1
+        if stored:
+            try:
+                for number in free_pages(db):
+                    if number >= db.meta.pages:
+                        yield f"page {number}: out of bounds: {db.meta.pages} (free)"
+                        continue
+                    if self._free[number]:
+                        yield f"page {number}: already freed"
+                    self._free[number] = 1
+                page = db.page(db.meta.freelist)
+                for number in range(page.id, page.id + page.overflow + 1):
+                    self._reached[number] = 1
+            except BoltError as error:
+                yield str(error)
+        yield from self._bucket(db.root(), 0)
+        if stored:
+            for number in range(db.meta.pages):
+                if not self._reached[number] and not self._free[number]:
+                    yield f"page {number}: unreachable unfreed"
+
+    def _bucket(self, bucket: Bucket, depth: int) -> Iterator[str]:
+        if depth > DEPTH_MAX:
+            yield "buckets are nested too deep"
+            return
+        try:
+            page = bucket.root_page()
+            if bucket.root:
+                yield from self._tree(page, None, None, [])
+            else:
+                yield from self._leaf(page, None, None, [page.id])
+            nested = bucket.buckets()
+        except BoltError as error:
+            yield str(error)
+            return
+        while True:
+            try:
+                _, child = next(nested)
+            except StopIteration:
+                return
+            except BoltError as error:
+                yield str(error)
+                return
+            yield from self._bucket(child, depth + 1)
+
+    def _tree(
+        self, page: Page, low: bytes | None, high: bytes | None, stack: list[int]
+    ) -> Iterator[str]:
+        """Keys of the tree lie in [low, high); raises BoltError when it cannot be walked."""
+        stack = [*stack, page.id]
+        shown = " ".join(map(str, stack))
+        seen = False
+        for number in range(page.id, page.id + page.overflow + 1):
+            if self._reached[number]:
+                yield f"page {number}: multiple references (stack: [{shown}])"
+                seen = True
+            self._reached[number] = 1
+        if self._free[page.id]:
+            yield f"page {page.id}: reachable freed"
+        if seen or len(stack) > DEPTH_MAX:
+            return
+        if page.flags == LEAF:
+            yield from self._leaf(page, low, high, stack)
+            return
+        if page.flags != BRANCH:
+            yield f"page {page.id}: invalid type: {_kind(page.flags)} (stack: [{shown}])"
+            return
+        children = page.branch_elements()
+        before = low
+        for position, (key, child) in enumerate(children):
+            yield from _order("branch", child, position, key, before, high, stack)
+            upper = children[position + 1][0] if position + 1 < len(children) else high
+            try:
+                yield from self._tree(self._db.page(child), key, upper, stack)
+            except BoltError as error:
+                yield str(error)
+            before = key
+
+    def _leaf(
+        self, page: Page, low: bytes | None, high: bytes | None, stack: list[int]
+    ) -> Iterator[str]:
+        before = low
+        for position, (_, key, _) in enumerate(page.leaf_elements()):
+            if (before is not None and before >= key) or (high is not None and key >= high):
+                yield from _order("leaf", page.id, position, key, before, high, stack)
+            before = key
+
+
+def _order(
+    kind: str,
+    page: int,
+    position: int,
+    key: bytes,
+    before: bytes | None,
+    high: bytes | None,
+    stack: list[int],
+) -> Iterator[str]:
+    shown = " ".join(map(str, stack))
+    if before is not None:
+        if position == 0 and before > key:
+            yield (
+                f"the first key[{position}]=(hex){key.hex()} on {kind} page({page}) needs to be "
+                f">= the key in the ancestor ({before.hex()}). Stack: [{shown}]"
+            )
+        if position > 0 and before >= key:
+            yield (
+                f"key[{position}]=(hex){key.hex()} on {kind} page({page}) needs to be > "
+                f"(found {'=' if before == key else '<'}) than previous element "
+                f"(hex){before.hex()}. Stack: [{shown}]"
+            )
+    if high is not None and key >= high:
+        yield (
+            f"key[{position}]=(hex){key.hex()} on {kind} page({page}) needs to be < than key of "
+            f"the next element in ancestor (hex){(before or b'').hex()}. Pages stack: [{shown}]"
+        )
+
+
+def _kind(flags: int) -> str:
+    names = {BRANCH: "branch", LEAF: "leaf", 4: "meta", FREELIST: "freelist"}
+    return names.get(flags, f"unknown<{flags:02x}>")
