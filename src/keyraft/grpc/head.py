@@ -1,7 +1,7 @@
 """The head of a request: what a decoded header block asks for, checked once and remembered.
 
-A head holds nothing of one call, so one object serves every request whose header block is the
-same bytes. The checks are those of RFC 9113 §8.2 and §8.3 (a malformed request is reset) and of
+A head holds nothing of one call, not even its timeout, so one object serves every request whose
+other headers are the same. The checks are those of RFC 9113 §8.2 and §8.3 (a malformed request is reset) and of
 gRPC-Go (a request that is well formed but no gRPC call is refused with a status).
 """
 
@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from typing import Final
 
 from . import status
-from .deadline import parse_timeout
 from .http2.hpack import Header
 from .router import UNARY, Route, Router
 
@@ -30,7 +29,8 @@ class RequestHead:
     """A request's head, immutable after it is made.
 
     `malformed` is the fault that resets the stream; `refusal` the (HTTP status, gRPC code, text)
-    that answers it; `is_http` marks a request that is not gRPC at all. With none of these, `route`
+    that answers it; `oversize` a list above the limit, of which nothing is kept; `is_http` marks a
+    request that is not gRPC at all. With none of these, `route`
     is the method called, and `unary` the same when it is unary and so may take the short way.
     """
 
@@ -42,10 +42,10 @@ class RequestHead:
         "is_http",
         "malformed",
         "method",
+        "oversize",
         "path",
         "refusal",
         "route",
-        "timeout_s",
         "unary",
     )
 
@@ -55,12 +55,12 @@ class RequestHead:
         self.path = b""
         self.route: Route | None = None
         self.unary: Route | None = None
-        self.timeout_s: float | None = None
         self.content_length: int | None = None
         self.encoding: bytes = b""
         self.malformed: str | None = None
         self.refusal: tuple[int, int, str] | None = None
         self.is_http = False
+        self.oversize = False
         self._metadata: dict[bytes, bytes] | None = None
 
     @property
@@ -101,7 +101,7 @@ def check_fields(fields: list[Header], pseudo: frozenset[bytes]) -> str | None:
 
 
 def parse_head(fields: list[Header], router: Router) -> RequestHead:
-    """Checks a header list and finds its route."""
+    """Checks a header list, which is without `grpc-timeout`, and finds its route."""
     head = RequestHead(fields)
     head.malformed = check_fields(fields, _PSEUDO)
     if head.malformed is not None:
@@ -131,13 +131,6 @@ def _parse_grpc(head: RequestHead, values: Mapping[bytes, bytes], router: Router
         text = f"invalid gRPC request content-type {status.quote(content_type)}"
         head.refusal = (415, status.INVALID_ARGUMENT, text)
         return
-    timeout = values.get(b"grpc-timeout")
-    if timeout is not None:
-        head.timeout_s = parse_timeout(timeout)
-        if head.timeout_s is None:
-            text = f"malformed grpc-timeout: {status.quote(timeout)}"
-            head.refusal = (400, status.INTERNAL, text)
-            return
     try:
         head.metadata  # noqa: B018  decodes the binary values
     except binascii.Error as error:

@@ -12,7 +12,7 @@ from typing import Final
 
 from keyraft.base.limits import GRPC_OVERHEAD_BYTES, REQUEST_BYTES_MAX
 
-HEAD_MEMO_ENTRIES_MAX: Final = 64  # header blocks remembered per connection
+HEAD_MEMO_ENTRIES_MAX: Final = 64  # header blocks, and heads, remembered per connection
 HEAD_MEMO_BLOCK_BYTES_MAX: Final = 2_048  # longer blocks are decoded each time
 RESET_MEMORY_STREAMS_MAX: Final = 4_096  # streams we reset whose late frames are dropped
 PING_STRIKES_MAX: Final = 2  # gRPC-Go, internal/transport maxPingStrikes

@@ -6,7 +6,7 @@ made into an object. Everything else goes through `Connection._frame`; both ways
 result for the same bytes, which the tests check by feeding byte by byte.
 
 A head is remembered under the bytes of its block as long as the decoder's table has not changed
-since; see `hpack`.
+since (see `hpack`), and under its fields for good.
 """
 
 from __future__ import annotations
@@ -19,18 +19,20 @@ from keyraft.base.errors import EtcdError, RawError
 
 from . import status
 from .calls import Call, Stream
-from .deadline import Deadlines
+from .deadline import Deadlines, parse_timeout
 from .head import RequestHead, check_fields, parse_head
 from .http import HttpRequest, HttpStream
 from .http2 import frames, states
 from .http2.connection import Connection
 from .http2.errors import (
+    COMPRESSION_ERROR,
     ENHANCE_YOUR_CALM,
     FRAME_SIZE_ERROR,
     NO_ERROR,
     PROTOCOL_ERROR,
     REFUSED_STREAM,
     ConnectionFault,
+    HpackError,
     StreamFault,
 )
 from .http2.hpack import Encoder, Header
@@ -50,6 +52,9 @@ _OK_TRAILERS: Final[list[Header]] = [(b"grpc-status", b"0")]
 _INDEXED: Final[frozenset[bytes | Header]] = frozenset((_CONTENT_TYPE, *_OK_TRAILERS))
 _NO_PSEUDO: Final[frozenset[bytes]] = frozenset()
 
+_FRAME_WORD_MAX: Final = frames.FRAME_BYTES_DEFAULT << 8 | 0xFF
+
+Known = tuple[RequestHead, float | None]
 HttpHandler = Callable[[HttpRequest], None]
 
 
@@ -93,7 +98,8 @@ class ServerConnection(Connection):
         self.streams_opened = 0
         self.now = self._read_at = now
         self._preface_seen = False
-        self._heads: dict[bytes, RequestHead] = {}
+        self._heads: dict[bytes, Known] = {}
+        self._parsed: dict[tuple[Header, ...], RequestHead] = {}
         self._answer: _Answer | None = None
         self._reply_bytes_max = 0
         self._deadlines = Deadlines()
@@ -122,39 +128,53 @@ class ServerConnection(Connection):
             self._preface_seen = True
             pos = known
         unpack, unpack_message = frames.HEADER.unpack_from, frames.MESSAGE_HEADER.unpack_from
-        heads = self._heads
-        message_bytes_max = self.limits.message_bytes_max
-        while end - pos >= 9 and not self.stalled:
+        heads, streams, limits = self._heads, self.streams, self.limits
+        output_bytes_max = limits.output_bytes_max
+        message_bytes_max = min(limits.message_bytes_max, frames.FRAME_BYTES_DEFAULT - 5)
+        while end - pos >= 9 and self._out_bytes < output_bytes_max and not self._blocked:
             word, flags, stream_id = unpack(data, pos)
             stop = pos + 9 + (word >> 8)
             if stop > end:
                 self._check_size(word >> 8)
                 break
-            if word & 0xFF == 1 and flags == 4 and end - stop >= 14:
-                head = heads.get(data[pos + 9 : stop])
-                if head is not None and head.unary is not None:
+            if (
+                word & 0xFF == frames.HEADERS
+                and flags == frames.END_HEADERS
+                and self.last_peer_stream < stream_id <= frames.STREAM_ID_MAX
+                and stream_id & 1
+                and word <= _FRAME_WORD_MAX
+                and self._block is None
+                and self.peer_settings_seen
+            ):
+                block = data[pos + 9 : stop]
+                found = heads.get(block)
+                head, timeout_s = self._decode_head(block) if found is None else found
+                self.last_peer_stream = stream_id
+                pos = stop
+                if end - stop >= 14 and head.unary is not None:
                     word, flags, data_stream_id, packed, length = unpack_message(data, stop)
-                    after = stop + 14 + length
+                    stop += 14 + length
                     if (
                         word == length + 5 << 8
-                        and flags == 1
+                        and flags == frames.END_STREAM
                         and data_stream_id == stream_id
                         and packed == 0
-                        and after <= end
+                        and stop <= end
                         and length <= message_bytes_max
-                        and word <= 0x400000
                         and (head.content_length is None or head.content_length == length + 5)
-                        and stream_id & 1
-                        and self.last_peer_stream < stream_id <= frames.STREAM_ID_MAX
-                        and self._block is None
-                        and self._admits()
+                        and len(streams) < self._streams_max
+                        and self.queued_bytes <= limits.outbound_bytes_max
+                        and not self.goaway_sent
                     ):
                         self._credit(length + 5)
-                        self.last_peer_stream = stream_id
-                        self._unary(head, stream_id, data[stop + 14 : after])
-                        pos = after
+                        self._unary(head, timeout_s, stream_id, data[pos + 14 : stop])
+                        pos = stop
                         continue
-                word, flags, stream_id = unpack(data, pos)
+                try:
+                    self._request(head, timeout_s, stream_id, False)
+                except StreamFault as fault:
+                    self._fault(fault)
+                continue
             self._frame(word & 0xFF, flags, stream_id & frames.STREAM_ID_MAX, data, pos + 9, stop)
             pos = stop
         return pos
@@ -164,15 +184,16 @@ class ServerConnection(Connection):
         return (
             len(self.streams) < self._streams_max
             and self.queued_bytes <= self.limits.outbound_bytes_max
-            and (not self.goaway_sent or self._drain_at is not None)
         )
 
-    def _unary(self, head: RequestHead, stream_id: int, message: bytes) -> None:
+    def _unary(
+        self, head: RequestHead, timeout_s: float | None, stream_id: int, message: bytes
+    ) -> None:
         """A whole unary request in one piece."""
         self.streams_opened += 1
         route = head.unary
         assert route is not None and route.handle is not None
-        deadline = None if head.timeout_s is None else self.now + head.timeout_s
+        deadline = None if timeout_s is None else self.now + timeout_s
         call = Call(
             self, stream_id, states.HALF_CLOSED_REMOTE, self.peer_initial_window, head, deadline
         )
@@ -193,38 +214,81 @@ class ServerConnection(Connection):
         if call.deadline_s is not None:
             self._deadlines.add(call.deadline_s, call.stream_id, self.streams)
 
-    def _headers(self, stream_id: int, block: bytes, ends: bool) -> None:
-        head = self._heads.get(block)
-        fields: list[Header] = []
-        oversize = False
-        if head is None:
-            generation = self.decoder.table.generation
-            fields = self.decoder.decode(block)
-            oversize = self.decoder.oversize
-            if self.decoder.table.generation != generation:
+    def _decode_head(self, block: bytes) -> Known:
+        """The head and the timeout of a block that is not remembered; raises ConnectionFault."""
+        decoder = self.decoder
+        generation = decoder.table.generation
+        try:
+            fields = decoder.decode_unmeasured(block)
+        except HpackError as error:
+            raise ConnectionFault(COMPRESSION_ERROR, str(error)) from error
+        unchanged = decoder.table.generation == generation
+        if not unchanged:
+            self._heads.clear()
+        known = self._known(fields)
+        if unchanged and len(block) <= HEAD_MEMO_BLOCK_BYTES_MAX:
+            if len(self._heads) >= HEAD_MEMO_ENTRIES_MAX:
                 self._heads.clear()
+            self._heads[block] = known
+        return known
+
+    def _known(self, fields: list[Header]) -> Known:
+        """The head for a header list; a list seen before but for its timeout has it already.
+
+        Many clients send a timeout that differs with each request and, put into the header
+        table, makes each block differ too: for them this is the way that counts.
+        """
+        timeout_s: float | None = None
+        for place in range(len(fields) - 1, -1, -1):
+            if fields[place][0] == b"grpc-timeout":
+                value = fields.pop(place)[1]
+                timeout_s = parse_timeout(value)
+                if timeout_s is None:
+                    return self._refused(fields, value)
+                break
+        key = tuple(fields)
+        head = self._parsed.get(key)
+        if head is None:
+            self.decoder.measure(fields)
+            if self.decoder.oversize:
+                head = RequestHead([])
+                head.oversize = True
+                return head, None
+            head = parse_head(fields, self.router)
+            if len(self._parsed) >= HEAD_MEMO_ENTRIES_MAX:
+                self._parsed.clear()
+            self._parsed[key] = head
+        return head, timeout_s
+
+    def _refused(self, fields: list[Header], timeout: bytes) -> Known:
+        """A request whose only certain fault is its timeout."""
+        head = parse_head(fields, self.router)
+        if head.malformed is None and not head.is_http:
+            head.route = head.unary = None
+            text = f"malformed grpc-timeout: {status.quote(timeout)}"
+            head.refusal = (400, status.INTERNAL, text)
+        return head, None
+
+    def _headers(self, stream_id: int, block: bytes, ends: bool) -> None:
+        known = self._heads.get(block) or self._decode_head(block)
+        head, timeout_s = known
         event = states.HEADERS_END if ends else states.HEADERS
         if self._state_of(stream_id) != states.IDLE or stream_id in self.streams:
             stream = self._step(stream_id, event)
             if stream is not None:
-                self._trailers(stream, fields if head is None else head.fields, ends)
+                self._trailers(stream, head.fields, ends)
             return
         if not stream_id & 1:
             raise ConnectionFault(PROTOCOL_ERROR, "a client's stream with an even number")
         self.last_peer_stream = stream_id
-        if oversize:
-            raise StreamFault(stream_id, FRAME_SIZE_ERROR, "a header list above the limit")
-        if head is None:
-            unchanged = self.decoder.table.generation == generation
-            head = parse_head(fields, self.router)
-            if unchanged and len(block) <= HEAD_MEMO_BLOCK_BYTES_MAX:
-                if len(self._heads) >= HEAD_MEMO_ENTRIES_MAX:
-                    self._heads.clear()
-                self._heads[block] = head
-        self._open(head, stream_id, ends)
+        self._request(head, timeout_s, stream_id, ends)
 
-    def _open(self, head: RequestHead, stream_id: int, ends: bool) -> None:
-        """A new stream."""
+    def _request(
+        self, head: RequestHead, timeout_s: float | None, stream_id: int, ends: bool
+    ) -> None:
+        """A new stream; raises StreamFault."""
+        if head.oversize:
+            raise StreamFault(stream_id, FRAME_SIZE_ERROR, "a header list above the limit")
         if head.malformed is not None:
             raise StreamFault(stream_id, PROTOCOL_ERROR, head.malformed)
         if ends and head.content_length:
@@ -247,7 +311,7 @@ class ServerConnection(Connection):
             if ends:
                 self._remote_end(http)
             return
-        deadline = None if head.timeout_s is None else self.now + head.timeout_s
+        deadline = None if timeout_s is None else self.now + timeout_s
         route = head.route
         if head.refusal is not None or route is None:
             assert head.refusal is not None

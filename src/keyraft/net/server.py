@@ -57,6 +57,9 @@ class ServerProtocol(Http2Protocol[ServerConnection]):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self.server.accepted(self)
+        chosen = transport.get_extra_info("ssl_object")
+        if self.server.http1 is None or (chosen and chosen.selected_alpn_protocol() == "h2"):
+            self._start_http2(b"")
         self.call_at(self.loop.time() + HANDSHAKE_S_MAX)
 
     def data_received(self, data: bytes) -> None:
@@ -65,6 +68,7 @@ class ServerProtocol(Http2Protocol[ServerConnection]):
             connection.receive(data, self.loop.time())
             self.arm()
             return
+        # Neither ALPN nor the configuration has told: the first bytes do.
         first = self._first = self._first + data
         if len(first) < _SNIFF and PREFACE.startswith(first):
             return
@@ -95,10 +99,10 @@ class ServerProtocol(Http2Protocol[ServerConnection]):
 
     def _start_http1(self, first: bytes) -> None:
         server, transport = self.server, self.transport
-        assert transport is not None
+        assert transport is not None and server.http1 is not None
         self.cancel_timer()
         server.left(self)
-        if server.http1 is None or server.stopping:
+        if server.stopping:
             transport.close()
             return
         protocol = server.http1.protocol()

@@ -441,9 +441,9 @@ class Connection:
     def _credit(self, length: int) -> None:
         """The connection's window: given back in big steps, whoever the bytes were for."""
         self._recv_unacked += length
-        if self._recv_unacked > self._recv_window:
-            raise ConnectionFault(FLOW_CONTROL_ERROR, "DATA beyond the connection's window")
         if self._recv_unacked * 2 > self._recv_window:
+            if self._recv_unacked > self._recv_window:
+                raise ConnectionFault(FLOW_CONTROL_ERROR, "DATA beyond the connection's window")
             self._out.append(frames.window_update(0, self._recv_unacked))
             self._recv_unacked = 0
 

@@ -45,16 +45,17 @@ class DynamicTable:
         self.size_bytes_max = size_bytes_max
         self.generation = 0
 
-    def add(self, name: bytes, value: bytes) -> None:
+    def add(self, header: Header) -> None:
         """Inserts a header; one larger than the table empties it (§4.4)."""
         self.generation += 1
+        name, value = header
         size = len(name) + len(value) + ENTRY_OVERHEAD_BYTES
         if self.size_bytes + size > self.size_bytes_max:
             self._evict(self.size_bytes_max - size)
             if size > self.size_bytes_max:
                 return
         self.size_bytes += size
-        self.entries.append((name, value))
+        self.entries.append(header)
 
     def resize(self, size_bytes_max: int) -> None:
         """Sets the maximum and evicts down to it."""
@@ -63,7 +64,7 @@ class DynamicTable:
         self._evict(size_bytes_max)
 
     def _evict(self, target_bytes: int) -> None:
-        count, entries = 0, self.entries
+        count, entries = 0, self.entries  # the list stays the same object
         while self.size_bytes > target_bytes and count < len(entries):
             name, value = entries[count]
             self.size_bytes -= len(name) + len(value) + ENTRY_OVERHEAD_BYTES
@@ -94,19 +95,44 @@ class Decoder:
 
     def decode(self, block: bytes) -> list[Header]:
         """The headers of one whole block; raises HpackError."""
+        headers = self.decode_unmeasured(block)
+        self.measure(headers)
+        return headers
+
+    def measure(self, headers: list[Header]) -> None:
+        """Cuts a list above the limit off and says so in `oversize`."""
+        total = 0
+        for count, (name, value) in enumerate(headers):
+            total += len(name) + len(value) + ENTRY_OVERHEAD_BYTES
+            if total > self.list_bytes_max:
+                self.oversize = True
+                del headers[count:]
+                return
+
+    def decode_unmeasured(self, block: bytes) -> list[Header]:
+        """`decode` for a caller that knows the list or measures it: only the count is limited."""
         table = self.table
+        entries, static = table.entries, STATIC_TABLE
         headers: list[Header] = []
-        total, self.oversize = 0, False
+        count_max = self.list_bytes_max // ENTRY_OVERHEAD_BYTES
+        self.oversize = False
         pos, end = 0, len(block)
         fields_seen = False
         while pos < end:
             byte = block[pos]
-            if byte & 0x80:  # §6.1 indexed
-                index = byte & 0x7F
+            if byte > 0x80:  # §6.1 indexed
+                index = byte - 0x80
                 pos += 1
                 if index == 0x7F:
                     index, pos = _integer_tail(block, pos, 0x7F)
-                header = self._lookup(index)
+                if index <= _STATIC_COUNT:
+                    header = static[index - 1]
+                elif index - _STATIC_COUNT <= len(entries):
+                    header = entries[_STATIC_COUNT - index]
+                else:
+                    raise HpackError("an index beyond the table")
+            elif byte == 0x80:
+                raise HpackError("index zero")
             elif byte & 0xE0 == 0x20:  # §6.3 size update: before the first field only
                 if fields_seen:
                     raise HpackError("a table size update after a field")
@@ -125,13 +151,12 @@ class Decoder:
                 value, pos = _string(block, pos)
                 header = (name, value)
                 if mask == 0x3F:
-                    table.add(name, value)
+                    table.add(header)
             fields_seen = True
-            total += len(header[0]) + len(header[1]) + ENTRY_OVERHEAD_BYTES
-            if total > self.list_bytes_max:
-                self.oversize = True
-            else:
+            if len(headers) < count_max:
                 headers.append(header)
+            else:
+                self.oversize = True
         return headers
 
     def _lookup(self, index: int) -> Header:
@@ -221,7 +246,7 @@ class Encoder:
             name, value
         ) <= self.table.size_bytes_max:
             _put_integer(out, name_index, 0x3F, 0x40)
-            self.table.add(name, value)
+            self.table.add(header)
         else:
             _put_integer(out, name_index, 0x0F, 0x00)
         if name_index == 0:
@@ -252,8 +277,11 @@ def _string(block: bytes, pos: int) -> tuple[bytes, int]:
     """(string, position after it), §5.2."""
     if pos >= len(block):
         raise HpackError("a header block ends before a string")
-    coded = block[pos] & 0x80
-    length, pos = _integer(block, pos, 0x7F)
+    first = block[pos]
+    coded, length = first & 0x80, first & 0x7F
+    pos += 1
+    if length == 0x7F:
+        length, pos = _integer_tail(block, pos, length)
     stop = pos + length
     if stop > len(block):
         raise HpackError("a string longer than its header block")

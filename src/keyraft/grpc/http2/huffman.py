@@ -76,25 +76,40 @@ _STEPS: Final = _steps(_tree())
 _ACCEPTING: Final = _accepting(_tree())
 
 
+# Element node << 4 | byte -> (the next node * 16 or -1, the symbols), made from two half-byte steps
+# when first needed; at most 65,792 of them.
+_BYTE_STEPS: Final[dict[int, tuple[int, bytes]]] = {}
+
+
+def _byte_step(node: int, byte: int) -> tuple[int, bytes]:
+    symbols = bytearray()
+    following = node
+    for nibble in (byte >> 4, byte & 15):
+        following, symbol = _STEPS[following | nibble]
+        if following < 0:
+            break
+        if symbol >= 0:
+            symbols.append(symbol)
+    step = _BYTE_STEPS[node << 4 | byte] = (following, bytes(symbols))
+    return step
+
+
 def decode(data: bytes) -> bytes:
     """The string that `data` codes; raises HpackError on EOS inside or on wrong padding."""
-    steps = _STEPS
-    out = bytearray()
+    steps = _BYTE_STEPS
+    out = b""
     node = 0
     for byte in data:
-        node, symbol = steps[node | byte >> 4]
-        if symbol >= 0:
-            out.append(symbol)
-        elif node < 0:
+        step = steps.get(node << 4 | byte)
+        if step is None:
+            step = _byte_step(node, byte)
+        node, symbols = step
+        if node < 0:
             raise HpackError("the Huffman code's end-of-string symbol inside a string")
-        node, symbol = steps[node | byte & 15]
-        if symbol >= 0:
-            out.append(symbol)
-        elif node < 0:
-            raise HpackError("the Huffman code's end-of-string symbol inside a string")
+        out += symbols
     if node not in _ACCEPTING:
         raise HpackError("a Huffman-coded string ends within a symbol")
-    return bytes(out)
+    return out
 
 
 def encoded_size(text: bytes) -> int:
