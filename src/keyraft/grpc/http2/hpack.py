@@ -50,26 +50,23 @@ class DynamicTable:
         self.generation += 1
         name, value = header
         size = len(name) + len(value) + ENTRY_OVERHEAD_BYTES
-        if self.size_bytes + size > self.size_bytes_max:
-            self._evict(self.size_bytes_max - size)
-            if size > self.size_bytes_max:
-                return
-        self.size_bytes += size
-        self.entries.append(header)
+        entries = self.entries  # the decoder relies on it staying the same object
+        total = self.size_bytes + size
+        while total > self.size_bytes_max and entries:
+            name, value = entries.pop(0)
+            total -= len(name) + len(value) + ENTRY_OVERHEAD_BYTES
+        if total <= self.size_bytes_max:
+            entries.append(header)
+        else:
+            total -= size
+        self.size_bytes = total
 
     def resize(self, size_bytes_max: int) -> None:
         """Sets the maximum and evicts down to it."""
         self.generation += 1
         self.size_bytes_max = size_bytes_max
-        self._evict(size_bytes_max)
-
-    def _evict(self, target_bytes: int) -> None:
-        count, entries = 0, self.entries  # the list stays the same object
-        while self.size_bytes > target_bytes and count < len(entries):
-            name, value = entries[count]
-            self.size_bytes -= len(name) + len(value) + ENTRY_OVERHEAD_BYTES
-            count += 1
-        del entries[:count]
+        while self.size_bytes > size_bytes_max:
+            self.size_bytes -= header_size(*self.entries.pop(0))
 
     def check(self) -> None:
         """Asserts the invariants; for tests and verify runs."""
@@ -114,36 +111,34 @@ class Decoder:
         table = self.table
         entries, static = table.entries, STATIC_TABLE
         headers: list[Header] = []
-        count_max = self.list_bytes_max // ENTRY_OVERHEAD_BYTES
-        self.oversize = False
         pos, end = 0, len(block)
-        fields_seen = False
         while pos < end:
             byte = block[pos]
-            if byte > 0x80:  # §6.1 indexed
+            pos += 1
+            if byte > 0xBD:  # §6.1 indexed, in the dynamic table
                 index = byte - 0x80
-                pos += 1
                 if index == 0x7F:
                     index, pos = _integer_tail(block, pos, 0x7F)
-                if index <= _STATIC_COUNT:
-                    header = static[index - 1]
-                elif index - _STATIC_COUNT <= len(entries):
-                    header = entries[_STATIC_COUNT - index]
-                else:
+                index -= _STATIC_COUNT
+                if index > len(entries):
                     raise HpackError("an index beyond the table")
+                headers.append(entries[-index])
+            elif byte > 0x80:  # §6.1 indexed, in the static table
+                headers.append(static[byte - 0x81])
             elif byte == 0x80:
                 raise HpackError("index zero")
             elif byte & 0xE0 == 0x20:  # §6.3 size update: before the first field only
-                if fields_seen:
+                if headers:
                     raise HpackError("a table size update after a field")
-                size, pos = _integer(block, pos, 0x1F)
+                size, pos = _integer(block, pos - 1, 0x1F)
                 if size > self.allowed_bytes:
                     raise HpackError("a table size above the one allowed")
                 table.resize(size)
-                continue
             else:  # §6.2 literal: with indexing (01), without (0000), never (0001)
                 mask = 0x3F if byte & 0x40 else 0x0F
-                index, pos = _integer(block, pos, mask)
+                index = byte & mask
+                if index == mask:
+                    index, pos = _integer_tail(block, pos, mask)
                 if index:
                     name = self._lookup(index)[0]
                 else:
@@ -152,11 +147,11 @@ class Decoder:
                 header = (name, value)
                 if mask == 0x3F:
                     table.add(header)
-            fields_seen = True
-            if len(headers) < count_max:
                 headers.append(header)
-            else:
-                self.oversize = True
+        count_max = self.list_bytes_max // ENTRY_OVERHEAD_BYTES
+        self.oversize = len(headers) > count_max
+        if self.oversize:
+            del headers[count_max:]
         return headers
 
     def _lookup(self, index: int) -> Header:
