@@ -105,7 +105,6 @@ class ServerConnection(Connection):
         self._deadlines = Deadlines()
         self._ping_at = -PING_IDLE_INTERVAL_S_MIN
         self._ping_strikes = 0
-        self._strikes_cleared = False
         values = [
             (frames.SETTINGS_INITIAL_WINDOW_SIZE, limits.stream_window_bytes),
             (frames.SETTINGS_MAX_HEADER_LIST_SIZE, limits.header_list_bytes_max),
@@ -505,7 +504,7 @@ class ServerConnection(Connection):
             and not self._blocked
         ):
             call.done = True
-            self._strikes_cleared = True
+            self._sent_since_ping = True
             self.send_window -= size
             self._out_bytes += size
             out = self._out
@@ -532,7 +531,6 @@ class ServerConnection(Connection):
         assert route is not None
         awake, self._awake = self._awake, True
         call.done = True
-        self._strikes_cleared = True
         self.streams[call.stream_id] = call
         self._send_headers(call, _RESPONSE, ends=False)
         self._send_message(call, message)
@@ -559,7 +557,6 @@ class ServerConnection(Connection):
         if not stream.headers_sent:
             stream.headers_sent = True
             self._send_headers(stream, _RESPONSE, ends=False)
-        self._strikes_cleared = True
         self._send_message(stream, message)
         route = stream.head.route
         assert route is not None
@@ -572,7 +569,6 @@ class ServerConnection(Connection):
         if route is not None:
             route.handled[code if 0 <= code < len(route.handled) else status.UNKNOWN] += 1
         call.done = True
-        self._strikes_cleared = True
         awake, self._awake = self._awake, True
         self.streams[call.stream_id] = call
         trailers: list[Header] = [(b"grpc-status", b"%d" % code)]
@@ -586,7 +582,6 @@ class ServerConnection(Connection):
     def _refuse(self, call: Call, http_status: int, code: int, text: str) -> None:
         """A request that reaches no handler."""
         call.done = True
-        self._strikes_cleared = True
         self._end_stream(
             call,
             [
@@ -608,7 +603,6 @@ class ServerConnection(Connection):
 
     def http_headers(self, stream: HttpStream, fields: list[Header]) -> None:
         """HttpStream.start."""
-        self._strikes_cleared = True
         self._send_headers(stream, fields, ends=False)
         self._wake()
 
@@ -680,8 +674,8 @@ class ServerConnection(Connection):
         """gRPC-Go's keepalive enforcement (http2_server.go, handlePing)."""
         now, last = self.now, self._ping_at
         self._ping_at = now
-        if self._strikes_cleared:
-            self._strikes_cleared = False
+        if self._sent_since_ping:
+            self._sent_since_ping = False
             self._ping_strikes = 0
             return
         minimum = self.limits.keepalive_min_time_s if self.streams else PING_IDLE_INTERVAL_S_MIN

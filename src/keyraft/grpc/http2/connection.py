@@ -98,6 +98,7 @@ class Connection:
         self._drain_at: float | None = None
         self._read_at = 0.0
         self._ping_sent_at: float | None = None
+        self._sent_since_ping = False  # HEADERS or DATA went out since the peer's last PING
 
         self._resets = Meter(limits.resets)
         self._settings = Meter(limits.settings)
@@ -581,6 +582,7 @@ class Connection:
             self._out.append(frames.window_update(0, increment))
 
     def _send_headers(self, stream: Http2Stream, fields: Iterable[Header], ends: bool) -> None:
+        self._sent_since_ping = True
         block = self.encoder.encode(fields)
         flags = frames.END_STREAM if ends else 0
         self._out.append(
@@ -599,6 +601,7 @@ class Connection:
             and not self._blocked
             and self._out_bytes < self.limits.output_bytes_max
         ):
+            self._sent_since_ping = True
             self.send_window -= size
             stream.send_window -= size
             self._out_bytes += size
@@ -682,6 +685,7 @@ class Connection:
                 queue.offset = 0
             queue.bytes -= size
             self.queued_bytes -= size
+            self._sent_since_ping = True
             self.send_window -= size
             stream.send_window -= size
             self._out_bytes += size
