@@ -188,7 +188,7 @@ def _access(word: str) -> Access:
     }
     kind = kinds.get(word.lower())
     if kind is None:
-        raise Exit(BAD_ARGS, "invalid permission type")
+        raise Exit(BAD_ARGS, f"invalid permission type: {word}")
     return kind
 
 

@@ -102,8 +102,9 @@ async def _show(context: Context, events: Watch, command: list[str]) -> None:
                 for event in response.events if command else ():
                     await _execute(command, event, response.header.revision)
     except (EtcdError, RawError) as error:
-        complain(f"watch was canceled ({error_text(error)})")
-        context.printer.watch(events.cancellation or rpc_pb2.WatchResponse(canceled=True))
+        ended = events.cancellation or rpc_pb2.WatchResponse(canceled=True)
+        complain(f"watch was canceled ({ended.cancel_reason or error_text(error)})")
+        context.printer.watch(ended)
 
 
 def _print(context: Context, response: rpc_pb2.WatchResponse) -> None:

@@ -1,0 +1,98 @@
+"""Our etcdctl against the original one: the same lines, each tool on an original server.
+
+Both servers begin empty and see the same requests, so even revisions and hashes agree.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from tests.cli.etcdctl_sessions import ERR_CHANGES, OUT_CHANGES, SESSIONS
+from tests.cli.forking import Forker, Outcome
+from tests.golden.sessions import Line, mask
+from tests.support.server import ORACLE, Server, environment, etcdctl, needs_oracle
+
+pytestmark = [pytest.mark.real, needs_oracle()]
+
+
+@pytest.fixture(scope="module")
+def ours() -> Iterator[Forker]:
+    """Our tool."""
+    forker = Forker(environment())
+    yield forker
+    forker.close()
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Server]]:
+    """Two fresh original servers of the same name."""
+    place = tmp_path_factory.mktemp("etcdctl")
+    pair = Server(ORACLE, place / "one"), Server(ORACLE, place / "two")
+    for server in pair:
+        server.spawn()
+    try:
+        for server in pair:
+            assert server.wait_ready(), server.log[-2000:]
+        yield pair
+    finally:
+        for server in pair:
+            server.kill()
+
+
+class Tool:
+    """One tool with what its earlier lines printed."""
+
+    def __init__(self, server: Server, forker: Forker | None) -> None:
+        self.server = server
+        self._forker = forker
+        self._known: dict[str, str] = {}
+
+    def run(self, typed: Line) -> str:
+        words = [word.format(**self._known) if "{" in word else word for word in typed[0]]
+        done = self._run(words, typed[1])
+        for name, pattern in (
+            ("lease", rb"lease ([0-9a-f]{16}) granted"),
+            ("member", rb"^([0-9a-f]+), unstarted"),
+        ):
+            found = re.search(pattern, done.out, re.M)
+            if found:
+                self._known[name] = found[1].decode()
+        out, err = done.out, done.err
+        for change in OUT_CHANGES:
+            out = change(words, out)
+        for change in ERR_CHANGES:
+            err = change(words, err)
+        ports = self.server.client_port, self.server.peer_port
+        parts = [_masked(mask(part, *ports)) for part in (out, err)]
+        return f"$ etcdctl {' '.join(typed[0])}\n{parts[0]!r}\n{parts[1]!r}\nexit {done.code}"
+
+    def _run(self, words: list[str], stdin: bytes) -> Outcome:
+        if self._forker is not None:
+            return self._forker.run([f"--endpoints={self.server.endpoint}", *words], stdin)
+        done = etcdctl(self.server.endpoint, *words, stdin=stdin)
+        return Outcome(done.stdout, done.stderr, done.returncode)
+
+
+def _masked(text: bytes) -> bytes:
+    """Numbers that depend on elections and clocks, beyond what `mask` knows."""
+    text = re.sub(rb"remaining\(\d+s\)", b"remaining(T)", text)
+    text = re.sub(rb'"(TTL|ttl)" ?: ?(599|600)\b', rb'"\1":600', text)
+    text = re.sub(rb"\n.\x08[\x80-\xff]{8,9}[\x00-\x7f]", b"\n_\x08ID", text)
+    text = re.sub(rb"([\x08\x10])[\x80-\xff]{8,9}[\x00-\x7f]", rb"\1ID", text)
+    return re.sub(rb"\b\d{17,20}\b", b"ID", text)
+
+
+@pytest.mark.parametrize("name", SESSIONS)
+def test_our_etcdctl_says_what_the_original_says(
+    name: str, ours: Forker, servers: tuple[Server, Server]
+) -> None:
+    original, mine = Tool(servers[0], None), Tool(servers[1], ours)
+    different = []
+    for typed in SESSIONS[name]:
+        expected, found = original.run(typed), mine.run(typed)
+        if expected != found:
+            different.append(f"=== original\n{expected}\n=== ours\n{found}\n")
+    assert not different, f"{len(different)} lines differ:\n" + "\n".join(different)
