@@ -358,6 +358,8 @@ OUT_CHANGES: Final[list[Change]] = [
     root_role_shows_all_keys,
     learners_are_added_as_such,
 ]
+
+
 def saving_names_its_argument(words: list[str], err: bytes) -> bytes:
     """Since 3.6 snapshot save says what its argument is."""
     return err.replace(b"expects one argument <filename>", b"expects one argument")
