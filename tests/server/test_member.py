@@ -189,13 +189,13 @@ def test_snapshots_shorten_the_log_and_a_restart_begins_there() -> None:
 def test_the_apply_queue_gives_way_after_a_slice(one: OneMember) -> None:
     ran: list[int] = []
     queue = one.member.queue
-    real = one.member.applier.apply
+    real = queue._apply
 
     def slow(entry: object) -> None:
         one.loop._now_s += 0.0005  # each entry takes half a millisecond of virtual time
         real(entry)  # type: ignore[arg-type]
 
-    one.member.applier.apply = slow  # type: ignore[method-assign]
+    queue._apply = slow
     for n in range(200):
         one.put(b"k%d" % n, b"v")
 

@@ -24,7 +24,6 @@ from keyraft.raft import Entry
 from keyraft.server import alarms, quota, wire
 from keyraft.server.parsing import parse
 from keyraft.server.ports import Identity, UnknownRequestError
-from keyraft.server.waiting import Result
 
 if TYPE_CHECKING:
     from keyraft.server.member import Member
@@ -53,6 +52,7 @@ class Applier:
         self._member = member
         self._store = member.store
         self._waiting_pop = member.waiting.pop
+        self._encode_header = member.headers.encode
         self._counts = [0] * _KINDS_LOW
         self._failures = [0] * _KINDS_LOW
         self._handlers: dict[int, Handler] = {
@@ -72,11 +72,12 @@ class Applier:
 
     def apply(self, entry: Entry) -> None:
         """Applies one entry and answers whoever waits for it here."""
-        if self._member.auth.enabled:
-            self._apply_slowly(entry)
+        data = entry.data
+        if entry.type or not data:
+            self._member.apply_other(entry)
             return
-        parts = wire.split(entry.data)
-        if parts is None:
+        parts = wire.split(data)
+        if parts is None or self._member.auth.enabled:
             self._apply_slowly(entry)
             return
         kind, request, stamp = parts
@@ -85,15 +86,16 @@ class Applier:
             self._apply_slowly(entry)
             return
         self._counts[kind] += 1
-        result: Result
+        waiter = self._waiting_pop(stamp, None)
         try:
             result = handler(request)
         except (EtcdError, RawError) as refusal:
             self._failures[kind] += 1
-            result = refusal
-        done = self._waiting_pop(stamp, None)
-        if done is not None:
-            done(result)
+            if waiter is not None:
+                waiter.fail(refusal.code, refusal.text)
+            return
+        if waiter is not None:
+            waiter.respond(result)
 
     def _apply_slowly(self, entry: Entry) -> None:
         """Any maker's entry, or one by a user."""
@@ -105,31 +107,33 @@ class Applier:
         if v2 is not None:
             self._apply_v2(v2)
             return
-        kind = parsed.kind
-        done = self._waiting_pop(parsed.stamp, None)
-        result: Result
+        waiter = self._waiting_pop(parsed.stamp, None)
         try:
-            if kind in _CLUSTER:
-                self._member.configuration.apply_request(kind, parsed.request)
-                result = b""
-            elif kind == 0 or (done is None and kind in _NO_EFFECT):
-                result = b""
-            else:
-                identity = self._identity(parsed)
-                handler = self._handlers.get(kind)
-                if handler is not None:
-                    if identity is not None:
-                        self._check(kind, parsed.request, identity)
-                    result = handler(parsed.request)
-                else:
-                    body = self._member.auth.apply(kind, parsed.request, identity)
-                    result = self._member.header(self._store.revision) + body
-                if kind < _KINDS_LOW:
-                    self._counts[kind] += 1
+            result = self._carry_out(parsed, waiter is not None)
         except (EtcdError, RawError) as refusal:
-            result = refusal
-        if done is not None:
-            done(result)
+            if waiter is not None:
+                waiter.fail(refusal.code, refusal.text)
+            return
+        if waiter is not None:
+            waiter.respond(result)
+
+    def _carry_out(self, parsed: wire.Parsed, is_awaited: bool) -> bytes:
+        """A request taken apart; one without effect is only done for somebody who waits."""
+        kind = parsed.kind
+        if kind in _CLUSTER:
+            self._member.configuration.apply_request(kind, parsed.request)
+            return b""
+        if kind == 0 or (not is_awaited and kind in _NO_EFFECT):
+            return b""
+        identity = self._identity(parsed)
+        handler = self._handlers.get(kind)
+        if handler is None:
+            body = self._member.auth.apply(kind, parsed.request, identity)
+            return self._member.header(self._store.revision) + body
+        self._counts[kind] += 1
+        if identity is not None:
+            self._check(kind, parsed.request, identity)
+        return handler(parsed.request)
 
     def _identity(self, parsed: wire.Parsed) -> Identity | None:
         """Who proposed it; AuthOldRevisionError when permissions have changed since it was checked."""
@@ -210,7 +214,7 @@ class Applier:
                 raise errors.NoSpaceError
         else:
             body = store.put(request)
-        return member.header(store.revision) + body
+        return self._encode_header(store.revision, member.term) + body
 
     def _range(self, request: bytes) -> bytes:
         self._refuse_corrupt()

@@ -18,7 +18,7 @@ from typing import Final
 
 from keyraft.base import errors
 from keyraft.base.clock import Loop, Random, WallClock
-from keyraft.base.errors import EtcdError, RawError
+from keyraft.base.errors import EtcdError
 from keyraft.base.ids import RequestIDGenerator
 from keyraft.base.limits import APPLY_GAP_ENTRIES_MAX
 from keyraft.base.log import Logger
@@ -47,7 +47,7 @@ from keyraft.server.reads import ReadDone, ReadIndex
 from keyraft.server.reconfiguration import Reconfiguration
 from keyraft.server.settings import MemberSettings
 from keyraft.server.snapshotting import Snapshotter
-from keyraft.server.waiting import Done, Result, WaitTable
+from keyraft.server.waiting import Done, DoneWaiter, Result, Waiter, WaitTable
 from keyraft.server.wire import KIND_ALARM, Stamper, split, wrap
 
 QUOTA_REFRESH_TICKS: Final = 1  # the quota's view of the database is one heartbeat old at most
@@ -92,7 +92,10 @@ class Member:
         self.quota = Quota(settings.quota_backend_bytes, backend)
         self.waiting = WaitTable()
         self._stamper = Stamper(RequestIDGenerator(settings.member_id, wall_clock()))
-        self._headers = HeaderEncoder(settings.cluster_id, settings.member_id)
+        self.headers = HeaderEncoder(settings.cluster_id, settings.member_id)
+        self._stamp = self._stamper.stamp
+        self._wait = self.waiting.add
+        self._request_bytes_max = settings.request_bytes_max
         self._stamps: list[bytes] = []
 
         self.term = boot.hard_state.term
@@ -110,7 +113,7 @@ class Member:
         node, storage = build_node(settings, boot, chance, logger)
         self.raft = RaftLoop(loop, node, storage, log, network, self, boot.last_index)
         self.applier = Applier(self)
-        self.queue = ApplyQueue(loop, boot.applied_index, self._apply, self._slice_done)
+        self.queue = ApplyQueue(loop, boot.applied_index, self.applier.apply, self._slice_done)
         self.reads = ReadIndex(loop, self, self.counters, logger, settings.request_timeout_s)
         self.configuration = Configuration(self, cluster, boot.conf_state)
         self.snapshotter = Snapshotter(self, storage, log, boot.snapshot.index)
@@ -208,7 +211,18 @@ class Member:
         username: bytes = b"",
         auth_revision: int = 0,
     ) -> None:
-        """Sends a request through the log; `done` gets its response or its refusal.
+        """`propose_for` with a callback that gets the response or the refusal."""
+        self.propose_for(DoneWaiter(done), kind, request, username, auth_revision)
+
+    def propose_for(
+        self,
+        waiter: Waiter,
+        kind: int,
+        request: bytes,
+        username: bytes = b"",
+        auth_revision: int = 0,
+    ) -> None:
+        """Sends a request through the log; `waiter` gets its response or its refusal.
 
         Raises TooManyRequestsError, RequestTooLargeError, StoppedError.
         """
@@ -217,15 +231,15 @@ class Member:
         if username:
             stamp = self._stamper.stamp_for(username, auth_revision)
         else:
-            stamp = self._stamper.stamp()
+            stamp = self._stamp()
         data = wrap(kind, request, stamp)
-        if len(data) > self.settings.request_bytes_max:
+        if len(data) > self._request_bytes_max:
             raise errors.RequestTooLargeError
         if self.stopped:
             raise errors.StoppedError
         if not self.raft.propose(data):
             raise errors.TooManyRequestsError
-        self.waiting.add(stamp, done)
+        self._wait(stamp, waiter)
         self._stamps.append(stamp)
 
     @property
@@ -247,7 +261,7 @@ class Member:
 
     def header(self, revision: int) -> bytes:
         """The encoded header field of a response."""
-        return self._headers.encode(revision, self.term)
+        return self.headers.encode(revision, self.term)
 
     @property
     def applied_index(self) -> int:
@@ -331,21 +345,19 @@ class Member:
         for data in proposals:
             parts = split(data)
             stamp = parts[2] if parts is not None else b""
-            done = self.waiting.pop(stamp, None)
-            if done is not None:
+            waiter = self.waiting.pop(stamp, None)
+            if waiter is not None:
                 self.counters.proposals_failed += 1
-                done(RawError(2, "raft proposal dropped"))
+                waiter.fail(2, "raft proposal dropped")
 
     # --- apply --------------------------------------------------------------------------------
 
-    def _apply(self, entry: Entry) -> None:
-        if entry.type == 0:
-            if entry.data:
-                self.applier.apply(entry)
-            else:
-                self._first_of_term(entry)
-        else:
+    def apply_other(self, entry: Entry) -> None:
+        """An entry that is no request: a change of configuration, or a leader's first."""
+        if entry.type:
             self.configuration.apply(entry)
+        else:
+            self._first_of_term(entry)
 
     def _first_of_term(self, entry: Entry) -> None:
         """A leader's first entry: it is really leader, and now knows what is committed."""

@@ -16,12 +16,12 @@ there is no leader they wait, as long as their proposers do.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Final, Protocol
 
 from keyraft.base.clock import Loop
 from keyraft.raft import (
     Entry,
-    EntryType,
     MemoryStorage,
     Message,
     ProposalDroppedError,
@@ -37,6 +37,7 @@ from keyraft.server.ports import DurableLog, Network
 BATCH_ENTRIES_MAX: Final = 4_000  # of one propose; below the apply gap that refuses requests
 BATCH_BYTES_MAX: Final = 16 << 20  # of one propose; a larger single proposal goes alone
 QUEUE_BYTES_MAX: Final = 256 << 20  # proposals not yet taken by Raft; more is refused
+_TYPE: Final = attrgetter("type")  # zero for a normal entry
 ALONE_ENTRIES_MAX: Final = 4  # a batch so small may be synced on the loop itself
 
 
@@ -228,7 +229,7 @@ class RaftLoop:
             self._apply(early)
 
     def _apply(self, entries: list[Entry]) -> None:
-        conf_change = any(entry.type != EntryType.NORMAL for entry in entries)
+        conf_change = any(map(_TYPE, entries))
         self._events.committed(entries, conf_change)
 
     def _persisted(self) -> None:

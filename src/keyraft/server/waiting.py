@@ -1,16 +1,17 @@
-"""Who waits for which proposal: stamps to callbacks, forgotten together when their time is over.
+"""Who waits for which proposal: stamps to waiters, forgotten together when their time is over.
 
-All proposals of one turn share one deadline, so expiry costs one comparison a turn, not one timer
-a request. A callback is called exactly once: with the result of apply, with a timeout, or when the
-member stops.
+All proposals of one tick share one deadline, so expiry costs one comparison a tick, not one timer
+a request. A waiter is answered exactly once: with the result of apply, with a timeout, or when the
+member stops. A gRPC call is a waiter as it is, so the hot path makes no object for one.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from typing import Protocol
 
-from keyraft.base.errors import EtcdError, RawError
+from keyraft.base.errors import BY_TEXT, EtcdError, RawError
 
 Result = bytes | EtcdError | RawError
 """What apply answers: the encoded response, or the refusal."""
@@ -18,22 +19,50 @@ Result = bytes | EtcdError | RawError
 Done = Callable[[Result], None]
 
 
+class Waiter(Protocol):
+    """Whoever wants the answer."""
+
+    def respond(self, message: bytes) -> None:
+        """It was applied, and this is the encoded response."""
+
+    def fail(self, code: int, text: str) -> None:
+        """It was refused."""
+
+
+class DoneWaiter:
+    """A waiter that passes the result, whichever it is, to one callback."""
+
+    __slots__ = ("_done",)
+
+    def __init__(self, done: Done) -> None:
+        self._done = done
+
+    def respond(self, message: bytes) -> None:
+        """The response."""
+        self._done(message)
+
+    def fail(self, code: int, text: str) -> None:
+        """The refusal, as the kind of error that its text stands for."""
+        kind = BY_TEXT.get(text)
+        self._done(kind() if kind is not None else RawError(code, text))
+
+
 class WaitTable:
-    """Stamps to callbacks. Owned by the member's loop."""
+    """Stamps to waiters. Owned by the member's loop."""
 
     __slots__ = ("_batches", "_waiting", "pop")
 
     def __init__(self) -> None:
-        self._waiting: dict[bytes, Done] = {}
+        self._waiting: dict[bytes, Waiter] = {}
         self._batches: deque[tuple[float, float, list[bytes]]] = deque()
         self.pop = self._waiting.pop
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def add(self, stamp: bytes, done: Done) -> None:
+    def add(self, stamp: bytes, waiter: Waiter) -> None:
         """Registers one; the batch it belongs to is closed by `close_batch`."""
-        self._waiting[stamp] = done
+        self._waiting[stamp] = waiter
 
     def close_batch(self, start_s: float, deadline_s: float, stamps: list[bytes]) -> None:
         """`stamps` were proposed at `start_s` and expire at `deadline_s` (monotonic)."""
@@ -55,10 +84,11 @@ class WaitTable:
                 break
             self._batches.popleft()
             for stamp in stamps:
-                done = waiting.pop(stamp, None)
-                if done is not None:
+                waiter = waiting.pop(stamp, None)
+                if waiter is not None:
                     count += 1
-                    done(why(start_s))
+                    error = why(start_s)
+                    waiter.fail(error.code, error.text)
         return count
 
     def fail_all(self, error: EtcdError) -> int:
@@ -66,6 +96,6 @@ class WaitTable:
         waiting = list(self._waiting.values())
         self._waiting.clear()
         self._batches.clear()
-        for done in waiting:
-            done(error)
+        for waiter in waiting:
+            waiter.fail(error.code, error.text)
         return len(waiting)

@@ -26,11 +26,30 @@ from keyraft.mvcc import (
     plain_range,
 )
 from keyraft.proto import rpc_pb2
-from keyraft.server import Member, Result, parse, quota, wire
+from keyraft.server import Member, parse, quota, wire
 from keyraft.service.guard import Guard
 from keyraft.service.rangestream import open_range_stream
 
 _SERIALIZABLE: Final = b"\x38\x01"
+
+
+class _PhysicalCompaction:
+    """Waits for the rows to be gone before it answers."""
+
+    def __init__(
+        self, call: UnaryCall, revision: int, when_done: Callable[[int, Callable[[], None]], None]
+    ) -> None:
+        self._call = call
+        self._revision = revision
+        self._when_done = when_done
+
+    def respond(self, message: bytes) -> None:
+        """The revision is compacted for readers."""
+        self._when_done(self._revision, lambda: self._call.respond(message))
+
+    def fail(self, code: int, text: str) -> None:
+        """Refused."""
+        self._call.fail(code, text)
 
 
 class KVService:
@@ -66,7 +85,10 @@ class KVService:
             check_put(message)
         elif len(request) >= member.quota.room:
             self._check_quota(quota.PUT_OVERHEAD_BYTES + len(request))
-        self._propose(call, wire.KIND_PUT, request)
+        if member.auth.enabled:
+            self._propose(call, wire.KIND_PUT, request)
+        else:
+            member.propose_for(call, wire.KIND_PUT, request)
         return None
 
     def delete_range(self, call: UnaryCall, request: bytes) -> bytes | None:
@@ -109,41 +131,26 @@ class KVService:
             self._propose(call, wire.KIND_COMPACTION, request)
             return None
 
-        def done(result: Result) -> None:
-            if isinstance(result, bytes):
-                answer = result
-                compactor = self._member.compactor
-                compactor.when_done(message.revision, lambda: call.respond(answer))
-            else:
-                call.fail(result.code, result.text)
-
-        self._propose(call, wire.KIND_COMPACTION, request, done)
+        compactor = self._member.compactor
+        physical = _PhysicalCompaction(call, message.revision, compactor.when_done)
+        identity = self._guard.identify(call)
+        if identity is None:
+            self._member.propose_for(physical, wire.KIND_COMPACTION, request)
+        else:
+            self._member.propose_for(
+                physical, wire.KIND_COMPACTION, request, identity.username, identity.revision
+            )
         return None
 
-    def _propose(
-        self,
-        call: UnaryCall,
-        kind: int,
-        request: bytes,
-        done: Callable[[Result], None] | None = None,
-    ) -> None:
-        if done is None:
-
-            def answer(result: Result) -> None:
-                if type(result) is bytes:
-                    call.respond(result)
-                else:
-                    assert not isinstance(result, bytes)
-                    call.fail(result.code, result.text)
-
-            done = answer
+    def _propose(self, call: UnaryCall, kind: int, request: bytes) -> None:
+        """The call itself waits for the answer."""
         member = self._member
         if member.auth.enabled:
             identity = self._guard.identify(call)
             if identity is not None:
-                member.propose(kind, request, done, identity.username, identity.revision)
+                member.propose_for(call, kind, request, identity.username, identity.revision)
                 return
-        member.propose(kind, request, done)
+        member.propose_for(call, kind, request)
 
     def _check_quota(self, cost: int) -> None:
         """Refuses what would exceed the quota, and raises the alarm for this member."""

@@ -82,7 +82,7 @@ class MaintenanceService:
             self._guard.check_user(call)
         else:
             self._guard.check_admin(call)
-        self._member.propose(wire.KIND_ALARM, request, _answer(call))
+        self._member.propose_for(call, wire.KIND_ALARM, request)
         return None
 
     def defragment(self, call: UnaryCall, request: bytes) -> bytes | None:
@@ -237,13 +237,3 @@ class MaintenanceService:
         assert version is not None, "checked before"
         answer = rpc_pb2.DowngradeResponse(version=short(version))
         call.respond(self._header() + answer.SerializeToString())
-
-
-def _answer(call: UnaryCall) -> Callable[[Result], None]:
-    def done(result: Result) -> None:
-        if isinstance(result, bytes):
-            call.respond(result)
-        else:
-            call.fail(result.code, result.text)
-
-    return done
