@@ -21,16 +21,20 @@ import uvloop
 
 from keyraft.app.config import Config
 from keyraft.app.disk import MemberLog
-from keyraft.app.opening import Opened, open_disk
+from keyraft.app.opening import Opened, has_log, open_disk
+from keyraft.app.peers import PeerPort
 from keyraft.app.startup import StartError, listen_error
 from keyraft.app.systemd import notify_ready
+from keyraft.base.errors import EtcdError
 from keyraft.base.limits import GRPC_OVERHEAD_BYTES
 from keyraft.base.urls import URL
 from keyraft.base.version import GIT_SHA, VERSION, runtime_version
 from keyraft.gateway import Gateway, Scrape
 from keyraft.grpc import Limits, Router
 from keyraft.net import Server, server_context
-from keyraft.server import BootError, Member, MemberSettings, NoNetwork, OpenDoor
+from keyraft.peer.compat import PeerRefusal
+from keyraft.peer.questions import ClusterView
+from keyraft.server import BootError, Member, MemberSettings, OpenDoor
 from keyraft.service import (
     ClusterService,
     Guard,
@@ -62,6 +66,7 @@ class _Running:
         self._stop = asyncio.Event()
         self._code = 0
         self._router = Router()
+        self._peers = PeerPort(config)
         self._serving: asyncio.Task[None] | None = None
 
     async def run(self) -> int:
@@ -78,11 +83,21 @@ class _Running:
             go_version=runtime_version(),
             **{name.replace("-", "_"): value for name, value in _summary(config).items()},
         )
-        server, metrics_server = await self._listen(loop)
+        self._log.info(
+            "configuring peer listeners", listen_peer_urls=_texts(config.listen_peer_urls)
+        )
+        self._peers.bind()
         try:
-            opened = open_disk(config, loop, self._database_failed)
+            server, metrics_server = await self._listen(loop)
+        except BaseException:
+            self._peers.release()
+            raise
+        try:
+            running = None if has_log(config) else await self._running_cluster()
+            opened = open_disk(config, loop, self._database_failed, running)
         except BaseException:
             await server.stop()
+            self._peers.release()
             raise
         member, member_log = self._build(opened, loop)
         health = self._register(member, server, member_log)
@@ -101,6 +116,9 @@ class _Running:
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
+        for other in opened.others:
+            member.network.add_peer(other.id, other.peer_urls)
+        await self._peers.serve(member)
         member.start()
         await self._stop.wait()
         await self._close(member, member_log, opened, server, metrics_server, health)
@@ -108,12 +126,25 @@ class _Running:
 
     # --- starting -----------------------------------------------------------------------------
 
+    async def _running_cluster(self) -> ClusterView | None:
+        """What the other initial members say of a cluster that runs already."""
+        config = self._config
+        initial = config.peer_urls_map()
+        others = sorted(
+            str(url) for name, urls in initial.items() if name != config.name for url in urls
+        )
+        if not others:
+            return None
+        try:
+            return await self._peers.ask_cluster(others, config.initial_cluster_state == "existing")
+        except PeerRefusal as error:
+            if config.initial_cluster_state == "existing":
+                raise StartError(f"cannot fetch cluster info from peer urls: {error}") from None
+            return None
+
     async def _listen(self, loop: asyncio.AbstractEventLoop) -> tuple[Server, Server | None]:
         config = self._config
         tls = _client_tls(config)
-        self._log.info(
-            "configuring peer listeners", listen_peer_urls=_texts(config.listen_peer_urls)
-        )
         self._log.info(
             "configuring client listeners", listen_client_urls=_texts(config.listen_client_urls)
         )
@@ -190,7 +221,7 @@ class _Running:
                 self._log,
                 opened.backend,
                 member_log,
-                NoNetwork(),
+                self._peers.open(opened.member_id, opened.cluster_id),
                 OpenDoor(),
                 opened.cluster,
                 opened.boot,
@@ -277,6 +308,16 @@ class _Running:
         text = "".join(traceback.format_exception(error))
         self._fatal("the member cannot go on", text)
 
+    async def _hand_over(self, member: Member) -> None:
+        """A leader that stops gives its office to the voter it has heard from for longest."""
+        target = member.handover.best_transferee() if member.is_leader else 0
+        if not target:
+            return
+        moved = asyncio.Event()
+        with contextlib.suppress(EtcdError, TimeoutError):
+            member.handover.move(target, lambda _: moved.set())
+            await asyncio.wait_for(moved.wait(), self._config.request_timeout_s)
+
     async def _close(
         self,
         member: Member,
@@ -296,6 +337,8 @@ class _Running:
         self._log.info("closing etcd server", **fields)
         health.serving = False
         stopped = asyncio.Event()
+        if self._code != 1:
+            await self._hand_over(member)
         await server.stop(STOP_GRACE_S if self._code != 1 else 0.0)
         if metrics_server is not None:
             await metrics_server.stop()
@@ -303,6 +346,7 @@ class _Running:
             member.stop(stopped.set)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stopped.wait(), config.request_timeout_s)
+        await self._peers.stop()
         member_log.close()
         opened.backend.close()
         self._log.info("closed etcd server", **fields)

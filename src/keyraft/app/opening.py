@@ -8,24 +8,33 @@ index chooses the snapshot to read the log behind, and only then may anything be
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import socket
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from keyraft.app.config import Config
 from keyraft.app.startup import StartError, go_error
+from keyraft.base.errors import TooManyLearnersError
 from keyraft.base.ids import ClusterID, MemberID
 from keyraft.cluster import (
     BootstrapError,
     Cluster,
+    Member,
     MembershipDataError,
     VersionError,
+    adopt_ids,
+    check_join,
+    check_learners,
     check_new_cluster,
     cluster_id,
+    decode_member,
     founders,
 )
 from keyraft.mvcc import BackendError
 from keyraft.mvcc.backend import META, META_CONF_STATE, META_CONSISTENT_INDEX
+from keyraft.peer.questions import ClusterView
 from keyraft.raft import (
     ConfChange,
     ConfChangeType,
@@ -62,12 +71,24 @@ class Opened:
     cluster: Cluster
     boot: Boot
     fresh: bool
+    others: list[Member] = field(default_factory=list)  # whom a joining member may speak to
+
+
+def has_log(config: Config) -> bool:
+    """Whether a member has lived here before."""
+    return wal_exists(OsFiles(), config.wal_directory)
 
 
 def open_disk(
-    config: Config, loop: asyncio.AbstractEventLoop, fail: Callable[[str], None]
+    config: Config,
+    loop: asyncio.AbstractEventLoop,
+    fail: Callable[[str], None],
+    running: ClusterView | None = None,
 ) -> Opened:
-    """Opens or founds; raises StartError with one clear message."""
+    """Opens, founds or joins; raises StartError with one clear message.
+
+    `running` is what the other initial members say, where they answer.
+    """
     files = OsFiles()
     try:
         files.make_dirs(config.snap_directory)
@@ -87,8 +108,20 @@ def open_disk(
         engine, loop, fail, config.backend_batch_interval_s, config.backend_batch_limit
     )
     try:
-        opened = _open_log(config, files, backend) if had_log else _found(config, files, backend)
-    except (WALError, BackendError, MembershipDataError, VersionError, BootstrapError) as error:
+        if had_log:
+            opened = _open_log(config, files, backend)
+        elif config.initial_cluster_state == "existing":
+            opened = _join(config, files, backend, running)
+        else:
+            opened = _found(config, files, backend, running)
+    except (
+        WALError,
+        BackendError,
+        MembershipDataError,
+        VersionError,
+        BootstrapError,
+        TooManyLearnersError,
+    ) as error:
         backend.close()
         if isinstance(error, WALLockedError):
             raise StartError(f"the data directory is in use: {error}") from None
@@ -115,17 +148,66 @@ def _wait_for_lock(config: Config, files: OsFiles, path: str) -> None:
     )
 
 
-def _found(config: Config, files: OsFiles, backend: WriteBuffer) -> Opened:
-    """A new cluster, as `--initial-cluster` names it."""
+def _resolve(address: str) -> str:
+    """host:port → address:port; raises OSError."""
+    host, _, port = address.rpartition(":")
+    family, _, _, _, found = socket.getaddrinfo(
+        host.strip("[]"), int(port), type=socket.SOCK_STREAM
+    )[0]
+    number = str(found[0])
+    return f"[{number}]:{port}" if family == socket.AF_INET6 else f"{number}:{port}"
+
+
+def _check_empty(config: Config, backend: WriteBuffer) -> None:
     if backend.get(META, META_CONSISTENT_INDEX) is not None:
         raise StartError(
             f"the database in {config.snap_directory} has data, but {config.wal_directory} "
             "holds no write-ahead log"
         )
+
+
+def _join(
+    config: Config, files: OsFiles, backend: WriteBuffer, running: ClusterView | None
+) -> Opened:
+    """A cluster that runs already and has been told of this member: an empty log to be filled."""
+    _check_empty(config, backend)
     initial = config.peer_urls_map()
-    check_new_cluster(config.name, config.initial_advertise_peer_urls, initial)
+    check_join(config.name, initial)
+    if running is None:
+        raise StartError(
+            "cannot fetch cluster info from peer urls: could not retrieve cluster information "
+            "from the given URLs"
+        )
+    existing = [decode_member(json.dumps(member).encode()) for member in running.members]
+    local = founders(config.initial_cluster_token, initial)
+    members = adopt_ids(local, existing, running.cluster_id, _resolve)
+    check_learners(existing, config.max_learners)
+    own = next(member for member in members if member.name == config.name)
+    wal = WAL.create(
+        files, config.wal_directory, encode_metadata(own.id, running.cluster_id), log=config.log
+    )
+    cluster = Cluster(
+        ClusterID(running.cluster_id), own.id, backend, config.log, config.max_learners
+    )
+    others = [member for member in members if member.id != own.id]
+    return Opened(
+        own.id, running.cluster_id, wal, backend, cluster, Boot(), fresh=True, others=others
+    )
+
+
+def _found(
+    config: Config, files: OsFiles, backend: WriteBuffer, running: ClusterView | None
+) -> Opened:
+    """A new cluster, as `--initial-cluster` names it."""
+    _check_empty(config, backend)
+    initial = config.peer_urls_map()
+    check_new_cluster(config.name, config.initial_advertise_peer_urls, initial, _resolve)
     members = founders(config.initial_cluster_token, initial)
     own = next(member for member in members if member.name == config.name)
+    if running is not None and any(
+        one.get("id") == own.id and one.get("clientURLs") for one in running.members
+    ):
+        raise StartError(f"member {own.id:x} has already been bootstrapped")
     cluster_number = cluster_id([member.id for member in members])
     wal = WAL.create(
         files, config.wal_directory, encode_metadata(own.id, cluster_number), log=config.log

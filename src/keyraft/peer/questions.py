@@ -41,21 +41,25 @@ class Questions:
         self._session = session
         self._logger = logger
 
-    async def cluster(self, peer_urls: Iterable[str]) -> ClusterView:
+    async def cluster(
+        self, peer_urls: Iterable[str], timeout_s: float = MEMBERS_TIMEOUT_S, tell: bool = True
+    ) -> ClusterView:
         """Asks the sorted URLs in turn; the first that answers decides.
 
         Raises PeerRefusal with etcd's text when none does, or when the answer has no members.
+        `tell`: whether the operator hears of those that do not answer.
         """
         for url in sorted(peer_urls):
             address = f"{url}/members"
             try:
-                status, headers, body = await self._ask("GET", address, MEMBERS_TIMEOUT_S)
+                status, headers, body = await self._ask("GET", address, timeout_s)
                 members = json.loads(body)
                 cluster_id = int(headers.get("X-Etcd-Cluster-ID", ""), 16)
             except (PeerRefusal, ValueError) as error:
-                self._logger.warn(
-                    "failed to get cluster response", address=address, error=str(error)
-                )
+                if tell:
+                    self._logger.warn(
+                        "failed to get cluster response", address=address, error=str(error)
+                    )
                 continue
             if status != 200 or not isinstance(members, list):
                 self._logger.warn("failed to unmarshal cluster response", address=address)

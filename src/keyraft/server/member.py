@@ -299,8 +299,10 @@ class Member:
         new_leader = soft.lead != 0 and soft.lead != self.leader
         had_leader = self.leader != 0
         leading = soft.state == StateType.LEADER
-        self.leader = soft.lead
         self.term = self.raft.node.raft.term
+        if soft.lead != self.leader:
+            self._tell_leader(soft.lead)
+        self.leader = soft.lead
         self.look_at_service()
         if new_leader:
             self.counters.leader_changes_seen += 1
@@ -311,6 +313,17 @@ class Member:
             self._alone = False
             self.lessor.demote()
         self._leading = leading
+
+    def _tell_leader(self, leader: int) -> None:
+        """In the words of etcd's Raft node."""
+        own, term = self.settings.member_id, self.term
+        if not self.leader:
+            text = f"raft.node: {own:x} elected leader {leader:x} at term {term}"
+        elif not leader:
+            text = f"raft.node: {own:x} lost leader {self.leader:x} at term {term}"
+        else:
+            text = f"raft.node: {own:x} changed leader from {self.leader:x} to {leader:x} at term {term}"
+        self.logger.info(text)
 
     def read_states(self, states: Sequence[ReadState]) -> None:
         """Read index rounds have been agreed."""

@@ -1,0 +1,375 @@
+"""The member's place among the others: the peer port, the transport, and what passes between.
+
+Order: the port is bound before anything is written, so that a port in use is said first; requests
+wait in its backlog until `serve`. The transport needs to know who the member is, so it is made
+once the disk is open; the member is attached last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import ssl
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, Final
+
+import aiohttp
+from aiohttp import web
+
+from keyraft.app.config import Config
+from keyraft.app.startup import StartError, listen_error
+from keyraft.base import errors
+from keyraft.base.errors import EtcdError, RawError
+from keyraft.base.limits import LOOP_SLICE_S
+from keyraft.base.urls import URL
+from keyraft.base.version import VERSION
+from keyraft.lease import NotPrimaryError
+from keyraft.net import client_context, server_context
+from keyraft.peer.answers import AnswerHandlers, HashAnswer
+from keyraft.peer.handlers import RaftHandlers
+from keyraft.peer.questions import ClusterView, Questions
+from keyraft.peer.transport import Transport
+from keyraft.proto import rpc_pb2
+from keyraft.raft import Message, ProposalDroppedError, RaftError
+from keyraft.server import Member
+
+BACKLOG_CONNECTIONS: Final = 1_024
+APPLY_WAIT_S: Final = 1.0  # etcd `applyTimeout`: a forwarded lease question waits so long
+BOOTSTRAPPED_TIMEOUT_S: Final = 1.0  # nobody answers while a cluster is being founded
+SHUTDOWN_S: Final = 0.5
+
+
+class PeerPort:
+    """Everything between this member and the others. Owned by the loop."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._log = config.log
+        self._sockets: list[tuple[URL, socket.socket]] = []
+        self._member: Member | None = None
+        self._transport: Transport | None = None
+        self._runner: web.AppRunner | None = None
+        self._server_tls, self._client_tls = _contexts(config)
+
+    # --- starting -----------------------------------------------------------------------------
+
+    def bind(self) -> None:
+        """Takes the peer URLs' ports; raises StartError."""
+        for url in self._config.listen_peer_urls:
+            if url.is_secure and self._server_tls is None:
+                self.release()
+                raise StartError(
+                    f"peer TLS key/cert (--peer-cert-file, --peer-key-file) must be provided "
+                    f"for peer url {url} with HTTPS scheme"
+                )
+            try:
+                self._sockets.append((url, _listen(url, self._config)))
+            except OSError as error:
+                self.release()
+                raise StartError(listen_error(url.address, error)) from None
+
+    def release(self) -> None:
+        """Gives the ports back when the member does not start after all."""
+        for _, sock in self._sockets:
+            sock.close()
+        self._sockets.clear()
+
+    async def ask_cluster(self, peer_urls: Sequence[str], joining: bool) -> ClusterView:
+        """Who belongs to the running cluster; raises PeerRefusal when nobody answers."""
+        tls = self._client_tls if self._client_tls is not None else True
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=tls)) as session:
+            ask = Questions(session, self._log)
+            if joining:
+                return await ask.cluster(peer_urls)
+            return await ask.cluster(peer_urls, BOOTSTRAPPED_TIMEOUT_S, tell=False)
+
+    def open(self, member_id: int, cluster_id: int) -> PeerNetwork:
+        """The network for a member of this identity."""
+        config = self._config
+        self._transport = Transport(
+            member_id,
+            cluster_id,
+            [str(url) for url in config.initial_advertise_peer_urls],
+            self,
+            self._log,
+            tls=self._client_tls,
+            dial_timeout_s=1.0 + config.election_timeout_ms / 1000,
+        )
+        self.questions = Questions(self._transport.session, self._log)
+        return PeerNetwork(self._transport)
+
+    async def serve(self, member: Member) -> None:
+        """Answers the others from now on."""
+        transport = self._transport
+        assert transport is not None, "the port serves before it has a transport"
+        self._member = member
+        app = web.Application()
+        RaftHandlers(transport, self, self._log).register(app)
+        AnswerHandlers(self, transport.cluster_id).register(app)
+        self._runner = web.AppRunner(
+            app, handler_cancellation=True, access_log=None, shutdown_timeout=SHUTDOWN_S
+        )
+        await self._runner.setup()
+        for url, sock in self._sockets:
+            tls = self._server_tls if url.is_secure else None
+            await web.SockSite(
+                self._runner, sock, ssl_context=tls, backlog=BACKLOG_CONNECTIONS
+            ).start()
+            self._log.info("serving peer traffic", address=url.address)
+
+    async def stop(self) -> None:
+        """Leaves the others."""
+        if self._transport is not None:
+            await self._transport.stop()
+        if self._runner is not None:
+            await self._runner.cleanup()
+        for url, _ in self._sockets:
+            if url.is_unix:
+                with contextlib.suppress(OSError):
+                    os.unlink(url.address)
+        self.release()
+
+    # --- what the transport tells (peer.transport.Raft) ---------------------------------------
+
+    def process(self, messages: list[Message]) -> None:
+        """Messages for this member."""
+        member = self._member
+        if member is None or member.stopped:
+            return
+        step = member.raft.step
+        for message in messages:
+            if member.configuration.cluster.is_removed(message.from_):
+                self._log.warn(
+                    "rejected Raft message from removed member",
+                    local_member_id=f"{member.settings.member_id:x}",
+                    removed_member_id=f"{message.from_:x}",
+                )
+                continue
+            try:
+                step(message)
+            except ProposalDroppedError:
+                continue  # its member will time out and its client try again
+            except RaftError as error:
+                self._log.warn("failed to process Raft message", error=str(error))
+
+    def is_id_removed(self, member_id: int) -> bool:
+        """Whether the id belongs to a former member."""
+        member = self._member
+        return member is not None and member.configuration.cluster.is_removed(member_id)
+
+    def report_unreachable(self, member_id: int) -> None:
+        """A message was lost."""
+        if self._member is not None and not self._member.stopped:
+            self._member.raft.node.report_unreachable(member_id)
+            self._member.raft.wake()
+
+    def report_snapshot(self, member_id: int, ok: bool) -> None:
+        """A transfer ended."""
+        if self._member is not None and not self._member.stopped:
+            self._member.raft.node.report_snapshot(member_id, ok)
+            self._member.raft.wake()
+
+    def removed_from_cluster(self) -> None:
+        """The others say that this member is no longer one of them."""
+        if self._member is not None:
+            self._member.removed()
+
+    async def receive_snapshot(self, message: Message, database: AsyncIterator[bytes]) -> int:
+        """A database from the leader."""
+        raise ValueError("no place for a database")
+
+    # --- what others ask (peer.answers.Local) -------------------------------------------------
+
+    @property
+    def _here(self) -> Member:
+        member = self._member
+        assert member is not None, "the port serves before it has a member"
+        return member
+
+    def members_json(self) -> list[dict[str, Any]]:
+        """All members."""
+        return [json.loads(one.to_json()) for one in self._here.configuration.cluster.members]
+
+    def versions_json(self) -> dict[str, str]:
+        """This member's versions."""
+        configuration = self._here.configuration
+        version = configuration.cluster.version
+        return {
+            "etcdserver": VERSION,
+            "etcdcluster": str(version) if version is not None else "not_decided",
+            "storage": configuration.storage_version or "unknown",
+        }
+
+    async def promote(self, member_id: int, token: str | None) -> list[dict[str, Any]]:
+        """A learner becomes a voter."""
+        done: asyncio.Future[EtcdError | RawError | None] = (
+            asyncio.get_running_loop().create_future()
+        )
+        self._here.reconfiguration.promote(member_id, lambda error: _settle(done, error))
+        error = await done
+        if isinstance(error, EtcdError):
+            raise error
+        if error is not None:
+            raise errors.RequestTimeoutError
+        return self.members_json()
+
+    async def hash_kv(self, revision: int) -> HashAnswer:
+        """The hash of the keys."""
+        store = self._here.store
+        loop = asyncio.get_running_loop()
+        current = store.revision
+        job = store.hash_kv(revision)
+        try:
+            until_s = loop.time() + LOOP_SLICE_S
+            while not job.step():
+                if loop.time() >= until_s:
+                    await asyncio.sleep(0)
+                    until_s = loop.time() + LOOP_SLICE_S
+        except asyncio.CancelledError:
+            job.close()
+            raise
+        found = job.result
+        assert found is not None, "a finished job has a result"
+        return HashAnswer(current, found.hash, found.compact_revision, found.revision)
+
+    async def wait_applied(self) -> bool:
+        """Everything committed now is applied within a second."""
+        member = self._here
+        target = member.committed_index
+        loop = asyncio.get_running_loop()
+        deadline_s = loop.time() + APPLY_WAIT_S
+        while member.applied_index < target:
+            if loop.time() >= deadline_s:
+                return False
+            await asyncio.sleep(0.005)
+        return True
+
+    async def renew(self, lease_id: int) -> int:
+        """A keep-alive passed on by a follower; one that comes too late waits for the revocation."""
+        member = self._here
+        try:
+            ttl_s = member.lessor.renew(lease_id, member.loop.time())
+            if ttl_s:
+                return ttl_s
+            revoked: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+            def done(gone: bool) -> None:
+                if not revoked.done():
+                    revoked.set_result(gone)
+
+            member.lessor.await_revocation(lease_id, done)
+            try:
+                gone = await revoked
+            finally:
+                member.lessor.forget_waiter(lease_id, done)
+        except NotPrimaryError:
+            raise errors.NotLeaderError from None
+        if gone:
+            raise errors.LeaseNotFoundError
+        raise errors.NotLeaderError
+
+    def time_to_live(self, lease_id: int, keys: bool) -> rpc_pb2.LeaseTimeToLiveResponse:
+        """A question passed on by a follower."""
+        lessor = self._here.lessor
+        if not lessor.primary:
+            raise errors.NotLeaderError
+        if lease_id not in lessor:
+            raise errors.LeaseNotFoundError
+        remaining_s, granted_s = lessor.time_to_live(lease_id, self._here.loop.time())
+        return rpc_pb2.LeaseTimeToLiveResponse(
+            ID=lease_id,
+            TTL=remaining_s,
+            grantedTTL=granted_s,
+            keys=lessor.keys(lease_id) if keys else [],
+        )
+
+    async def downgrade_enabled(self) -> bool:
+        """Whether a downgrade is under way."""
+        member = self._here
+        done: asyncio.Future[EtcdError | RawError | None] = (
+            asyncio.get_running_loop().create_future()
+        )
+        member.read_index(lambda error: _settle(done, error))
+        error = await done
+        if isinstance(error, EtcdError):
+            raise error
+        return member.configuration.cluster.downgrade.enabled
+
+
+class PeerNetwork:
+    """The `server.ports.Network` of a real member."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self.add_peer = transport.add_peer
+        self.remove_peer = transport.remove_peer
+        self.update_peer = transport.update_peer
+        self.active_since = transport.active_since
+
+    def send(self, messages: Sequence[Message]) -> None:
+        """Sends each to its receiver."""
+        self._transport.send(messages)
+
+    def versions(self) -> Mapping[int, str | None]:
+        """What the others say of themselves."""
+        return self._transport.versions()
+
+
+def _settle(
+    future: asyncio.Future[EtcdError | RawError | None], error: EtcdError | RawError | None
+) -> None:
+    if not future.done():
+        future.set_result(error)
+
+
+def _listen(url: URL, config: Config) -> socket.socket:
+    """A bound socket that nobody accepts from yet. Raises OSError."""
+    if url.is_unix:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(url.address)
+        sock = socket.socket(socket.AF_UNIX)
+        address: Any = url.address
+    else:
+        host, port = url.hostname, url.port
+        family, _, _, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        sock = socket.socket(family)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if config.socket_reuse_port:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try:
+        sock.bind(address)
+        sock.listen(BACKLOG_CONNECTIONS)
+        sock.setblocking(False)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _contexts(config: Config) -> tuple[ssl.SSLContext | None, ssl.SSLContext | None]:
+    """For serving peers and for dialling them; None without a certificate. Raises StartError."""
+    if not config.peer_cert_file:
+        return None, None
+    try:
+        serving = server_context(
+            config.peer_cert_file,
+            config.peer_key_file,
+            trusted_ca_file=config.peer_trusted_ca_file or None,
+            client_cert_auth=config.peer_client_cert_auth,
+        )
+        serving.set_alpn_protocols(["http/1.1"])
+        dialling = client_context(
+            trusted_ca_file=config.peer_trusted_ca_file or None,
+            cert_file=config.peer_client_cert_file or config.peer_cert_file,
+            key_file=config.peer_client_key_file or config.peer_key_file,
+        )
+        dialling.set_alpn_protocols(["http/1.1"])
+    except OSError as error:  # an ssl.SSLError is one too
+        name = error.filename or config.peer_cert_file
+        raise StartError(f"cannot load the certificate: {name}: {error.strerror}") from None
+    return serving, dialling
