@@ -1,0 +1,40 @@
+"""The processes that read or write a whole database beside a member.
+
+`export KV_DIRECTORY DIGEST` writes what `exporting` describes to standard output; `import DB
+SNAP_DIRECTORY` carries out `importing.prepare`. A failure is one line on standard error, exit 1.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import Final
+
+from keyraft.storage.transfer.environment import TransferError
+from keyraft.storage.transfer.exporting import export, write_fd
+from keyraft.storage.transfer.importing import prepare
+
+NICENESS: Final = 5  # the member goes first
+
+
+def main(arguments: list[str]) -> int:
+    """The exit code."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ends with the member, which closes the pipe
+    os.nice(NICENESS)
+    command, first, second = arguments
+    try:
+        if command == "export":
+            export(first, write_fd(1), second == "1")
+        else:
+            prepare(first, second)
+    except BrokenPipeError:
+        return 1
+    except (TransferError, OSError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

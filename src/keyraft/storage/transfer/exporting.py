@@ -1,0 +1,173 @@
+"""From our LMDB database to a bbolt one: what `snapshot save` and a follower that fell behind get.
+
+The database is read in one transaction by a process of its own, so the member's loop is never
+held, and its memory is bounded by a page a level and the pipe. The process reads everything twice:
+first for the layout, then for the bytes (storage.bolt.writer). On its standard output:
+
+    8 bytes   little-endian: the length of the database that follows
+    ...       the database
+    32 bytes  its SHA-256, when asked for
+
+The member commits what it wants to be in the snapshot, then starts the process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import sys
+from collections.abc import Callable
+from typing import BinaryIO, Final
+
+import lmdb
+
+from keyraft.storage.bolt import BoltError, measure, write_file, write_stream
+from keyraft.storage.transfer.environment import (
+    TransferError,
+    open_environment,
+    read_buckets,
+    require_environment,
+)
+
+DIGEST_BYTES: Final = 32
+BLOB_BYTES: Final = 32_768  # of one SnapshotResponse, as etcd sends them
+_HEAD_BYTES: Final = 8
+_PIPE_BYTES: Final = 1 << 20  # what the process may be ahead of its reader
+_ERROR_BYTES_MAX: Final = 4096
+
+
+def export(path: str, write: Callable[[bytes], object], digest: bool) -> None:
+    """Hands length, database and digest to `write`. Blocks. Raises TransferError, OSError."""
+    require_environment(path)
+    try:
+        env = open_environment(path, readonly=True)
+        try:
+            with env.begin(buffers=True) as txn:
+                meta = measure(read_buckets(txn, env))
+                size = meta.pages * meta.page_bytes
+                write(size.to_bytes(_HEAD_BYTES, "little"))
+                sha = hashlib.sha256()
+
+                def hand_on(data: bytes) -> None:
+                    if digest:
+                        sha.update(data)
+                    write(data)
+
+                write_stream(hand_on, read_buckets(txn, env), meta)
+                if digest:
+                    write(sha.digest())
+        finally:
+            env.close()
+    except (lmdb.Error, BoltError) as error:
+        raise TransferError(f"cannot export '{path}': {error}") from error
+
+
+def export_file(path: str, file: BinaryIO) -> int:
+    """Writes the database as bbolt into an empty seekable file; its length. No digest.
+
+    Blocks. Raises TransferError, OSError.
+    """
+    require_environment(path)
+    try:
+        env = open_environment(path, readonly=True)
+        try:
+            with env.begin(buffers=True) as txn:
+                meta = write_file(file, read_buckets(txn, env))
+        finally:
+            env.close()
+    except (lmdb.Error, BoltError) as error:
+        raise TransferError(f"cannot export '{path}': {error}") from error
+    return meta.pages * meta.page_bytes
+
+
+class SnapshotExport:
+    """A snapshot on its way out of a process of its own. Close it, whatever happens."""
+
+    __slots__ = ("_process", "_remaining", "size_bytes")
+
+    def __init__(self, process: asyncio.subprocess.Process, size_bytes: int, digest: bool) -> None:
+        self._process = process
+        self.size_bytes = size_bytes  # of the database, without the digest
+        self._remaining = size_bytes + (DIGEST_BYTES if digest else 0)
+
+    @classmethod
+    async def start(cls, path: str, digest: bool = True) -> SnapshotExport:
+        """Starts the process and waits until it knows the length. `path`: the `kv` directory.
+
+        Raises TransferError, OSError.
+        """
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "keyraft.storage.transfer.child",
+            "export",
+            path,
+            "1" if digest else "0",
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            limit=_PIPE_BYTES,
+        )
+        export = cls(process, 0, digest)
+        try:
+            assert process.stdout is not None
+            head = await process.stdout.readexactly(_HEAD_BYTES)
+        except asyncio.IncompleteReadError:
+            text = await export._failure()
+            await export.close()
+            raise TransferError(text) from None
+        except BaseException:
+            await export.close()
+            raise
+        export.size_bytes = int.from_bytes(head, "little")
+        export._remaining += export.size_bytes
+        return export
+
+    @property
+    def remaining_bytes(self) -> int:
+        """What `read` has not yet returned, digest included."""
+        return self._remaining
+
+    async def read(self, size: int = BLOB_BYTES) -> bytes:
+        """The next `size` bytes, fewer only at the end, empty behind it.
+
+        The digest is read on its own. Raises TransferError when the process failed.
+        """
+        size = min(size, self._remaining)
+        if self._remaining > DIGEST_BYTES:
+            size = min(size, self._remaining - DIGEST_BYTES)
+        if not size:
+            return b""
+        assert self._process.stdout is not None
+        try:
+            data = await self._process.stdout.readexactly(size)
+        except asyncio.IncompleteReadError:
+            raise TransferError(await self._failure()) from None
+        self._remaining -= size
+        return data
+
+    async def close(self) -> None:
+        """Ends the process, finished or not."""
+        if self._process.returncode is None:
+            try:
+                self._process.kill()
+            except ProcessLookupError:
+                pass
+            await self._process.wait()
+
+    async def _failure(self) -> str:
+        assert self._process.stderr is not None
+        text = (await self._process.stderr.read(_ERROR_BYTES_MAX)).decode("utf-8", "replace")
+        return text.strip() or "the exporting process ended unexpectedly"
+
+
+def write_fd(fd: int) -> Callable[[bytes], None]:
+    """A writer that writes everything to a descriptor."""
+
+    def write(data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(fd, view) :]
+
+    return write

@@ -1,0 +1,71 @@
+"""The databases under `member/snap`, and replacing one whole by another.
+
+    kv/            our LMDB environment
+    kv.building/   one being imported; what a crash leaves of it is worthless
+    kv.ready/      one imported and durable, about to become kv/
+    kv.old/        the one that is being replaced
+    db             Go etcd's bbolt file; taken over when there is no kv/, and kept as it is
+
+`replace` renames kv -> kv.old and kv.ready -> kv; whichever of the two a crash leaves undone,
+`recover` at start does.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import Final
+
+KV: Final = "kv"
+BUILDING: Final = "kv.building"
+READY: Final = "kv.ready"
+OLD: Final = "kv.old"
+BOLT: Final = "db"
+DATA_FILE: Final = "data.mdb"
+
+
+def has_lmdb(snap_dir: str) -> bool:
+    """Whether our own database is there."""
+    return os.path.exists(os.path.join(snap_dir, KV, DATA_FILE))
+
+
+def has_bolt(snap_dir: str) -> bool:
+    """Whether Go etcd's database is there."""
+    return os.path.isfile(os.path.join(snap_dir, BOLT))
+
+
+def sync_dir(path: str) -> None:
+    """The directory's names are on the disk when it returns. Raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def replace(snap_dir: str) -> None:
+    """kv.ready becomes kv; nobody may have kv open. Raises OSError."""
+    ready, kv, old = (os.path.join(snap_dir, name) for name in (READY, KV, OLD))
+    shutil.rmtree(old, ignore_errors=True)
+    if os.path.exists(kv):
+        os.rename(kv, old)
+    os.rename(ready, kv)
+    sync_dir(snap_dir)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def recover(snap_dir: str) -> None:
+    """Finishes a replacement that a crash interrupted, drops a half-made import. Raises OSError."""
+    building, ready, kv, old = (os.path.join(snap_dir, name) for name in (BUILDING, READY, KV, OLD))
+    shutil.rmtree(building, ignore_errors=True)
+    if not has_lmdb(snap_dir):
+        if os.path.exists(ready):
+            shutil.rmtree(kv, ignore_errors=True)
+            os.rename(ready, kv)
+            sync_dir(snap_dir)
+        elif os.path.exists(old):
+            shutil.rmtree(kv, ignore_errors=True)
+            os.rename(old, kv)
+            sync_dir(snap_dir)
+    shutil.rmtree(ready, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
