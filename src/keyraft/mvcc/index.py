@@ -27,7 +27,7 @@ from __future__ import annotations
 from struct import Struct
 from typing import Final
 
-from .order import SortedKeys
+from .order import FRESH_KEYS_MAX, SortedKeys
 
 Entry = int | bytes | bytearray
 
@@ -72,9 +72,8 @@ def _generation_start(entry: bytes | bytearray, number: int, last_start: int) ->
 
 def find(entry: Entry, at: int) -> Found | None:
     """What a read at revision `at` sees of the key, or None if it does not exist then."""
-    if type(entry) is int:
+    if isinstance(entry, int):
         return (entry, 0, entry, 1) if entry <= at else None
-    assert not isinstance(entry, int)
     count = (len(entry) - _HEAD_BYTES) // _RECORD_BYTES
     main, mark = _record(entry, count - 1)
     number = count - 1
@@ -201,23 +200,29 @@ class KeyIndex:
         entry = entries.get(key)
         if entry is None:
             entries[key] = _ONE.pack(main, 1, 0, main, sub << 1) if sub else main
-            self.live.add(key)
+            fresh = self.live.fresh
+            fresh.append(key)
+            if len(fresh) >= FRESH_KEYS_MAX:
+                self.live.settle()
             return main, 1
-        if type(entry) is int:
+        if isinstance(entry, int):
             entries[key] = _TWO.pack(entry, 1, 0, entry, 0, main, sub << 1)
             return entry, 2
-        assert not isinstance(entry, int)
         created, version, start = _HEAD.unpack_from(entry)
-        count = (len(entry) - _HEAD_BYTES) // _RECORD_BYTES
-        if start == count:
+        size = len(entry)
+        count = (size - _HEAD_BYTES) // _RECORD_BYTES
+        if not start:
+            version += count
+        elif start == count:
             self.dead.remove(key)
             self.live.add(key)
             created, version = main, 1
-        elif start:
-            created, version = _record(entry, start)[0], count - start + 1
         else:
-            version += count
-        self._append(key, entry, main, sub << 1)
+            created, version = _record(entry, start)[0], count - start + 1
+        if size > _FLAT_BYTES_MAX:
+            self._append(key, entry, main, sub << 1)
+        else:
+            entries[key] = entry + _RECORD.pack(main, sub << 1)
         return created, version
 
     def _append(self, key: bytes, entry: bytes | bytearray, main: int, mark: int) -> None:
@@ -280,7 +285,7 @@ class KeyIndex:
     def compact(self, key: bytes, at: int) -> Entry | None:
         """Compacts one key at `at`; what is left of it, None if nothing."""
         entry = self.entries.get(key)
-        if entry is None or type(entry) is int:
+        if entry is None or isinstance(entry, int):
             return entry
         rest = compacted(entry, at)
         if rest is None:
@@ -293,9 +298,8 @@ class KeyIndex:
     def alive(self, key: bytes) -> bool:
         """Whether the key exists now."""
         entry = self.entries.get(key)
-        if entry is None or type(entry) is int:
+        if entry is None or isinstance(entry, int):
             return entry is not None
-        assert not isinstance(entry, int)
         return not entry[-1] & 1
 
     def keys(self, start: bytes, end: bytes | None, with_dead: bool) -> list[bytes]:

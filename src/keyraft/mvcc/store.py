@@ -116,10 +116,9 @@ class Store:
         entry = self.index.entries.get(key)
         if entry is None:
             return b""
-        if type(entry) is int:
+        if isinstance(entry, int):
             row = _ROW.pack(entry, b"_", 0)
         else:
-            assert not isinstance(entry, int)
             main, mark = _RECORD.unpack_from(entry, len(entry) - 12)
             if mark & 1:
                 return b""

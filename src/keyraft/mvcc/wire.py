@@ -107,21 +107,20 @@ def plain_put(request: bytes) -> int:
 
     Key of 1 to 127 bytes, value of 1 to 16,383.
     """
-    size = len(request)
-    if size < 6 or request[0] != 0x0A:
+    try:
+        if request[0] != 0x0A:
+            return 0
+        at = request[1] + 2
+        if not 3 <= at <= 129 or request[at] != 0x12:
+            return 0
+        length = request[at + 1]
+        if length < 128:
+            return at if length and at + 2 + length == len(request) else 0
+        high = request[at + 2]
+        whole = at + 3 + (length & 127 | high << 7) == len(request)
+        return at if whole and 0 < high < 128 else 0
+    except IndexError:
         return 0
-    at = request[1] + 2
-    if at > 129 or at < 3 or at + 2 > size or request[at] != 0x12:
-        return 0
-    length = request[at + 1]
-    if length < 128:
-        return at if length and at + 2 + length == size else 0
-    if at + 3 > size:
-        return 0
-    high = request[at + 2]
-    if not 0 < high < 128:
-        return 0
-    return at if at + 3 + (length & 127 | high << 7) == size else 0
 
 
 def plain_range(request: bytes) -> bytes | None:
