@@ -9,6 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from keyraft.base.errors import EtcdError
 from keyraft.mvcc import MemoryBackend, Store
 from keyraft.mvcc import backend as b
+from keyraft.mvcc.checkpoint import HEAD_BYTES, decode, encode
 from keyraft.mvcc.revision import parse
 from keyraft.proto import mvcc_pb2, rpc_pb2
 
@@ -56,6 +57,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.twin = Twin()
         self.events: list[tuple[int, bytes, bytes | None]] = []
         self.store.listener = self.listen
+        self.checkpoint: bytes | None = None
 
     def listen(self, revision: int, events: list[tuple[bytes, bytes, bool]]) -> None:
         for key, stored, tombstone in events:
@@ -139,11 +141,19 @@ class StoreMachine(RuleBasedStateMachine):
         self.backend.settle(len(self.backend._sealed))
 
     @rule()
-    def restart(self) -> None:
+    def take_checkpoint(self) -> None:
+        self.checkpoint = encode(self.store)
+
+    @rule(shortcut=st.booleans())
+    def restart(self, shortcut: bool) -> None:
         self.backend.flush()
         self.backend.settle(len(self.backend._sealed))
         self.backend = MemoryBackend(self.backend.crash(), auto_settle=False)
-        self.store = Store(self.backend, compaction_batch_rows=3)
+        checkpoint = None
+        if shortcut and self.checkpoint is not None:
+            checkpoint = decode(self.checkpoint, self.checkpoint[:HEAD_BYTES])
+            assert checkpoint is not None
+        self.store = Store(self.backend, compaction_batch_rows=3, checkpoint=checkpoint)
         self.store.listener = self.listen
         assert self.store.revision == self.twin.revision
         if self.twin.compacted == 0 and self.store.compact_revision == -1:

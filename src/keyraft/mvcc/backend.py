@@ -46,6 +46,10 @@ BUCKETS: Final = tuple(
 )
 """All buckets in the byte order that whole-database hashes walk them in."""
 
+OWN: Final = b"keyraft"
+"""Our own bookkeeping: no bucket of etcd's, in no hash and in no snapshot."""
+OWN_CHECKPOINT: Final = b"index"  # the head of the index checkpoint that belongs to these rows
+
 # Keys of the `meta` bucket.
 META_CONSISTENT_INDEX: Final = b"consistent_index"  # u64 BE
 META_TERM: Final = b"term"  # u64 BE

@@ -184,6 +184,41 @@ def holds(entry: Entry, main: int, sub: int, tombstone: bool, until: int) -> boo
     return False
 
 
+def restored(
+    entry: Entry | None, main: int, sub: int, tombstone: bool, created: int, version: int
+) -> Entry | None:
+    """The entry after one more stored row; rows come in ascending order.
+
+    The first row met of a key carries its create revision and version, because those before it may
+    be compacted away. A tombstone of a dead key changes nothing (etcd logs that and goes on).
+    """
+    if entry is None:
+        if tombstone:
+            return _ONE.pack(0, 1, 1, main, sub << 1 | 1)
+        if created == main and version == 1 and not sub:
+            return main
+        return _ONE.pack(created, version, 0, main, sub << 1)
+    if isinstance(entry, int):
+        if tombstone:
+            return _TWO.pack(entry, 1, 2, entry, 0, main, sub << 1 | 1)
+        return _TWO.pack(entry, 1, 0, entry, 0, main, sub << 1)
+    record = _RECORD.pack(main, sub << 1 | tombstone)
+    if not tombstone:
+        if len(entry) > _FLAT_BYTES_MAX and isinstance(entry, bytes):
+            entry = bytearray(entry)
+        entry += record
+        return entry
+    if entry[-1] & 1:
+        return entry
+    start = _START.pack((len(entry) - _HEAD_BYTES) // _RECORD_BYTES + 1)
+    return entry[:_START_OFFSET] + start + entry[_HEAD_BYTES:] + record
+
+
+def is_alive(entry: Entry) -> bool:
+    """Whether the key exists now."""
+    return isinstance(entry, int) or not entry[-1] & 1
+
+
 class KeyIndex:
     """All keys with their revisions, and the keys in order."""
 
@@ -252,30 +287,11 @@ class KeyIndex:
         self.live.remove(key)
         self.dead.add(key)
 
-    def restore(
-        self, key: bytes, main: int, sub: int, tombstone: bool, created: int, version: int
-    ) -> None:
-        """Takes in a stored row; rows come in ascending order.
-
-        The first row met of a key carries its create revision and version, because those before
-        it may be compacted away. A tombstone of a dead key changes nothing (etcd logs and goes on).
-        """
-        entry = self.entries.get(key)
-        if entry is not None:
-            if tombstone:
-                if isinstance(entry, int) or find(entry, main) is not None:
-                    self.delete(key, main, sub)
-            else:
-                self.put(key, main, sub)
-        elif tombstone:
-            self.entries[key] = _ONE.pack(0, 1, 1, main, sub << 1 | 1)
-            self.dead.add(key)
-        else:
-            if created == main and version == 1 and not sub:
-                self.entries[key] = main
-            else:
-                self.entries[key] = _ONE.pack(created, version, 0, main, sub << 1)
-            self.live.add(key)
+    def take(self, entries: dict[bytes, Entry], live: list[bytes], dead: list[bytes]) -> None:
+        """Starts from restored entries, the index's own from now on, and their keys in order."""
+        self.entries = entries
+        self.live = SortedKeys(live)
+        self.dead = SortedKeys(dead)
 
     def get(self, key: bytes, at: int) -> Found | None:
         """What a read at revision `at` sees of `key`."""
@@ -298,9 +314,7 @@ class KeyIndex:
     def alive(self, key: bytes) -> bool:
         """Whether the key exists now."""
         entry = self.entries.get(key)
-        if entry is None or isinstance(entry, int):
-            return entry is not None
-        return not entry[-1] & 1
+        return entry is not None and is_alive(entry)
 
     def keys(self, start: bytes, end: bytes | None, with_dead: bool) -> list[bytes]:
         """Keys of [start, end) in order, those that are dead now only if asked for."""

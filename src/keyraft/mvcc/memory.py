@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from .backend import BUCKETS
+from .backend import BUCKETS, OWN
 
 Batch = dict[bytes, dict[bytes, bytes | None]]
 Disk = dict[bytes, dict[bytes, bytes]]
@@ -17,7 +17,7 @@ Disk = dict[bytes, dict[bytes, bytes]]
 
 def empty_disk() -> Disk:
     """A new disk with all buckets."""
-    return {name: {} for name in BUCKETS}
+    return {name: {} for name in (*BUCKETS, OWN)}
 
 
 class MemoryBackend:

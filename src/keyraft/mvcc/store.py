@@ -24,6 +24,7 @@ from ..base.errors import CompactedError, FutureRevisionError, KeyNotFoundError,
 from ..proto import rpc_pb2
 from . import read, txn
 from .backend import KEY, META, META_FINISHED_COMPACT, META_SCHEDULED_COMPACT, Backend, BackendError
+from .checkpoint import Checkpoint
 from .compaction import Compaction
 from .events import Revisions, read_events
 from .hash import HashKVJob, HashStorage, hash_kv
@@ -76,18 +77,20 @@ class Store:
         lessor: Lessor | None = None,
         compaction_batch_rows: int = COMPACTION_BATCH_ROWS,
         compaction_sleep_s: float = COMPACTION_SLEEP_S,
+        checkpoint: Checkpoint | None = None,
     ) -> None:
         """Rebuilds everything from `backend`; a compaction cut short is scheduled again.
 
-        Leases must have been restored into `lessor` before. Raises BackendError on damage.
+        `checkpoint` spares reading the rows it covers. Leases must have been restored into
+        `lessor` before. Raises BackendError on damage.
         """
         self.batch_rows = compaction_batch_rows or COMPACTION_BATCH_ROWS
         self.sleep_s = compaction_sleep_s
         self.lessor: Lessor = lessor or NoLeases()
         self.listener: Listener | None = None
-        self.reset(backend)
+        self.reset(backend, checkpoint)
 
-    def reset(self, backend: Backend) -> None:
+    def reset(self, backend: Backend, checkpoint: Checkpoint | None = None) -> None:
         """Starts over from another database (a snapshot received from the leader)."""
         self.backend = backend
         self.revision = 1
@@ -100,7 +103,7 @@ class Store:
         self._pins: dict[int, int] = {}
         self._sub = 0
         self._events: list[Event] = []
-        restore(self)
+        restore(self, checkpoint)
 
     # --- requests ---------------------------------------------------------------------------
 

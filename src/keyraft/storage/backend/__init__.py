@@ -3,8 +3,23 @@
 from __future__ import annotations
 
 from .buffer import WriteBuffer
+from .checkpoints import Checkpoints, load_checkpoint, save_checkpoint
 from .engine import Batch, Engine
-from .lmdb_engine import LMDBEngine, Locked
+from .lmdb_engine import LMDBEngine, LMDBReader, Locked
 from .memory import Disk, MemoryEngine
+from .reader import ReadOnlyBackend
 
-__all__ = ["Batch", "Disk", "Engine", "LMDBEngine", "Locked", "MemoryEngine", "WriteBuffer"]
+__all__ = [
+    "Batch",
+    "Checkpoints",
+    "Disk",
+    "Engine",
+    "LMDBEngine",
+    "LMDBReader",
+    "Locked",
+    "MemoryEngine",
+    "ReadOnlyBackend",
+    "WriteBuffer",
+    "load_checkpoint",
+    "save_checkpoint",
+]

@@ -16,7 +16,7 @@ from typing import Final
 
 from ...base.clock import Loop, Timer
 from ...base.limits import BACKEND_BATCH_INTERVAL_S, BACKEND_BATCH_OPS
-from ...mvcc.backend import BUCKETS, BackendError
+from ...mvcc.backend import BUCKETS, OWN, BackendError
 from .engine import Batch, Engine
 
 BACKLOG_OPS_MAX: Final = 500_000  # operations waiting behind a slow commit before `overloaded`
@@ -57,7 +57,7 @@ class WriteBuffer:
         self._fail = fail
         self._interval_s = batch_interval_s
         self._batch_ops = batch_ops
-        self._batch: Batch = {name: {} for name in BUCKETS}
+        self._batch: Batch = {name: {} for name in (*BUCKETS, OWN)}
         self._sealed: Batch | None = None
         self._sealed_done: list[Callable[[], None]] = []
         self._waiting: list[Callable[[], None]] = []
@@ -165,7 +165,7 @@ class WriteBuffer:
         self._sealed = self._batch
         self._sealed_done = self._waiting
         self._waiting = []
-        self._batch = {name: {} for name in BUCKETS}
+        self._batch = {name: {} for name in (*BUCKETS, OWN)}
         self._ops = 0
         self._engine.commit({n: c for n, c in self._sealed.items() if c}, self._committed)
 
@@ -228,7 +228,7 @@ class WriteBuffer:
     def check(self) -> None:
         """The invariants above, and that every bucket can be read in order; slow."""
         assert self._sealed is not None or not self._sealed_done
-        for bucket in BUCKETS:
+        for bucket in (*BUCKETS, OWN):
             before = None
             for key, _ in self.range(bucket):
                 assert before is None or before < key, (bucket, before, key)

@@ -28,7 +28,7 @@ from typing import Any, Final
 
 import lmdb
 
-from ...mvcc.backend import BUCKETS, BackendError
+from ...mvcc.backend import BUCKETS, OWN, BackendError
 from .engine import Batch
 
 MAP_BYTES: Final = (
@@ -36,6 +36,7 @@ MAP_BYTES: Final = (
 )  # address space, not memory and not disk; halved where it is not to be had
 MAP_BYTES_MIN: Final = 1 << 28
 LOCK_NAME: Final = "LOCK"
+_DATABASES_MAX: Final = 16
 _WRITER: Final = Path(__file__).with_name("writer.py")
 _SITE: Final = Path(lmdb.__file__).parent.parent
 _EXIT_WAIT_S: Final = 30.0
@@ -77,7 +78,7 @@ class Writer:
                 str(_SITE),
                 str(self._path),
                 str(self._map_bytes),
-                *(name.decode() for name in BUCKETS),
+                *(name.decode() for name in (*BUCKETS, OWN)),
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -133,26 +134,84 @@ def _read(fd: int, size: int) -> bytes:
     return data
 
 
-class LMDBEngine:
+class LMDBReader:
+    """What is committed, as of the last `renew`. Any process may have one beside the member."""
+
+    __slots__ = ("_data", "_databases", "_env", "_get", "_size_bytes", "_txn")
+
+    def __init__(self, path: Path, map_bytes: int = 0) -> None:
+        """Opens the database in directory `path`, which must exist. Raises lmdb.Error."""
+        self._env = lmdb.open(
+            str(path), map_size=map_bytes or _map_bytes(), max_dbs=_DATABASES_MAX, readonly=True
+        )
+        self._databases = {name: self._env.open_db(name, create=False) for name in (*BUCKETS, OWN)}
+        self._txn = self._env.begin()
+        self._get = self._txn.get
+        self._data = str(path / "data.mdb")
+        self._size_bytes = os.stat(self._data).st_size
+
+    def get(self, bucket: bytes, key: bytes) -> bytes | None:
+        value: bytes | None = self._get(key, None, self._databases[bucket])
+        return value
+
+    def range(
+        self, bucket: bytes, start: bytes, end: bytes | None
+    ) -> Iterator[tuple[bytes, bytes]]:
+        with self._txn.cursor(db=self._databases[bucket]) as cursor:
+            if not (cursor.set_range(start) if start else cursor.first()):
+                return
+            if end is None:
+                yield from cursor
+                return
+            for pair in cursor:
+                if pair[0] >= end:
+                    return
+                yield pair
+
+    def renew(self) -> None:
+        """Sees what was committed since; no iterator of `range` may be open."""
+        self._txn.abort()
+        try:
+            self._txn = self._env.begin()
+        except lmdb.MapResizedError:
+            self._env.set_mapsize(0)
+            self._txn = self._env.begin()
+        self._get = self._txn.get
+        self._size_bytes = os.stat(self._data).st_size
+
+    @property
+    def size_bytes(self) -> int:
+        return self._size_bytes
+
+    @property
+    def size_in_use_bytes(self) -> int:
+        pages = 0
+        page_bytes = 4096
+        for database in self._databases.values():
+            stat = self._txn.stat(database)
+            page_bytes = stat["psize"]
+            pages += stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
+        return pages * page_bytes
+
+    def close(self) -> None:
+        self._txn.abort()
+        self._env.close()
+
+
+class LMDBEngine(LMDBReader):
     """See the module. `call_soon` hands a call to the loop from another thread."""
 
     __slots__ = (
         "_call_soon",
-        "_data",
-        "_databases",
         "_done",
-        "_env",
         "_failed",
-        "_get",
         "_idle",
         "_lock_fd",
         "_number",
         "_path",
         "_queue",
         "_report",
-        "_size_bytes",
         "_thread",
-        "_txn",
         "_writer",
     )
 
@@ -177,44 +236,20 @@ class LMDBEngine:
         self._number = 0
         self._idle = threading.Event()
         self._idle.set()
+        map_bytes = _map_bytes()
+        self._writer = Writer(self._path, map_bytes, self._lock_fd)
         try:
-            map_bytes = _map_bytes(self._path)
-            self._writer = Writer(self._path, map_bytes, self._lock_fd)
             self._writer.start()
-            self._env = lmdb.open(
-                str(self._path), map_size=map_bytes, max_dbs=len(BUCKETS) + 4, readonly=True
-            )
-            self._databases = {name: self._env.open_db(name, create=False) for name in BUCKETS}
-            self._txn = self._env.begin()
+            super().__init__(self._path, map_bytes)
         except (lmdb.Error, OSError, BackendError) as error:
+            self._writer.stop()
             os.close(self._lock_fd)
             raise BackendError(f"cannot open the database in {self._path}: {error}") from error
-        self._get = self._txn.get
-        self._data = str(self._path / "data.mdb")
-        self._size_bytes = os.stat(self._data).st_size
         self._queue: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._feed, name="keyraft-storage", daemon=True)
         self._thread.start()
 
     # --- Engine -----------------------------------------------------------------------------
-
-    def get(self, bucket: bytes, key: bytes) -> bytes | None:
-        value: bytes | None = self._get(key, None, self._databases[bucket])
-        return value
-
-    def range(
-        self, bucket: bytes, start: bytes, end: bytes | None
-    ) -> Iterator[tuple[bytes, bytes]]:
-        with self._txn.cursor(db=self._databases[bucket]) as cursor:
-            if not (cursor.set_range(start) if start else cursor.first()):
-                return
-            if end is None:
-                yield from cursor
-                return
-            for pair in cursor:
-                if pair[0] >= end:
-                    return
-                yield pair
 
     def commit(self, batch: Batch, done: Callable[[], None]) -> None:
         assert self._done is None, "one commit at a time"
@@ -230,25 +265,10 @@ class LMDBEngine:
     def on_failure(self, report: Callable[[str], None]) -> None:
         self._report = report
 
-    @property
-    def size_bytes(self) -> int:
-        return self._size_bytes
-
-    @property
-    def size_in_use_bytes(self) -> int:
-        pages = 0
-        page_bytes = 4096
-        for database in self._databases.values():
-            stat = self._txn.stat(database)
-            page_bytes = stat["psize"]
-            pages += stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
-        return pages * page_bytes
-
     def close(self) -> None:
         self._queue.put(None)
         self._thread.join()
-        self._txn.abort()
-        self._env.close()
+        super().close()
         self._writer.stop()
         os.close(self._lock_fd)
 
@@ -290,14 +310,7 @@ class LMDBEngine:
             return
         if done is None:
             return
-        self._txn.abort()
-        try:
-            self._txn = self._env.begin()
-        except lmdb.MapResizedError:
-            self._env.set_mapsize(0)
-            self._txn = self._env.begin()
-        self._get = self._txn.get
-        self._size_bytes = os.stat(self._data).st_size
+        self.renew()
         done()
 
 
@@ -314,7 +327,7 @@ def _lock(path: Path, wait_for_lock: Callable[[], None] | None) -> int:
     return fd
 
 
-def _map_bytes(path: Path) -> int:
+def _map_bytes() -> int:
     """As much address space as there is to be had for both environments."""
     size = MAP_BYTES
     while size > MAP_BYTES_MIN:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from ...base.clock import Loop
-from ...mvcc.backend import BUCKETS
+from ...mvcc.backend import BUCKETS, OWN
 from .engine import Batch
 
 Disk = dict[bytes, dict[bytes, bytes]]
@@ -23,7 +23,7 @@ class MemoryEngine:
     def __init__(
         self, disk: Disk | None = None, loop: Loop | None = None, latency_s: float = 0.0
     ) -> None:
-        self.disk: Disk = {name: {} for name in BUCKETS} if disk is None else disk
+        self.disk: Disk = {name: {} for name in (*BUCKETS, OWN)} if disk is None else disk
         self._loop = loop
         self._latency_s = latency_s
         self._commit: tuple[Batch, Callable[[], None]] | None = None
