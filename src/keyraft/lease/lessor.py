@@ -7,7 +7,7 @@ leader therefore starts every lease anew, by the whole TTL or by what a checkpoi
 plus an election's time for the clients to find it.
 
 Invariants (`check`):
-- a key hangs on at most one lease, and the lease knows it;
+- a key hangs on at most one lease (the store, which knows each key's lease, sees to it);
 - `lease` bucket = the leases in memory: id, TTL and checkpointed remainder;
 - a primary gives each lease a deadline, a follower gives none;
 - a lease that has run out is never renewed again: the renewal waits for the revocation, so a
@@ -96,7 +96,6 @@ class Lessor:
         self._checkpoint_interval_s = checkpoint_interval_s
         self._revoke_retry_s = revoke_retry_s
         self._leases: dict[int, _Lease] = {}
-        self._lease_of: dict[bytes, int] = {}
         self._waiters: dict[int, list[Callable[[bool], None]]] = {}
         self._primary = False
         self._expiry = DueQueue(self._expiry_due, lambda: self._leases)
@@ -119,7 +118,6 @@ class Lessor:
             self._backend = backend
         self.demote()
         self._leases = {}
-        self._lease_of = {}
         for _, value in self._backend.range(LEASE):
             stored = lease_pb2.Lease.FromString(value)
             ttl_s = max(stored.TTL, self._min_ttl_s)
@@ -128,17 +126,14 @@ class Lessor:
     def __len__(self) -> int:
         return len(self._leases)
 
-    def __contains__(self, lease_id: int) -> bool:
+    def exists(self, lease_id: int) -> bool:
+        """Whether the lease is granted and not yet revoked."""
         return lease_id in self._leases
 
     @property
     def primary(self) -> bool:
         """Whether this lessor has the deadlines."""
         return self._primary
-
-    def lease_of(self, key: bytes) -> int:
-        """The lease that the key hangs on, or NO_LEASE."""
-        return self._lease_of.get(key, NO_LEASE)
 
     def keys(self, lease_id: int) -> list[bytes]:
         """The keys on a lease, sorted; none for an unknown one."""
@@ -190,9 +185,6 @@ class Lessor:
         lease = self._find(lease_id)
         if lease.keys:
             delete_keys(sorted(lease.keys))
-            # The store detaches what it deletes; a key it did not find must not outlive its lease.
-            for key in list(lease.keys):
-                self.detach(key)
         del self._leases[lease_id]
         self._backend.delete(LEASE, _record_key(lease_id))
         self.revoked_total += 1
@@ -209,27 +201,20 @@ class Lessor:
             self._schedule_checkpoint(lease, now)
 
     def attach(self, lease_id: int, key: bytes) -> None:
-        """Hangs a key on a lease, off the one it hung on."""
-        lease = self._find(lease_id)
-        old = self._lease_of.get(key)
-        if old == lease_id:
+        """Hangs a key on a lease. A database may name a lease that is not there: then nothing."""
+        lease = self._leases.get(lease_id)
+        if lease is None:
             return
-        if old is not None:
-            self.detach(key)
         if lease.keys is None:
             lease.keys = {key}
         else:
             lease.keys.add(key)
-        self._lease_of[key] = lease_id
 
-    def detach(self, key: bytes) -> None:
-        """Takes a key off its lease, if it hangs on one."""
-        lease_id = self._lease_of.pop(key, None)
-        if lease_id is None:
-            return
-        keys = self._leases[lease_id].keys
-        assert keys is not None, f"lease {lease_id:x} does not know its key {key!r}"
-        keys.remove(key)
+    def detach(self, lease_id: int, key: bytes) -> None:
+        """Takes a key off a lease; harmless if either is gone."""
+        lease = self._leases.get(lease_id)
+        if lease is not None and lease.keys is not None:
+            lease.keys.discard(key)
 
     # --- the leader's part -------------------------------------------------------------------
 
@@ -345,7 +330,7 @@ class Lessor:
         """Sizes, for metrics and tests."""
         return {
             "leases": len(self._leases),
-            "keys": len(self._lease_of),
+            "keys": sum(len(lease.keys or _NO_KEYS) for lease in self._leases.values()),
             "waiters": sum(map(len, self._waiters.values())),
             "expiry_entries": len(self._expiry),
             "checkpoint_entries": len(self._checkpoints),
@@ -353,11 +338,8 @@ class Lessor:
 
     def check(self) -> None:
         """Asserts the invariants at the head of this module."""
-        for key, lease_id in self._lease_of.items():
-            keys = self._leases[lease_id].keys
-            assert keys is not None and key in keys, f"{key!r} is lost to lease {lease_id:x}"
-        hung = sum(len(lease.keys or _NO_KEYS) for lease in self._leases.values())
-        assert hung == len(self._lease_of), f"{hung} keys on leases, {len(self._lease_of)} known"
+        hung = [key for lease in self._leases.values() for key in lease.keys or _NO_KEYS]
+        assert len(hung) == len(set(hung)), "a key hangs on two leases"
         for lease in self._leases.values():
             deadline = lease.expiry_s < inf
             assert deadline == self._primary, f"lease {lease.id:x} has deadline: {deadline}"

@@ -1,0 +1,221 @@
+"""Which watched ranges hold a key: the question asked once for every event.
+
+Three shapes, each with the structure that answers it best: single keys in a dictionary; ranges
+without an end in a list sorted by start, of which all up to the key match; ranges [start, end) in
+an interval treap, a search tree by (start, end) in which each node knows the greatest end below
+it, kept balanced by priorities drawn at random (Cormen et al., "Interval trees"; Seidel, Aragon).
+What is asked again while no range comes or goes is remembered, within limits.
+
+Invariants (`check`): tree order by (start, end); heap order by priority; `max_end` of a node is
+the greatest end in its subtree; every range is found under exactly one shape.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right, insort
+from typing import Final, Generic, TypeVar
+
+from keyraft.base.clock import Random
+
+OPEN: Final = b""
+"""The end of a range that goes to the end of the keyspace; no range end is empty otherwise."""
+
+MEMO_KEYS_MAX: Final = 8_192  # answers remembered
+MEMO_KEY_BYTES_MAX: Final = 512  # longer keys are looked up each time
+MEMO_VALUES_MAX: Final = 16  # answers with more ranges are not remembered
+
+T = TypeVar("T")
+_PRIORITY_MAX: Final = 1 << 62
+
+
+class _Node(Generic[T]):
+    """One range [start, end) and the subtree below it."""
+
+    __slots__ = ("end", "left", "max_end", "priority", "right", "start", "value")
+
+    def __init__(self, start: bytes, end: bytes, value: T, priority: int) -> None:
+        self.start = start
+        self.end = end
+        self.value = value
+        self.priority = priority
+        self.left: _Node[T] | None = None
+        self.right: _Node[T] | None = None
+        self.max_end = end
+
+
+class RangeIndex(Generic[T]):
+    """Ranges of keys, each with a value; a range is (start, end).
+
+    `end` None: the one key `start`; OPEN: all keys from `start`; else start < end.
+    """
+
+    __slots__ = ("_keys", "_memo", "_open", "_open_starts", "_random", "_ranges", "_root")
+
+    def __init__(self, random: Random) -> None:
+        self._random = random
+        self._keys: dict[bytes, T] = {}
+        self._open: dict[bytes, T] = {}
+        self._open_starts: list[bytes] = []
+        self._ranges: dict[tuple[bytes, bytes], T] = {}
+        self._root: _Node[T] | None = None
+        self._memo: dict[bytes, tuple[T, ...]] = {}
+
+    def __len__(self) -> int:
+        return len(self._keys) + len(self._open) + len(self._ranges)
+
+    def get(self, start: bytes, end: bytes | None) -> T | None:
+        """The value of exactly this range."""
+        if end is None:
+            return self._keys.get(start)
+        if end == OPEN:
+            return self._open.get(start)
+        return self._ranges.get((start, end))
+
+    def add(self, start: bytes, end: bytes | None, value: T) -> None:
+        """Enters a range that is not there."""
+        assert self.get(start, end) is None, f"range {start!r}..{end!r} is there"
+        self._memo.clear()
+        if end is None:
+            self._keys[start] = value
+        elif end == OPEN:
+            self._open[start] = value
+            insort(self._open_starts, start)
+        else:
+            assert start < end, f"empty range {start!r}..{end!r}"
+            self._ranges[(start, end)] = value
+            priority = self._random.randrange(0, _PRIORITY_MAX)
+            self._root = _insert(self._root, _Node(start, end, value, priority))
+
+    def remove(self, start: bytes, end: bytes | None) -> None:
+        """Takes out a range that is there."""
+        self._memo.clear()
+        if end is None:
+            del self._keys[start]
+        elif end == OPEN:
+            del self._open[start]
+            del self._open_starts[bisect_left(self._open_starts, start)]
+        else:
+            del self._ranges[(start, end)]
+            self._root = _remove(self._root, start, end)
+
+    def find(self, key: bytes) -> tuple[T, ...]:
+        """The values of all ranges that hold `key`; the order is the same for the same ranges."""
+        found = self._memo.get(key)
+        if found is not None:
+            return found
+        values: list[T] = []
+        value = self._keys.get(key)
+        if value is not None:
+            values.append(value)
+        if self._open:
+            starts = self._open_starts
+            values += [self._open[start] for start in starts[: bisect_right(starts, key)]]
+        if self._root is not None:
+            _stab(self._root, key, values)
+        found = tuple(values)
+        if len(key) <= MEMO_KEY_BYTES_MAX and len(values) <= MEMO_VALUES_MAX:
+            if len(self._memo) >= MEMO_KEYS_MAX:
+                self._memo.clear()
+            self._memo[key] = found
+        return found
+
+    def values(self) -> list[T]:
+        """All values."""
+        return [*self._keys.values(), *self._open.values(), *self._ranges.values()]
+
+    def check(self) -> None:
+        """Asserts the invariants at the head of this module."""
+        assert self._open_starts == sorted(self._open), "list of open ranges out of order"
+        seen: list[tuple[bytes, bytes]] = []
+        if self._root is not None:
+            _check(self._root, seen)
+        assert seen == sorted(self._ranges), "tree and dictionary differ"
+
+
+def _stab(root: _Node[T], key: bytes, values: list[T]) -> None:
+    """Appends the values of the ranges that hold `key`, visiting only subtrees that may."""
+    stack = [root]
+    while stack:
+        node = stack.pop()
+        left = node.left
+        if left is not None and left.max_end > key:
+            stack.append(left)
+        if node.start <= key:
+            if key < node.end:
+                values.append(node.value)
+            right = node.right
+            if right is not None and right.max_end > key:
+                stack.append(right)
+
+
+def _update(node: _Node[T]) -> None:
+    greatest = node.end
+    if node.left is not None and node.left.max_end > greatest:
+        greatest = node.left.max_end
+    if node.right is not None and node.right.max_end > greatest:
+        greatest = node.right.max_end
+    node.max_end = greatest
+
+
+def _split(
+    node: _Node[T] | None, start: bytes, end: bytes
+) -> tuple[_Node[T] | None, _Node[T] | None]:
+    """The nodes before (start, end) and those after it."""
+    if node is None:
+        return None, None
+    if (node.start, node.end) < (start, end):
+        node.right, after = _split(node.right, start, end)
+        _update(node)
+        return node, after
+    before, node.left = _split(node.left, start, end)
+    _update(node)
+    return before, node
+
+
+def _merge(before: _Node[T] | None, after: _Node[T] | None) -> _Node[T] | None:
+    """One tree of two, of which the first is all before the second."""
+    if before is None:
+        return after
+    if after is None:
+        return before
+    if before.priority > after.priority:
+        before.right = _merge(before.right, after)
+        _update(before)
+        return before
+    after.left = _merge(before, after.left)
+    _update(after)
+    return after
+
+
+def _insert(root: _Node[T] | None, node: _Node[T]) -> _Node[T]:
+    before, after = _split(root, node.start, node.end)
+    merged = _merge(_merge(before, node), after)
+    assert merged is not None
+    return merged
+
+
+def _remove(root: _Node[T] | None, start: bytes, end: bytes) -> _Node[T] | None:
+    assert root is not None, f"range {start!r}..{end!r} is not in the tree"
+    if (root.start, root.end) == (start, end):
+        return _merge(root.left, root.right)
+    if (start, end) < (root.start, root.end):
+        root.left = _remove(root.left, start, end)
+    else:
+        root.right = _remove(root.right, start, end)
+    _update(root)
+    return root
+
+
+def _check(node: _Node[T], seen: list[tuple[bytes, bytes]]) -> None:
+    greatest = node.end
+    for child in (node.left, node.right):
+        if child is not None:
+            assert child.priority <= node.priority, "a child's priority is above its parent's"
+            greatest = max(greatest, child.max_end)
+    assert node.max_end == greatest, f"max_end {node.max_end!r} of a subtree up to {greatest!r}"
+    if node.left is not None:
+        _check(node.left, seen)
+    assert not seen or seen[-1] < (node.start, node.end), "tree out of order"
+    seen.append((node.start, node.end))
+    if node.right is not None:
+        _check(node.right, seen)
