@@ -1,0 +1,207 @@
+"""Watchers that want the same: one range, the same filters, with or without prev_kv.
+
+All watchers of a cohort get the same event bytes, so these are put together once per cohort, and
+what is left for each watcher is a small head and one `send`. A batch of events on its way to a
+cohort is a `Job`; while it runs, what happens next waits in `pending` and becomes one job in turn.
+So the busier a member is, the more revisions travel in one message, and a hundred puts to ten
+thousand watchers are ten thousand messages, not a million.
+
+`min_revision` of a watcher says what it still needs: nothing below it is ever sent to it, and all
+from it on will be. Everything else here may be dropped and read again from the store.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from typing import Final, Protocol
+
+from .watch_messages import EncodedEvent, KeyValueAt, watch_id_field
+
+NOPUT: Final = 1  # variant bits
+NODELETE: Final = 2
+PREVIOUS: Final = 4
+
+NEVER: Final = 1 << 63
+"""The `min_revision` of a watcher that has ended: above every revision."""
+
+MESSAGE_BYTES_TARGET: Final = 1_048_576
+"""A message holds whole revisions up to about this size; clients commonly accept 4 MiB."""
+
+SUFFIXES_MAX: Final = 8  # parts of a job that are kept for the next who needs the same
+
+EVENT_OVERHEAD_BYTES: Final = 128  # counted for an event beside its KeyValue
+
+# Where a watcher is.
+SYNCED: Final = 0  # in a live cohort: gets events as they happen
+READY: Final = 1  # behind; waits for the next pass through the store
+LAGGING: Final = 2  # behind; takes part in the pass that is under way
+STALLED: Final = 3  # behind; its stream is full
+ENDED: Final = 4  # cancelled, or behind the compacted revision
+
+
+class Sink(Protocol):
+    """Where a stream's messages go: the server's end of a gRPC stream."""
+
+    @property
+    def writable(self) -> int:
+        """Bytes that may still be queued; zero or less asks to wait."""
+
+    def send(self, message: bytes) -> None:
+        """Queues one message; harmless when the stream is over."""
+
+
+class Watcher:
+    """One watch of one stream; changed by the hub only."""
+
+    __slots__ = (
+        "cohort",
+        "end",
+        "fragment",
+        "id",
+        "id_field",
+        "min_revision",
+        "notify",
+        "sent",
+        "sink",
+        "stalled_with",
+        "start",
+        "start_revision",
+        "state",
+        "variant",
+    )
+
+    def __init__(
+        self,
+        watch_id: int,
+        start: bytes,
+        end: bytes | None,
+        start_revision: int,
+        variant: int,
+        sink: Sink,
+        stalled_with: dict[Watcher, None],
+    ) -> None:
+        self.id = watch_id
+        self.id_field = watch_id_field(watch_id)
+        self.start = start
+        self.end = end
+        self.start_revision = start_revision
+        self.min_revision = start_revision
+        self.variant = variant
+        self.sink = sink
+        self.stalled_with = stalled_with  # the stream's watchers that wait for room
+        self.state = READY
+        self.cohort: Cohort | None = None
+        self.fragment = False
+        self.notify = False  # wants progress notifications
+        self.sent = False  # an event went out since the last progress tick
+
+
+class Job:
+    """Events on their way to the watchers of a cohort. `covered` is the header's revision."""
+
+    __slots__ = (
+        "after",
+        "at",
+        "covered",
+        "encoded",
+        "first",
+        "payload",
+        "revisions",
+        "suffixes",
+        "targets",
+        "weight",
+    )
+
+    def __init__(
+        self,
+        events: list[EncodedEvent],
+        encoded: list[bytes],
+        targets: list[Watcher],
+        covered: int,
+        weight: int,
+    ) -> None:
+        self.revisions = [event.revision for event in events]
+        self.first = self.revisions[0]
+        self.after = self.revisions[-1] + 1
+        self.covered = covered
+        self.encoded = encoded
+        self.payload = b"".join(encoded)
+        self.targets = targets
+        self.at = 0  # the first `at` targets are served
+        self.weight = weight  # what `pending_bytes` counts for it
+        self.suffixes: dict[int, bytes] = {}
+
+    def from_revision(self, revision: int) -> list[bytes]:
+        """The events from a revision on, for one that has seen the others."""
+        return self.encoded[bisect_left(self.revisions, revision) :]
+
+    def payload_from(self, revision: int) -> bytes:
+        """The same as one piece, put together once for all that need it."""
+        start = bisect_left(self.revisions, revision)
+        found = self.suffixes.get(start)
+        if found is None:
+            if len(self.suffixes) >= SUFFIXES_MAX:
+                self.suffixes.clear()
+            found = self.suffixes[start] = b"".join(self.encoded[start:])
+        return found
+
+
+class Cohort:
+    """The watchers of one range and variant that are live together, or lag together."""
+
+    __slots__ = (
+        "covered",
+        "end",
+        "job",
+        "pending",
+        "queued",
+        "start",
+        "variant",
+        "watchers",
+        "weight",
+    )
+
+    def __init__(self, start: bytes, end: bytes | None, variant: int) -> None:
+        self.start = start
+        self.end = end
+        self.variant = variant
+        self.watchers: dict[Watcher, None] = {}
+        self.pending: list[EncodedEvent] = []
+        self.job: Job | None = None
+        self.weight = 0  # what `pending_bytes` counts for `pending`
+        self.queued = False  # in the delivery queue
+        self.covered = 0  # the last revision of the chunk that `pending` is from; 0: live
+
+    def wants(self, delete: bool) -> bool:
+        """Whether events of this kind pass its filters."""
+        return not self.variant & (NODELETE if delete else NOPUT)
+
+    def encode(self, event: EncodedEvent, kv_at: KeyValueAt) -> bytes:
+        """The event as this cohort gets it."""
+        return event.with_previous(kv_at) if self.variant & PREVIOUS else event.plain()
+
+    def start_job(self, kv_at: KeyValueAt) -> Job:
+        """Makes a job of whole revisions from `pending`, as many as fit a message."""
+        events = self.pending
+        encoded: list[bytes] = []
+        size = 0
+        for event in events:
+            if size >= MESSAGE_BYTES_TARGET and event.revision != events[len(encoded) - 1].revision:
+                break
+            piece = self.encode(event, kv_at)
+            encoded.append(piece)
+            size += len(piece)
+        taken = len(encoded)
+        if taken == len(events):
+            self.pending = []
+            weight, self.weight = self.weight, 0
+            covered = self.covered or events[-1].revision
+        else:
+            self.pending = events[taken:]
+            events = events[:taken]
+            weight = min(self.weight, size)
+            self.weight -= weight
+            covered = events[-1].revision
+        job = Job(events, encoded, list(self.watchers), covered, weight)
+        self.job = job
+        return job

@@ -1,0 +1,145 @@
+"""WatchResponses as bytes, put together from parts that are encoded once.
+
+    header (1) · watch_id (2) · created (3) · canceled (4) · compact_revision (5)
+    · cancel_reason (6) · fragment (7) · events (11)
+
+The header is the same for all watchers of a revision, the events for all watchers of a range with
+the same filters; only the watch id in the middle is a watcher's own. An event is encoded once, as
+the finished field 11, and its KeyValue is the bytes that are stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from .hooks import Event
+from .wire import field, varint
+
+NO_WATCH_ID: Final = -1  # of answers that belong to no watcher, or to all of a stream
+CREATED: Final = b"\x18\x01"
+CANCELED: Final = b"\x20\x01"
+FRAGMENT: Final = b"\x38\x01"
+_DELETE: Final = b"\x08\x01"
+
+REASON_EMPTY_RANGE: Final = "mvcc: watcher range is empty"
+REASON_DUPLICATE_ID: Final = "mvcc: duplicate watch ID provided on the WatchStream"
+REASON_COMPACTED: Final = "etcdserver: mvcc: required revision has been compacted"
+REASON_TOO_MANY: Final = "etcdserver: too many requests"
+
+KeyValueAt = Callable[[bytes, int], bytes | None]
+"""(key, revision) -> the KeyValue as a read at that revision sees it."""
+
+
+class EncodedEvent:
+    """One event and its encodings, each made when the first watcher needs it."""
+
+    __slots__ = ("_event", "_plain", "_with_previous", "revision")
+
+    def __init__(self, revision: int, event: Event) -> None:
+        self.revision = revision
+        self._event = event
+        self._plain: bytes | None = None
+        self._with_previous: bytes | None = None
+
+    def plain(self) -> bytes:
+        """Field 11 without prev_kv."""
+        encoded = self._plain
+        if encoded is None:
+            encoded = self._plain = _encode(self._event, None)
+        return encoded
+
+    def with_previous(self, kv_at: KeyValueAt) -> bytes:
+        """Field 11 with prev_kv, which a creation has not, nor a key compacted away."""
+        encoded = self._with_previous
+        if encoded is None:
+            key, kv, delete = self._event
+            previous = kv_at(key, self.revision - 1) if delete or not is_creation(kv) else None
+            encoded = self.plain() if previous is None else _encode(self._event, previous)
+            self._with_previous = encoded
+        return encoded
+
+
+def _encode(event: Event, previous: bytes | None) -> bytes:
+    _, kv, delete = event
+    body = field(b"\x12", kv)
+    if delete:
+        body = _DELETE + body
+    if previous is not None:
+        body += field(b"\x1a", previous)
+    return field(b"\x5a", body)
+
+
+def _varint_end(data: bytes, at: int) -> int:
+    while data[at] > 127:
+        at += 1
+    return at + 1
+
+
+def is_creation(kv: bytes) -> bool:
+    """Whether a stored KeyValue is the first of its key: create_revision equals mod_revision.
+
+    Both stand behind the key, in this order; the store has checked the row when it read it.
+    """
+    at = _varint_end(kv, 1)
+    length = shift = 0
+    for byte in kv[1:at]:
+        length |= (byte & 127) << shift
+        shift += 7
+    at += length
+    if kv[at : at + 1] != b"\x10":
+        return False
+    middle = _varint_end(kv, at + 1)
+    if kv[middle : middle + 1] != b"\x18":
+        return False
+    return kv[at + 1 : middle] == kv[middle + 1 : _varint_end(kv, middle + 1)]
+
+
+def watch_id_field(watch_id: int) -> bytes:
+    """Field 2; absent for 0, ten bytes for a negative one."""
+    return b"\x10" + varint(watch_id) if watch_id else b""
+
+
+def created(header: bytes, watch_id: int) -> bytes:
+    """The answer to a create request."""
+    return header + watch_id_field(watch_id) + CREATED
+
+
+def refused(header: bytes, reason: str) -> bytes:
+    """A create request that made no watcher."""
+    text = field(b"\x32", reason.encode())
+    return header + watch_id_field(NO_WATCH_ID) + CREATED + CANCELED + text
+
+
+def canceled(header: bytes, watch_id: int) -> bytes:
+    """The answer to a cancel request."""
+    return header + watch_id_field(watch_id) + CANCELED
+
+
+def compacted(header: bytes, watch_id: int, compact_revision: int) -> bytes:
+    """The end of a watcher whose events are compacted away; `header` is that of revision 0."""
+    return header + watch_id_field(watch_id) + CANCELED + b"\x28" + varint(compact_revision)
+
+
+def progress(header: bytes, watch_id: int) -> bytes:
+    """Nothing new up to the header's revision."""
+    return header + watch_id_field(watch_id)
+
+
+def fragments(head: bytes, events: list[bytes], bytes_max: int) -> list[bytes]:
+    """The messages of one response, each below `bytes_max` unless a single event is larger.
+
+    `head` is header and watch id. All but the last say that more follows.
+    """
+    if len(events) < 2 or len(head) + sum(map(len, events)) < bytes_max:
+        return [b"".join((head, *events))]
+    out: list[bytes] = []
+    room = bytes_max - len(head) - len(FRAGMENT)
+    start = size = 0
+    for position, event in enumerate(events):
+        if position > start and size + len(event) >= room:
+            out.append(b"".join((head, FRAGMENT, *events[start:position])))
+            start, size = position, 0
+        size += len(event)
+    out.append(b"".join((head, *events[start:])))
+    return out
