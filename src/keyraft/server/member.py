@@ -38,7 +38,6 @@ from keyraft.server.configuration import Configuration
 from keyraft.server.counters import Counters
 from keyraft.server.handover import Handover
 from keyraft.server.header import HeaderEncoder
-from keyraft.server.leasekeeper import LeaseKeeper
 from keyraft.server.ports import Auth, DurableLog, Network
 from keyraft.server.publishing import Publisher
 from keyraft.server.quota import Quota
@@ -83,7 +82,7 @@ class Member:
         )
         self.store = Store(
             backend,
-            LeaseKeeper(self.lessor),
+            self.lessor,
             settings.compaction_batch_revisions,
             settings.compaction_sleep_s,
         )
