@@ -40,7 +40,9 @@ from keyraft.service import (
     Guard,
     HealthService,
     KVService,
+    LeaseService,
     MaintenanceService,
+    WatchService,
 )
 from keyraft.storage.files import OsFiles
 from keyraft.storage.snap import SnapDir
@@ -185,6 +187,7 @@ class _Running:
 
     def _build(self, opened: Opened, loop: asyncio.AbstractEventLoop) -> tuple[Member, MemberLog]:
         config = self._config
+        periodic = config.auto_compaction_mode != "revision"
         settings = MemberSettings(
             member_id=opened.member_id,
             cluster_id=opened.cluster_id,
@@ -203,6 +206,11 @@ class _Running:
             learners_max=config.max_learners,
             compaction_batch_revisions=config.compaction_batch_limit,
             compaction_sleep_s=config.compaction_sleep_interval_s,
+            auto_compaction_periodic=periodic,
+            auto_compaction_retention=(
+                config.auto_compaction_s() if periodic else config.auto_compaction_revisions()
+            ),
+            watch_progress_notify_s=config.watch_progress_notify_interval_s,
         )
         snapshots = SnapDir(OsFiles(), config.snap_directory, self._log)
         member_log = MemberLog(opened.wal, snapshots, loop, self._log, self._fatal)
@@ -236,6 +244,8 @@ class _Running:
         KVService(member, guard).register(self._router)
         MaintenanceService(member, guard).register(self._router)
         ClusterService(member, guard).register(self._router)
+        WatchService(member, guard, random.SystemRandom()).register(self._router)
+        LeaseService(member, guard).register(self._router)
         health.register(self._router)
         scrape = Scrape(
             member=member,

@@ -240,6 +240,11 @@ class Lessor:
         lease = self._leases.get(lease_id)
         return lease is not None and lease.remaining_ttl_s > 0
 
+    def running(self, lease_id: int, now: float) -> bool:
+        """Whether a lease has time left."""
+        lease = self._leases.get(lease_id)
+        return lease is not None and lease.expiry_s > now
+
     def await_revocation(self, lease_id: int, done: Callable[[bool], None]) -> None:
         """Calls `done` once: True when the lease is revoked, False when this is no longer the primary."""
         self._waiters.setdefault(lease_id, []).append(done)

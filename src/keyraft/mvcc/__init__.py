@@ -9,9 +9,18 @@ from .hooks import Event, Lessor, Listener, NoLeases
 from .memory import MemoryBackend
 from .store import Store
 from .txn import is_read_only, is_serializable
+from .watch import CHUNK_ROWS, PENDING_BYTES_MAX, WATCHERS_MAX, WatchHub
+from .watch_cohort import NODELETE, NOPUT, PREVIOUS, Sink
+from .watch_stream import WatchStream
 from .wire import plain_put, plain_range
 
 __all__ = [
+    "CHUNK_ROWS",
+    "NODELETE",
+    "NOPUT",
+    "PENDING_BYTES_MAX",
+    "PREVIOUS",
+    "WATCHERS_MAX",
     "Backend",
     "BackendError",
     "Event",
@@ -21,7 +30,10 @@ __all__ = [
     "Listener",
     "MemoryBackend",
     "NoLeases",
+    "Sink",
     "Store",
+    "WatchHub",
+    "WatchStream",
     "check_delete_range",
     "check_put",
     "check_range",

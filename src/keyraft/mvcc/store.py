@@ -86,7 +86,7 @@ class Store:
         """
         self.batch_rows = compaction_batch_rows or COMPACTION_BATCH_ROWS
         self.sleep_s = compaction_sleep_s
-        self.lessor: Lessor = lessor or NoLeases()
+        self.lessor: Lessor = NoLeases() if lessor is None else lessor
         self.listener: Listener | None = None
         self.reset(backend, checkpoint)
 

@@ -20,24 +20,26 @@ from keyraft.base import errors
 from keyraft.base.clock import Loop, Random, WallClock
 from keyraft.base.errors import EtcdError
 from keyraft.base.ids import RequestIDGenerator
-from keyraft.base.limits import APPLY_GAP_ENTRIES_MAX
+from keyraft.base.limits import APPLY_GAP_ENTRIES_MAX, GRPC_OVERHEAD_BYTES
 from keyraft.base.log import Logger
 from keyraft.base.version import VERSION
 from keyraft.cluster import Cluster, short
 from keyraft.lease import Lessor, min_ttl_s
-from keyraft.mvcc import Store
+from keyraft.mvcc import Store, WatchHub
 from keyraft.mvcc.backend import META, META_CONSISTENT_INDEX, META_TERM, Backend
 from keyraft.proto import rpc_pb2
 from keyraft.raft import Entry, ReadState, Snapshot, SoftState, StateType
 from keyraft.server.alarms import AlarmStore
 from keyraft.server.applier import Applier
 from keyraft.server.applying import ApplyQueue
+from keyraft.server.autocompaction import AutoCompaction, auto_compaction
 from keyraft.server.boot import Boot, build_node
 from keyraft.server.compacting import Compactor
 from keyraft.server.configuration import Configuration
 from keyraft.server.counters import Counters
 from keyraft.server.handover import Handover
 from keyraft.server.header import HeaderEncoder
+from keyraft.server.leasing import Leasing
 from keyraft.server.ports import Auth, DurableLog, Network
 from keyraft.server.publishing import Publisher
 from keyraft.server.quota import Quota
@@ -87,6 +89,15 @@ class Member:
             settings.compaction_sleep_s,
         )
         self.compactor = Compactor(loop, self.store)
+        self.watches = WatchHub(
+            self.store,
+            self.header,
+            chance,
+            self._wake_watches,
+            message_bytes_max=settings.request_bytes_max + GRPC_OVERHEAD_BYTES,
+        )
+        self.leasing = Leasing(self)
+        self.auto_compaction: AutoCompaction | None = auto_compaction(self)
         self.alarms = AlarmStore(backend)
         self.quota = Quota(settings.quota_backend_bytes, backend)
         self.waiting = WaitTable()
@@ -140,6 +151,9 @@ class Member:
         self.loop.call_later(self.settings.heartbeat_s, self._tick)
         self.raft.wake()
         self.loop.call_soon(self._campaign_if_alone)
+        self.leasing.start()
+        if self.auto_compaction is not None:
+            self.auto_compaction.start()
 
     def _campaign_if_alone(self) -> None:
         if self.configuration.sole_voter and not self.leader and not self.stopped:
@@ -344,6 +358,7 @@ class Member:
         self.committed_index = max(self.committed_index, meta.index)
         self.queue.applied_index = meta.index
         self._consistent_index = max(self._consistent_index, meta.index)
+        self.watches.suspend()
         self.lessor.load(self.backend)
         self.store.reset(self.backend)
         self.compactor.resume()
@@ -401,6 +416,14 @@ class Member:
         self.applier.slice_done(seconds)
         self.reads.applied(applied_index)
         self.snapshotter.applied(applied_index)
+
+    def _wake_watches(self) -> None:
+        self.loop.call_soon(self._deliver)
+
+    def _deliver(self) -> None:
+        """One slice of what watchers are owed."""
+        if not self.stopped and self.watches.deliver():
+            self.loop.call_soon(self._deliver)
 
     def _seal_batch(self) -> None:
         """The consistent index goes into the batch with the writes of the entries up to it."""

@@ -28,6 +28,9 @@ class MemberSettings:
     learners_max: int = 1
     compaction_batch_revisions: int = 1_000
     compaction_sleep_s: float = 0.01
+    auto_compaction_periodic: bool = True
+    auto_compaction_retention: float = 0  # seconds or revisions; 0 is off
+    watch_progress_notify_s: float = 600.0
     feature_gates: frozenset[str] = field(default_factory=frozenset)
 
     @property

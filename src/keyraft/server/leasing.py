@@ -1,0 +1,157 @@
+"""The leader's work for leases: revoke what has run out, checkpoint what is long, renew.
+
+Revocations and checkpoints go through the log like a client's requests. Both are looked for every
+half second, and no more than 500 leases are revoked each time, so that ten thousand leases that
+run out together do not crowd out the puts (etcd `lessor.runLoop`, `revokeExpiredLeases`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from keyraft.base import errors
+from keyraft.base.errors import EtcdError, RawError
+from keyraft.lease import CHECKPOINT_BATCH_LEASES, SCAN_INTERVAL_S, NotPrimaryError
+from keyraft.proto import rpc_pb2
+from keyraft.server.waiting import Result
+from keyraft.server.wire import KIND_LEASE_CHECKPOINT, KIND_LEASE_REVOKE
+
+if TYPE_CHECKING:
+    from keyraft.server.member import Member
+
+CHECKPOINT_BATCHES_MAX: Final = 500  # of a scan (etcd `leaseCheckpointRate` / 2)
+_ROOT: Final = b"root"
+
+Renewed = Callable[["int | EtcdError | RawError"], None]
+"""Gets the TTL in seconds, or the refusal; LeaseNotFoundError when the lease is gone."""
+
+
+class Leasing:
+    """Owned by the member's loop. `expired_total` counts leases revoked because they ran out."""
+
+    def __init__(self, member: Member) -> None:
+        self._member = member
+        self.expired_total = 0
+
+    def start(self) -> None:
+        """Begins to look for leases that have run out."""
+        self._member.loop.call_later(SCAN_INTERVAL_S, self._scan)
+
+    # --- the clock ----------------------------------------------------------------------------
+
+    def _scan(self) -> None:
+        member = self._member
+        if member.stopped:
+            return
+        member.loop.call_later(SCAN_INTERVAL_S, self._scan)
+        if not member.lessor.primary:
+            return
+        now_s = member.loop.time()
+        for lease_id in member.lessor.expired(now_s):
+            request = rpc_pb2.LeaseRevokeRequest(ID=lease_id).SerializeToString()
+            self._propose(KIND_LEASE_REVOKE, request, self._revoked)
+        for _ in range(CHECKPOINT_BATCHES_MAX):
+            due = member.lessor.due_checkpoints(now_s)
+            if due:
+                self._propose(KIND_LEASE_CHECKPOINT, _checkpoints(due), _ignore)
+            if len(due) < CHECKPOINT_BATCH_LEASES:
+                break
+
+    def _revoked(self, result: Result) -> None:
+        if isinstance(result, bytes):
+            self.expired_total += 1
+        else:
+            self._member.logger.warn("failed to revoke lease", error=result.text)
+
+    def _propose(self, kind: int, request: bytes, done: Callable[[Result], None]) -> None:
+        """As root, for this is nobody's request; what is refused is tried again by a later scan."""
+        member = self._member
+        auth = member.auth
+        try:
+            if auth.enabled:
+                member.propose(kind, request, done, _ROOT, auth.revision)
+            else:
+                member.propose(kind, request, done)
+        except EtcdError as refusal:
+            done(refusal)
+
+    # --- renewing -----------------------------------------------------------------------------
+
+    def renew(self, lease_id: int, done: Renewed) -> Callable[[], None] | None:
+        """Renews a lease as the leader; `done` is called at once or later.
+
+        Returns what takes back a renewal that has to wait, or None when there is nothing to take
+        back. A lease not known is looked for once more when all that is committed is applied; one
+        that has run out waits for its revocation; one with a checkpoint has it taken back first.
+        NotLeaderError: ask the leader.
+        """
+        member = self._member
+        lessor = member.lessor
+        if not lessor.primary:
+            done(errors.NotLeaderError())
+            return None
+        if not lessor.exists(lease_id):
+            if member.applied_index == member.committed_index:
+                done(errors.LeaseNotFoundError())
+            else:
+                member.reads.wait_applied(
+                    member.committed_index, lambda error: self._renew_applied(lease_id, done, error)
+                )
+            return None
+        return self._renew(lease_id, done)
+
+    def _renew_applied(self, lease_id: int, done: Renewed, error: EtcdError | None) -> None:
+        if error is not None:
+            done(error)
+        elif not self._member.lessor.exists(lease_id):
+            done(errors.LeaseNotFoundError())
+        else:
+            self._renew(lease_id, done)
+
+    def _renew(self, lease_id: int, done: Renewed) -> Callable[[], None] | None:
+        member = self._member
+        lessor = member.lessor
+        if lessor.checkpointed(lease_id):
+
+            def cleared(result: Result) -> None:
+                if isinstance(result, bytes):
+                    self._renew_now(lease_id, done)
+                else:
+                    done(result)
+
+            if lessor.running(lease_id, member.loop.time()):
+                self._propose(KIND_LEASE_CHECKPOINT, _checkpoints([(lease_id, 0)]), cleared)
+                return None
+        return self._renew_now(lease_id, done)
+
+    def _renew_now(self, lease_id: int, done: Renewed) -> Callable[[], None] | None:
+        lessor = self._member.lessor
+        try:
+            ttl_s = lessor.renew(lease_id, self._member.loop.time())
+        except NotPrimaryError:
+            done(errors.NotLeaderError())
+            return None
+        except EtcdError as refusal:
+            done(refusal)
+            return None
+        if ttl_s:
+            done(ttl_s)
+            return None
+
+        def revoked(gone: bool) -> None:
+            done(errors.LeaseNotFoundError() if gone else errors.NotLeaderError())
+
+        lessor.await_revocation(lease_id, revoked)
+        return lambda: lessor.forget_waiter(lease_id, revoked)
+
+
+def _checkpoints(points: list[tuple[int, int]]) -> bytes:
+    request = rpc_pb2.LeaseCheckpointRequest()
+    for lease_id, remaining_s in points:
+        request.checkpoints.add(ID=lease_id, remaining_TTL=remaining_s)
+    return request.SerializeToString()
+
+
+def _ignore(_: Result) -> None:
+    """A lost checkpoint is followed by the next."""

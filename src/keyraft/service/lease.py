@@ -1,0 +1,244 @@
+"""Lease: grant and revoke through the log; renewals, time to live and the list without it.
+
+Only the leader knows deadlines. Renewals of one stream are answered in order: while one waits
+(for a revocation, a checkpoint or apply), the stream's further requests are left with the client.
+
+Source: etcd `server/etcdserver/api/v3rpc/lease.go`, `server/etcdserver/v3_server.go`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from keyraft.base import errors
+from keyraft.base.errors import EtcdError, RawError
+from keyraft.grpc import Router, ServerStream, StreamHandler, UnaryCall
+from keyraft.lease import NotPrimaryError
+from keyraft.mvcc.wire import varint
+from keyraft.proto import rpc_pb2
+from keyraft.server import Identity, Member, Result, parse, quota, wire
+from keyraft.service.guard import Guard
+
+LEASE_ID_MASK: Final = (1 << 63) - 1  # ids that the server picks are positive
+NOT_PRIMARY: Final = "not a primary lessor"
+
+
+class LeaseService:
+    """Registered on a router; one per member."""
+
+    def __init__(self, member: Member, guard: Guard) -> None:
+        self.member = member
+        self.guard = guard
+
+    def register(self, router: Router) -> None:
+        """Makes the methods callable."""
+        router.unary("/etcdserverpb.Lease/LeaseGrant", self.grant)
+        router.unary("/etcdserverpb.Lease/LeaseRevoke", self.revoke)
+        router.unary("/etcdserverpb.Lease/LeaseTimeToLive", self.time_to_live)
+        router.unary("/etcdserverpb.Lease/LeaseLeases", self.leases)
+        router.stream("/etcdserverpb.Lease/LeaseKeepAlive", self.keep_alive)
+
+    def grant(self, call: UnaryCall, request: bytes) -> bytes | None:
+        """LeaseGrantRequest -> LeaseGrantResponse."""
+        self.guard.admit(call)
+        member = self.member
+        if not member.quota.allows(quota.LEASE_OVERHEAD_BYTES):
+            member.raise_no_space()
+            raise errors.NoSpaceError
+        message = parse(rpc_pb2.LeaseGrantRequest, request)
+        if not message.ID:
+            while not message.ID:
+                message.ID = member.next_id() & LEASE_ID_MASK
+            request = message.SerializeToString()
+        self.guard.check_user(call)
+        self._propose(call, wire.KIND_LEASE_GRANT, request)
+        return None
+
+    def revoke(self, call: UnaryCall, request: bytes) -> bytes | None:
+        """LeaseRevokeRequest -> LeaseRevokeResponse."""
+        self.guard.admit(call)
+        parse(rpc_pb2.LeaseRevokeRequest, request)
+        self.guard.check_user(call)
+        self._propose(call, wire.KIND_LEASE_REVOKE, request)
+        return None
+
+    def _propose(self, call: UnaryCall, kind: int, request: bytes) -> None:
+        def done(result: Result) -> None:
+            if isinstance(result, bytes):
+                call.respond(result)
+            else:
+                call.fail(result.code, result.text)
+
+        identity = self.guard.identify(call)
+        if identity is None:
+            self.member.propose(kind, request, done)
+        else:
+            self.member.propose(kind, request, done, identity.username, identity.revision)
+
+    def time_to_live(self, call: UnaryCall, request: bytes) -> bytes | None:
+        """LeaseTimeToLiveRequest -> LeaseTimeToLiveResponse; TTL -1 for a lease that is not."""
+        self.guard.admit(call)
+        message = parse(rpc_pb2.LeaseTimeToLiveRequest, request)
+        self.guard.check_user(call)
+        member = self.member
+        if message.keys and member.auth.enabled:
+            identity = self.guard.identify(call) or member.auth.nobody
+            for key in member.lessor.keys(message.ID):
+                member.auth.check_range(identity, key, b"")
+        if member.applied_index == member.committed_index:
+            return self._time_to_live(message)
+
+        def applied(error: EtcdError | None) -> None:
+            try:
+                if error is not None:
+                    raise error
+                answer = self._time_to_live(message)
+            except (EtcdError, RawError) as refusal:
+                call.fail(refusal.code, refusal.text)
+            else:
+                call.respond(answer)
+
+        member.reads.wait_applied(member.committed_index, applied)
+        return None
+
+    def _time_to_live(self, message: rpc_pb2.LeaseTimeToLiveRequest) -> bytes:
+        member = self.member
+        answer = rpc_pb2.LeaseTimeToLiveResponse(ID=message.ID, TTL=-1)
+        try:
+            ttl_s, granted_s = member.lessor.time_to_live(message.ID, member.loop.time())
+        except errors.LeaseNotFoundError:
+            pass
+        except NotPrimaryError:
+            raise RawError(2, NOT_PRIMARY) from None
+        else:
+            answer.TTL = ttl_s
+            answer.grantedTTL = granted_s
+            if message.keys:
+                answer.keys.extend(member.lessor.keys(message.ID))
+        return member.header(member.store.revision) + answer.SerializeToString()
+
+    def leases(self, call: UnaryCall, request: bytes) -> bytes | None:
+        """LeaseLeasesRequest -> LeaseLeasesResponse, of this member's own knowledge."""
+        self.guard.admit(call)
+        parse(rpc_pb2.LeaseLeasesRequest, request)
+        member = self.member
+        ids = member.lessor.ids()
+        if member.auth.enabled:
+            self._check_leases(self.guard.identify(call), ids)
+        answer = rpc_pb2.LeaseLeasesResponse()
+        for lease_id in ids:
+            answer.leases.add(ID=lease_id)
+        return member.header(member.store.revision) + answer.SerializeToString()
+
+    def _check_leases(self, identity: Identity | None, ids: list[int]) -> None:
+        """Root sees all; another user must be allowed to read every key on every lease."""
+        member = self.member
+        if identity is None:
+            raise errors.UserEmptyError
+        try:
+            member.auth.check_admin(identity)
+        except errors.PermissionDeniedError:
+            for lease_id in ids:
+                for key in member.lessor.keys(lease_id):
+                    member.auth.check_range(identity, key, b"")
+
+    def keep_alive(self, stream: ServerStream) -> StreamHandler:
+        """LeaseKeepAliveRequests -> LeaseKeepAliveResponses; raises what the guard refuses."""
+        self.guard.admit_stream(stream)
+        return KeepAlive(self, stream)
+
+
+class KeepAlive:
+    """One LeaseKeepAlive stream."""
+
+    def __init__(self, service: LeaseService, stream: ServerStream) -> None:
+        self._service = service
+        self._stream = stream
+        self._paused = False
+        self._waiting = False
+        self._half_closed = False
+        self._over = False
+        self._take_back: Callable[[], None] | None = None
+
+    # --- the transport's side -----------------------------------------------------------------
+
+    def on_message(self, message: bytes) -> None:
+        """Renews one lease."""
+        try:
+            lease_id = parse(rpc_pb2.LeaseKeepAliveRequest, message).ID
+            self._check(lease_id)
+        except (EtcdError, RawError) as refusal:
+            self._finish(refusal.code, refusal.text)
+            return
+        member = self._service.member
+        # The header is from before the renewal: a client must not see a revision at which the
+        # lease was revoked together with the news that it lives.
+        head = member.header(member.store.revision) + b"\x10" + varint(lease_id)
+        self._waiting = True
+        self._take_back = member.leasing.renew(
+            lease_id, lambda outcome: self._renewed(head, outcome)
+        )
+        self._hold()
+
+    def on_half_close(self) -> None:
+        """No more renewals; those that wait are answered first."""
+        self._half_closed = True
+        if not self._waiting:
+            self._finish(0, "")
+
+    def on_cancel(self, code: int) -> None:
+        """The client is gone."""
+        self._end()
+
+    def on_writable(self) -> None:
+        """The client has read."""
+        self._release()
+
+    # --- the work -----------------------------------------------------------------------------
+
+    def _check(self, lease_id: int) -> None:
+        auth = self._service.member.auth
+        if auth.enabled:
+            identity = self._service.guard.identify(self._stream) or auth.nobody
+            auth.check_lease_revoke(identity, lease_id)
+
+    def _renewed(self, head: bytes, outcome: int | EtcdError | RawError) -> None:
+        self._waiting = False
+        self._take_back = None
+        if self._over:
+            return
+        if isinstance(outcome, int):
+            self._stream.send(head + b"\x18" + varint(outcome))
+        elif isinstance(outcome, errors.LeaseNotFoundError):
+            self._stream.send(head)
+        elif isinstance(outcome, errors.NotLeaderError):
+            self._finish(2, NOT_PRIMARY)
+        else:
+            self._finish(outcome.code, outcome.text)
+        if self._half_closed:
+            self._finish(0, "")
+        self._release()
+
+    def _hold(self) -> None:
+        if not self._paused and not self._over and (self._waiting or self._stream.writable <= 0):
+            self._paused = True
+            self._stream.pause_reading()
+
+    def _release(self) -> None:
+        if self._paused and not self._over and not self._waiting and self._stream.writable > 0:
+            self._paused = False
+            self._stream.resume_reading()
+
+    def _finish(self, code: int, text: str) -> None:
+        if not self._over:
+            self._end()
+            self._stream.finish(code, text)
+
+    def _end(self) -> None:
+        if not self._over:
+            self._over = True
+            if self._take_back is not None:
+                self._take_back()
+                self._take_back = None
+            self._service.guard.left(self._stream)
