@@ -276,7 +276,7 @@ class PeerPort:
         lessor = self._here.lessor
         if not lessor.primary:
             raise errors.NotLeaderError
-        if lease_id not in lessor:
+        if not lessor.exists(lease_id):
             raise errors.LeaseNotFoundError
         remaining_s, granted_s = lessor.time_to_live(lease_id, self._here.loop.time())
         return rpc_pb2.LeaseTimeToLiveResponse(
