@@ -14,6 +14,7 @@ from typing import Final
 
 from google.protobuf.message import Message
 
+from keyraft.proto import mvcc_pb2 as kv_pb2
 from keyraft.proto import rpc_pb2
 from tests.differential.operations import KV, LEASE, MAINTENANCE, RESPONSES, Operation
 
@@ -114,7 +115,40 @@ def _malformed_method(operation: Operation, original: Answer, ours: Answer) -> b
     )
 
 
+def _ties(operation: Operation, original: Answer, ours: Answer) -> bool:
+    """Pairs that sort alike may come in any order, and a limit may cut any of them off."""
+    if original.message is None or ours.message is None or operation.message is None:
+        return False
+    if not _any_range(operation.message, lambda get: get.sort_order or get.sort_target):
+        return False
+    left = _untied(operation.message, original.message)
+    return left == _untied(operation.message, ours.message)
+
+
+def _first_fault(operation: Operation, original: Answer, ours: Answer) -> bool:
+    return (
+        isinstance(operation.message, rpc_pb2.TxnRequest)
+        and (original.code, original.text)
+        in ((3, "etcdserver: key not found"), (5, "etcdserver: requested lease not found"))
+        and (ours.code, ours.text)
+        in (
+            (11, "etcdserver: mvcc: required revision is a future revision"),
+            (11, "etcdserver: mvcc: required revision has been compacted"),
+        )
+    )
+
+
 KNOWN: Final = (
+    Known(
+        "a transaction is refused for its first faulty operation",
+        "3.5.1 looked at all puts before all ranges; 3.7 server/etcdserver/txn.checkTxn",
+        _first_fault,
+    ),
+    Known(
+        "pairs that sort alike come in no promised order",
+        "Go's sort.Sort is not stable, and another algorithm since Go 1.19; ours is stable",
+        _ties,
+    ),
     Known(
         "a path that is no method is Unimplemented, no longer ResourceExhausted",
         "grpc-go of etcd 3.7, server.handleStream: codes.Unimplemented",
@@ -194,6 +228,45 @@ def _clear_leases(message: Message) -> None:
                 _clear_leases(op.response_range)
             elif op.HasField("response_txn"):
                 _clear_leases(op.response_txn)
+
+
+def _untied(request: Message, response: Message) -> Message:
+    """The response with pairs that sort alike in the order of their keys.
+
+    Of pairs that a limit may have cut a group of, only what they were sorted by is kept.
+    """
+    result = type(response)()
+    result.CopyFrom(response)
+    if isinstance(request, rpc_pb2.RangeRequest) and isinstance(result, rpc_pb2.RangeResponse):
+        sorted_by = _SORTED_BY[request.sort_target]
+        pairs = sorted(result.kvs, key=lambda pair: pair.key)
+        pairs.sort(key=sorted_by, reverse=request.sort_order == rpc_pb2.RangeRequest.DESCEND)
+        assert [sorted_by(pair) for pair in pairs] == [sorted_by(pair) for pair in result.kvs]
+        del result.kvs[:]
+        for pair in pairs:
+            kept = result.kvs.add()
+            if result.more and sorted_by(pair) == sorted_by(pairs[-1]):
+                kept.value = str(sorted_by(pair)).encode()
+            else:
+                kept.CopyFrom(pair)
+    elif isinstance(request, rpc_pb2.TxnRequest) and isinstance(result, rpc_pb2.TxnResponse):
+        branch = request.success if result.succeeded else request.failure
+        for op, answer in zip(branch, result.responses, strict=True):
+            if op.HasField("request_range"):
+                untied = _untied(op.request_range, answer.response_range)
+                answer.response_range.CopyFrom(untied)
+            elif op.HasField("request_txn"):
+                answer.response_txn.CopyFrom(_untied(op.request_txn, answer.response_txn))
+    return result
+
+
+_SORTED_BY: Final[dict[int, Callable[[kv_pb2.KeyValue], bytes | int]]] = {
+    rpc_pb2.RangeRequest.KEY: lambda pair: pair.key,
+    rpc_pb2.RangeRequest.VERSION: lambda pair: pair.version,
+    rpc_pb2.RangeRequest.CREATE: lambda pair: pair.create_revision,
+    rpc_pb2.RangeRequest.MOD: lambda pair: pair.mod_revision,
+    rpc_pb2.RangeRequest.VALUE: lambda pair: pair.value,
+}
 
 
 def hash_operation(revision: int = 0) -> Operation:
