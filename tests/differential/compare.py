@@ -134,6 +134,7 @@ def _first_fault(operation: Operation, original: Answer, ours: Answer) -> bool:
         in (
             (11, "etcdserver: mvcc: required revision is a future revision"),
             (11, "etcdserver: mvcc: required revision has been compacted"),
+            (5, "etcdserver: requested lease not found"),
         )
     )
 
@@ -141,7 +142,7 @@ def _first_fault(operation: Operation, original: Answer, ours: Answer) -> bool:
 KNOWN: Final = (
     Known(
         "a transaction is refused for its first faulty operation",
-        "3.5.1 looked at all puts before all ranges; 3.7 server/etcdserver/txn.checkTxn",
+        "3.5.1 looked at all puts before all ranges, and at keys before leases; 3.7 txn.checkTxn",
         _first_fault,
     ),
     Known(

@@ -176,7 +176,9 @@ def hash_kv(store: Store, revision: int) -> HashKVJob:
         raise CompactedError
     if revision > store.revision:
         raise FutureRevisionError
-    return HashKVJob(store, revision if revision > 0 else store.revision)
+    if revision < 0:  # etcd takes it as it is: before all rows, the hash of none
+        return HashKVJob(store, revision, KVHash(Hasher().value, store.compact_revision, revision))
+    return HashKVJob(store, revision or store.revision)
 
 
 def hash_all(backend: Backend) -> int:
