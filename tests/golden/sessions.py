@@ -153,9 +153,9 @@ _MASKS: Final = [
     (re.compile(rb"\b3\.[0-9]+\.[0-9]+\b"), rb"VERSION"),
     (re.compile(rb"\b[0-9.]+ [kM]B\b"), rb"SIZE"),
 ]
-_TABLE_SPACES: Final = re.compile(rb" +\|")
+_TABLE_SPACES: Final = re.compile(rb" *\| *")
 _TABLE_RULES: Final = re.compile(rb"\+-[-+]+\+")
-_STATUS_NUMBERS: Final = re.compile(rb"(true|false)( \||,)( +)\d+( \||,) +\d+( \||,) +\d+")
+_STATUS_NUMBERS: Final = re.compile(rb"(true|false)(\|| *, *)\d+(\|| *, *)\d+(\|| *, *)\d+")
 
 
 def mask(output: bytes, client_port: int, peer_port: int) -> bytes:
@@ -164,7 +164,7 @@ def mask(output: bytes, client_port: int, peer_port: int) -> bytes:
     output = output.replace(b"127.0.0.1:%d" % peer_port, b"PEER")
     for pattern, replacement in _MASKS:
         output = pattern.sub(replacement, output)
-    output = _TABLE_SPACES.sub(b" |", output)
+    output = _TABLE_SPACES.sub(b"|", output)
     output = _TABLE_RULES.sub(b"+-+", output)
     return _STATUS_NUMBERS.sub(rb"\1 TERM INDEX APPLIED", output)
 

@@ -260,7 +260,6 @@ class _Running:
 
     def _ready(self, servers: list[Server], health: HealthService) -> None:
         """The member has told the cluster who it is: clients may come."""
-        self._log.info("ready to serve client requests")
         self._serving = asyncio.get_running_loop().create_task(self._serve(servers, health))
 
     async def _serve(self, servers: list[Server], health: HealthService) -> None:
@@ -272,6 +271,7 @@ class _Running:
             except OSError as error:
                 self._fatal("failed to serve clients", str(error))
                 return
+        self._log.info("ready to serve client requests")
         for url in config.listen_client_urls:
             if url.is_secure:
                 self._log.info("serving client traffic securely", address=url.address)

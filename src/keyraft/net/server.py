@@ -205,6 +205,11 @@ class Server:
                 host, port = opened.getsockname()[:2]
                 self.addresses.append(join_host_port(host, port))
         self._listeners.append(listener)
+        for opened in listener.sockets:
+            # The loop listens only when it starts to accept; until then a client would be refused,
+            # and another process could bind the same port.
+            with socket.socket(fileno=os.dup(opened.fileno())) as waiting:
+                waiting.listen(BACKLOG_CONNECTIONS)
 
     async def start(self) -> None:
         """Accepts on every listener that was opened without."""
