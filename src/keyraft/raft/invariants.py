@@ -13,7 +13,7 @@ from keyraft.raft.confchange import check_config
 from keyraft.raft.core import Raft
 from keyraft.raft.progress import SNAPSHOT
 from keyraft.raft.state import StateType
-from keyraft.raft.types import NO_LIMIT, NO_NODE, Entry
+from keyraft.raft.types import NO_LIMIT, NO_NODE, Entry, HardState
 
 
 class InvariantError(AssertionError):
@@ -97,14 +97,7 @@ def _check_progress(raft: Raft) -> None:
         _hold(progress.match <= last, "match <= last", node_id, progress, last)
         inflights = progress.inflights
         _hold(len(inflights) <= inflights.messages_max, "window", node_id, progress)
-        if progress.state == SNAPSHOT:
-            _hold(
-                progress.next >= progress.pending_snapshot + 1,
-                "next is behind the pending snapshot",
-                node_id,
-                progress,
-            )
-        else:
+        if progress.state != SNAPSHOT:
             _hold(not progress.pending_snapshot, "no pending snapshot", node_id, progress)
             _hold(progress.next <= last + 1, "next <= last + 1", node_id, progress, last)
 
@@ -115,7 +108,7 @@ def _check_progress(raft: Raft) -> None:
 class ChangeWatch:
     """Compares each state of one member with the one before; survives restarts of the member.
 
-    Term and commit never fall, also over a restart; within a term a vote is given once (§3.4), a
+    Term and commit never fall, over a restart not below what is durable; within a term a vote is given once (§3.4), a
     leader is never replaced by another (election safety) and a leader never removes entries
     (leader append-only, §3.6).
     """
@@ -129,9 +122,11 @@ class ChangeWatch:
         self._leader = NO_NODE
         self._leading_last = 0  # last index while it led in this term
 
-    def restarted(self, durable_commit: int) -> None:
-        """The member was stopped: what of the commit index was not on disk is forgotten."""
-        self._commit = durable_commit
+    def restarted(self, durable: HardState) -> None:
+        """The member was stopped: what was not on disk is forgotten, and nobody was told of it."""
+        self._term = durable.term
+        self._vote = durable.vote
+        self._commit = durable.commit
         self._leader = NO_NODE
         self._leading_last = 0
 

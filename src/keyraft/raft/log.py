@@ -13,7 +13,7 @@ from collections import deque
 
 from keyraft.base.log import Logger
 from keyraft.raft.errors import CompactedError, FatalError, StorageError, UnavailableError
-from keyraft.raft.sizes import encoded_size, limit, payload_size
+from keyraft.raft.sizes import limit, payload_size
 from keyraft.raft.storage import Storage
 from keyraft.raft.types import NO_LIMIT, Entry, Snapshot
 from keyraft.raft.unstable import Unstable
@@ -130,10 +130,9 @@ class RaftLog:
             return limit(unstable.entries, low - offset, high - offset, size_max)
         cut = min(high, offset)
         try:
-            entries = self.storage.entries(low, cut, size_max)
+            entries, size = self.storage.read(low, cut, size_max)
         except UnavailableError:
             raise FatalError(f"entries[{low}:{cut}) is unavailable from storage") from None
-        size = 0 if size_max >= NO_LIMIT else encoded_size(entries)
         if high <= offset or len(entries) < cut - low or size >= size_max:
             return entries, size
         more, more_size = limit(unstable.entries, 0, high - offset, size_max - size)

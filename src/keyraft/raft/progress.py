@@ -7,9 +7,9 @@
     PROBE --answer that matches--> REPLICATE --rejection, unreachable--> PROBE
     PROBE, REPLICATE --entries compacted away--> SNAPSHOT --applied--> PROBE --> REPLICATE
 
-Invariants: 0 <= match < next; match never falls within a leader's term; in SNAPSHOT
-next = pending_snapshot + 1 (or more, when the member reported more by itself). Source: etcd-io/raft
-`tracker`; Raft thesis §3.5, §10.2.1.
+Invariants: 0 <= match < next; match never falls while the member leads; a window is never
+overfilled. On entering SNAPSHOT next is pending_snapshot + 1 (a late rejection may lower it while
+nothing is sent). Source: etcd-io/raft `tracker`; Raft thesis §3.5, §10.2.1.
 """
 
 from __future__ import annotations

@@ -27,7 +27,9 @@ def on_request(raft: Raft, message: Message) -> None:
             f"{raft.id:x} invalid format of MsgReadIndex from {message.from_:x}, entries count: 0"
         )
         return
-    if raft.tracker.is_singleton():
+    if raft.tracker.is_only_voter(raft.id):
+        # DEVIATION: etcd's library asks only whether there is a single voter. A leader that was
+        # removed and left one voter behind would go on answering while that one leads already.
         answer(raft, message, raft.log.committed)
     elif not has_committed_in_term(raft):
         raft.pending_reads.append(message)

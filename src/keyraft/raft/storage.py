@@ -16,7 +16,7 @@ from keyraft.raft.errors import (
     UnavailableError,
 )
 from keyraft.raft.sizes import limit
-from keyraft.raft.types import ConfState, Entry, HardState, Snapshot, SnapshotMeta
+from keyraft.raft.types import NO_LIMIT, ConfState, Entry, HardState, Snapshot, SnapshotMeta
 
 
 class Storage(Protocol):
@@ -25,10 +25,11 @@ class Storage(Protocol):
     def initial_state(self) -> tuple[HardState | None, ConfState]:
         """What was saved last; None when nothing was."""
 
-    def entries(self, low: int, high: int, size_max: int) -> list[Entry]:
-        """Entries [low, high), as many as `size_max` bytes allow, at least one.
+    def read(self, low: int, high: int, size_max: int) -> tuple[list[Entry], int]:
+        """Entries [low, high), as many as `size_max` bytes allow, at least one, and their size.
 
-        Raises CompactedError when `low` is gone, UnavailableError when one is missing.
+        The size is that of their encodings, bytes, and 0 with NO_LIMIT. Raises CompactedError when
+        `low` is gone, UnavailableError when one is missing.
         """
 
     def term(self, index: int) -> int:
@@ -67,8 +68,12 @@ class MemoryStorage:
         """Saves the state; the caller hands it over."""
         self._hard_state = state
 
-    def entries(self, low: int, high: int, size_max: int) -> list[Entry]:
-        """See Storage.entries; a `high` behind the log is a broken contract."""
+    def entries(self, low: int, high: int, size_max: int = NO_LIMIT) -> list[Entry]:
+        """What `read` returns, without the size."""
+        return self.read(low, high, size_max)[0]
+
+    def read(self, low: int, high: int, size_max: int) -> tuple[list[Entry], int]:
+        """See Storage.read; a `high` behind the log is a broken contract."""
         if low <= self._offset:
             raise CompactedError
         if high > self.last_index() + 1:
@@ -76,7 +81,7 @@ class MemoryStorage:
         if not self._entries:
             raise UnavailableError
         first = self._offset + 1
-        return limit(self._entries, low - first, high - first, size_max)[0]
+        return limit(self._entries, low - first, high - first, size_max)
 
     def term(self, index: int) -> int:
         """See Storage.term."""

@@ -95,10 +95,10 @@ class ProgressTracker:
             if node_id != own_id:
                 yield node_id, self.progress[node_id]
 
-    def is_singleton(self) -> bool:
-        """Whether one voter decides alone."""
+    def is_only_voter(self, node_id: int) -> bool:
+        """Whether this member decides alone."""
         voters = self.config.voters
-        return len(voters.incoming) == 1 and not voters.outgoing
+        return len(voters.incoming) == 1 and not voters.outgoing and node_id in voters.incoming
 
     def acked(self, node_id: int) -> int | None:
         """How far a member's log is known to match."""
