@@ -82,7 +82,9 @@ class SimLog:
         self.snapshot = meta
         self.loop.call_later(SYNC_S, done)
 
-    def install(self, snapshot: Snapshot, done: Callable[[], None]) -> None:
+    def install(
+        self, snapshot: Snapshot, hard_state: HardState | None, done: Callable[[], None]
+    ) -> None:
         raise AssertionError("nobody sends snapshots to a cluster of one")
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from keyraft.base.log import Logger
+from keyraft.mvcc import BackendError
 from keyraft.raft import Entry, HardState, Snapshot, SnapshotMeta
 from keyraft.server import Histogram, exponential
 from keyraft.storage.snap import SnapDir
@@ -41,8 +42,12 @@ class MemberLog:
         loop: Loop,
         logger: Logger,
         fatal: Callable[[str, str], None],
+        replace_database: Callable[[int], None],
     ) -> None:
-        """`fatal(what, why)` stops the member."""
+        """`fatal(what, why)` stops the member. `replace_database(index)` puts a received database
+        in the place of the member's own; it raises BackendError or OSError.
+        """
+        self._replace_database = replace_database
         self._wal = wal
         self._snapshots = snapshots
         self._loop = loop
@@ -106,9 +111,23 @@ class MemberLog:
 
         self._thread.submit(write_file)
 
-    def install(self, snapshot: Snapshot, done: Callable[[], None]) -> None:
-        """A snapshot from the leader; its database must have been received before."""
-        self.save_snapshot(snapshot.meta, snapshot.data, done)
+    def install(
+        self, snapshot: Snapshot, hard_state: HardState | None, done: Callable[[], None]
+    ) -> None:
+        """A snapshot from the leader; its database has been received before."""
+
+        def recorded() -> None:
+            self.append([], hard_state, True, counted)
+
+        def counted() -> None:
+            try:
+                self._replace_database(snapshot.meta.index)
+            except (BackendError, OSError) as error:
+                self._fatal("failed to install the leader's database", str(error))
+                return
+            done()
+
+        self.save_snapshot(snapshot.meta, snapshot.data, recorded)
 
     def close(self) -> None:
         """Waits for what is under way and lets go of the files."""

@@ -21,16 +21,18 @@ import uvloop
 
 from keyraft.app.config import Config
 from keyraft.app.disk import MemberLog
-from keyraft.app.opening import Opened, has_log, open_disk
+from keyraft.app.opening import Opened, has_log, kv_directory, open_disk
 from keyraft.app.peers import PeerPort
 from keyraft.app.startup import StartError, listen_error
 from keyraft.app.systemd import notify_ready
+from keyraft.app.transfers import Transfers
 from keyraft.base.errors import EtcdError
 from keyraft.base.limits import GRPC_OVERHEAD_BYTES
 from keyraft.base.urls import URL
 from keyraft.base.version import GIT_SHA, VERSION, runtime_version
 from keyraft.gateway import Gateway, Scrape
 from keyraft.grpc import Limits, Router
+from keyraft.mvcc import BackendError
 from keyraft.net import Server, server_context
 from keyraft.peer.compat import PeerRefusal
 from keyraft.peer.questions import ClusterView
@@ -68,7 +70,8 @@ class _Running:
         self._stop = asyncio.Event()
         self._code = 0
         self._router = Router()
-        self._peers = PeerPort(config)
+        self._transfers = Transfers(config.snap_directory, kv_directory(config), config.log)
+        self._peers = PeerPort(config, self._transfers)
         self._serving: asyncio.Task[None] | None = None
 
     async def run(self) -> int:
@@ -213,7 +216,16 @@ class _Running:
             watch_progress_notify_s=config.watch_progress_notify_interval_s,
         )
         snapshots = SnapDir(OsFiles(), config.snap_directory, self._log)
-        member_log = MemberLog(opened.wal, snapshots, loop, self._log, self._fatal)
+
+        def replace_database(index: int) -> None:
+            if self._transfers.prepared_index != index:
+                raise BackendError(f"no database of index {index} has been received")
+            opened.replace_database()
+            self._transfers.forget(index)
+
+        member_log = MemberLog(
+            opened.wal, snapshots, loop, self._log, self._fatal, replace_database
+        )
         self._log.info(
             "starting local member" if opened.fresh else "restarting local member",
             cluster_id=f"{opened.cluster_id:x}",

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 from keyraft.app.config import Config
 from keyraft.app.startup import StartError, go_error
+from keyraft.app.transfers import snapshot_db_path
 from keyraft.base.errors import TooManyLearnersError
 from keyraft.base.ids import ClusterID, MemberID
 from keyraft.cluster import (
@@ -48,6 +49,7 @@ from keyraft.raft import (
 from keyraft.server import Boot, decode_conf_state
 from keyraft.storage.backend import LMDBEngine, WriteBuffer
 from keyraft.storage.files import LockedError, OsFiles
+from keyraft.storage.transfer import TransferError, install, replace, take_over
 from keyraft.storage.wal import (
     WAL,
     SnapshotMark,
@@ -58,6 +60,10 @@ from keyraft.storage.wal import (
     valid_snapshots,
     wal_exists,
 )
+
+
+def _nothing() -> None:
+    """Until the database is open there is none to replace."""
 
 
 @dataclass(slots=True)
@@ -71,7 +77,13 @@ class Opened:
     cluster: Cluster
     boot: Boot
     fresh: bool
+    replace_database: Callable[[], None] = _nothing  # `kv.ready` takes the place of `kv`
     others: list[Member] = field(default_factory=list)  # whom a joining member may speak to
+
+
+def kv_directory(config: Config) -> str:
+    """Where the database is."""
+    return os.path.join(config.snap_directory, "kv")
 
 
 def has_log(config: Config) -> bool:
@@ -96,14 +108,23 @@ def open_disk(
         raise StartError(f"cannot create directory: {go_error('mkdir', error)}") from None
     path = config.wal_directory
     had_log = wal_exists(files, path)
-    try:
-        engine = LMDBEngine(
-            os.path.join(config.snap_directory, "kv"),
+
+    def open_engine() -> LMDBEngine:
+        return LMDBEngine(
+            kv_directory(config),
             loop.call_soon_threadsafe,
             lambda: _wait_for_lock(config, files, path),
         )
-    except BackendError as error:
+
+    try:
+        take_over(config.snap_directory, config.log)
+        if had_log:
+            _finish_transfer(config, files, path, open_engine)
+        engine = open_engine()
+    except (BackendError, TransferError, WALError) as error:
         raise StartError(str(error)) from None
+    except OSError as error:
+        raise StartError(go_error("open", error)) from None
     backend = WriteBuffer(
         engine, loop, fail, config.backend_batch_interval_s, config.backend_batch_limit
     )
@@ -129,7 +150,37 @@ def open_disk(
     except BaseException:
         backend.close()
         raise
+
+    def replace_database() -> None:
+        def put_in_place() -> LMDBEngine:
+            replace(config.snap_directory)
+            return open_engine()
+
+        backend.exchange(put_in_place)
+
+    opened.replace_database = replace_database
     return opened
+
+
+def _finish_transfer(
+    config: Config, files: OsFiles, path: str, open_engine: Callable[[], LMDBEngine]
+) -> None:
+    """The log knows of a leader's snapshot that the database does not hold: its file does."""
+    marks = valid_snapshots(files, path)
+    if not marks:
+        return
+    source = snapshot_db_path(config.snap_directory, marks[-1].index)
+    if not os.path.exists(source):
+        return
+    engine = open_engine()
+    try:
+        stored = engine.get(META, META_CONSISTENT_INDEX)
+    finally:
+        engine.close()
+    if int.from_bytes(stored or b"", "big") < marks[-1].index:
+        config.log.info("installing the database that was received last", path=source)
+        install(source, config.snap_directory)
+    os.unlink(source)
 
 
 def _wait_for_lock(config: Config, files: OsFiles, path: str) -> None:
@@ -144,7 +195,7 @@ def _wait_for_lock(config: Config, files: OsFiles, path: str) -> None:
             ) from None
     config.log.info(
         "db file is flocked by another process, or taking too long",
-        path=os.path.join(config.snap_directory, "kv"),
+        path=kv_directory(config),
     )
 
 

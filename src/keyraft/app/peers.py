@@ -13,7 +13,7 @@ import json
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Final
 
 import aiohttp
@@ -21,6 +21,7 @@ from aiohttp import web
 
 from keyraft.app.config import Config
 from keyraft.app.startup import StartError, listen_error
+from keyraft.app.transfers import Transfers
 from keyraft.base import errors
 from keyraft.base.errors import EtcdError, RawError
 from keyraft.base.limits import LOOP_SLICE_S
@@ -33,9 +34,10 @@ from keyraft.peer.handlers import RaftHandlers
 from keyraft.peer.questions import ClusterView, Questions
 from keyraft.peer.transport import Transport
 from keyraft.proto import rpc_pb2
-from keyraft.raft import Message, ProposalDroppedError, RaftError
+from keyraft.raft import Message, MessageType, ProposalDroppedError, RaftError
 from keyraft.server import Member
 
+_SNAP: Final = int(MessageType.SNAP)
 BACKLOG_CONNECTIONS: Final = 1_024
 APPLY_WAIT_S: Final = 1.0  # etcd `applyTimeout`: a forwarded lease question waits so long
 BOOTSTRAPPED_TIMEOUT_S: Final = 1.0  # nobody answers while a cluster is being founded
@@ -45,8 +47,9 @@ SHUTDOWN_S: Final = 0.5
 class PeerPort:
     """Everything between this member and the others. Owned by the loop."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, transfers: Transfers) -> None:
         self._config = config
+        self._transfers = transfers
         self._log = config.log
         self._sockets: list[tuple[URL, socket.socket]] = []
         self._member: Member | None = None
@@ -99,7 +102,11 @@ class PeerPort:
             dial_timeout_s=1.0 + config.election_timeout_ms / 1000,
         )
         self.questions = Questions(self._transport.session, self._log)
-        return PeerNetwork(self._transport)
+        return PeerNetwork(self._transport, self._send_snapshot)
+
+    def _send_snapshot(self, message: Message) -> None:
+        if self._member is not None and self._transport is not None:
+            self._transfers.send(self._member, self._transport, message)
 
     async def serve(self, member: Member) -> None:
         """Answers the others from now on."""
@@ -122,6 +129,7 @@ class PeerPort:
 
     async def stop(self) -> None:
         """Leaves the others."""
+        await self._transfers.stop()
         if self._transport is not None:
             await self._transport.stop()
         if self._runner is not None:
@@ -179,7 +187,8 @@ class PeerPort:
 
     async def receive_snapshot(self, message: Message, database: AsyncIterator[bytes]) -> int:
         """A database from the leader."""
-        raise ValueError("no place for a database")
+        assert message.snapshot is not None, "a snapshot message has a snapshot"
+        return await self._transfers.receive(message.snapshot.meta.index, database)
 
     # --- what others ask (peer.answers.Local) -------------------------------------------------
 
@@ -302,15 +311,20 @@ class PeerPort:
 class PeerNetwork:
     """The `server.ports.Network` of a real member."""
 
-    def __init__(self, transport: Transport) -> None:
+    def __init__(self, transport: Transport, send_snapshot: Callable[[Message], None]) -> None:
         self._transport = transport
+        self._send_snapshot = send_snapshot
         self.add_peer = transport.add_peer
         self.remove_peer = transport.remove_peer
         self.update_peer = transport.update_peer
         self.active_since = transport.active_since
 
     def send(self, messages: Sequence[Message]) -> None:
-        """Sends each to its receiver."""
+        """Sends each to its receiver; a snapshot goes with its database."""
+        for message in messages:
+            if message.type == _SNAP:
+                self._send_snapshot(message)
+                messages = [other for other in messages if other.type != _SNAP]
         self._transport.send(messages)
 
     def versions(self) -> Mapping[int, str | None]:

@@ -35,8 +35,14 @@ class DurableLog(Protocol):
     def save_snapshot(self, meta: SnapshotMeta, data: bytes, done: Callable[[], None]) -> None:
         """Makes a snapshot of our own durable and lets the log before it go."""
 
-    def install(self, snapshot: Snapshot, done: Callable[[], None]) -> None:
-        """Makes a snapshot received from the leader durable, database included."""
+    def install(
+        self, snapshot: Snapshot, hard_state: HardState | None, done: Callable[[], None]
+    ) -> None:
+        """Makes a snapshot received from the leader durable, database included.
+
+        The hard state, whose commit makes the snapshot count at the next start, is on the disk
+        before the database takes its place.
+        """
 
 
 class Network(Protocol):

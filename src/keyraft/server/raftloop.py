@@ -123,6 +123,10 @@ class RaftLoop:
             self._scheduled = True
             self._loop.call_soon(self._turn)
 
+    def term_at(self, index: int) -> int:
+        """The term of an entry that is still known; raises raft.StorageError."""
+        return self._storage.term(index)
+
     def stop(self) -> None:
         """Nothing is carried out after this but the write that is under way."""
         self._stopped = True
@@ -190,7 +194,7 @@ class RaftLoop:
             self._network.send(ready.messages)
         if ready.snapshot is not None:
             # The snapshot is durable before any entry behind it is.
-            self._log.install(ready.snapshot, self._snapshot_durable)
+            self._log.install(ready.snapshot, ready.hard_state, self._snapshot_durable)
             return
         self._persist(ready)
 

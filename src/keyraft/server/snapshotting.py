@@ -30,6 +30,7 @@ class Snapshotter:
         self._storage = storage
         self._log = log
         self._index = snapshot_index
+        self._life = 0  # databases that were replaced by a leader's
         self._busy = False
         self._forced = False
         settings = member.settings
@@ -57,6 +58,9 @@ class Snapshotter:
         self._next_trim = index + TRIM_ENTRIES
         last_wanted = index - self._keep
         if last_wanted >= self._storage.first_index():
+            # A follower that needs what is forgotten here is sent the database, and Raft wants to
+            # know that there is one to send; what is sent is always newer (app/transfers.py).
+            self._storage.create_snapshot(index, self._member.configuration.state)
             self._storage.compact(last_wanted)
 
     def _begin(self, index: int) -> None:
@@ -72,24 +76,29 @@ class Snapshotter:
         )
         meta = SnapshotMeta(member.configuration.state, index, self._storage.term(index))
         data = member.configuration.encode_v2()
-        member.backend.flush(lambda: self._database_durable(meta, data))
+        life = self._life
+        member.backend.flush(lambda: self._database_durable(meta, data, life))
 
-    def _database_durable(self, meta: SnapshotMeta, data: bytes) -> None:
+    def _database_durable(self, meta: SnapshotMeta, data: bytes, life: int) -> None:
+        if life != self._life:
+            return
         if meta.index <= self._index or self._member.stopped:
             self._busy = False
             return
-        self._log.save_snapshot(meta, data, lambda: self._saved(meta, data))
+        self._log.save_snapshot(meta, data, lambda: self._saved(meta, data, life))
 
-    def _saved(self, meta: SnapshotMeta, data: bytes) -> None:
-        self._busy = False
-        if meta.index <= self._index:
+    def _saved(self, meta: SnapshotMeta, data: bytes, life: int) -> None:
+        if life != self._life:
             return
+        self._busy = False
         self._index = meta.index
-        if meta.index >= self._storage.first_index() - 1:
+        if meta.index > self._storage.snapshot().meta.index:
             self._storage.create_snapshot(meta.index, meta.conf_state, data)
         self._member.logger.info("saved snapshot", snapshot_index=meta.index)
 
     def installed(self, meta: SnapshotMeta) -> None:
-        """A snapshot came from the leader."""
+        """A snapshot came from the leader: what was under way here is about a former database."""
+        self._life += 1
+        self._busy = False
         self._index = meta.index
         self._next_trim = 0

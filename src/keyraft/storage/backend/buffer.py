@@ -184,6 +184,29 @@ class WriteBuffer:
             self.failure = text
             self._fail(text)
 
+    def exchange(self, replace: Callable[[], Engine]) -> None:
+        """Another database takes the place of this one: what was written to it is forgotten.
+
+        The engine is closed, then `replace` opens the new one. Who waits for a `flush` is told
+        that it is over. Blocks while a commit is under way. Raises BackendError.
+        """
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._sealed is not None:
+            self._engine.wait()
+        self._engine.close()
+        self._batch = {name: {} for name in BUCKETS}
+        self._sealed = None
+        self._ops = 0
+        self._flush_wanted = False
+        self._engine = replace()
+        self._engine.on_failure(self._failed)
+        waiting = self._sealed_done + self._waiting
+        self._sealed_done, self._waiting = [], []
+        for done in waiting:
+            done()
+
     def close(self) -> None:
         """Commits what is there, waits for it and closes the engine."""
         while self.failure is None and (self._sealed is not None or self._ops or self._waiting):

@@ -5,6 +5,9 @@ held, and its memory is bounded by a page a level and the pipe. The process read
 first for the layout, then for the bytes (storage.bolt.writer). On its standard output:
 
     8 bytes   little-endian: the length of the database that follows
+    8 bytes   little-endian: its consistent index, the last entry that it holds
+    4 bytes   little-endian: the length of what follows
+    ...       the configuration at that index (`confState` of bucket `meta`)
     ...       the database
     32 bytes  its SHA-256, when asked for
 
@@ -18,10 +21,12 @@ import hashlib
 import os
 import sys
 from collections.abc import Callable
-from typing import BinaryIO, Final
+from struct import Struct
+from typing import Any, BinaryIO, Final
 
 import lmdb
 
+from keyraft.mvcc.backend import META, META_CONF_STATE, META_CONSISTENT_INDEX
 from keyraft.storage.bolt import BoltError, measure, write_file, write_stream
 from keyraft.storage.transfer.environment import (
     TransferError,
@@ -32,7 +37,7 @@ from keyraft.storage.transfer.environment import (
 
 DIGEST_BYTES: Final = 32
 BLOB_BYTES: Final = 32_768  # of one SnapshotResponse, as etcd sends them
-_HEAD_BYTES: Final = 8
+_HEAD: Final = Struct("<QQI")
 _PIPE_BYTES: Final = 1 << 20  # what the process may be ahead of its reader
 _ERROR_BYTES_MAX: Final = 4096
 
@@ -46,7 +51,7 @@ def export(path: str, write: Callable[[bytes], object], digest: bool) -> None:
             with env.begin(buffers=True) as txn:
                 meta = measure(read_buckets(txn, env))
                 size = meta.pages * meta.page_bytes
-                write(size.to_bytes(_HEAD_BYTES, "little"))
+                write(_head(txn, env, size))
                 sha = hashlib.sha256()
 
                 def hand_on(data: bytes) -> None:
@@ -61,6 +66,16 @@ def export(path: str, write: Callable[[bytes], object], digest: bool) -> None:
             env.close()
     except (lmdb.Error, BoltError) as error:
         raise TransferError(f"cannot export '{path}': {error}") from error
+
+
+def _head(txn: Any, env: Any, size: int) -> bytes:
+    try:
+        meta = env.open_db(META, txn, create=False)
+    except lmdb.NotFoundError:
+        return _HEAD.pack(size, 0, 0)
+    index = int.from_bytes(txn.get(META_CONSISTENT_INDEX, db=meta) or b"", "big")
+    state = bytes(txn.get(META_CONF_STATE, db=meta) or b"")
+    return _HEAD.pack(size, index, len(state)) + state
 
 
 def export_file(path: str, file: BinaryIO) -> int:
@@ -84,11 +99,13 @@ def export_file(path: str, file: BinaryIO) -> int:
 class SnapshotExport:
     """A snapshot on its way out of a process of its own. Close it, whatever happens."""
 
-    __slots__ = ("_process", "_remaining", "size_bytes")
+    __slots__ = ("_process", "_remaining", "conf_state", "consistent_index", "size_bytes")
 
     def __init__(self, process: asyncio.subprocess.Process, size_bytes: int, digest: bool) -> None:
         self._process = process
         self.size_bytes = size_bytes  # of the database, without the digest
+        self.consistent_index = 0  # the last entry that the database holds
+        self.conf_state = b""  # the configuration there, as bucket `meta` holds it
         self._remaining = size_bytes + (DIGEST_BYTES if digest else 0)
 
     @classmethod
@@ -112,7 +129,9 @@ class SnapshotExport:
         export = cls(process, 0, digest)
         try:
             assert process.stdout is not None
-            head = await process.stdout.readexactly(_HEAD_BYTES)
+            head = await process.stdout.readexactly(_HEAD.size)
+            size, export.consistent_index, state_bytes = _HEAD.unpack(head)
+            export.conf_state = await process.stdout.readexactly(state_bytes)
         except asyncio.IncompleteReadError:
             text = await export._failure()
             await export.close()
@@ -120,7 +139,7 @@ class SnapshotExport:
         except BaseException:
             await export.close()
             raise
-        export.size_bytes = int.from_bytes(head, "little")
+        export.size_bytes = size
         export._remaining += export.size_bytes
         return export
 
