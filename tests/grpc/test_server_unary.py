@@ -4,57 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from keyraft.base.errors import EmptyKeyError
-from keyraft.grpc import Call, Limits, Router, ServerConnection, status
+from keyraft.grpc import Limits, status
+from tests.grpc.bench import Bench
 from tests.grpc.wire import (
     DATA,
     END_HEADERS,
     END_STREAM,
     GOAWAY,
     HEADERS,
-    PREFACE,
     RST,
-    Frame,
-    Peer,
     frame,
     message,
-    settings,
 )
-
-
-class Bench:
-    """A server connection with a few methods, and the peer at its other end."""
-
-    def __init__(self, limits: Limits | None = None) -> None:
-        self.router = Router()
-        self.held: list[Call] = []
-        self.cancels: list[int] = []
-        self.router.unary("/t.T/Echo", lambda call, request: request)
-        self.router.unary("/t.T/Hold", self._hold)
-        self.router.unary("/t.T/Fail", self._fail)
-        self.peer = Peer()
-        self.server = ServerConnection(self.router, limits or Limits(), 0.0, peer="1.2.3.4:5")
-        self.now = 0.0
-
-    def _hold(self, call: Call, request: bytes) -> None:
-        call.on_cancel = self.cancels.append
-        self.held.append(call)
-
-    def _fail(self, call: Call, request: bytes) -> bytes:
-        raise EmptyKeyError
-
-    def start(self, **values: int) -> list[Frame]:
-        return self.feed(PREFACE + settings(**values))
-
-    def feed(self, data: bytes, cut: int = 0) -> list[Frame]:
-        pieces = [data[i : i + cut] for i in range(0, len(data), cut)] if cut else [data]
-        for piece in pieces:
-            self.server.receive(piece, self.now)
-            self.server.check()
-        return self.out()
-
-    def out(self) -> list[Frame]:
-        return self.peer.read(self.server.take_output())
 
 
 @pytest.mark.parametrize("cut", [0, 1, 7])

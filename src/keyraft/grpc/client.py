@@ -365,7 +365,7 @@ class ClientConnection(Connection):
             return
         inbox.paused = False
         awake, self._awake = self._awake, True
-        self._drain_inbox(stream, inbox)
+        self._messages(stream, inbox)
         if stream.inbox is inbox and not inbox.paused:
             if inbox.half_closed:
                 self._finish(stream, inbox.trailers)
@@ -468,6 +468,7 @@ class ClientConnection(Connection):
                 return
         if start:
             del data[:start]
+            self.inbound_bytes -= start
         if self.inbound_bytes > self.limits.inbound_bytes_max:
             self.cancel(stream, status.RESOURCE_EXHAUSTED, "too many bytes of unread answers")
 

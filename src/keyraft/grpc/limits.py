@@ -53,7 +53,7 @@ class Limits:
     # Rapid reset (CVE-2023-44487), settings, ping, empty-frame and small-update floods.
     resets: Budget = Budget(10_000, 1_000.0)
     settings: Budget = Budget(100, 10.0)
-    pings: Budget = Budget(1_000, 100.0)
+    pings: Budget = Budget(1_000, 100.0)  # those that no answer of ours provoked
     empty_frames: Budget = Budget(1_000, 100.0)
     odd_frames: Budget = Budget(10_000, 1_000.0)  # PRIORITY and unknown types
     window_updates: Budget = Budget(100_000, 50_000.0)

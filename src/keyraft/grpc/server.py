@@ -25,6 +25,7 @@ from .http import HttpRequest, HttpStream
 from .http2 import frames, states
 from .http2.connection import Connection
 from .http2.errors import (
+    CANCEL,
     COMPRESSION_ERROR,
     ENHANCE_YOUR_CALM,
     FRAME_SIZE_ERROR,
@@ -387,6 +388,10 @@ class ServerConnection(Connection):
             return
         assert isinstance(stream, Call)
         data = inbox.data
+        if stream.done:
+            self.inbound_bytes -= len(data)
+            data.clear()
+            return
         start = 0
         while len(data) - start >= 5 and not inbox.paused:
             length = int.from_bytes(data[start + 1 : start + 5], "big")
@@ -405,6 +410,7 @@ class ServerConnection(Connection):
                 return
         if start:
             del data[:start]
+            self.inbound_bytes -= start
         if self.inbound_bytes > self.limits.inbound_bytes_max:
             self.finish(
                 stream,
@@ -440,8 +446,10 @@ class ServerConnection(Connection):
             except (EtcdError, RawError) as error:
                 self.finish(call, error.code, error.text)
         else:
-            # Held until the client half-closes, as gRPC-Go does not: its handler starts here.
-            self._handle(call, message)
+            # The handler starts when the client half-closes: some clients do so with an empty
+            # frame of its own, and an answer before it would have to come with a reset.
+            inbox.message = message
+            self.inbound_bytes += len(message)
 
     def _handle(self, call: Call, message: bytes) -> None:
         route = call.head.unary
@@ -486,13 +494,18 @@ class ServerConnection(Connection):
             self.finish(call, status.INTERNAL, "unexpected EOF")
         elif messages == 0 and route.kind not in (BIDI_STREAM, CLIENT_STREAM):
             self.finish(call, status.INTERNAL, "EOF")
-        else:
+        elif isinstance(call, Stream):
             self._drop_inbox(call)
-            if isinstance(call, Stream) and call.handler is not None:
+            if call.handler is not None:
                 try:
                     call.handler.on_half_close()
                 except (EtcdError, RawError) as error:
                     self.finish(call, error.code, error.text)
+        else:
+            assert inbox is not None and inbox.message is not None
+            message = inbox.message
+            self._drop_inbox(call)
+            self._handle(call, message)
 
     def pause_reading(self, stream: Stream) -> None:
         """Stream.pause_reading."""
@@ -510,7 +523,7 @@ class ServerConnection(Connection):
             return
         inbox.paused = False
         awake, self._awake = self._awake, True
-        self._drain_inbox(stream, inbox)
+        self._messages(stream, inbox)
         if stream.inbox is inbox and not inbox.paused:
             if inbox.half_closed:
                 self._half_close(stream)
@@ -687,11 +700,16 @@ class ServerConnection(Connection):
                 call.handler.on_cancel(status.DEADLINE_EXCEEDED)
         elif stop is not None:
             stop(status.DEADLINE_EXCEEDED)
-        if not call.done:
-            if call.queue is not None:
-                # What waits will not be read in time; the status must not wait behind it.
-                self._reset(call, NO_ERROR)
+        if call.done:
+            return
+        if call.queue is None:
             self.finish(call, status.DEADLINE_EXCEEDED, "context deadline exceeded")
+            return
+        # What waits will not be read in time, and the status cannot overtake it.
+        call.done = True
+        if call.head.route is not None:
+            call.head.route.handled[status.DEADLINE_EXCEEDED] += 1
+        self._reset(call, CANCEL)
 
     def next_deadline(self) -> float | None:
         return None if self.closed else self._deadlines.next(super().next_deadline())
@@ -702,12 +720,11 @@ class ServerConnection(Connection):
         elif isinstance(stream, HttpStream):
             stream.drained()
 
-    def _ping_received(self) -> None:
+    def _ping_received(self, provoked: bool) -> None:
         """gRPC-Go's keepalive enforcement (http2_server.go, handlePing)."""
         now, last = self.now, self._ping_at
         self._ping_at = now
-        if self._sent_since_ping:
-            self._sent_since_ping = False
+        if provoked:
             self._ping_strikes = 0
             return
         minimum = self.limits.keepalive_min_time_s if self.streams else PING_IDLE_INTERVAL_S_MIN

@@ -23,7 +23,8 @@ from .address import common_name, join_host_port, peer_name
 from .http1 import Http1Server
 from .protocol import Flusher, Http2Protocol
 
-HANDSHAKE_S_MAX: Final = 10.0  # from accept, or the end of the TLS handshake, to the first bytes
+HANDSHAKE_S_MAX: Final = 10.0  # from accept, or the end of the TLS handshake, to a whole head
+HTTP1_HEAD_BYTES_MAX: Final = 65_536  # above, aiohttp's own limits refuse it
 TLS_HANDSHAKE_S_MAX: Final = 10.0
 DRAIN_POLL_S: Final = 0.02
 BACKLOG_CONNECTIONS: Final = 4_096
@@ -72,10 +73,12 @@ class ServerProtocol(Http2Protocol[ServerConnection]):
         first = self._first = self._first + data
         if len(first) < _SNIFF and PREFACE.startswith(first):
             return
-        self._first = b""
         if PREFACE.startswith(first[:_SNIFF]):
+            self._first = b""
             self._start_http2(first)
-        else:
+        elif b"\r\n\r\n" in first or len(first) > HTTP1_HEAD_BYTES_MAX:
+            # Only a whole head goes on, so that the handshake's time limit covers its arrival.
+            self._first = b""
             self._start_http1(first)
 
     def _start_http2(self, first: bytes) -> None:

@@ -115,7 +115,7 @@ class Connection:
         raise NotImplementedError
 
     def _messages(self, stream: Http2Stream, inbox: Inbox) -> None:
-        """Delivers what `inbox` holds, as far as the receiver takes it."""
+        """Delivers what `inbox` holds, as far as the receiver takes it, and counts it off."""
         raise NotImplementedError
 
     def _remote_end(self, stream: Http2Stream) -> None:
@@ -130,8 +130,11 @@ class Connection:
         """The send queue was full and has room again."""
         raise NotImplementedError
 
-    def _ping_received(self) -> None:
-        """A PING that is not an acknowledgement; raises ConnectionFault when they are too many."""
+    def _ping_received(self, provoked: bool) -> None:
+        """A PING that is not an acknowledgement; raises ConnectionFault when they are too many.
+
+        `provoked`: we sent HEADERS or DATA since the one before.
+        """
 
     def _goaway_from_peer(self, last_stream: int, code: int, text: bytes) -> None:
         """The peer opens no more streams (server) or takes no more (client)."""
@@ -314,6 +317,8 @@ class Connection:
             raise ConnectionFault(ENHANCE_YOUR_CALM, "too many stream errors")
         stream = self.streams.get(fault.stream_id)
         if stream is None:
+            if self._state_of(fault.stream_id) == states.IDLE:  # which nobody may reset
+                raise ConnectionFault(fault.code, fault.text)
             self._out.append(frames.rst_stream(fault.stream_id, fault.code))
             self._remember_reset(fault.stream_id)
         else:
@@ -421,22 +426,16 @@ class Connection:
         inbox.data += payload
         self.inbound_bytes += len(payload)
         if not inbox.paused:
-            self._drain_inbox(stream, inbox)
+            self._messages(stream, inbox)
         if ends and stream.inbox is inbox:
             self._remote_end(stream)
         elif stream.inbox is inbox and not inbox.paused:
             self._grant(stream, inbox)
 
-    def _drain_inbox(self, stream: Http2Stream, inbox: Inbox) -> None:
-        before = len(inbox.data)
-        self._messages(stream, inbox)
-        if stream.inbox is inbox:
-            self.inbound_bytes += len(inbox.data) - before
-
     def _drop_inbox(self, stream: Http2Stream) -> None:
         inbox = stream.inbox
         if inbox is not None:
-            self.inbound_bytes -= len(inbox.data)
+            self.inbound_bytes -= inbox.held_bytes()
             stream.inbox = None
 
     def _credit(self, length: int) -> None:
@@ -492,10 +491,12 @@ class Connection:
             if payload == _DRAIN and self._drain_at is not None:
                 self._finish_drain()
             return
-        if not self._pings.spend(self.now):
+        # A ping for each thing we sent is how gRPC-Go measures bandwidth; others are counted.
+        provoked, self._sent_since_ping = self._sent_since_ping, False
+        if not provoked and not self._pings.spend(self.now):
             raise ConnectionFault(ENHANCE_YOUR_CALM, "too_many_pings")
         self._out.append(frames.ping(payload, frames.ACK))
-        self._ping_received()
+        self._ping_received(provoked)
 
     def _settings_frame(self, flags: int, stream_id: int, payload: bytes) -> None:
         if stream_id != 0:
@@ -810,11 +811,14 @@ class Connection:
 
     def check(self) -> None:
         """Asserts the invariants; for tests and verify runs."""
+        if self.closed:
+            assert not self.streams, len(self.streams)
+            return
         self.decoder.table.check()
         self.encoder.table.check()
         queued = sum(s.queue.bytes for s in self.streams.values() if s.queue is not None)
         assert queued == self.queued_bytes, (queued, self.queued_bytes)
-        inbound = sum(len(s.inbox.data) for s in self.streams.values() if s.inbox is not None)
+        inbound = sum(s.inbox.held_bytes() for s in self.streams.values() if s.inbox is not None)
         assert inbound == self.inbound_bytes, (inbound, self.inbound_bytes)
         assert self.send_window >= 0, self.send_window
         assert 0 <= self._recv_unacked <= self._recv_window, self._recv_unacked

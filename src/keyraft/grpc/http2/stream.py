@@ -27,6 +27,7 @@ class Inbox:
     __slots__ = (
         "data",
         "half_closed",
+        "message",
         "messages",
         "paused",
         "received_bytes",
@@ -38,10 +39,15 @@ class Inbox:
         self.data = bytearray()
         self.window_left = window_left
         self.received_bytes = 0  # DATA content so far, for content-length
-        self.messages = 0
+        self.messages = 0  # delivered so far
+        self.message: bytes | None = None  # a unary call's, until the client half-closes
         self.paused = False
         self.half_closed = False  # END_STREAM has come; told to the handler after all messages
         self.trailers: dict[bytes, bytes] = {}  # a client's, with `half_closed`
+
+    def held_bytes(self) -> int:
+        """What counts for the connection's `inbound_bytes`."""
+        return len(self.data) + (0 if self.message is None else len(self.message))
 
 
 class Http2Stream:

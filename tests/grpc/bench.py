@@ -1,0 +1,83 @@
+"""A server connection with a few methods, and the peer at its other end."""
+
+from __future__ import annotations
+
+from keyraft.base.errors import EmptyKeyError
+from keyraft.grpc import Call, HttpRequest, Limits, Router, ServerConnection, Stream
+from tests.grpc.wire import PREFACE, Frame, Peer, settings
+
+
+class Recorder:
+    """A stream handler that writes down what happens; `act` may do something on each message."""
+
+    def __init__(self, stream: Stream, log: list[object]) -> None:
+        self.stream = stream
+        self.log = log
+
+    def on_message(self, message: bytes) -> None:
+        self.log.append(message)
+        if message == b"echo":
+            self.stream.send(b"echo")
+        elif message == b"pause":
+            self.stream.pause_reading()
+        elif message == b"finish":
+            self.stream.finish(5, "enough")
+
+    def on_half_close(self) -> None:
+        self.log.append("half close")
+
+    def on_cancel(self, code: int) -> None:
+        self.log.append(("cancel", code))
+
+    def on_writable(self) -> None:
+        self.log.append("writable")
+
+
+class Bench:
+    """`held` are the calls of /t.T/Hold, `streams` those of /t.T/Talk, `log` what happened."""
+
+    def __init__(self, limits: Limits | None = None, *, http: bool = False) -> None:
+        self.router = Router()
+        self.held: list[Call] = []
+        self.cancels: list[int] = []
+        self.streams: list[Stream] = []
+        self.log: list[object] = []
+        self.https: list[HttpRequest] = []
+        self.router.unary("/t.T/Echo", lambda call, request: request)
+        self.router.unary("/t.T/Hold", self._hold)
+        self.router.unary("/t.T/Fail", self._fail)
+        self.router.stream("/t.T/Talk", self._talk)
+        self.router.stream("/t.T/List", self._talk, "server_stream")
+        self.peer = Peer()
+        self.server = ServerConnection(
+            self.router,
+            limits or Limits(),
+            0.0,
+            peer="1.2.3.4:5",
+            on_http=self.https.append if http else None,
+        )
+        self.now = 0.0
+
+    def _hold(self, call: Call, request: bytes) -> None:
+        call.on_cancel = self.cancels.append
+        self.held.append(call)
+
+    def _fail(self, call: Call, request: bytes) -> bytes:
+        raise EmptyKeyError
+
+    def _talk(self, stream: Stream) -> Recorder:
+        self.streams.append(stream)
+        return Recorder(stream, self.log)
+
+    def start(self, **values: int) -> list[Frame]:
+        return self.feed(PREFACE + settings(**values))
+
+    def feed(self, data: bytes, cut: int = 0) -> list[Frame]:
+        pieces = [data[i : i + cut] for i in range(0, len(data), cut)] if cut else [data]
+        for piece in pieces:
+            self.server.receive(piece, self.now)
+            self.server.check()
+        return self.out()
+
+    def out(self) -> list[Frame]:
+        return self.peer.read(self.server.take_output())
