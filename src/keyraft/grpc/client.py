@@ -321,6 +321,8 @@ class ClientConnection(Connection):
         call.request = b""
 
     def _next_in_line(self) -> None:
+        if self.closed or self.draining:
+            return
         while self._line and len(self.streams) < self.peer_streams_max and not self.draining:
             call = self._line.popleft()
             if not call.over:

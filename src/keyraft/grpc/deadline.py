@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from heapq import heapify, heappop, heappush
+from math import ceil
 from typing import Final
 
 _UNITS_S: Final = {
@@ -15,6 +16,7 @@ _UNITS_S: Final = {
     0x6E: 1e-9,  # n
 }
 DIGITS_MAX: Final = 8
+_ROUNDING: Final = 1e-6  # of a unit: what floating point may add to a whole number
 _SLACK_ENTRIES: Final = 64  # below this many dead entries nothing is cleared away
 
 
@@ -31,11 +33,11 @@ def format_timeout(seconds: float) -> bytes:
     """The finest unit that fits eight digits, rounded up; nothing left is one nanosecond."""
     if seconds <= 0:
         return b"1n"
-    for suffix, unit in ((b"n", 1e-9), (b"u", 1e-6), (b"m", 1e-3), (b"S", 1.0), (b"M", 60.0)):
-        count = -int(-seconds // unit)
+    for suffix, per_second in ((b"n", 1e9), (b"u", 1e6), (b"m", 1e3), (b"S", 1.0)):
+        count = ceil(seconds * per_second - _ROUNDING)
         if count < 10**DIGITS_MAX:
             return b"%d%s" % (max(count, 1), suffix)
-    return b"%dH" % min(-int(-seconds // 3600.0), 10**DIGITS_MAX - 1)
+    return b"%dH" % min(ceil(seconds / 3600.0), 10**DIGITS_MAX - 1)
 
 
 class Deadlines:
