@@ -9,13 +9,14 @@ import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from .channel import CLIENT_LIMITS, CallHandle, Channel, StreamCall
+    from .channel import CLIENT_LIMITS, PINGS_FROM_SERVER, CallHandle, Channel, StreamCall
     from .protocol import Flusher, Http2Protocol
     from .server import HttpHandler, Server, Statistics, serve
     from .tls import client_context, server_context
 
 _HOMES: Final = {
     "CLIENT_LIMITS": ".channel",
+    "PINGS_FROM_SERVER": ".channel",
     "CallHandle": ".channel",
     "Channel": ".channel",
     "Flusher": ".protocol",
@@ -39,6 +40,7 @@ def __getattr__(name: str) -> Any:
 
 __all__ = [
     "CLIENT_LIMITS",
+    "PINGS_FROM_SERVER",
     "CallHandle",
     "Channel",
     "Flusher",

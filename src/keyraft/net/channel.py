@@ -19,6 +19,7 @@ from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
 from keyraft.grpc import (
+    Budget,
     ClientCall,
     ClientConnection,
     ClientStream,
@@ -34,7 +35,11 @@ from .protocol import Flusher, Http2Protocol
 CONNECT_S_MAX: Final = 5.0  # dialling, TLS handshake included
 BACKOFF_S_MIN: Final = 0.05  # after a failed dial, calls fail at once for this long, doubled
 BACKOFF_S_MAX: Final = 3.0
-CLIENT_LIMITS: Final = Limits(message_bytes_max=2_147_483_647, keepalive_interval_s=0.0)
+# gRPC-Go's server measures the path with a ping for every turn of answers, thousands a second.
+PINGS_FROM_SERVER: Final = Budget(1_000_000, 100_000.0)
+CLIENT_LIMITS: Final = Limits(
+    message_bytes_max=2_147_483_647, keepalive_interval_s=0.0, pings=PINGS_FROM_SERVER
+)
 
 Done = Callable[[int, str, bytes], None]
 
