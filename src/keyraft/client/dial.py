@@ -15,7 +15,7 @@ from keyraft.client.endpoint import Endpoint
 from keyraft.client.errors import UNAVAILABLE
 from keyraft.client.transport import CallFailed, Connection, Headers
 from keyraft.grpc import ClientConnection, ClientStream, Limits, RpcError
-from keyraft.net import Flusher, Http2Protocol, StreamCall, client_context
+from keyraft.net import PINGS_FROM_SERVER, Flusher, Http2Protocol, StreamCall, client_context
 
 RECEIVE_BYTES_MAX: Final = 2_147_483_647  # a response; etcd's client: math.MaxInt32
 KEEPALIVE_S: Final = 10.0  # a ping when nothing was heard for this long while calls are open
@@ -69,6 +69,7 @@ class Dialer:
             message_bytes_max=receive_bytes_max or RECEIVE_BYTES_MAX,
             keepalive_interval_s=keepalive_s,
             keepalive_timeout_s=keepalive_timeout_s,
+            pings=PINGS_FROM_SERVER,
         )
         self._flusher: Flusher | None = None
 
