@@ -222,15 +222,18 @@ def test_a_slow_reader_misses_nothing(shared: Server, monkeypatch: pytest.Monkey
     monkeypatch.setattr("keyraft.client.watch.BUFFERED_EVENTS_MAX", 50)
 
     async def work() -> None:
-        async with space_of(shared, "slow") as space:
-            async with space.watch("", prefix=True) as slow, space.watch("end") as quick:
-                for number in range(400):
-                    await space.put("k", str(number))
-                await space.put("end", "")
-                await anext(quick)
-                assert slow.paused
-                seen = [int((await anext(slow)).kv.value) for _ in range(400)]
-                assert seen == list(range(400))
+        async with (
+            space_of(shared, "slow") as space,
+            space.watch("", prefix=True) as slow,
+            space.watch("end") as quick,
+        ):
+            for number in range(400):
+                await space.put("k", str(number))
+            await space.put("end", "")
+            await anext(quick)
+            assert slow.paused
+            seen = [int((await anext(slow)).kv.value) for _ in range(400)]
+            assert seen == list(range(400))
 
     run(work())
 
@@ -346,15 +349,19 @@ def test_one_holds_the_lock_and_the_next_gets_it(shared: Server) -> None:
 
 def test_giving_up_a_wait_leaves_no_key(shared: Server) -> None:
     async def work() -> None:
-        async with space_of(shared, "giveup") as space, Session(space, 30) as first:
-            async with Lock(first, "l"), Session(space, 30) as second:
-                waiting = asyncio.ensure_future(Lock(second, "l").acquire())
-                while (await space.get("l/", prefix=True)).count < 2:
-                    await asyncio.sleep(0)
-                waiting.cancel()
-                with pytest.raises(asyncio.CancelledError):
-                    await waiting
-                assert (await space.get("l/", prefix=True)).count == 1
+        async with (
+            space_of(shared, "giveup") as space,
+            Session(space, 30) as first,
+            Lock(first, "l"),
+            Session(space, 30) as second,
+        ):
+            waiting = asyncio.ensure_future(Lock(second, "l").acquire())
+            while (await space.get("l/", prefix=True)).count < 2:
+                await asyncio.sleep(0)
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+            assert (await space.get("l/", prefix=True)).count == 1
 
     run(work())
 
@@ -549,13 +556,16 @@ def test_a_cancelled_wait_releases_the_lock_though_the_server_is_away(server: Se
 
 def test_calls_go_to_the_endpoint_that_answers(server: Server) -> None:
     async def work() -> None:
-        async with Proxy(server.client_port) as one, Proxy(server.client_port) as two:
-            async with Client("127.0.0.1:1", one.endpoint, two.endpoint) as client:
-                for number in range(20):
-                    if number % 5 == 0:
-                        (one if number % 2 else two).cut()
-                    await client.get("k")
-                assert one.connections and two.connections
+        async with (
+            Proxy(server.client_port) as one,
+            Proxy(server.client_port) as two,
+            Client("127.0.0.1:1", one.endpoint, two.endpoint) as client,
+        ):
+            for number in range(20):
+                if number % 5 == 0:
+                    (one if number % 2 else two).cut()
+                await client.get("k")
+            assert one.connections and two.connections
 
     run(work())
 
