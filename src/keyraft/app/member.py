@@ -39,10 +39,12 @@ from keyraft.peer.questions import ClusterView
 from keyraft.server import BootError, Member, MemberSettings, OpenDoor
 from keyraft.service import (
     ClusterService,
+    ElectionService,
     Guard,
     HealthService,
     KVService,
     LeaseService,
+    LockService,
     MaintenanceService,
     WatchService,
 )
@@ -258,6 +260,8 @@ class _Running:
         ClusterService(member, guard).register(self._router)
         WatchService(member, guard, random.SystemRandom()).register(self._router)
         LeaseService(member, guard).register(self._router)
+        LockService(member, guard).register(self._router)
+        ElectionService(member, guard).register(self._router)
         health.register(self._router)
         scrape = Scrape(
             member=member,

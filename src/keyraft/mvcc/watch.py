@@ -242,8 +242,13 @@ class WatchHub:
             if sink.writable <= 0:
                 self._stall(watcher, first)
                 continue
-            if watcher.min_revision > first:
-                self._send_some(watcher, head, job)
+            # Noted before it is sent: a sink inside the member may end its watcher on the spot.
+            seen, watcher.min_revision = watcher.min_revision, after
+            watcher.sent = True
+            budget -= cost
+            sent += 1
+            if seen > first:
+                self._send_some(watcher, head, job, seen)
             elif large and watcher.fragment:
                 self._send_fragments(watcher, head, job.encoded)
             else:
@@ -251,19 +256,15 @@ class WatchHub:
                     id_field = watcher.id_field
                     message = b"".join((head, id_field, payload))
                 sink.send(message)
-            watcher.min_revision = after
-            watcher.sent = True
-            budget -= cost
-            sent += 1
         job.at = at
         self.events_total += sent * events
         return budget
 
-    def _send_some(self, watcher: Watcher, head: bytes, job: Job) -> None:
+    def _send_some(self, watcher: Watcher, head: bytes, job: Job, first: int) -> None:
         if watcher.fragment:
-            self._send_fragments(watcher, head, job.from_revision(watcher.min_revision))
+            self._send_fragments(watcher, head, job.from_revision(first))
         else:
-            payload = job.payload_from(watcher.min_revision)
+            payload = job.payload_from(first)
             watcher.sink.send(b"".join((head, watcher.id_field, payload)))
 
     def _send_fragments(self, watcher: Watcher, head: bytes, encoded: list[bytes]) -> None:
@@ -290,10 +291,10 @@ class WatchHub:
             if watcher.sink.writable <= 0:
                 self._stall(watcher, job.first)
                 return False
-            self._send_some(watcher, self._header(job.covered), job)
-            self.events_total += len(job.encoded)
-            watcher.min_revision = job.after
+            first, watcher.min_revision = watcher.min_revision, job.after
             watcher.sent = True
+            self.events_total += len(job.encoded)
+            self._send_some(watcher, self._header(job.covered), job, first)
         waiting = [event for event in cohort.pending if event.revision >= watcher.min_revision]
         while waiting:
             if watcher.sink.writable <= 0:
@@ -438,12 +439,12 @@ class WatchHub:
             watcher.state = STALLED
             watcher.stalled_with[watcher] = None
             return
-        watcher.sink.send(
-            messages.compacted(self._header(0), watcher.id, self._store.compact_revision)
-        )
         watcher.state = ENDED
         watcher.min_revision = NEVER
         self.ended += 1
+        watcher.sink.send(
+            messages.compacted(self._header(0), watcher.id, self._store.compact_revision)
+        )
 
     # --- groups ---------------------------------------------------------------------------------
 
