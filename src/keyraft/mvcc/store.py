@@ -237,7 +237,6 @@ class Store:
         whole = get(META, META_SCHEDULED_COMPACT) == get(META, META_FINISHED_COMPACT)
         self.backend.put(META, META_SCHEDULED_COMPACT, row_key(revision, 0))
         self.schedule_compaction(revision, whole, done)
-        self.backend.flush()
 
     def hash_kv(self, revision: int) -> HashKVJob:
         """HashKV at `revision` (0: now), carried out in slices. Raises as `range` does."""

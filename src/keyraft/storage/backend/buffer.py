@@ -19,7 +19,8 @@ from ...base.limits import BACKEND_BATCH_INTERVAL_S, BACKEND_BATCH_OPS
 from ...mvcc.backend import BUCKETS, OWN, BackendError
 from .engine import Batch, Engine
 
-BACKLOG_OPS_MAX: Final = 500_000  # operations waiting behind a slow commit before `overloaded`
+BACKLOG_OPS_MAX: Final = 200_000  # operations waiting behind a slow commit before `overloaded`
+VALUE_SHIFT: Final = 12  # every 4 KiB of a value count as one more operation: bounds bytes, too
 
 
 class WriteBuffer:
@@ -99,14 +100,14 @@ class WriteBuffer:
 
     def put(self, bucket: bytes, key: bytes, value: bytes) -> None:
         self._batch[bucket][key] = value
-        self._ops = ops = self._ops + 1
-        if ops == 1 or ops >= self._batch_ops:
+        self._ops = ops = self._ops + 1 + (len(value) >> VALUE_SHIFT)
+        if self._timer is None or ops >= self._batch_ops:
             self._schedule()
 
     def delete(self, bucket: bytes, key: bytes) -> None:
         self._batch[bucket][key] = None
         self._ops = ops = self._ops + 1
-        if ops == 1 or ops >= self._batch_ops:
+        if self._timer is None or ops >= self._batch_ops:
             self._schedule()
 
     def before_commit(self, hook: Callable[[], None]) -> None:

@@ -36,6 +36,7 @@ MAP_BYTES: Final = (
 )  # address space, not memory and not disk; halved where it is not to be had
 MAP_BYTES_MIN: Final = 1 << 28
 LOCK_NAME: Final = "LOCK"
+PIECE_BYTES: Final = 1 << 20  # of a batch on its way to the storage process
 _DATABASES_MAX: Final = 16
 _WRITER: Final = Path(__file__).with_name("writer.py")
 _SITE: Final = Path(lmdb.__file__).parent.parent
@@ -87,14 +88,29 @@ class Writer:
         )
         self._answer()
 
-    def write(self, frame: bytes) -> None:
-        """Has one batch committed. Raises WriterLostError, BackendError with the reason."""
+    def write(self, batch: Batch) -> None:
+        """Has one batch committed. Raises WriterLostError, BackendError with the reason.
+
+        It goes over in pieces, so that marshalling never holds the GIL, and with it the loop, for
+        long.
+        """
         process = self._process
         assert process is not None and process.stdin is not None
-        view = memoryview(len(frame).to_bytes(8, "little") + frame)
+        fd = process.stdin.fileno()
         try:
-            while view:
-                view = view[os.write(process.stdin.fileno(), view) :]
+            for bucket, changes in batch.items():
+                piece: dict[bytes, bytes | None] = {}
+                size = 0
+                for key, value in changes.items():
+                    piece[key] = value
+                    size += 64 if value is None else len(value) + 64
+                    if size > PIECE_BYTES:
+                        _send(fd, marshal.dumps((bucket, piece), 2))
+                        piece = {}
+                        size = 0
+                if piece:
+                    _send(fd, marshal.dumps((bucket, piece), 2))
+            _send(fd, b"")
         except BrokenPipeError:
             self._answer()
             raise WriterLostError("the storage process stopped reading") from None
@@ -122,6 +138,16 @@ class Writer:
             process.wait()
         process.stdout.close()
         self._process = None
+
+
+def _send(fd: int, data: bytes) -> None:
+    """Length and content, blocking."""
+    head = len(data).to_bytes(8, "little")
+    sent = os.writev(fd, (head, data)) - len(head)
+    view = memoryview(data)
+    assert sent >= 0, sent
+    while sent < len(data):
+        sent += os.write(fd, view[sent:])
 
 
 def _read(fd: int, size: int) -> bytes:
@@ -245,7 +271,7 @@ class LMDBEngine(LMDBReader):
             self._writer.stop()
             os.close(self._lock_fd)
             raise BackendError(f"cannot open the database in {self._path}: {error}") from error
-        self._queue: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._feed, name="keyraft-storage", daemon=True)
         self._thread.start()
 
@@ -256,7 +282,7 @@ class LMDBEngine(LMDBReader):
         self._done = done
         self._number += 1
         self._idle.clear()
-        self._queue.put(marshal.dumps(batch, 2))
+        self._queue.put(batch)
 
     def wait(self) -> None:
         self._idle.wait()
@@ -282,21 +308,24 @@ class LMDBEngine(LMDBReader):
     def _feed(self) -> None:
         """The thread: hands batches over and waits for the answers."""
         while True:
-            frame = self._queue.get()
-            if frame is None:
+            batch = self._queue.get()
+            if batch is None:
                 return
             try:
                 try:
-                    self._writer.write(frame)
+                    self._writer.write(batch)
                 except WriterLostError:
                     self._writer.stop()
                     self._writer.start()
-                    self._writer.write(frame)
+                    self._writer.write(batch)
             except (BackendError, OSError) as error:
                 self._failed = f"cannot write the database: {error}"
             number = self._number
             self._idle.set()
-            self._call_soon(self._finish, number)
+            try:
+                self._call_soon(self._finish, number)
+            except RuntimeError:
+                pass  # the loop is closed already: who stops the member calls `wait`
 
     def _finish(self, number: int) -> None:
         """On the loop: what commit `number` wrote becomes readable. Harmless when already done."""

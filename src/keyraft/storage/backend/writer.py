@@ -5,8 +5,8 @@ input and the answers on standard output. It imports next to nothing (starts in 
 when its input ends, that is, when the member is gone. The member's lock on the directory is
 inherited, so it is held until a commit under way has ended, too.
 
-    to it:    8 bytes length (little endian), then that many bytes: a marshalled dictionary
-              bucket -> {key -> value, or None to delete}
+    to it:    pieces of a batch: 8 bytes length (little endian), then that many bytes, a
+              marshalled tuple (bucket, {key -> value, or None to delete}); length 0 ends the batch
     from it:  1 byte status (0 done, 1 failed), 4 bytes length, that many bytes of text
 
 The first answer comes before any batch and says that the database is open and has its buckets.
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import lmdb
 
-    from .engine import Batch
+    Piece = tuple[bytes, dict[bytes, bytes | None]]
 
 GROWTH = 2  # what a full map is multiplied with
 
@@ -42,23 +42,26 @@ def read_exactly(fd: int, size: int) -> bytearray | None:
 
 
 def write_batch(
-    env: lmdb.Environment, databases: dict[bytes, lmdb._Database], batch: Batch
+    env: lmdb.Environment, databases: dict[bytes, lmdb._Database], batch: list[Piece]
 ) -> None:
     """One transaction with everything in `batch`."""
     with env.begin(write=True) as txn:
-        for bucket, changes in batch.items():
+        for bucket, changes in batch:
             database = databases[bucket]
             puts = sorted((key, value) for key, value in changes.items() if value is not None)
             with txn.cursor(db=database) as cursor:
                 # Ascending keys behind the last one fill pages to the brim.
                 behind = bool(puts) and (not cursor.last() or cursor.key() < puts[0][0])
                 cursor.putmulti(puts, append=behind)
-            for key, value in changes.items():
-                if value is None:
-                    txn.delete(key, db=database)
+            if len(puts) < len(changes):
+                for key, value in changes.items():
+                    if value is None:
+                        txn.delete(key, db=database)
 
 
-def commit(env: lmdb.Environment, databases: dict[bytes, lmdb._Database], batch: Batch) -> None:
+def commit(
+    env: lmdb.Environment, databases: dict[bytes, lmdb._Database], batch: list[Piece]
+) -> None:
     """The same, letting the map grow when it is full."""
     import lmdb  # found only after `main` has set the path
 
@@ -88,16 +91,22 @@ def main(arguments: list[str]) -> None:
         env.reader_check()
         databases = {name.encode(): env.open_db(name.encode()) for name in buckets}
         answer(0, "")
+        batch: list[Piece] = []
         while True:
             head = read_exactly(0, 8)
             if head is None:
                 break
-            data = read_exactly(0, int.from_bytes(head, "little"))
-            if data is None:
-                break
-            commit(env, databases, marshal.loads(data))
-            del data
-            answer(0, "")
+            size = int.from_bytes(head, "little")
+            if size:
+                data = read_exactly(0, size)
+                if data is None:
+                    break
+                batch.append(marshal.loads(data))
+                del data
+            else:
+                commit(env, databases, batch)
+                batch.clear()
+                answer(0, "")
         env.close()
     except (lmdb.Error, OSError) as error:
         answer(1, f"{type(error).__name__}: {error}")
