@@ -48,6 +48,7 @@ from keyraft.service import (
     MaintenanceService,
     WatchService,
 )
+from keyraft.storage.backend import Checkpoints
 from keyraft.storage.files import OsFiles
 from keyraft.storage.snap import SnapDir
 
@@ -106,7 +107,17 @@ class _Running:
             await server.stop()
             self._peers.release()
             raise
+        checkpoint = opened.boot.checkpoint
         member, member_log = self._build(opened, loop)
+        self._checkpoints = Checkpoints(
+            kv_directory(config),
+            member.store,
+            opened.backend,
+            loop,
+            loop.call_soon_threadsafe,
+            checkpoint.revision if checkpoint is not None else 0,
+        )
+        del checkpoint  # it holds every key
         health = self._register(member, server, member_log)
         self._log.info(
             "now serving peer/client/metrics",
@@ -374,6 +385,8 @@ class _Running:
                 await asyncio.wait_for(stopped.wait(), config.request_timeout_s)
         await self._peers.stop()
         member_log.close()
+        if self._code != 1:
+            self._checkpoints.stop()
         opened.backend.close()
         self._log.info("closed etcd server", **fields)
 

@@ -47,7 +47,7 @@ from keyraft.raft import (
     codec,
 )
 from keyraft.server import Boot, decode_conf_state
-from keyraft.storage.backend import LMDBEngine, WriteBuffer
+from keyraft.storage.backend import LMDBEngine, WriteBuffer, load_checkpoint
 from keyraft.storage.files import LockedError, OsFiles
 from keyraft.storage.transfer import TransferError, install, replace, take_over
 from keyraft.storage.wal import (
@@ -159,6 +159,7 @@ def open_disk(
         backend.exchange(put_in_place)
 
     opened.replace_database = replace_database
+    opened.boot.checkpoint = load_checkpoint(kv_directory(config), backend)
     return opened
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .backend import Backend, BackendError
 from .check import check_delete_range, check_put, check_range, check_range_stream, check_txn
+from .checkpoint import Checkpoint
 from .hash import HashKVJob, KVHash, hash_all
 from .hooks import Event, Lessor, Listener, NoLeases
 from .memory import MemoryBackend
@@ -23,6 +24,7 @@ __all__ = [
     "WATCHERS_MAX",
     "Backend",
     "BackendError",
+    "Checkpoint",
     "Event",
     "HashKVJob",
     "KVHash",

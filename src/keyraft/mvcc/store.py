@@ -51,7 +51,8 @@ _RECORD: Final = Struct(">qI")
 
 
 class Store:
-    """See the module. `listener` may be set and cleared at any time between transactions."""
+    """See the module. `listener` may be set and cleared at any time between transactions; `lives`
+    counts the databases it has been built from."""
 
     __slots__ = (
         "_compactions",
@@ -67,6 +68,7 @@ class Store:
         "key_leases",
         "lessor",
         "listener",
+        "lives",
         "revision",
         "sleep_s",
     )
@@ -88,11 +90,13 @@ class Store:
         self.sleep_s = compaction_sleep_s
         self.lessor: Lessor = NoLeases() if lessor is None else lessor
         self.listener: Listener | None = None
+        self.lives = 0
         self.reset(backend, checkpoint)
 
     def reset(self, backend: Backend, checkpoint: Checkpoint | None = None) -> None:
         """Starts over from another database (a snapshot received from the leader)."""
         self.backend = backend
+        self.lives += 1
         self.revision = 1
         self.compact_revision = -1
         self.index = KeyIndex()

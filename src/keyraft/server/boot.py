@@ -14,6 +14,7 @@ from typing import Final
 
 from keyraft.base.clock import Random
 from keyraft.base.log import Logger
+from keyraft.mvcc import Checkpoint
 from keyraft.raft import (
     Config,
     ConfState,
@@ -48,6 +49,7 @@ class Boot:
     snapshot: SnapshotMeta = field(default_factory=SnapshotMeta)
     consistent_index: int = 0
     conf_state: ConfState = field(default_factory=ConfState)
+    checkpoint: Checkpoint | None = None  # of the key index, to start from
 
     @property
     def applied_index(self) -> int:

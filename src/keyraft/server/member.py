@@ -87,7 +87,9 @@ class Member:
             self.lessor,
             settings.compaction_batch_revisions,
             settings.compaction_sleep_s,
+            boot.checkpoint,
         )
+        boot.checkpoint = None
         self.compactor = Compactor(loop, self.store)
         self.watches = WatchHub(
             self.store,

@@ -28,8 +28,9 @@ INTERVAL_S: Final = 120.0  # at least this long between two
 STOP_REVISIONS_MIN: Final = 20_000  # since the last one, to write one when stopping
 
 
-def load_checkpoint(directory: Path, backend: Backend) -> Checkpoint | None:
+def load_checkpoint(directory: str | Path, backend: Backend) -> Checkpoint | None:
     """The checkpoint that the database vouches for, or None. Removes what was left half written."""
+    directory = Path(directory)
     for left in directory.glob(FILE_NAME + ".*" + TEMPORARY_SUFFIX):
         left.unlink(missing_ok=True)
     vouched = backend.get(OWN, OWN_CHECKPOINT)
@@ -77,6 +78,7 @@ class Checkpoints:
         "_call_soon",
         "_directory",
         "_interval_s",
+        "_lives",
         "_loop",
         "_process",
         "_revisions_min",
@@ -89,7 +91,7 @@ class Checkpoints:
 
     def __init__(
         self,
-        directory: Path,
+        directory: str | Path,
         store: Store,
         backend: Backend,
         loop: Loop,
@@ -100,7 +102,7 @@ class Checkpoints:
     ) -> None:
         """`revision`: of the checkpoint that was loaded, 0 if none. `call_soon` hands a call to
         the loop from another thread."""
-        self._directory = directory
+        self._directory = Path(directory)
         self._store = store
         self._backend = backend
         self._loop = loop
@@ -109,6 +111,7 @@ class Checkpoints:
         self._interval_s = interval_s
         self._process: subprocess.Popen[bytes] | None = None
         self._thread: threading.Thread | None = None
+        self._lives = store.lives
         self.revision = revision
         self.written = 0
         self._timer: Timer = loop.call_later(interval_s, self._due)
@@ -120,7 +123,16 @@ class Checkpoints:
         # A compaction beyond it made the last one useless.
         return store.compact_revision > self.revision and len(store.index.entries) >= revisions_min
 
+    def _same_database(self) -> bool:
+        """Whether what is known of checkpoints is about the store's present database."""
+        if self._lives == self._store.lives:
+            return True
+        self._lives = self._store.lives
+        self.revision = 0
+        return False
+
     def _due(self) -> None:
+        self._same_database()
         if self._process is None and self._worthwhile(self._revisions_min):
             self._start()
         else:
@@ -153,7 +165,7 @@ class Checkpoints:
             return
         self._process = None
         name, _, head = said.strip().partition(b" ")
-        if process.returncode == 0 and head:
+        if process.returncode == 0 and head and self._same_database():
             self._adopt(self._directory / os.fsdecode(name), bytes.fromhex(head.decode()))
         self._timer = self._loop.call_later(self._interval_s, self._due)
 
@@ -173,6 +185,7 @@ class Checkpoints:
             process.kill()
             assert self._thread is not None
             self._thread.join()
+        self._same_database()
         if self._worthwhile(min(STOP_REVISIONS_MIN, self._revisions_min)):
             try:
                 save_checkpoint(self._directory, self._store, self._backend)
