@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from keyraft.storage.bolt import (
     BoltError,
     BoltFile,
+    Update,
     check,
     free_pages,
     measure,
@@ -209,6 +211,66 @@ def test_a_stream_whose_input_changed_is_refused_before_its_end() -> None:
     with pytest.raises(BoltError, match="changed while it was written"):
         write_stream(pieces.append, [(b"key", [(b"a", b"1" * 9000)])], meta)
     assert sum(map(len, pieces)) < meta.pages * 4096
+
+
+# --- one transaction on a file ---------------------------------------------------------------
+
+
+@settings(max_examples=40, deadline=None)
+@given(model=models, changes=models, cleared=st.booleans(), row=values)
+def test_an_update_changes_what_it_says_and_nothing_else(
+    tmp_path_factory: pytest.TempPathFactory,
+    model: Model,
+    changes: Model,
+    cleared: bool,
+    row: bytes,
+) -> None:
+    directory = tmp_path_factory.mktemp("bolt")
+    model[b"key"] = {b"%04d" % number: b"x" * 100 for number in range(300)}
+    path = written(directory / "db", model, 1024)
+    with path.open("ab") as file:
+        file.write(b"t" * 32)
+    update = Update()
+    for name, items in changes.items():
+        if cleared:
+            update.clear(name)
+            model[name] = {}
+        update.change(name, {**items, b"\0gone": None})
+        model.setdefault(name, {}).update(items)
+    update.append(b"key", b"zzzz", row)
+    model[b"key"][b"zzzz"] = row
+    try:
+        meta = update.commit(str(path))
+    except BoltError as error:
+        assert "follows" in str(error) and max(model[b"key"]) > b"zzzz"
+    else:
+        assert read(path) == model
+        with BoltFile(path) as db:
+            assert check(db) == []
+            assert (db.meta, db.meta.txid) == (meta, 3)
+            assert db.size_bytes == db.file_bytes
+    shutil.rmtree(directory)
+
+
+def test_an_update_that_did_not_reach_its_meta_page_changed_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = written(tmp_path / "db", {b"a": {b"k": b"1"}})
+    update = Update()
+    update.change(b"a", {b"k": b"2"})
+    syncs: list[int] = []
+
+    def sync(fd: int) -> None:
+        syncs.append(fd)
+        if len(syncs) == 1:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", sync)
+    with pytest.raises(OSError, match="No space left"):
+        update.commit(str(path))
+    assert read(path) == {b"a": {b"k": b"1"}}
+    update.commit(str(path))
+    assert read(path) == {b"a": {b"k": b"2"}}
 
 
 # --- damage ----------------------------------------------------------------------------------

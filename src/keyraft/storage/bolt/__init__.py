@@ -3,6 +3,7 @@
 from keyraft.storage.bolt.check import check, free_pages
 from keyraft.storage.bolt.format import PAGE_BYTES, BoltError, Meta
 from keyraft.storage.bolt.reader import BoltFile, Bucket
+from keyraft.storage.bolt.update import Update
 from keyraft.storage.bolt.writer import Buckets, measure, write_file, write_stream
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "Bucket",
     "Buckets",
     "Meta",
+    "Update",
     "check",
     "free_pages",
     "measure",

@@ -93,7 +93,9 @@ class PageWriter:
         self._fill(levels, items, 0)
         leaf = levels[0]
         if len(levels) == 1 and leaf.size <= self._page_bytes // 4:
-            inline = self._leaf_bytes(0, 0, leaf) if self._with_bytes else bytes(leaf.size)
+            inline = bytes(leaf.size)
+            if self._with_bytes:
+                inline = leaf_bytes(0, 0, leaf.flags, leaf.keys, leaf.values)
             return bucket_header.pack(0, 0) + inline
         return bucket_header.pack(self._finish(levels), 0)
 
@@ -128,9 +130,9 @@ class PageWriter:
         self.pages += extent
         if self._with_bytes:
             if level.kind == LEAF:
-                data = self._leaf_bytes(page, extent - 1, level)
+                data = leaf_bytes(page, extent - 1, level.flags, level.keys, level.values)
             else:
-                data = _branch_bytes(page, extent - 1, level)
+                data = branch_bytes(page, extent - 1, level.keys, level.flags)
             self._emit(data.ljust(extent * self._page_bytes, b"\0"))
         if number + 1 == len(levels):
             levels.append(_Level(BRANCH))
@@ -160,30 +162,42 @@ class PageWriter:
                 return page
             number += 1
 
-    def _leaf_bytes(self, page: int, overflow: int, level: _Level) -> bytes:
-        keys, values = level.keys, level.values
-        count = len(keys)
-        numbers: list[int] = []
-        extend = numbers.extend
-        pos = count * ELEMENT_BYTES
-        for flags, key, value in zip(level.flags, keys, values):
-            extend((flags, pos, len(key), len(value)))
-            pos += len(key) + len(value) - ELEMENT_BYTES
-        parts = [header.pack(page, LEAF, count, overflow), pack(f"<{4 * count}I", *numbers)]
-        for pair in zip(keys, values):
-            parts.extend(pair)
-        return b"".join(parts)
+    def place(self, make: Callable[[int, int], bytes]) -> int:
+        """Writes one page made by `make(number, overflow)`; its number."""
+        page = self.pages
+        extent = -(-len(make(page, 0)) // self._page_bytes)
+        self.pages += extent
+        self._emit(make(page, extent - 1).ljust(extent * self._page_bytes, b"\0"))
+        return page
 
 
-def _branch_bytes(page: int, overflow: int, level: _Level) -> bytes:
-    count = len(level.keys)
+def leaf_bytes(
+    page: int, overflow: int, flags: list[int], keys: list[bytes], values: list[bytes]
+) -> bytes:
+    """A leaf page, not padded."""
+    count = len(keys)
+    numbers: list[int] = []
+    extend = numbers.extend
+    pos = count * ELEMENT_BYTES
+    for flag, key, value in zip(flags, keys, values):
+        extend((flag, pos, len(key), len(value)))
+        pos += len(key) + len(value) - ELEMENT_BYTES
+    parts = [header.pack(page, LEAF, count, overflow), pack(f"<{4 * count}I", *numbers)]
+    for pair in zip(keys, values):
+        parts.extend(pair)
+    return b"".join(parts)
+
+
+def branch_bytes(page: int, overflow: int, keys: list[bytes], children: list[int]) -> bytes:
+    """A branch page, not padded."""
+    count = len(keys)
     numbers: list[int] = []
     pos = count * ELEMENT_BYTES
-    for child, key in zip(level.flags, level.keys):
+    for child, key in zip(children, keys):
         numbers.extend((pos, len(key), child))
         pos += len(key) - ELEMENT_BYTES
     head = header.pack(page, BRANCH, count, overflow)
-    return head + pack("<" + "IIQ" * count, *numbers) + b"".join(level.keys)
+    return head + pack("<" + "IIQ" * count, *numbers) + b"".join(keys)
 
 
 def _write(writer: PageWriter, buckets: Buckets, page_bytes: int) -> Meta:
