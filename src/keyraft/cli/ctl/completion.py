@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from keyraft.cli.ctl.command import Command
 from keyraft.cli.ctl.context import Context
 from keyraft.cli.ctl.exits import ERROR, Exit
-from keyraft.cli.ctl.globals import GLOBAL_FLAGS
 
 SHELLS = ("bash", "zsh", "fish", "powershell")
 
@@ -20,7 +19,7 @@ def _commands(command: Command) -> Iterator[Command]:
 
 def _words(command: Command) -> list[str]:
     """What may come after a command: its children and its flags."""
-    flags = [*command.local_flags(), *GLOBAL_FLAGS]
+    flags = command.all_flags()
     return [*(child.name for child in command.children), *(f"--{flag.name}" for flag in flags)]
 
 
@@ -31,14 +30,16 @@ def completion(context: Context) -> None:
     if len(context.arguments) != 1 or context.arguments[0] not in SHELLS:
         given = context.arguments[0] if context.arguments else ""
         raise Exit(ERROR, f'invalid argument "{given}" for "etcdctl completion"')
+    print(script(ROOT, context.arguments[0]))
+
+
+def script(root: Command, shell: str) -> str:
+    """The script for `root`, whatever its name; `shell` is one of SHELLS."""
     table = {
-        command.path.removeprefix("etcdctl").strip(): _words(command) for command in _commands(ROOT)
+        command.path.removeprefix(root.name).strip(): _words(command) for command in _commands(root)
     }
-    print(
-        {"bash": _bash, "zsh": _zsh, "fish": _fish, "powershell": _powershell}[
-            context.arguments[0]
-        ](table)
-    )
+    write = {"bash": _bash, "zsh": _zsh, "fish": _fish, "powershell": _powershell}[shell]
+    return write(table).replace("etcdctl", root.name)
 
 
 def _cases(table: dict[str, list[str]]) -> str:

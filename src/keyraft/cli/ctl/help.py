@@ -5,6 +5,7 @@ from __future__ import annotations
 from keyraft.cli.ctl.command import Command
 from keyraft.cli.ctl.flags import Flag
 
+NAME_WIDTH_MIN = 11  # of a command's name in a list (cobra's)
 PROMPT = (
     'Use "etcdctl options" for a list of global command-line options (applies to all commands).\n'
 )
@@ -41,7 +42,7 @@ def _children(command: Command) -> str:
     children = [child for child in command.children if not child.hidden]
     if not children:
         return ""
-    width = max(len(child.name) for child in children)
+    width = max(NAME_WIDTH_MIN, *(len(child.name) for child in children))
     groups: dict[str, list[str]] = {}
     for child in children:
         groups.setdefault(child.group, []).append(f"  {child.name:{width}} {child.short}")

@@ -1,0 +1,22 @@
+"""`etcdutl`: the tool for files at rest."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+from keyraft.cli.utl.main import run
+
+
+def main() -> None:
+    """Runs the command line of this process and ends it."""
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    code = run(sys.argv[1:])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # nothing is left to tidy up, and tidying up an interpreter takes its time
+
+
+if __name__ == "__main__":
+    main()

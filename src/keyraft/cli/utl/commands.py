@@ -1,0 +1,276 @@
+"""What each command of etcdutl does: asks `app.offline`, prints, ends with etcd's exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+from keyraft.cli.ctl.exits import BAD_ARGS, BAD_FEATURE, ERROR, Exit
+from keyraft.cli.utl.main import Context
+
+if TYPE_CHECKING:
+    from keyraft.app.offline.source import Progress
+
+FORMATS: Final = ("simple", "fields", "json", "protobuf", "table")
+_DRAW_S: Final = 0.1  # between two redrawings of a progress line
+
+
+class Console:
+    """Log lines on standard error in the original's console form."""
+
+    def debug(self, message: str, **fields: object) -> None:
+        """Left out."""
+
+    def info(self, message: str, **fields: object) -> None:
+        """One line."""
+        self._line("info", message, fields)
+
+    def warn(self, message: str, **fields: object) -> None:
+        """One line."""
+        self._line("warn", message, fields)
+
+    def error(self, message: str, **fields: object) -> None:
+        """One line."""
+        self._line("error", message, fields)
+
+    def _line(self, level: str, message: str, fields: dict[str, object]) -> None:
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        shown = json.dumps({name.replace("_", "-"): value for name, value in fields.items()})
+        print(now, level, "etcdutl", message, shown, sep="\t", file=sys.stderr)
+
+
+def _progress(what: str) -> Progress:
+    """A line on standard error when that is a terminal; wiped when it is done."""
+    from keyraft.cli.ctl.gofmt import size
+
+    shown = sys.stderr.isatty()
+    last = 0.0
+
+    def show(done: int, total: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if not shown or (done < total and now - last < _DRAW_S):
+            return
+        last = now
+        line = "" if done >= total else f"{what} {size(done)} of {size(total)}"
+        sys.stderr.write(f"\r\x1b[K{line}")
+        sys.stderr.flush()
+
+    return show
+
+
+def _format(context: Context, *, supported: tuple[str, ...]) -> str:
+    name = context.text("write-out")
+    if name not in FORMATS:
+        raise Exit(BAD_FEATURE, "unsupported output format")
+    if name not in supported:
+        raise Exit(BAD_FEATURE, f"{name} not supported as output format")
+    return name
+
+
+_READABLE: Final = ("simple", "fields", "json", "table")
+
+
+def snapshot_status(context: Context) -> None:
+    """Prints hash, revision, keys, size and version of a snapshot."""
+    if len(context.arguments) != 1:
+        raise Exit(BAD_ARGS, "snapshot status requires exactly one argument")
+    path = context.arguments[0]
+    _require(path)
+    form = _format(context, supported=_READABLE)
+    from keyraft.app.offline.source import OfflineError
+    from keyraft.app.offline.status import status
+    from keyraft.cli.ctl.gofmt import size
+
+    try:
+        found = status(path, context.seconds("timeout"), _progress("checking"))
+    except (OfflineError, OSError) as error:
+        raise Exit(ERROR, str(error)) from None
+    if form == "json":
+        _print_json(
+            {
+                "hash": found.hash,
+                "revision": found.revision,
+                "totalKey": found.keys,
+                "totalSize": found.size_bytes,
+                "version": found.version,
+            }
+        )
+    elif form == "fields":
+        print('"Hash" :', found.hash)
+        print('"Revision" :', found.revision)
+        print('"Keys" :', found.keys)
+        print('"Size" :', found.size_bytes)
+        print('"Version" :', found.version)
+    else:
+        _print_row(
+            form,
+            ["hash", "revision", "total keys", "total size", "version"],
+            [
+                f"{found.hash:x}",
+                str(found.revision),
+                str(found.keys),
+                size(found.size_bytes),
+                found.version,
+            ],
+        )
+
+
+def hash_kv(context: Context) -> None:
+    """Prints the history hash of a database."""
+    form = _format(context, supported=_READABLE)
+    _require(context.arguments[0])
+    from keyraft.app.offline import hashkv
+    from keyraft.app.offline.source import OfflineError
+
+    try:
+        found = hashkv.hash_kv(
+            context.arguments[0], context.number("rev"), context.seconds("timeout")
+        )
+    except (OfflineError, OSError) as error:
+        raise Exit(ERROR, str(error)) from None
+    if form == "json":
+        _print_json(
+            {
+                "hash": found.hash,
+                "hashRevision": found.revision,
+                "compactRevision": found.compact_revision,
+            }
+        )
+    elif form == "fields":
+        print('"Hash" :', found.hash)
+        print('"Hash revision" :', found.revision)
+        print('"Compact revision" :', found.compact_revision)
+    else:
+        _print_row(
+            form,
+            ["hash", "hash revision", "compact revision"],
+            [str(found.hash), str(found.revision), str(found.compact_revision)],
+        )
+
+
+def snapshot_restore(context: Context) -> None:
+    """Makes a data directory from a snapshot."""
+    if len(context.arguments) != 1:
+        raise Exit(BAD_ARGS, "snapshot restore requires exactly one argument")
+    bump, mark = context.number("bump-revision"), context.is_set("mark-compacted")
+    if bool(bump) != mark:
+        raise Exit(BAD_ARGS, "--mark-compacted required if --revision-bump > 0")
+    from keyraft.app.offline.restore import Plan, restore
+    from keyraft.app.offline.source import OfflineError
+
+    plan = Plan(
+        snapshot=context.arguments[0],
+        data_dir=context.text("data-dir") or context.text("name") + ".etcd",
+        wal_dir=context.text("wal-dir"),
+        name=context.text("name"),
+        initial_cluster=context.text("initial-cluster"),
+        initial_cluster_token=context.text("initial-cluster-token"),
+        peer_urls=context.text("initial-advertise-peer-urls"),
+        skip_hash_check=context.is_set("skip-hash-check"),
+        bump_revision=bump,
+        mark_compacted=mark,
+    )
+    try:
+        restore(plan, Console(), _progress("restoring"))
+    except OfflineError as error:
+        raise Exit(ERROR, str(error)) from None
+
+
+def defrag(context: Context) -> None:
+    """Defragments the database of a stopped member."""
+    from keyraft.app.offline import defrag as work
+    from keyraft.app.offline.source import OfflineError
+
+    path = context.text("data-dir")
+    begin = time.monotonic()
+    try:
+        before, after = work.defrag(path, context.seconds("timeout"))
+    except OfflineError as error:
+        raise Exit(ERROR, f"Failed to defragment etcd data[{path}] ({error})") from None
+    Console().info(
+        "finished defragmenting directory",
+        path=path,
+        current_db_size_bytes_diff=after - before,
+        current_db_size_bytes=after,
+        took=f"{time.monotonic() - begin:.3f}s",
+    )
+
+
+def migrate(context: Context) -> None:
+    """Sets the storage version of a stopped member's database."""
+    from keyraft.app.offline import migrate as work
+    from keyraft.app.offline.source import OfflineError
+
+    try:
+        target = work.parse_target(context.text("target-version"))
+    except OfflineError as error:
+        raise Exit(BAD_ARGS, str(error)) from None
+    try:
+        work.migrate(
+            context.text("data-dir"),
+            target,
+            context.is_set("force"),
+            context.seconds("timeout"),
+            Console(),
+        )
+    except OfflineError as error:
+        raise Exit(ERROR, str(error)) from None
+
+
+def version(context: Context) -> None:
+    """Prints the version."""
+    from keyraft.base.version import VERSION
+
+    print("etcdutl version:", VERSION)
+    print("API version:", VERSION.rpartition(".")[0])
+
+
+def completion(context: Context) -> None:
+    """Prints a script for one of bash, zsh, fish, powershell."""
+    from keyraft.cli.ctl.completion import SHELLS, script
+    from keyraft.cli.utl.tree import ROOT
+
+    if len(context.arguments) != 1 or context.arguments[0] not in SHELLS:
+        given = context.arguments[0] if context.arguments else ""
+        raise Exit(ERROR, f'invalid argument "{given}" for "etcdutl completion"')
+    print(script(ROOT, context.arguments[0]))
+
+
+def help_(context: Context) -> None:
+    """Prints the usage of the command that the arguments name."""
+    from keyraft.cli.ctl.command import UnknownCommand, find
+    from keyraft.cli.utl.main import usage
+    from keyraft.cli.utl.tree import ROOT
+
+    try:
+        command, _ = find(ROOT, context.arguments)
+    except UnknownCommand:
+        topic = " ".join(context.arguments)
+        raise Exit(ERROR, f"Unknown help topic [`{topic}`]") from None
+    sys.stdout.write(usage(command))
+
+
+def _require(path: str) -> None:
+    try:
+        os.stat(path)
+    except OSError as error:
+        reason = os.strerror(error.errno or 0).lower()
+        raise Exit(ERROR, f"stat {path}: {reason}") from None
+
+
+def _print_json(value: dict[str, object]) -> None:
+    print(json.dumps(value, separators=(",", ":")))
+
+
+def _print_row(form: str, header: list[str], row: list[str]) -> None:
+    if form == "simple":
+        print(", ".join(row))
+        return
+    from keyraft.cli.ctl.printers.table import boxed
+
+    sys.stdout.write(boxed(header, [row]))
