@@ -1,0 +1,227 @@
+"""Our etcdutl beside the original: what it prints, and data directories for each other's servers."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.server import (
+    ORACLE,
+    ORACLE_DIRECTORY,
+    Server,
+    environment,
+    etcdctl,
+    needs_oracle,
+)
+
+pytestmark = [pytest.mark.real, needs_oracle()]
+GOLDEN = Path(__file__).parents[1] / "storage" / "data" / "etcd-3.5.1.snapshot.db"
+THEIRS = [str(ORACLE_DIRECTORY / "etcdutl")]
+OURS = [sys.executable, "-m", "keyraft.cli.etcdutl"]
+TOOLS = {"theirs": THEIRS, "ours": OURS}
+
+
+def run(tool: list[str], *words: str, cwd: Path) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [*tool, *words], capture_output=True, cwd=cwd, timeout=120, check=False, env=environment()
+    )
+
+
+SAME = [
+    "snapshot status {golden} -w json",
+    "snapshot status {golden} -w fields",
+    "snapshot status {golden}",
+    "snapshot status {golden} -w protobuf",
+    "snapshot status {golden} -w bogus",
+    "snapshot status",
+    "snapshot status a b",
+    "snapshot status nosuch",
+    "snapshot restore --data-dir out",
+    "snapshot restore nosuch --data-dir out",
+    "snapshot restore {nodigest} --data-dir out",
+    "snapshot restore {flipped} --data-dir out",
+    "snapshot restore {golden} --data-dir {full}",
+    "snapshot restore {golden} --data-dir out --name zz",
+    "snapshot restore {golden} --data-dir out --wal-dir {full}",
+    "bogus",
+    "snap status {golden} -w fields",
+    "defrag",
+    "version --bogus",
+    "snapshot status --bogus",
+]
+
+
+@pytest.mark.parametrize("line", SAME)
+def test_the_original_says_the_same(tmp_path: Path, line: str) -> None:
+    content = GOLDEN.read_bytes()
+    (tmp_path / "nodigest").write_bytes(content[:-32])
+    (tmp_path / "flipped").write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").write_bytes(b"")
+    names = {name: name for name in ("nodigest", "flipped", "full")}
+    words = line.format(golden=GOLDEN, **names).split()
+    theirs = run(THEIRS, *words, cwd=tmp_path)
+    subprocess.run(["rm", "-rf", str(tmp_path / "out")], check=True)
+    ours = run(OURS, *words, cwd=tmp_path)
+    assert ours.returncode == theirs.returncode
+    assert stdout(ours) == stdout(theirs)
+    assert errors(ours) == errors(theirs)
+    if ours.returncode:
+        assert not (tmp_path / "out").exists()
+
+
+def stdout(done: subprocess.CompletedProcess[bytes]) -> list[str]:
+    """Without the version of 3.6, and with keys counted as 3.6 counts them (live ones only)."""
+    text = done.stdout.decode().replace('"totalKey":20,', '"totalKey":11,')
+    text = text.replace(',"version":""', "").replace('"Version" : \n', "")
+    text = text.replace('"Keys" : 20', '"Keys" : 11').replace(", 14, 20, 20 kB", ", 14, 11, 20 kB")
+    return [line.removesuffix(", ") for line in text.splitlines()]
+
+
+def errors(done: subprocess.CompletedProcess[bytes]) -> list[str]:
+    """The first error; the original prints some of them twice, and logs beside them."""
+    found = [line for line in done.stderr.decode().splitlines() if line.startswith("Error:")]
+    return found[:1]
+
+
+def serve(server: Server) -> Server:
+    server.flags = ["--initial-cluster-state=existing"]
+    return server.start()
+
+
+def hash_kv(server: Server) -> dict[str, int]:
+    done = etcdctl(server.endpoint, "endpoint", "hashkv", "-w", "json")
+    found = json.loads(done.stdout)[0]["HashKV"]
+    return {name: found[name] for name in ("hash", "compact_revision") if name in found}
+
+
+@pytest.mark.parametrize("saver", ["etcd"])
+@pytest.mark.parametrize("tool", TOOLS)
+def test_the_original_serves_what_either_tool_restores(
+    tmp_path: Path, saver: str, tool: str
+) -> None:
+    first = Server(ORACLE, tmp_path / "first").start()
+    try:
+        for number in range(30):
+            etcdctl(first.endpoint, "put", f"key-{number % 20:02d}", f"value {number}")
+        etcdctl(first.endpoint, "compaction", "12")
+        etcdctl(first.endpoint, "del", "key-03")
+        assert etcdctl(first.endpoint, "snapshot", "save", str(tmp_path / "s.db")).returncode == 0
+        wanted = hash_kv(first)
+    finally:
+        first.stop()
+    statuses = [
+        json.loads(run(each, "snapshot", "status", "s.db", "-w", "json", cwd=tmp_path).stdout)
+        for each in TOOLS.values()
+    ]
+    assert statuses[0]["hash"] == statuses[1]["hash"]
+    assert statuses[0]["revision"] == statuses[1]["revision"] == 32
+    assert statuses[1]["totalKey"] == 19
+    second = Server(ORACLE, tmp_path / "second", name="default")
+    peer = f"http://127.0.0.1:{second.peer_port}"
+    done = run(
+        TOOLS[tool],
+        "snapshot",
+        "restore",
+        "s.db",
+        f"--data-dir={second.data_dir}",
+        f"--initial-cluster=default={peer}",
+        f"--initial-advertise-peer-urls={peer}",
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    serve(second)
+    try:
+        assert hash_kv(second) == wanted
+        assert etcdctl(second.endpoint, "get", "key-09").stdout == b"key-09\nvalue 29\n"
+        assert etcdctl(second.endpoint, "put", "more", "x").returncode == 0
+        members = etcdctl(second.endpoint, "member", "list").stdout
+        assert members.count(b"\n") == 1 and peer.encode() in members
+    finally:
+        second.stop()
+    hashed = run(OURS, "hashkv", str(second.data_dir), "--rev=32", "-w", "json", cwd=tmp_path)
+    assert json.loads(hashed.stdout)["hash"] == wanted["hash"]
+    assert run(OURS, "defrag", f"--data-dir={second.data_dir}", cwd=tmp_path).returncode == 0
+    serve(second)
+    try:
+        assert etcdctl(second.endpoint, "get", "more").stdout == b"more\nx\n"
+    finally:
+        second.stop()
+
+
+def test_three_members_of_the_original_start_on_what_ours_restored(tmp_path: Path) -> None:
+    servers = [Server(ORACLE, tmp_path / name, name=name) for name in ("m1", "m2", "m3")]
+    urls = {server.name: f"http://127.0.0.1:{server.peer_port}" for server in servers}
+    cluster = ",".join(f"{name}={url}" for name, url in urls.items())
+    for server in servers:
+        done = run(
+            OURS,
+            "snapshot",
+            "restore",
+            str(GOLDEN),
+            f"--name={server.name}",
+            f"--data-dir={server.data_dir}",
+            f"--initial-cluster={cluster}",
+            f"--initial-advertise-peer-urls={urls[server.name]}",
+            "--initial-cluster-token=again",
+            "--bump-revision=1000",
+            "--mark-compacted",
+            cwd=tmp_path,
+        )
+        assert done.returncode == 0, done.stderr
+        server.flags = [f"--initial-cluster={cluster}"]
+        server.spawn()
+    try:
+        for server in servers:
+            assert server.wait_ready(), server.log[-2000:]
+        endpoint = servers[0].endpoint
+        assert etcdctl(endpoint, "member", "list").stdout.count(b", started, ") == 3
+        assert etcdctl(endpoint, "get", "k5").stdout == b"k5\nv5\n"
+        status = json.loads(etcdctl(endpoint, "endpoint", "status", "-w", "json").stdout)
+        assert status[0]["Status"]["header"]["revision"] == 1014
+        assert b"compacted" in etcdctl(endpoint, "get", "k5", "--rev=14").stderr
+        assert etcdctl(endpoint, "put", "new", "1").returncode == 0
+    finally:
+        for server in servers:
+            server.stop()
+
+
+def test_a_version_takes_no_time(tmp_path: Path) -> None:
+    done = run(OURS, "version", cwd=tmp_path)
+    assert done.stdout.splitlines()[0].startswith(b"etcdutl version: 3.7.")
+    loaded = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "keyraft.cli.etcdutl", "version"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=environment(),
+    ).stderr
+    for heavy in ("lmdb", "google.protobuf", "asyncio", "aiohttp"):
+        assert f" {heavy}\n" not in loaded
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish", "powershell"])
+def test_completion(tmp_path: Path, shell: str) -> None:
+    done = run(OURS, "completion", shell, cwd=tmp_path)
+    assert done.returncode == 0
+    assert b"snapshot" in done.stdout and b"etcdctl" not in done.stdout
+
+
+def test_our_tool_reads_a_database_that_the_original_has_open_for_reading(tmp_path: Path) -> None:
+    server = Server(ORACLE, tmp_path / "data").start()
+    try:
+        done = run(OURS, "--timeout=50ms", "snapshot", "status", "data", cwd=tmp_path)
+        assert done.returncode == 1
+        assert b"timeout" in done.stderr
+        done = run(OURS, "--timeout=50ms", "defrag", "--data-dir=data", cwd=tmp_path)
+        assert done.returncode == 1
+        assert b"Failed to defragment etcd data[data] (timeout" in done.stderr
+    finally:
+        server.stop()
+    assert run(OURS, "snapshot", "status", "data", cwd=tmp_path).returncode == 0
+    assert os.path.isdir(tmp_path / "data" / "member")
