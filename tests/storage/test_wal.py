@@ -23,6 +23,7 @@ from keyraft.storage.wal import (
     WALWriteError,
     decode_metadata,
     encode_metadata,
+    newest_snapshot,
     purge_segments,
     read_wal,
     valid_snapshots,
@@ -526,3 +527,27 @@ def test_a_full_disk_at_the_cut(tmp_path: Path) -> None:
 def test_files_protocol_is_kept() -> None:
     file: File = OsFile(-1, "x")
     assert file.path == "x"
+
+
+def test_a_snapshot_ends_a_full_segment_and_is_found_from_the_back(tmp_path: Path) -> None:
+    path = str(tmp_path / "wal")
+    files = OsFiles()
+    wal = WAL.create(files, path, b"m")
+    conf_state = ConfState([1])
+    index = 0
+    for round_number in range(3):
+        for _ in range(6):
+            index += 1
+            wal.append([Entry(1, index, b"v" * 1_000_000)], HardState(1, 1, index))
+        wal.save_snapshot(SnapshotMark(index - round_number, 1, conf_state))
+    wal.close()
+    assert len([name for name in files.list(path) if name.endswith(".wal")]) == 4
+    assert newest_snapshot(files, path) == SnapshotMark(16, 1, conf_state)
+    assert newest_snapshot(files, path, 15) == SnapshotMark(11, 1, conf_state)
+    assert newest_snapshot(files, path, 5) == SnapshotMark()
+    assert valid_snapshots(files, path)[1:] == [
+        SnapshotMark(at, 1, conf_state) for at in (6, 11, 16)
+    ]
+    reopened, replay = WAL.open(files, path, SnapshotMark(16, 1, conf_state))
+    assert [entry.index for entry in replay.entries] == [17, 18]
+    reopened.close()

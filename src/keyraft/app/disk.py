@@ -15,6 +15,7 @@ from keyraft.base.log import Logger
 from keyraft.mvcc import BackendError
 from keyraft.raft import Entry, HardState, Snapshot, SnapshotMeta
 from keyraft.server import Histogram, exponential
+from keyraft.storage.files import OsFiles
 from keyraft.storage.snap import SnapDir
 from keyraft.storage.wal import (
     WAL,
@@ -22,6 +23,7 @@ from keyraft.storage.wal import (
     SnapshotMark,
     StorageThread,
     WALError,
+    purge_segments,
 )
 
 
@@ -54,6 +56,8 @@ class MemberLog:
         self._logger = logger
         self._fatal = fatal
         self._thread = StorageThread()
+        # Snapshot files are synced beside the log, not in front of it.
+        self._files_thread = StorageThread("keyraft-snapshots")
         self.fsync_s = Histogram(exponential(0.001, 2, 14))
         self.written_bytes = 0
         self._appender = Appender(
@@ -109,7 +113,7 @@ class MemberLog:
             self._appender.release_to(meta.index)
             done()
 
-        self._thread.submit(write_file)
+        self._files_thread.submit(write_file)
 
     def install(
         self, snapshot: Snapshot, hard_state: HardState | None, done: Callable[[], None]
@@ -129,8 +133,24 @@ class MemberLog:
 
         self.save_snapshot(snapshot.meta, snapshot.data, recorded)
 
+    def purge(self, wal_directory: str, wals_max: int, snapshots_max: int) -> None:
+        """Has old segments and snapshot files removed, but the newest so many; 0 keeps all."""
+
+        def work() -> None:
+            try:
+                removed = purge_segments(OsFiles(), wal_directory, wals_max) if wals_max else []
+                removed += self._snapshots.purge(snapshots_max) if snapshots_max else []
+            except OSError as error:
+                self._logger.error("failed to purge files", error=str(error))
+                return
+            if removed:
+                self._logger.info("purged", files=removed)
+
+        self._files_thread.submit(work)
+
     def close(self) -> None:
         """Waits for what is under way and lets go of the files."""
+        self._files_thread.stop()
         self._thread.stop()
         try:
             self._wal.close()

@@ -53,6 +53,7 @@ from keyraft.storage.files import OsFiles
 from keyraft.storage.snap import SnapDir
 
 SWITCH_INTERVAL_S: Final = 0.0005  # how long the storage thread may wait for the interpreter
+PURGE_INTERVAL_S: Final = 30.0  # etcd `purgeFileInterval`
 STOP_GRACE_S: Final = 1.0  # open calls may finish
 GC_THRESHOLDS: Final = (50_000, 20, 1_000)  # objects made here are freed by counting
 
@@ -138,6 +139,7 @@ class _Running:
             member.network.add_peer(other.id, other.peer_urls)
         await self._peers.serve(member)
         member.start()
+        self._purge(loop, member_log)
         await self._stop.wait()
         await self._close(member, member_log, opened, server, metrics_server, health)
         return self._code
@@ -308,6 +310,13 @@ class _Running:
                     address=url.address,
                 )
         notify_ready(self._log)
+
+    def _purge(self, loop: asyncio.AbstractEventLoop, member_log: MemberLog) -> None:
+        """Removes what no start would read any more, now and every half minute."""
+        config = self._config
+        if not self._stop.is_set():
+            member_log.purge(config.wal_directory, config.max_wals, config.max_snapshots)
+            loop.call_later(PURGE_INTERVAL_S, self._purge, loop, member_log)
 
     # --- stopping -----------------------------------------------------------------------------
 

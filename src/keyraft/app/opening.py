@@ -57,7 +57,7 @@ from keyraft.storage.wal import (
     WALLockedError,
     decode_metadata,
     encode_metadata,
-    valid_snapshots,
+    newest_snapshot,
     wal_exists,
 )
 
@@ -167,10 +167,11 @@ def _finish_transfer(
     config: Config, files: OsFiles, path: str, open_engine: Callable[[], LMDBEngine]
 ) -> None:
     """The log knows of a leader's snapshot that the database does not hold: its file does."""
-    marks = valid_snapshots(files, path)
-    if not marks:
+    received = [name for name in files.list(config.snap_directory) if name.endswith(".snap.db")]
+    mark = newest_snapshot(files, path) if received else None
+    if mark is None:
         return
-    source = snapshot_db_path(config.snap_directory, marks[-1].index)
+    source = snapshot_db_path(config.snap_directory, mark.index)
     if not os.path.exists(source):
         return
     engine = open_engine()
@@ -178,7 +179,7 @@ def _finish_transfer(
         stored = engine.get(META, META_CONSISTENT_INDEX)
     finally:
         engine.close()
-    if int.from_bytes(stored or b"", "big") < marks[-1].index:
+    if int.from_bytes(stored or b"", "big") < mark.index:
         config.log.info("installing the database that was received last", path=source)
         install(source, config.snap_directory)
     os.unlink(source)
@@ -284,14 +285,7 @@ def _open_log(config: Config, files: OsFiles, backend: WriteBuffer) -> Opened:
     stored = backend.get(META, META_CONSISTENT_INDEX)
     consistent_index = int.from_bytes(stored, "big") if stored else 0
     path = config.wal_directory
-    marks = valid_snapshots(files, path)
-    usable = [mark for mark in marks if mark.index <= consistent_index]
-    if marks and not usable:
-        raise StartError(
-            f"the database holds entries up to {consistent_index}, but the write-ahead log "
-            f"begins behind {marks[0].index}"
-        )
-    mark = usable[-1] if usable else SnapshotMark()
+    mark = newest_snapshot(files, path, consistent_index) or SnapshotMark()
     wal, replay = WAL.open(files, path, mark, log=config.log)
     try:
         own, cluster_number = decode_metadata(replay.metadata)

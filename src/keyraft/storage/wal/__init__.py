@@ -2,7 +2,7 @@
 
 from keyraft.storage.wal.appender import Appender, StorageThread, SyncPolicy
 from keyraft.storage.wal.encode import Batch, Encoder
-from keyraft.storage.wal.inspect import read_wal, valid_snapshots, verify
+from keyraft.storage.wal.inspect import newest_snapshot, read_wal, valid_snapshots, verify
 from keyraft.storage.wal.log import WAL, Replay
 from keyraft.storage.wal.record import (
     SEGMENT_BYTES,
@@ -36,6 +36,7 @@ __all__ = [
     "WALWriteError",
     "decode_metadata",
     "encode_metadata",
+    "newest_snapshot",
     "purge_segments",
     "read_wal",
     "valid_snapshots",

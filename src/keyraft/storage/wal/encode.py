@@ -30,6 +30,7 @@ from keyraft.storage.wal.record import (
     frame_length,
 )
 
+CUT_AT_SNAPSHOT_BYTES: Final = 4 << 20  # a segment this full ends with a snapshot mark
 HELD_BYTES_MAX: Final = 65_536  # held-back records beyond this are written without a sync
 _LENGTHS_KEPT_MAX: Final = 16_384  # different lengths whose framing is remembered
 
@@ -127,13 +128,19 @@ class Encoder:
         return self.flush(must_sync)
 
     def snapshot(self, mark: SnapshotMark) -> Batch:
-        """The record of a snapshot that is durable already; always synced."""
+        """The record of a snapshot that is durable already; always synced.
+
+        It ends a segment of some size, so that a start, which begins at the newest mark, reads
+        little of what was before it.
+        """
         assert mark.index == 0 or mark.conf_state is not None, mark
         self._held.append(self._record(SNAPSHOT, encode_snapshot_mark(mark)))
         if mark.index > self.last_index:
             self.last_index = mark.index
         batch = self.flush(sync=True)
         assert batch is not None, mark
+        if batch.head is None and mark.index and self.offset >= CUT_AT_SNAPSHOT_BYTES:
+            self._cut(batch)
         return batch
 
     def flush(self, sync: bool) -> Batch | None:
@@ -146,10 +153,14 @@ class Encoder:
         self.offset += len(batch.data)
         batch.entries_last = self.last_index
         if self.offset >= self._segment_bytes:
-            batch.head = self.head()
-            self.sequence += 1
-            self.offset = len(batch.head)
+            self._cut(batch)
         return batch
+
+    def _cut(self, batch: Batch) -> None:
+        """The segment ends with `batch`."""
+        batch.head = self.head()
+        self.sequence += 1
+        self.offset = len(batch.head)
 
     def _record(self, kind: int, data: bytes) -> bytes:
         self.crc = crc32c(data, self.crc)

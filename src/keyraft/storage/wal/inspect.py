@@ -26,9 +26,15 @@ def valid_snapshots(files: Files, path: str) -> list[SnapshotMark]:
     A mark ahead of it was written by a member that crashed before its hard state was durable. A
     torn tail ends the reading quietly. Raises WALDamagedError, OSError.
     """
+    marks, state = _marks(files, path, segment_names(files, path))
+    return [mark for mark in marks if mark.index <= state.commit]
+
+
+def _marks(files: Files, path: str, names: list[str]) -> tuple[list[SnapshotMark], HardState]:
+    """All marks of consecutive segments, and the last hard state in them."""
     marks: list[SnapshotMark] = []
     state = HardState()
-    opened = _open(files, path, segment_names(files, path))
+    opened = _open(files, path, names)
     try:
         for kind, data in Decoder(opened):
             if kind == SNAPSHOT:
@@ -42,7 +48,25 @@ def valid_snapshots(files: Files, path: str) -> list[SnapshotMark]:
     finally:
         for file in opened:
             file.close()
-    return [mark for mark in marks if mark.index <= state.commit]
+    return marks, state
+
+
+def newest_snapshot(files: Files, path: str, index_max: int | None = None) -> SnapshotMark | None:
+    """The last mark that counts and is not behind `index_max`; None when there is none.
+
+    Segments are read from the newest backwards, each by itself, so a start need not read the whole
+    log twice. Raises WALDamagedError, OSError.
+    """
+    commit: int | None = None
+    for name in reversed(segment_names(files, path)):
+        marks, state = _marks(files, path, [name])
+        if commit is None:
+            commit = state.commit
+        limit = commit if index_max is None else min(commit, index_max)
+        usable = [mark for mark in marks if mark.index <= limit]
+        if usable:
+            return usable[-1]
+    return None
 
 
 def read_wal(files: Files, path: str, start: SnapshotMark | None = None) -> Replay:
