@@ -72,7 +72,7 @@ def _keys_only_lease(operation: Operation, original: Answer, ours: Answer) -> bo
     right.CopyFrom(ours.message)
     _clear_leases(left)
     _clear_leases(right)
-    return left == right
+    return _untied(operation.message, left) == _untied(operation.message, right)
 
 
 def _hash_at_compaction(operation: Operation, original: Answer, ours: Answer) -> bool:

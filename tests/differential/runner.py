@@ -10,8 +10,10 @@ import grpc
 from keyraft.proto import rpc_pb2
 from tests.differential.compare import Answer, answer_of, difference, everything, hash_operation
 from tests.differential.operations import KV, Generator, Operation
+from tests.differential.watching import WATCH, Watches
 
 CALL_TIMEOUT_S = 30.0
+WATCH_SHARE = 0.08  # of the operations with watches
 
 
 class Client:
@@ -46,10 +48,14 @@ class Report:
     calls: Counter[str] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
     excused: Counter[str] = field(default_factory=Counter)
+    watches: int = 0
+    events: int = 0
     difference: str = ""
 
     def __str__(self) -> str:
         lines = [f"{self.operations} operations"]
+        if self.watches:
+            lines.append(f"  {self.watches} watches, {self.events} events compared")
         for name, counts in (
             ("calls", self.calls),
             ("errors", self.errors),
@@ -75,6 +81,40 @@ def run(seed: int, count: int, original: str, ours: str, with_leases: bool = Fal
             if not _step(operation, left, right, generator, report):
                 report.difference = f"seed {seed}, at the end: {report.difference}"
     finally:
+        left.close()
+        right.close()
+    return report
+
+
+def run_with_watches(seed: int, count: int, original: str, ours: str) -> Report:
+    """As `run`, with leases, and with watches that come and go beside the operations."""
+    generator = Generator(seed, with_leases=True)
+    report = Report()
+    left, right = Client(original), Client(ours)
+    watches = Watches(generator, original, ours)
+    try:
+        for number in range(count):
+            if generator.random.random() < WATCH_SHARE:
+                report.operations += 1
+                report.calls[WATCH] += 1
+                report.difference = watches.act()
+            else:
+                operation = generator.next()
+                if operation.method == KV + "Compact":
+                    report.difference = watches.settle()
+                if not report.difference:
+                    _step(operation, left, right, generator, report)
+            if report.difference:
+                report.difference = f"seed {seed}, operation {number}: {report.difference}"
+                return report
+        report.difference = watches.settle()
+        for operation in (everything(), hash_operation()):
+            if not report.difference:
+                _step(operation, left, right, generator, report)
+        report.events = watches.compared_events
+        report.watches = watches.created
+    finally:
+        watches.close()
         left.close()
         right.close()
     return report

@@ -10,7 +10,7 @@ import pytest
 from keyraft.proto import rpc_pb2
 from tests.differential.compare import Answer, difference, everything, hash_operation
 from tests.differential.operations import KV, Generator, Operation
-from tests.differential.runner import run
+from tests.differential.runner import run, run_with_watches
 from tests.support.server import ORACLE, OURS, Server, needs_oracle
 
 
@@ -65,6 +65,25 @@ def test_an_excuse_covers_its_own_case_only() -> None:
 @pytest.mark.parametrize("seed", [1])
 def test_random_operations(seed: int, original: Server, ours: Server) -> None:
     report = run(seed, 1_500, original.endpoint, ours.endpoint)
+    assert not report.difference, report
+
+
+@pytest.mark.real
+@needs_oracle()
+@pytest.mark.parametrize("seed", [1])
+def test_random_operations_with_leases_and_watches(
+    seed: int, original: Server, ours: Server
+) -> None:
+    report = run_with_watches(seed, 1_000, original.endpoint, ours.endpoint)
+    assert not report.difference, report
+    assert report.events > 1_000, report
+
+
+@pytest.mark.soak
+@needs_oracle()
+def test_many_random_operations_with_leases_and_watches(original: Server, ours: Server) -> None:
+    report = run_with_watches(200, 20_000, original.endpoint, ours.endpoint)
+    print(report)
     assert not report.difference, report
 
 
