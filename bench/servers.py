@@ -93,6 +93,15 @@ class Server:
                     total_kb += int(line.split()[1])
         return total_kb / 1024
 
+    def cpu_s(self) -> float:
+        """Processor time of the member and its children since they began, seconds."""
+        assert self._process is not None
+        total = 0
+        for pid in [self._process.pid, *_children(self._process.pid)]:
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            total += int(fields[11]) + int(fields[12])
+        return total / os.sysconf("SC_CLK_TCK")
+
     def disk_mb(self) -> float:
         """What the data directory takes on disk, MiB."""
         blocks = sum(path.stat().st_blocks for path in self._directory.rglob("*") if path.is_file())

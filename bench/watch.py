@@ -1,0 +1,292 @@
+"""Watches and leases measured on both servers by turns: `python -m bench.watch`.
+
+Rows: a thousand watchers on prefixes of their own and ten thousand on one key, while puts arrive
+at a rate; puts with ten thousand idle watchers and with a hundred that do not read; keep-alives;
+a hundred thousand leases that run out together.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import time
+from collections.abc import Callable
+from typing import Final
+
+from bench.__main__ import Table
+from bench.rawclient import Connection, Poll, Putter, header_block, percentile, stamped
+from bench.servers import ORIGINAL, OURS, Server
+from keyraft.proto import rpc_pb2
+
+WATCH: Final = "/etcdserverpb.Watch/Watch"
+KEEP_ALIVE: Final = "/etcdserverpb.Lease/LeaseKeepAlive"
+GRANT: Final = "/etcdserverpb.Lease/LeaseGrant"
+VALUE_BYTES: Final = 64
+RATE: Final = 5_000
+CONNECTIONS: Final = 10
+
+
+def create_request(key: bytes, range_end: bytes = b"") -> bytes:
+    """A WatchRequest."""
+    create = rpc_pb2.WatchCreateRequest(key=key, range_end=range_end)
+    return rpc_pb2.WatchRequest(create_request=create).SerializeToString()
+
+
+def put_request(key: bytes, size: int = VALUE_BYTES) -> bytes:
+    """A PutRequest whose value says when it was made."""
+    return rpc_pb2.PutRequest(key=key, value=stamped(size)).SerializeToString()
+
+
+def watchers(
+    server: Server, poll: Poll, ranges: list[tuple[bytes, bytes]], per_stream: int
+) -> list[Connection]:
+    """Connections with a watcher for each range, all of them created."""
+    block = header_block(WATCH, server.endpoint)
+    connections = [Connection(server.endpoint, counting=True) for _ in range(CONNECTIONS)]
+    for connection in connections:
+        poll.add(connection)
+    for number in range(0, len(ranges), per_stream):
+        connection = connections[number // per_stream % CONNECTIONS]
+        first, *others = ranges[number : number + per_stream]
+        out = [connection.open(block, create_request(*first), end=False)]
+        stream = connection.last_stream
+        out += [connection.message(stream, create_request(*each)) for each in others]
+        connection.socket.sendall(b"".join(out))
+        if number // per_stream % 50 == 49:
+            poll.once(0.0)
+    poll.quiet(0.5)
+    return connections
+
+
+def at_rate(
+    poll: Poll, putter: Putter, rate: int, seconds: float, make: Callable[[], bytes]
+) -> float:
+    """Puts at a rate for a while; the rate that was reached."""
+    start_s = time.perf_counter()
+    sent = 0
+    while (now_s := time.perf_counter()) < start_s + seconds:
+        due = min(int((now_s - start_s) * rate) - sent, putter.room)
+        if due > 0:
+            putter.send([make() for _ in range(due)])
+            sent += due
+        poll.once(0.0005)
+    return sent / (time.perf_counter() - start_s)
+
+
+def fan_out(
+    server: Server,
+    table: Table,
+    name: str,
+    ranges: list[tuple[bytes, bytes]],
+    per_stream: int,
+    seconds: float,
+    make: Callable[[], bytes],
+) -> None:
+    """Puts at a rate to watchers: what was delivered meanwhile, and how late."""
+    server.start()
+    poll = Poll()
+    connections = watchers(server, poll, ranges, per_stream)
+    putter = Putter(server.endpoint, poll, in_flight=1_000)
+    start_s = time.perf_counter()
+    before_s = server.cpu_s()
+    reached = at_rate(poll, putter, RATE, seconds, make)
+    took_s = time.perf_counter() - start_s
+    events = sum(connection.events for connection in connections)
+    delays = [delay for connection in connections for delay in connection.delays_s]
+    table.add(server, f"{name}: events", "/s", events / took_s, True, 1.5)
+    table.add(server, f"{name}: p99 delay", "ms", percentile(delays, 99) * 1e3, False, 1.5)
+    table.add(server, f"{name}: p50 delay", "ms", percentile(delays, 50) * 1e3, False, 0)
+    table.add(server, f"{name}: puts", "/s", reached, True, 0)
+    table.add(server, f"{name}: put p99", "ms", percentile(putter.latencies_s, 99) * 1e3, False, 0)
+    table.add(server, f"{name}: CPU", "s", server.cpu_s() - before_s, False, 0)
+    server.stop()
+
+
+def many_prefixes(server: Server, table: Table, scale: float) -> None:
+    """A thousand watchers on prefixes of their own."""
+    count = 1_000
+    ranges = [(b"p%04d/" % i, b"p%04d0" % i) for i in range(count)]
+    rng = random.Random(1)
+    fan_out(
+        server,
+        table,
+        "1,000 prefixes",
+        ranges,
+        10,
+        6 * scale,
+        lambda: put_request(b"p%04d/%d" % (rng.randrange(count), rng.randrange(100))),
+    )
+
+
+def one_key(server: Server, table: Table, scale: float) -> None:
+    """Ten thousand watchers on one key."""
+    fan_out(
+        server,
+        table,
+        "10,000 on one key",
+        [(b"key", b"")] * 10_000,
+        100,
+        6 * scale,
+        lambda: put_request(b"key"),
+    )
+
+
+def full_speed(poll: Poll, putter: Putter, total: int, make: Callable[[], bytes]) -> float:
+    """Puts as fast as they are answered; the rate."""
+    start_s = time.perf_counter()
+    sent = 0
+    while sent < total or putter.under_way:
+        due = min(putter.room, total - sent)
+        if due > 0:
+            putter.send([make() for _ in range(due)])
+            sent += due
+        poll.once(0.05)
+    return total / (time.perf_counter() - start_s)
+
+
+def idle_and_stalled(server: Server, table: Table, scale: float) -> None:
+    """Puts with no watchers, with idle ones, and with some that do not read."""
+    server.start()
+    total = int(60_000 * scale)
+    poll = Poll()
+    putter = Putter(server.endpoint, poll, in_flight=500)
+    request = put_request(b"busy/key", 256)
+    full_speed(poll, putter, total // 4, lambda: request)
+    alone = full_speed(poll, putter, total, lambda: request)
+    idle = watchers(server, Poll(), [(b"idle%d" % i, b"") for i in range(10_000)], 100)
+    with_idle = full_speed(poll, putter, total, lambda: request)
+    for connection in idle:
+        connection.close()
+    full_speed(poll, putter, total // 4, lambda: request)
+    again = full_speed(poll, putter, total, lambda: request)
+    memory_mb = server.resident_mb()
+    block = header_block(WATCH, server.endpoint)
+    stalled = []
+    for _ in range(100):
+        connection = Connection(server.endpoint, counting=True, window_bytes=65_535)
+        connection.socket.sendall(connection.open(block, create_request(b"busy/", b"busy0"), False))
+        stalled.append(connection)
+    full_speed(poll, putter, total // 4, lambda: request)
+    with_stalled = full_speed(poll, putter, total, lambda: request)
+    table.add(server, "puts without watchers", "/s", alone, True, 0)
+    table.add(server, "10,000 idle watchers: puts kept", "", with_idle / alone, True, 0)
+    table.add(server, "100 stalled watchers: puts kept", "", with_stalled / again, True, 0)
+    table.add(
+        server, "100 stalled watchers: memory", "MiB", server.resident_mb() - memory_mb, False, 0
+    )
+    server.stop()
+
+
+def grant_all(server: Server, ids: range, ttl_s: int) -> None:
+    """Grants leases as fast as they are answered."""
+    poll = Poll()
+    granter = Putter(server.endpoint, poll, in_flight=500)
+    granter._block = header_block(GRANT, server.endpoint)
+    each = iter(ids)
+    full_speed(
+        poll,
+        granter,
+        len(ids),
+        lambda: rpc_pb2.LeaseGrantRequest(ID=next(each), TTL=ttl_s).SerializeToString(),
+    )
+    granter.close()
+
+
+def keep_alives(server: Server, table: Table, scale: float) -> None:
+    """Ten thousand leases kept alive over twenty streams, fifty renewals under way in each."""
+    server.start()
+    leases = range(1, 10_001)
+    grant_all(server, leases, 600)
+    block = header_block(KEEP_ALIVE, server.endpoint)
+    requests = [rpc_pb2.LeaseKeepAliveRequest(ID=i).SerializeToString() for i in leases]
+    poll = Poll()
+    answered = 0
+    connections = []
+    rng = random.Random(1)
+    for _ in range(20):
+        connection = Connection(server.endpoint, counting=False)
+        connection.socket.sendall(connection.open(block, requests[0], end=False))
+        stream = connection.last_stream
+        out = [connection.message(stream, rng.choice(requests)) for _ in range(49)]
+        connection.socket.sendall(b"".join(out))
+        connections.append(connection)
+        poll.add(connection)
+    messages = [connections[0].message(1, request) for request in requests]
+    waiting: dict[Connection, int] = dict.fromkeys(connections, 0)
+
+    def more(connection: Connection) -> Callable[[int, bytes], None]:
+        def on_data(stream: int, data: bytes) -> None:
+            # Answers may share a frame: each is a message of its own length.
+            at = 0
+            while at < len(data):
+                at += 5 + int.from_bytes(data[at + 1 : at + 5], "big")
+                waiting[connection] += 1
+
+        return on_data
+
+    for connection in connections:
+        connection.on_data = more(connection)
+    before_s = server.cpu_s()
+    start_s = time.perf_counter()
+    while time.perf_counter() < start_s + 4 * scale:
+        poll.once(0.05)
+        for connection, count in waiting.items():
+            if count:
+                answered += count
+                waiting[connection] = 0
+                connection.socket.sendall(b"".join(rng.choices(messages, k=count)))
+    rate = answered / (time.perf_counter() - start_s)
+    table.add(server, "keep-alives", "/s", rate, True, 1.5)
+    cpu_us = (server.cpu_s() - before_s) / answered * 1e6
+    table.add(server, "keep-alives: CPU of each", "µs", cpu_us, False, 0)
+    server.stop()
+
+
+def expiry(server: Server, table: Table, scale: float) -> None:
+    """A hundred thousand leases run out together; puts go on at a thousand a second."""
+    server.start()
+    count = int(100_000 * scale)
+    start_s = time.perf_counter()
+    grant_all(server, range(1, count + 1), 12)
+    took_s = time.perf_counter() - start_s
+    table.add(server, f"{count:,} grants", "/s", count / took_s, True, 0)
+    poll = Poll()
+    putter = Putter(server.endpoint, poll, in_flight=1_000)
+    at_rate(poll, putter, 1_000, 20, lambda: put_request(b"key"))
+    worst, p99 = max(putter.latencies_s), percentile(putter.latencies_s, 99)
+    table.add(server, f"{count:,} leases run out: worst put", "ms", worst * 1e3, False, 0)
+    table.add(server, f"{count:,} leases run out: put p99", "ms", p99 * 1e3, False, 0)
+    server.stop()
+
+
+PARTS: Final[dict[str, Callable[[Server, Table, float], None]]] = {
+    "prefixes": many_prefixes,
+    "key": one_key,
+    "idle": idle_and_stalled,
+    "keepalive": keep_alives,
+    "expiry": expiry,
+}
+
+
+def main() -> None:
+    """Runs the turns and prints the table."""
+    parser = argparse.ArgumentParser(prog="python -m bench.watch")
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="default: all")
+    parser.add_argument("--turns", type=int, default=3, help="lives of each server (default 3)")
+    parser.add_argument("--scale", type=float, default=1.0, help="multiplies times and counts")
+    parser.add_argument("--data-root", default=None, help="where the data goes")
+    parser.add_argument("--only", choices=("etcd", "keyraft"), default=None)
+    options = parser.parse_args()
+    table = Table()
+    for name in options.parts or PARTS:
+        for _ in range(options.turns):
+            for label, command in (("etcd", ORIGINAL), ("keyraft", OURS)):
+                if options.only in (None, label):
+                    with Server(label, command, options.data_root) as server:
+                        PARTS[name](server, table, options.scale)
+    print(table if options.only is None else "", file=sys.stdout)
+
+
+if __name__ == "__main__":
+    main()
