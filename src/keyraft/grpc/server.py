@@ -180,9 +180,52 @@ class ServerConnection(Connection):
                 if type(call) is Call and self._only_data(call, data, pos, stop):
                     pos = stop
                     continue
+            if word & 0xFF == frames.DATA and not flags:
+                call = streams.get(stream_id)
+                if type(call) is Stream and self._stream_message(call, data, pos, stop):
+                    pos = stop
+                    continue
             self._frame(word & 0xFF, flags, stream_id & frames.STREAM_ID_MAX, data, pos + 9, stop)
             pos = stop
         return pos
+
+    def _stream_message(self, stream: Stream, data: bytes, pos: int, stop: int) -> bool:
+        """One whole message of a bidirectional stream in a DATA frame of its own; False leaves the
+        frame to the long way."""
+        inbox = stream.inbox
+        route = stream.head.route
+        size = stop - pos - 9
+        if (
+            inbox is None
+            or inbox.paused
+            or inbox.data
+            or stream.done
+            or stream.state not in (states.OPEN, states.HALF_CLOSED_LOCAL)
+            or route is None
+            or route.kind != BIDI_STREAM
+            or size < 5
+            or size > frames.FRAME_BYTES_DEFAULT
+            or size > inbox.window_left
+            or size - 5 > self.limits.message_bytes_max
+            or data[pos + 9]
+            or int.from_bytes(data[pos + 10 : pos + 14], "big") != size - 5
+            or self._block is not None
+        ):
+            return False
+        self._credit(size)
+        inbox.window_left -= size
+        inbox.received_bytes += size
+        inbox.messages += 1
+        route.msg_received += 1
+        assert stream.handler is not None
+        try:
+            stream.handler.on_message(data[pos + 14 : stop])
+        except (EtcdError, RawError) as error:
+            self.finish(stream, error.code, error.text)
+        if inbox.window_left * 2 < self.limits.stream_window_bytes:
+            if stream.inbox is inbox and not inbox.paused:
+                self._grant(stream, inbox)
+        return True
 
     def _only_data(self, call: Call, data: bytes, pos: int, stop: int) -> bool:
         """A unary request whose one DATA frame comes later than its HEADERS, as from clients that
@@ -606,7 +649,8 @@ class ServerConnection(Connection):
         route = stream.head.route
         assert route is not None
         route.msg_sent += 1
-        self._wake()
+        if not self._awake:
+            self._wake()
 
     def finish(self, call: Call, code: int, text: str) -> None:
         """Call.fail and Stream.finish: trailers, alone when nothing was sent before."""
