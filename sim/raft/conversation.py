@@ -185,10 +185,13 @@ class Member:
             assert entry.index == self.applied + 1, f"{self.applied} then {entry}"
             self.group.applied_by(self.id, entry)
             # Applying a change may ask for a snapshot, which must not claim this entry yet.
+            change: ConfChange | ConfChangeV2 | None = None
             if entry.type == EntryType.CONF_CHANGE:
-                self.conf_state = node.apply_conf_change(codec.decode_conf_change(entry.data))
+                change = codec.decode_conf_change(entry.data)
             elif entry.type == EntryType.CONF_CHANGE_V2:
-                self.conf_state = node.apply_conf_change(codec.decode_conf_change_v2(entry.data))
+                change = codec.decode_conf_change_v2(entry.data)
+            if change is not None:
+                self.conf_state = node.apply_conf_change(change, entry.index)
             self.applied = entry.index
 
     def handle_ready(self) -> None:
@@ -255,6 +258,9 @@ class Member:
         node = self.running()
         index = min(self.applied, storage.last_index(), node.raft.log.applied)
         if index <= storage.durable_snapshot().meta.index or index != self.applied:
+            return
+        if node.raft.log.unstable.snapshot is not None:
+            # Its configuration holds already, which would not fit the older index.
             return
         if storage.initial_state()[0] is None or index > self.synced.commit:
             return

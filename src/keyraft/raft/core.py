@@ -68,6 +68,7 @@ class Raft:
     __slots__ = (
         "append_size_max",
         "check_quorum",
+        "conf_snapshot_index",
         "disable_conf_change_validation",
         "disable_proposal_forwarding",
         "election_elapsed",
@@ -123,6 +124,8 @@ class Raft:
         self.lead_transferee = NO_NODE
         # The last index at which a configuration change may stand that is not applied yet.
         self.pending_conf_index = 0
+        # Index of the snapshot that the configuration was last restored from.
+        self.conf_snapshot_index = 0
         # Payload bytes proposed and not yet applied, kept by the leader; never too high.
         self.uncommitted_size = 0
         self.election_elapsed = 0  # ticks since a leader was heard of, or since the last check

@@ -195,6 +195,9 @@ def on_vote_request(raft: Raft, message: Message) -> None:
     )
     response = _VOTE_RESP if type_ == _VOTE else _PRE_VOTE_RESP
     if not granted:
+        if not raft.term:
+            # DEVIATION: etcd's library panics. Whoever has heard of no term refuses in silence.
+            return
         raft.send(Message(response, to=from_, term=raft.term, reject=True))
         return
     # The request's own term: a pre-candidate would ignore the voter's older one.

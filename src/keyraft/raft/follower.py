@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from keyraft.raft import confchange, election, membership, replication
 from keyraft.raft.config import ReadOnlyOption
-from keyraft.raft.errors import ConfChangeError, FatalError, ProposalDroppedError
+from keyraft.raft.errors import ConfChangeError, ProposalDroppedError
 from keyraft.raft.names import message_name
 from keyraft.raft.quorum import VoteResult
 from keyraft.raft.state import StateType
@@ -114,6 +114,13 @@ def restore(raft: Raft, snapshot: Snapshot) -> bool:
             "should never happen"
         )
         return False
+    if raft.term < meta.term and raft.term:
+        # DEVIATION: no leader has a snapshot of a later term than its own; etcd's library takes it.
+        raft.logger.error(
+            f"{raft.id:x} [term: {raft.term}] refused a snapshot of a later term "
+            f"[index: {meta.index}, term: {meta.term}]"
+        )
+        return False
     if log.term(meta.index) == meta.term:
         last_term, last_index = log.last_id()
         raft.logger.info(
@@ -126,12 +133,19 @@ def restore(raft: Raft, snapshot: Snapshot) -> bool:
     tracker = raft.tracker
     fresh = ProgressTracker(tracker.inflight_messages_max, tracker.inflight_bytes_max)
     try:
-        result = confchange.restore(fresh, meta.index, state)
+        config, progress = confchange.restore(fresh, meta.index, state)
     except ConfChangeError as error:
-        raise FatalError(f"unable to restore config {state}: {error}") from error
+        problem = str(error)
+    else:
+        problem = "" if state.is_equivalent(config.conf_state()) else "it says things twice"
+    if problem:
+        # DEVIATION: etcd's library panics; nothing has been changed yet, so refusing is enough.
+        raft.logger.error(f"{raft.id:x} unable to restore config {state}: {problem}")
+        return False
     log.restore(snapshot)
     raft.tracker = fresh
-    membership.restore_from(raft, state, result)
+    raft.conf_snapshot_index = meta.index
+    membership.switch_to(raft, config, progress)
     last_term, last_index = log.last_id()
     raft.logger.info(
         f"{raft.id:x} [commit: {log.committed}, lastindex: {last_index}, "

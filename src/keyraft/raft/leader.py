@@ -79,6 +79,13 @@ def _on_append_response(raft: Raft, message: Message, progress: Progress) -> Non
         _on_rejection(raft, message, progress)
         return
     index = message.index
+    if index > raft.log.last_index():
+        # DEVIATION: etcd's library believes it, and panics when it looks for the next entry.
+        raft.logger.error(
+            f"{raft.id:x} invalid MsgAppResp from {message.from_:x} for index {index} "
+            "behind the end of the log"
+        )
+        return
     if not progress.maybe_update(index) and not (
         progress.match == index and progress.state == PROBE
     ):

@@ -92,8 +92,14 @@ def _problem(raft: Raft, change: ConfChangeV2) -> str:
     return ""
 
 
-def apply(raft: Raft, change: ConfChangeV2) -> ConfState:
-    """Makes the change that was committed; raises ConfChangeError when it cannot be made."""
+def apply(raft: Raft, change: ConfChangeV2, index: int = 0) -> ConfState:
+    """Makes the change that was committed; raises ConfChangeError when it cannot be made.
+
+    `index` is its entry's, if the caller knows it: a change that is older than the snapshot which
+    the configuration was restored from is in there already, and is left out.
+    """
+    if 0 < index <= raft.conf_snapshot_index:
+        return raft.tracker.config.conf_state()
     changer = Changer(raft.tracker, raft.log.last_index())
     result: Result
     if change.leaves_joint():

@@ -51,6 +51,25 @@ from keyraft.raft.types import (
     is_response_message,
 )
 
+# Messages that always carry a term, and those of them that a member also sends to itself.
+_WITH_TERM = frozenset(
+    {
+        MessageType.APP.value,
+        MessageType.APP_RESP.value,
+        MessageType.VOTE.value,
+        MessageType.VOTE_RESP.value,
+        MessageType.SNAP.value,
+        MessageType.HEARTBEAT.value,
+        MessageType.HEARTBEAT_RESP.value,
+        MessageType.TIMEOUT_NOW.value,
+        MessageType.READ_INDEX_RESP.value,
+        MessageType.PRE_VOTE.value,
+        MessageType.PRE_VOTE_RESP.value,
+    }
+)
+_TO_ITSELF = frozenset(
+    {MessageType.APP_RESP.value, MessageType.VOTE_RESP.value, MessageType.PRE_VOTE_RESP.value}
+)
 _PROP = MessageType.PROP.value
 _STORAGE_APPEND = MessageType.STORAGE_APPEND.value
 _STORAGE_APPEND_RESP = MessageType.STORAGE_APPEND_RESP.value
@@ -162,6 +181,17 @@ class RawNode:
                 and message.from_ not in self.raft.tracker.progress
             ):
                 raise StepPeerNotFoundError
+            if message.type in _WITH_TERM and (
+                not message.term
+                or (
+                    message.from_ == self.raft.id
+                    and (message.reject or message.type not in _TO_ITSELF)
+                )
+            ):
+                # DEVIATION: etcd's library panics on a vote without a term or an answer in its own
+                # name, takes a leader's message without a term for the present leader's, and
+                # would follow itself.
+                raise StepLocalMessageError
         self.raft.step(message)
 
     def campaign(self) -> None:
@@ -189,12 +219,15 @@ class RawNode:
             )
         self.raft.step(Message(_PROP, entries=[entry]))
 
-    def apply_conf_change(self, change: ConfChange | ConfChangeV2) -> ConfState:
+    def apply_conf_change(self, change: ConfChange | ConfChangeV2, index: int = 0) -> ConfState:
         """Makes a committed change; the caller may have cleared its node ids to strike it out.
 
-        Raises ConfChangeError, after which nothing has changed.
+        Whoever applies entries later than their Ready gives the entry's `index`: a snapshot may
+        have come meanwhile, and with it a configuration that has this change and later ones. Raft
+        may ask the storage for a snapshot from within this call. Raises ConfChangeError, after
+        which nothing has changed.
         """
-        return membership.apply(self.raft, change.as_v2())
+        return membership.apply(self.raft, change.as_v2(), index)
 
     def read_index(self, context: bytes) -> None:
         """Asks for a ReadState with this context; it may never come, so ask again."""

@@ -1,8 +1,8 @@
 """Linearizable reads: the commit index at which a read may be served (Raft thesis §6.4).
 
 The leader answers when a quorum has confirmed, after the read came, that it still leads; with
-leases it answers at once. Before it has committed an entry of its own term it does not know what
-is committed, and reads wait. A single voter answers at once: nobody else could lead.
+leases it answers at once, and so does a single voter: nobody else could lead. Before it has
+committed an entry of its own term a leader does not know what is committed, and reads wait.
 """
 
 from __future__ import annotations
@@ -27,11 +27,10 @@ def on_request(raft: Raft, message: Message) -> None:
             f"{raft.id:x} invalid format of MsgReadIndex from {message.from_:x}, entries count: 0"
         )
         return
-    if raft.tracker.is_only_voter(raft.id):
-        # DEVIATION: etcd's library asks only whether there is a single voter. A leader that was
-        # removed and left one voter behind would go on answering while that one leads already.
-        answer(raft, message, raft.log.committed)
-    elif not has_committed_in_term(raft):
+    if not has_committed_in_term(raft):
+        # DEVIATION: etcd's library answers at once where there is a single voter. Restarted with
+        # a commit index from before its last writes, it would answer with that until the first
+        # entry of its new term is durable, and reads would miss what was acknowledged before.
         raft.pending_reads.append(message)
     else:
         _confirm(raft, message)
@@ -58,7 +57,10 @@ def release_pending(raft: Raft) -> None:
 
 
 def _confirm(raft: Raft, message: Message) -> None:
-    if raft.read_only_option == ReadOnlyOption.LEASE_BASED:
+    # DEVIATION: etcd's library asks only whether there is a single voter. A leader that was removed
+    # and left one voter behind would go on answering while that one leads already.
+    is_alone = raft.tracker.is_only_voter(raft.id)
+    if is_alone or raft.read_only_option == ReadOnlyOption.LEASE_BASED:
         answer(raft, message, raft.log.committed)
         return
     reads = raft.reads
