@@ -110,7 +110,7 @@ class Configuration:
         node = self._member.raft.node
         if entry.type == EntryType.CONF_CHANGE_V2:
             # etcd proposes none, but a joint configuration is left by such an entry.
-            self._take(node.apply_conf_change(codec.decode_conf_change_v2(entry.data)))
+            self._take(node.apply_conf_change(codec.decode_conf_change_v2(entry.data), entry.index))
             return
         change = codec.decode_conf_change(entry.data)
         kind = ConfChangeType(change.type)
@@ -119,9 +119,9 @@ class Configuration:
             context = self.cluster.validate(kind, change.node_id, change.context)
         except EtcdError as refusal:
             error = refusal
-            self._take(node.apply_conf_change(ConfChange(change.type, 0)))
+            self._take(node.apply_conf_change(ConfChange(change.type, 0), entry.index))
         else:
-            self._take(node.apply_conf_change(change))
+            self._take(node.apply_conf_change(change, entry.index))
             self.cluster.apply(kind, change.node_id, context)
             self._tell_network(kind, change.node_id, context)
         self._answer(change.id, error)
