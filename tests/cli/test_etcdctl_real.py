@@ -1,0 +1,414 @@
+"""Our etcdctl as it is used: following, locking, electing, saving, mirroring, being told no.
+
+Where the original can do the same, both do it and are compared.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO
+
+import pytest
+
+from tests.support.server import (
+    ETCDCTL,
+    ORACLE,
+    ORACLE_DIRECTORY,
+    OURS,
+    Server,
+    environment,
+    free_ports,
+    needs_oracle,
+)
+
+pytestmark = [pytest.mark.real, needs_oracle()]
+
+MINE = (sys.executable, "-m", "keyraft.cli.etcdctl")
+ORIGINAL = (ETCDCTL,)
+LIMIT_S = 60
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """An original server."""
+    made = Server(ORACLE, tmp_path_factory.mktemp("etcdctl") / "data")
+    made.start()
+    yield made
+    made.kill()
+
+
+def run(
+    tool: Sequence[str],
+    *words: str,
+    stdin: bytes = b"",
+    variables: dict[str, str] | None = None,
+) -> tuple[int, str, str]:
+    """(exit code, standard output, standard error without the log) of one command."""
+    done = subprocess.run(
+        [*tool, *words],
+        input=stdin,
+        capture_output=True,
+        env=environment() | (variables or {}),
+        timeout=LIMIT_S,
+        check=False,
+    )
+    out, err = (part.decode("utf-8", "replace") for part in (done.stdout, done.stderr))
+    kept = [line for line in err.splitlines(True) if not line.startswith("{")]
+    return done.returncode, out, "".join(kept)
+
+
+def both(*words: str, stdin: bytes = b"", variables: dict[str, str] | None = None) -> None:
+    """Asserts that both tools do the same."""
+    first = run(ORIGINAL, *words, stdin=stdin, variables=variables)
+    second = run(MINE, *words, stdin=stdin, variables=variables)
+    assert first == second, words
+
+
+class Following:
+    """A command that goes on, with its output line by line."""
+
+    def __init__(self, tool: Sequence[str], *words: str, stdin: int | IO[bytes] = -3) -> None:
+        self.process = subprocess.Popen(
+            [*tool, *words],
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment(),
+            bufsize=0,
+        )
+
+    def lines(self, count: int) -> list[str]:
+        assert self.process.stdout is not None
+        return [self.process.stdout.readline().decode().rstrip("\n") for _ in range(count)]
+
+    def end(self, number: int = signal.SIGINT) -> int:
+        self.process.send_signal(number)
+        self.process.communicate(timeout=LIMIT_S)
+        return self.process.returncode
+
+
+def put(server: Server, key: str, value: str) -> None:
+    assert run(ORIGINAL, f"--endpoints={server.endpoint}", "put", key, value)[0] == 0
+
+
+# --- no server, bad surroundings ---------------------------------------------------------------
+
+
+def test_without_a_server_both_give_up_alike() -> None:
+    (port,) = free_ports(1)
+    options = [f"--endpoints=127.0.0.1:{port}", "--command-timeout=300ms", "--dial-timeout=200ms"]
+    for words in (["get", "a"], ["put", "a", "b"], ["member", "list"], ["lease", "grant", "5"]):
+        both(*options, *words)
+    both(*options, "--user=u:p", "get", "a")
+    code, out, err = run(MINE, *options, "endpoint", "health")
+    assert (code, out) == (1, "")
+    assert err == (
+        f"127.0.0.1:{port} is unhealthy: failed to commit proposal: context deadline exceeded\n"
+        "Error: unhealthy cluster\n"
+    )
+    both(*options, "endpoint", "status")
+
+
+def test_variables_stand_in_for_flags_and_conflicts_are_refused(server: Server) -> None:
+    put(server, "env", "1")
+    here = {"ETCDCTL_ENDPOINTS": server.endpoint, "ETCDCTL_API": "3"}
+    both("get", "env", variables=here | {"ETCDCTL_WRITE_OUT": "fields"})
+    both("get", "env", variables=here | {"ETCDCTL_WRITE_OUT": ""})
+    both("get", "env", f"--endpoints={server.endpoint}", variables=here)
+    both("get", "env", variables=here | {"ETCDCTL_COMMAND_TIMEOUT": "never"})
+    code, _, _ = run(MINE, "version", "--endpoints=x", variables=here)
+    assert code == 0, "a command without a client does not look at the variables"
+
+
+def test_tls_flags_are_checked(server: Server, tmp_path: Path) -> None:
+    here = f"--endpoints={server.endpoint}"
+    both(here, "--cert=", "get", "a")
+    both(here, "--cacert=", "get", "a")
+    missing = tmp_path / "nosuch.pem"
+    for flags in ([f"--cacert={missing}"], [f"--cert={missing}", f"--key={missing}"]):
+        first, second = (run(tool, here, *flags, "get", "a") for tool in (ORIGINAL, MINE))
+        assert first[0] == second[0] == 128
+        assert "no such file or directory" in second[2]
+
+
+# --- watch -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["simple", "json", "fields"])
+def test_events_are_shown_alike(server: Server, form: str) -> None:
+    here = f"--endpoints={server.endpoint}"
+    key = f"watch-{form}"
+    first = run(ORIGINAL, here, "put", key, "0", "-w=json")
+    revision = json.loads(first[1])["header"]["revision"]
+    for words in (["put", key, "a"], ["put", key, "b"], ["del", key]):
+        assert run(ORIGINAL, here, *words)[0] == 0
+    shown = []
+    for tool in (ORIGINAL, MINE):
+        words = ["watch", key, f"--rev={revision}", "--prev-kv", f"--write-out={form}"]
+        following = Following(tool, here, *words)
+        lines = following.lines({"simple": 16, "json": 1, "fields": 49}[form])
+        following.end()
+        shown.append("\n".join(lines).replace(',"CancelReason":""', ""))
+    assert shown[0] == shown[1]
+
+
+def test_a_command_is_run_for_each_event(server: Server) -> None:
+    here = f"--endpoints={server.endpoint}"
+    show = 'echo "$ETCD_WATCH_EVENT_TYPE $ETCD_WATCH_KEY $ETCD_WATCH_VALUE"'
+    put(server, "exec", 'a "quoted"')
+    shown = []
+    for tool in (ORIGINAL, MINE):
+        following = Following(tool, here, "watch", "exec", "--rev=1", "--", "sh", "-c", show)
+        shown.append(following.lines(4))
+        following.end()
+    assert shown[0] == shown[1]
+    both(here, "watch", "exec", "--rev=1", "--", "sh", "-c", "exit 3")
+    both(here, "watch", "exec", "--rev=1", "--", "nosuch-command")
+
+
+def test_watches_are_read_from_standard_input(server: Server) -> None:
+    following = Following(
+        MINE, f"--endpoints={server.endpoint}", "watch", "-i", stdin=subprocess.PIPE
+    )
+    put(server, "in-a", "1")
+    put(server, "in-b", "2")
+    assert following.process.stdin is not None
+    following.process.stdin.write(b"watch in-a --rev=1\n")
+    assert following.lines(3) == ["PUT", "in-a", "1"]
+    following.process.stdin.write(b"watch in- --prefix --rev=1 -- echo ran\n")
+    assert following.lines(8) == ["PUT", "in-a", "1", "PUT", "in-b", "2", "ran", "ran"]
+    following.process.stdin.write(b"progress\n")
+    assert following.lines(1)[0].startswith("progress notify: ")
+    following.process.stdin.close()
+    assert following.process.wait(LIMIT_S) == 3
+
+
+def test_a_watch_survives_its_server(tmp_path: Path) -> None:
+    server = Server(ORACLE, tmp_path / "data").start()
+    try:
+        put(server, "k", "1")
+        following = Following(MINE, f"--endpoints={server.endpoint}", "watch", "k", "--rev=1")
+        assert following.lines(3) == ["PUT", "k", "1"]
+        server.kill()
+        server.start()
+        put(server, "k", "2")
+        assert following.lines(3) == ["PUT", "k", "2"]
+        following.end()
+    finally:
+        server.kill()
+
+
+# --- locks and elections -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_releases_the_lock(server: Server, number: int) -> None:
+    here = f"--endpoints={server.endpoint}"
+    first = Following(MINE, here, "lock", "l")
+    key, value = first.lines(2)
+    assert key.startswith("l/") and not value
+    waiting = Following(ORIGINAL, here, "lock", "l", "echo", "held")
+    assert first.end(number) == 0
+    assert waiting.lines(1) == ["held"]
+    assert waiting.process.wait(LIMIT_S) == 0
+    assert run(MINE, here, "get", "l/", "--prefix") == (0, "", "")
+
+
+def test_a_contender_that_is_stopped_leaves_no_key(server: Server) -> None:
+    here = f"--endpoints={server.endpoint}"
+    first = Following(ORIGINAL, here, "lock", "m")
+    first.lines(2)
+    second = Following(MINE, here, "lock", "m")
+    count = ["get", "m/", "--prefix", "--count-only", "-w=fields"]
+    while '"Count" : 2' not in run(ORIGINAL, here, *count)[1]:
+        assert second.process.poll() is None
+    assert second.end() == 1
+    assert '"Count" : 1' in run(ORIGINAL, here, *count)[1]
+    first.end()
+
+
+def test_the_lock_names_itself_to_its_command(server: Server) -> None:
+    here = f"--endpoints={server.endpoint}"
+    code, out, _ = run(
+        MINE, here, "lock", "n", "sh", "--", "-c", "echo $ETCD_LOCK_KEY $ETCD_LOCK_REV"
+    )
+    key, revision = out.split()
+    assert code == 0 and key.startswith("n/") and int(revision) > 1
+
+
+def test_leaders_are_elected_and_observed(server: Server) -> None:
+    here = f"--endpoints={server.endpoint}"
+    first = Following(MINE, here, "elect", "e", "one")
+    assert first.lines(2)[1] == "one"
+    observers = [Following(tool, here, "elect", "-l", "e") for tool in (ORIGINAL, MINE)]
+    for observer in observers:
+        assert observer.lines(2)[1] == "one"
+    second = Following(ORIGINAL, here, "elect", "e", "two")
+    assert first.end() == 0
+    assert second.lines(2)[1] == "two"
+    for observer in observers:
+        assert observer.lines(2)[1] == "two"
+        assert observer.end() == 0
+    second.end()
+
+
+# --- leases ------------------------------------------------------------------------------------
+
+
+def test_a_lease_is_kept_alive_until_it_is_revoked(server: Server) -> None:
+    here = f"--endpoints={server.endpoint}"
+    lease = run(MINE, here, "lease", "grant", "2")[1].split()[1]
+    following = Following(MINE, here, "lease", "keep-alive", lease)
+    assert following.lines(2) == [f"lease {lease} keepalived with TTL(2)"] * 2
+    assert run(MINE, here, "lease", "revoke", lease)[0] == 0
+    said = following.process.stdout.read().decode().splitlines()  # type: ignore[union-attr]
+    assert said[-1] == f"lease {lease} expired or revoked."
+    assert following.process.wait(LIMIT_S) == 0
+
+
+# --- snapshots ---------------------------------------------------------------------------------
+
+
+def test_a_saved_snapshot_is_whole_or_not_there(server: Server, tmp_path: Path) -> None:
+    here = f"--endpoints={server.endpoint}"
+    put(server, "snap", "1")
+    path = tmp_path / "a.db"
+    code, out, _ = run(MINE, here, "snapshot", "save", str(path))
+    assert (code, out) == (0, f"Snapshot saved at {path}\n")
+    assert oct(path.stat().st_mode & 0o777) == "0o600"
+    status = run([str(ORACLE_DIRECTORY / "etcdutl")], "snapshot", "status", str(path), "-w=json")
+    assert status[0] == 0 and json.loads(status[1])["revision"] > 1
+    assert not list(tmp_path.glob("*.part"))
+    several = [f"--endpoints={server.endpoint},{server.endpoint}"]
+    assert run(MINE, *several, "snapshot", "save", str(tmp_path / "b.db"))[0] == 5
+    nowhere = tmp_path / "nosuch" / "c.db"
+    both(here, "snapshot", "save", str(nowhere))
+    (port,) = free_ports(1)
+    away = [f"--endpoints=127.0.0.1:{port}", "--command-timeout=300ms"]
+    code, out, err = run(MINE, *away, "snapshot", "save", str(tmp_path / "d.db"))
+    assert (code, out, err) == (5, "", "Error: context deadline exceeded\n")
+    assert sorted(os.listdir(tmp_path)) == ["a.db"]
+
+
+# --- the rest ----------------------------------------------------------------------------------
+
+
+def test_a_mirror_follows(server: Server, tmp_path: Path) -> None:
+    target = Server(ORACLE, tmp_path / "target").start()
+    here, there = f"--endpoints={server.endpoint}", f"--endpoints={target.endpoint}"
+    try:
+        for number in range(5):
+            put(server, f"mirror/{number}", str(number))
+        mirror = Following(
+            MINE, here, "make-mirror", "--prefix=mirror/", "--dest-prefix=copy/", target.endpoint
+        )
+        watch = Following(ORIGINAL, there, "watch", "copy/", "--prefix", "--rev=1")
+        first = watch.lines(15)
+        assert sorted(first[1::3]) == [f"copy/{number}" for number in range(5)]
+        put(server, "mirror/9", "nine")
+        assert watch.lines(3) == ["PUT", "copy/9", "nine"]
+        assert run(ORIGINAL, here, "del", "mirror/", "--prefix")[0] == 0
+        assert sorted(watch.lines(18)[1::3])[-1] == "copy/9"
+        watch.end()
+        mirror.end()
+    finally:
+        target.kill()
+
+
+def test_the_leadership_is_moved_from_the_leader_only(server: Server) -> None:
+    here = f"--endpoints={server.endpoint}"
+    both(here, "move-leader", "1")
+    both(here, "move-leader", "zz")
+
+
+def test_the_cluster_is_asked_for_its_endpoints(server: Server) -> None:
+    here = f"--endpoints={server.endpoint}"
+    code, out, _ = run(MINE, here, "endpoint", "health", "--cluster", "-w=json")
+    assert code == 0
+    assert json.loads(out)[0]["endpoint"] == f"http://{server.endpoint}"
+
+
+def test_passwords_are_typed_unseen(server: Server) -> None:
+    import pty
+
+    here = f"--endpoints={server.endpoint}"
+    controller, terminal = pty.openpty()
+    process = subprocess.Popen(
+        [*MINE, here, "user", "add", "typed"],
+        stdin=terminal,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(),
+        start_new_session=True,
+        preexec_fn=lambda: __import__("fcntl").ioctl(0, __import__("termios").TIOCSCTTY, 0),
+    )
+    os.close(terminal)
+    seen = b""
+    for prompt in (b"Password of typed: ", b"again for confirmation: "):
+        while prompt not in seen:
+            seen += os.read(controller, 1_000)
+        os.write(controller, b"secret\n")
+    out, err = process.communicate(timeout=LIMIT_S)
+    os.close(controller)
+    assert (process.returncode, out) == (0, b"User typed created\n"), err
+    assert b"secret" not in seen
+    assert run(ORIGINAL, here, "user", "delete", "typed")[0] == 0
+
+
+def test_the_check_judges_a_load(server: Server) -> None:
+    here = f"--endpoints={server.endpoint}"
+    code, out, err = run(MINE, here, "check", "datascale", "--auto-compact", "--auto-defrag")
+    assert code == 0, err
+    lines = out.splitlines()
+    assert lines[0] == (
+        "Start data scale check for work load [10000 key-value pairs, 1024 bytes per key-value, "
+        "50 concurrent clients]."
+    )
+    assert lines[1].startswith("Compacting with revision ")
+    assert lines[-1].startswith("PASS: Approximate system memory used : ")
+    put(server, "/etcdctl-check-perf/x", "1")
+    both(here, "check", "perf")
+    both(here, "check", "perf", "--load=nosuch")
+
+
+# --- four ways: either tool, either server -----------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["original", "ours"])
+def test_both_tools_say_the_same_of_both_servers(kind: str, tmp_path: Path) -> None:
+    server = Server(ORACLE if kind == "original" else OURS, tmp_path / "data").start()
+    here = f"--endpoints={server.endpoint}"
+    try:
+        for number in range(6):
+            tool = (ORIGINAL, MINE)[number % 2]
+            assert run(tool, here, "put", f"k{number}", f"v{number}") == (0, "OK\n", "")
+        txn = b'version("k0") = "1"\n\nput k0 new\nget k1\n\n\n'
+        assert run(MINE, here, "txn", stdin=txn)[1] == "SUCCESS\n\nOK\n\nk1\nv1\n"
+        assert run(ORIGINAL, here, "del", "k5")[1] == "1\n"
+        for words in (
+            ["get", "k", "--prefix"],
+            ["get", "k", "--prefix", "-w=json"],
+            ["get", "k", "--prefix", "-w=fields", "--limit=2"],
+            ["get", "k", "--prefix", "--sort-by=MODIFY", "--order=DESCEND"],
+            ["get", "k", "--prefix", "--keys-only"],
+            ["get", "k0", "--rev=2"],
+            ["get", "k0", "--rev=100"],
+            ["get", "k0", "-w=protobuf"],
+            ["del", "nosuch"],
+            ["compaction", "3"],
+            ["compaction", "100"],
+            ["member", "list"],
+            ["alarm", "list"],
+            ["lease", "revoke", "1"],
+        ):
+            if words == ["compaction", "3"]:
+                assert run(ORIGINAL, here, *words) == (0, "compacted revision 3\n", "")
+            both(here, *words)
+    finally:
+        server.kill()
