@@ -1,8 +1,9 @@
 """Generates `src/keyraft/proto/*_pb2.py` and their stubs from the `.proto` sources (`make gen`).
 
-The generated modules are changed in two ways: they import each other from inside the package,
-and they register in the package's own descriptor pool, so that a program may import Keyraft's
-client beside another etcd library whose messages bear the same names.
+The generated modules are changed in three ways: they import each other from inside the package;
+they register in the package's own descriptor pool, so that a program may import Keyraft's client
+beside another etcd library whose messages bear the same names; and their classes are made by the
+package's own builder, which is imported faster than protobuf's.
 """
 
 from __future__ import annotations
@@ -43,6 +44,12 @@ def generate(out: Path) -> None:
             "from google.protobuf import descriptor_pool as _descriptor_pool\n",
             "from keyraft.proto import _pool as _descriptor_pool\n",
         )
+        text = text.replace(
+            "from google.protobuf.internal import builder as _builder\n",
+            "from keyraft.proto import _builder\n",
+        )
+        text = text.replace("from google.protobuf import symbol_database as _symbol_database\n", "")
+        text = text.replace("_sym_db = _symbol_database.Default()\n", "")
         path.write_text(text)
 
 
