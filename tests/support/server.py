@@ -45,6 +45,9 @@ def environment() -> dict[str, str]:
     """The environment without what would configure a member, and with our package in it."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("ETCD")}
     kept["PYTHONPATH"] = str(ROOT / "src")
+    # Compiled modules are kept, wherever the tests run: a member's start is mostly imports.
+    kept.pop("PYTHONDONTWRITEBYTECODE", None)
+    kept["PYTHONPYCACHEPREFIX"] = str(ROOT / ".cache" / "pyc")
     return kept
 
 
