@@ -50,7 +50,7 @@ types: $(VENV)/.dev
 	$(BIN)/mypy
 
 fast: $(VENV)/.dev
-	$(RUN) -m pytest -m 'not real and not soak' tests
+	$(RUN) -m pytest -m 'not real and not soak and not sim' tests
 
 fix: $(VENV)/.dev
 	$(BIN)/ruff check -q --fix . ; $(BIN)/ruff format -q .
@@ -82,3 +82,7 @@ hpack-stories: $(VENV)/.dev
 # Raft's conformance scripts: RAFT_TESTDATA names the folder (default: shared/data/raft beside the repository).
 raft-scripts: $(VENV)/.dev
 	$(RUN) -m pytest -v -rs tests/raft/test_scripts.py
+
+# Random runs of whole clusters for a minute; one run with SEED=n.
+sim: $(VENV)/.dev
+	$(RUN) -m sim $(if $(SEED),--seed $(SEED))

@@ -145,6 +145,12 @@ class SimDisk:
         for inode in {id(node): node for node in self._names.values() if node is not None}.values():
             inode.crash(self._chance)
 
+    def release_locks(self) -> None:
+        """The process that held them is gone."""
+        for inode in self._names.values():
+            if inode is not None:
+                inode.locked = False
+
     # --- Files --------------------------------------------------------------------------------
 
     def open(self, path: str, *, write: bool = False, create: bool = False) -> SimFile:

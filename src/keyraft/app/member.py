@@ -21,7 +21,8 @@ import uvloop
 
 from keyraft.app.config import Config
 from keyraft.app.disk import MemberLog
-from keyraft.app.opening import Opened, has_log, kv_directory, open_disk
+from keyraft.app.founding import Opened
+from keyraft.app.opening import has_log, kv_directory, open_disk
 from keyraft.app.peers import PeerPort
 from keyraft.app.startup import StartError, listen_error
 from keyraft.app.systemd import notify_ready

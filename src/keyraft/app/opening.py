@@ -12,73 +12,35 @@ import json
 import os
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from keyraft.app.config import Config
+from keyraft.app.founding import Opened, Place, found, join, reopen
 from keyraft.app.startup import StartError, go_error
 from keyraft.app.transfers import snapshot_db_path
 from keyraft.base.errors import TooManyLearnersError
-from keyraft.base.ids import ClusterID, MemberID
 from keyraft.cluster import (
     BootstrapError,
-    Cluster,
-    Member,
     MembershipDataError,
     VersionError,
     adopt_ids,
     check_join,
     check_learners,
     check_new_cluster,
-    cluster_id,
     decode_member,
     founders,
 )
 from keyraft.mvcc import BackendError
-from keyraft.mvcc.backend import META, META_CONF_STATE, META_CONSISTENT_INDEX
+from keyraft.mvcc.backend import META, META_CONSISTENT_INDEX
 from keyraft.peer.questions import ClusterView
-from keyraft.raft import (
-    ConfChange,
-    ConfChangeType,
-    ConfState,
-    Entry,
-    EntryType,
-    HardState,
-    SnapshotMeta,
-    codec,
-)
-from keyraft.server import Boot, decode_conf_state
 from keyraft.storage.backend import LMDBEngine, WriteBuffer, load_checkpoint
 from keyraft.storage.files import LockedError, OsFiles
 from keyraft.storage.transfer import TransferError, install, replace, take_over
 from keyraft.storage.wal import (
-    WAL,
-    SnapshotMark,
     WALError,
     WALLockedError,
-    decode_metadata,
-    encode_metadata,
     newest_snapshot,
     wal_exists,
 )
-
-
-def _nothing() -> None:
-    """Until the database is open there is none to replace."""
-
-
-@dataclass(slots=True)
-class Opened:
-    """A member's disk, ready."""
-
-    member_id: int
-    cluster_id: int
-    wal: WAL
-    backend: WriteBuffer
-    cluster: Cluster
-    boot: Boot
-    fresh: bool
-    replace_database: Callable[[], None] = _nothing  # `kv.ready` takes the place of `kv`
-    others: list[Member] = field(default_factory=list)  # whom a joining member may speak to
 
 
 def kv_directory(config: Config) -> str:
@@ -130,7 +92,7 @@ def open_disk(
     )
     try:
         if had_log:
-            opened = _open_log(config, files, backend)
+            opened = reopen(_place(config, files, backend))
         elif config.initial_cluster_state == "existing":
             opened = _join(config, files, backend, running)
         else:
@@ -236,16 +198,8 @@ def _join(
     members = adopt_ids(local, existing, running.cluster_id, _resolve)
     check_learners(existing, config.max_learners)
     own = next(member for member in members if member.name == config.name)
-    wal = WAL.create(
-        files, config.wal_directory, encode_metadata(own.id, running.cluster_id), log=config.log
-    )
-    cluster = Cluster(
-        ClusterID(running.cluster_id), own.id, backend, config.log, config.max_learners
-    )
     others = [member for member in members if member.id != own.id]
-    return Opened(
-        own.id, running.cluster_id, wal, backend, cluster, Boot(), fresh=True, others=others
-    )
+    return join(_place(config, files, backend), own, running.cluster_id, others)
 
 
 def _found(
@@ -261,50 +215,8 @@ def _found(
         one.get("id") == own.id and one.get("clientURLs") for one in running.members
     ):
         raise StartError(f"member {own.id:x} has already been bootstrapped")
-    cluster_number = cluster_id([member.id for member in members])
-    wal = WAL.create(
-        files, config.wal_directory, encode_metadata(own.id, cluster_number), log=config.log
-    )
-    entries = [
-        Entry(
-            1,
-            index,
-            codec.encode_conf_change(ConfChange(ConfChangeType.ADD_NODE, one.id, one.to_json())),
-            EntryType.CONF_CHANGE,
-        )
-        for index, one in enumerate(members, 1)
-    ]
-    state = HardState(1, 0, len(entries))
-    wal.append(entries, state)
-    cluster = Cluster(cluster_number, own.id, backend, config.log, config.max_learners)
-    return Opened(own.id, cluster_number, wal, backend, cluster, Boot(state, entries), fresh=True)
+    return found(_place(config, files, backend), own, members)
 
 
-def _open_log(config: Config, files: OsFiles, backend: WriteBuffer) -> Opened:
-    """The log and the database of a former life."""
-    stored = backend.get(META, META_CONSISTENT_INDEX)
-    consistent_index = int.from_bytes(stored, "big") if stored else 0
-    path = config.wal_directory
-    mark = newest_snapshot(files, path, consistent_index) or SnapshotMark()
-    wal, replay = WAL.open(files, path, mark, log=config.log)
-    try:
-        own, cluster_number = decode_metadata(replay.metadata)
-        conf_state = backend.get(META, META_CONF_STATE)
-        boot = Boot(
-            hard_state=replay.state,
-            entries=replay.entries,
-            snapshot=SnapshotMeta(mark.conf_state, mark.index, mark.term),
-            consistent_index=consistent_index,
-        )
-        cluster = Cluster(
-            ClusterID(cluster_number), MemberID(own), backend, config.log, config.max_learners
-        )
-        cluster.load()
-        if conf_state is not None:
-            boot.conf_state = decode_conf_state(conf_state)
-        elif consistent_index:
-            boot.conf_state = ConfState(*cluster.conf_ids())
-    except BaseException:
-        wal.close()
-        raise
-    return Opened(own, cluster_number, wal, backend, cluster, boot, fresh=False)
+def _place(config: Config, files: OsFiles, backend: WriteBuffer) -> Place:
+    return Place(files, config.wal_directory, backend, config.log, config.max_learners)

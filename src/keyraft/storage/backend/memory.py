@@ -47,8 +47,17 @@ class MemoryEngine:
 
     def settle(self) -> None:
         """The commit under way reaches the disk."""
+        done = self._take()
+        if done is not None:
+            done()
+
+    def settle_silently(self) -> None:
+        """The same, but whoever waited for it has died meanwhile."""
+        self._take()
+
+    def _take(self) -> Callable[[], None] | None:
         if self._commit is None:
-            return
+            return None
         batch, done = self._commit
         self._commit = None
         for bucket, changes in batch.items():
@@ -58,7 +67,7 @@ class MemoryEngine:
                     stored.pop(key, None)
                 else:
                     stored[key] = value
-        done()
+        return done
 
     def fail(self, text: str) -> None:
         """No commit succeeds any more; what was under way is lost."""

@@ -91,10 +91,14 @@ class WAL:
         path: str,
         metadata: bytes,
         *,
+        entries: Sequence[Entry] = (),
+        state: HardState | None = None,
         segment_bytes: int = SEGMENT_BYTES,
         log: Logger | None = None,
     ) -> WAL:
-        """A new log holding its head and the empty snapshot; it appears whole or not at all.
+        """A new log holding its head, the empty snapshot and what a founder begins with.
+
+        It appears whole or not at all.
 
         Raises WALError when there is one, or when the directory holds something else; OSError.
         """
@@ -108,9 +112,12 @@ class WAL:
         try:
             head = encoder.head()
             encoder.offset = len(head)
-            batch = encoder.snapshot(SnapshotMark())
+            content = head + encoder.snapshot(SnapshotMark()).data
+            batch = encoder.entries(entries, state, True)
+            if batch is not None:
+                content += batch.data
             file.allocate(segment_bytes)
-            file.pwrite(head + batch.data, 0)
+            file.pwrite(content, 0)
             file.fdatasync()
             files.sync_dir(temporary)
             files.rename(temporary, path)

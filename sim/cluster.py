@@ -1,0 +1,101 @@
+"""A whole cluster in one process, its faults, and the account of what happened."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+
+from keyraft.cluster import cluster_id, new_member
+from keyraft.server import Member
+from sim.loop import SimLoop
+from sim.network import SimNetwork
+from sim.node import Habits, Node
+
+
+class SimCluster:
+    """Members m1 ... mN, all founders, and the world around them."""
+
+    def __init__(
+        self, size: int, seed: int, habits: Callable[[Random], Habits] | None = None
+    ) -> None:
+        self.seed = seed
+        self.chance = Random(seed)
+        self.loop = SimLoop()
+        self.network = SimNetwork(self.loop, self.chance)
+        self.nodes: dict[int, Node] = {}
+        self.story: list[str] = []
+        self._founders = [
+            new_member(f"m{number}", [f"http://m{number}:2380"], "sim")
+            for number in range(1, size + 1)
+        ]
+        make = habits or (lambda chance: Habits())
+        for identity in sorted(self._founders, key=lambda one: one.id):
+            self.nodes[identity.id] = Node(
+                self.loop,
+                self.network,
+                self.chance,
+                identity,
+                self._founders,
+                make(self.chance),
+                self.nodes,
+            )
+        self.cluster_id = cluster_id([one.id for one in self._founders])
+        for node in self.nodes.values():
+            node.start()
+
+    def tell(self, what: str) -> None:
+        """A line of the account."""
+        self.story.append(f"{self.loop.time():10.4f} {what}")
+
+    def run(self, seconds: float) -> None:
+        """Lets virtual time pass."""
+        self.loop.run_until(self.loop.time() + seconds)
+
+    def run_until(self, condition: Callable[[], bool], limit_s: float = 60.0) -> bool:
+        """Lets time pass until something holds; False when it does not within `limit_s`."""
+        return self.loop.run_until(self.loop.time() + limit_s, condition)
+
+    @property
+    def members(self) -> list[Member]:
+        """Those that live."""
+        return [node.member for node in self.nodes.values() if node.member is not None]
+
+    def leader(self) -> Node | None:
+        """The node that leads in the highest term; None while nobody does."""
+        leading = [
+            node
+            for node in self.nodes.values()
+            if node.running and node.member is not None and node.member.is_leader
+        ]
+        return max(leading, key=lambda node: node.member.term if node.member else 0, default=None)
+
+    def calm(self) -> None:
+        """All faults end: everybody runs and hears everybody."""
+        self.network.heal()
+        self.network.weather.drop = self.network.weather.duplicate = 0.0
+        self.network.weather.straggle = 0.0
+        for node in self.nodes.values():
+            node.resume()
+            if node.member is None and not node.removed:
+                node.start()
+
+    def agreed(self) -> bool:
+        """Whether all live members have applied everything that the leader has."""
+        leader = self.leader()
+        if leader is None or leader.member is None:
+            return False
+        index = leader.member.applied_index
+        return index == leader.member.committed_index and all(
+            member.applied_index == index for member in self.members
+        )
+
+    def hashes(self) -> set[tuple[int, int]]:
+        """(revision, hash of all keys) of every live member."""
+        found = set()
+        for member in self.members:
+            job = member.store.hash_kv(0)
+            while not job.step():
+                continue
+            assert job.result is not None
+            found.add((member.store.revision, job.result.hash))
+        return found

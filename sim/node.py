@@ -1,0 +1,400 @@
+"""One simulated machine: a disk that outlives the member, and the member's lives on it.
+
+The member is the real one, with the real write-ahead log on a simulated disk. Only the database is
+a dictionary: it keeps what was committed and loses what was not, as LMDB does.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Final
+
+from keyraft.app.founding import Opened, Place, found, join, reopen
+from keyraft.base.log import NullLogger
+from keyraft.base.version import VERSION
+from keyraft.cluster import Member as ClusterMember
+from keyraft.mvcc.backend import META, META_CONF_STATE, META_CONSISTENT_INDEX
+from keyraft.raft import (
+    Entry,
+    HardState,
+    Message,
+    MessageType,
+    ProposalDroppedError,
+    RaftError,
+    Snapshot,
+    SnapshotMeta,
+)
+from keyraft.raft.errors import StorageError
+from keyraft.server import Member, MemberSettings, OpenDoor, decode_conf_state
+from keyraft.storage.backend import MemoryEngine, WriteBuffer
+from keyraft.storage.backend.memory import Disk
+from keyraft.storage.snap import SnapDir
+from keyraft.storage.wal import Appender, SnapshotMark, WALError, valid_snapshots
+from sim.disk import SimDisk
+from sim.loop import MemberLoop, SimLoop
+from sim.network import MemberNetwork, SimNetwork
+
+WAL_PATH: Final = "/data/member/wal"
+SNAP_PATH: Final = "/data/member/snap"
+SEGMENT_BYTES: Final = 1 << 17  # small, so that runs cut segments
+EPOCH_UNIX_S: Final = 1_800_000_000.0
+
+
+@dataclass(slots=True)
+class Habits:
+    """How a member of this run behaves; small numbers make rare things happen often."""
+
+    snapshot_count: int = 40
+    catchup_entries: int = 10
+    sync_min_s: float = 0.0002
+    sync_max_s: float = 0.004
+    commit_s: float = 0.003
+    rate: float = 1.0  # of the member's clock
+
+
+class NodeLog:
+    """The member's log on the simulated disk; a `DurableLog`."""
+
+    def __init__(self, node: Node, opened: Opened, loop: MemberLoop) -> None:
+        self._node = node
+        self._loop = loop
+        self._jobs: deque[Callable[[], None]] = deque()
+        self._snapshots = SnapDir(node.disk, SNAP_PATH)
+        self._appender = Appender(
+            opened.wal, clock=loop.time, submit=self._submit, call_loop=loop.call_soon
+        )
+
+    def _submit(self, job: Callable[[], None]) -> None:
+        """The storage thread: one job after another, each as slow as the disk."""
+        self._jobs.append(job)
+        if len(self._jobs) == 1:
+            self._loop.call_later(self._node.sync_s(), self._work)
+
+    def _work(self) -> None:
+        self._jobs[0]()
+        self._jobs.popleft()
+        if self._jobs:
+            self._loop.call_later(self._node.sync_s(), self._work)
+
+    def append(
+        self,
+        entries: Sequence[Entry],
+        hard_state: HardState | None,
+        must_sync: bool,
+        done: Callable[[], None],
+        alone: bool = False,
+    ) -> None:
+        """See `server.ports.DurableLog`."""
+        self._appender.append(entries, hard_state, must_sync, self._done(done))
+
+    def save_snapshot(self, meta: SnapshotMeta, data: bytes, done: Callable[[], None]) -> None:
+        """The file, then the mark."""
+
+        def write_file() -> None:
+            self._snapshots.save(Snapshot(data, meta))
+            self._loop.call_soon(write_mark)
+
+        def write_mark() -> None:
+            mark = SnapshotMark(meta.index, meta.term, meta.conf_state)
+            self._appender.save_snapshot(mark, self._done(marked))
+
+        def marked() -> None:
+            self._appender.release_to(meta.index)
+            done()
+
+        self._submit(write_file)
+
+    def install(
+        self, snapshot: Snapshot, hard_state: HardState | None, done: Callable[[], None]
+    ) -> None:
+        """Mark, hard state, database: in the order of the real one."""
+
+        def recorded() -> None:
+            self.append([], hard_state, True, counted)
+
+        def counted() -> None:
+            self._node.put_in_place(snapshot.meta.index)
+            done()
+
+        self.save_snapshot(snapshot.meta, snapshot.data, recorded)
+
+    def _done(self, done: Callable[[], None]) -> Callable[[WALError | None], None]:
+        def written(error: WALError | None) -> None:
+            if error is not None:
+                raise error
+            done()
+
+        return written
+
+
+class NodeNetwork(MemberNetwork):
+    """Snapshots take their database with them."""
+
+    def __init__(self, node: Node, loop: MemberLoop) -> None:
+        super().__init__(
+            node.network, node.loop, node.identity.id, node.report_unreachable, VERSION
+        )
+        self._node = node
+
+    def send(self, messages: Sequence[Message]) -> None:
+        """Sends each to its receiver."""
+        plain = []
+        for message in messages:
+            if message.type == MessageType.SNAP:
+                self._node.send_snapshot(message)
+            else:
+                plain.append(message)
+        super().send(plain)
+
+
+@dataclass(slots=True)
+class Database:
+    """A database on its way, or received."""
+
+    index: int
+    content: Disk = field(default_factory=dict)
+
+
+class Node:
+    """A machine of the cluster."""
+
+    def __init__(
+        self,
+        loop: SimLoop,
+        network: SimNetwork,
+        chance: Random,
+        identity: ClusterMember,
+        founders: Sequence[ClusterMember],
+        habits: Habits,
+        nodes: dict[int, Node],
+        *,
+        cluster_id: int = 0,
+    ) -> None:
+        """`cluster_id` is given for a member that joins; a founder's follows from the founders."""
+        self.loop = loop
+        self.network = network
+        self.chance = chance
+        self.identity = identity
+        self._founders = list(founders)
+        self.habits = habits
+        self._nodes = nodes
+        self._joins = cluster_id
+        self.disk = SimDisk(chance)
+        self.disk.make_dirs("/data/member")
+        self.disk.make_dirs(SNAP_PATH)
+        self.disk.sync_dir("/")
+        self._database = MemoryEngine().disk
+        self._received: dict[int, Database] = {}
+        self.member: Member | None = None
+        self._loop = MemberLoop(loop, habits.rate)
+        self.backend: WriteBuffer | None = None
+        self._engine: MemoryEngine | None = None
+        self.lives = 0
+        self.removed = False
+
+    @property
+    def id(self) -> int:
+        """The member's id."""
+        return self.identity.id
+
+    @property
+    def running(self) -> bool:
+        """Whether a member lives here and is not paused."""
+        return self.member is not None and not self._loop.paused
+
+    def sync_s(self) -> float:
+        """How long this sync takes."""
+        habits = self.habits
+        return habits.sync_min_s + self.chance.random() * (habits.sync_max_s - habits.sync_min_s)
+
+    # --- lives --------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """A new life on the same disk."""
+        assert self.member is None, "a member lives here already"
+        self.lives += 1
+        loop = self._loop = MemberLoop(self.loop, self.habits.rate)
+        had_log = self.disk.exists(WAL_PATH)
+        if had_log:
+            self._finish_transfer()
+        self._engine = MemoryEngine(self._database, loop, self.habits.commit_s)
+        backend = self.backend = WriteBuffer(self._engine, loop, self._database_failed)
+        place = Place(self.disk, WAL_PATH, backend, NullLogger(), segment_bytes=SEGMENT_BYTES)
+        if had_log:
+            opened = reopen(place)
+        elif self._joins:
+            others = [one for one in self._founders if one.id != self.id]
+            opened = join(place, self.identity, self._joins, others)
+        else:
+            opened = found(place, self.identity, self._founders)
+        member = Member(
+            MemberSettings(
+                member_id=self.id,
+                cluster_id=opened.cluster_id,
+                name=self.identity.name,
+                client_urls=(f"http://{self.identity.name}:2379",),
+                snapshot_count=self.habits.snapshot_count,
+                snapshot_catchup_entries=self.habits.catchup_entries,
+            ),
+            loop,
+            lambda: EPOCH_UNIX_S + loop.time(),
+            Random(self.chance.randrange(0, 1 << 30)),
+            NullLogger(),
+            backend,
+            NodeLog(self, opened, loop),
+            NodeNetwork(self, loop),
+            OpenDoor(),
+            opened.cluster,
+            opened.boot,
+        )
+        member.on_removed = self._removed
+        self.member = member
+        for other in opened.others:
+            member.network.add_peer(other.id, other.peer_urls)
+        self.network.join(self.id, self._receive)
+        member.start()
+
+    def crash(self) -> None:
+        """Power off: the disk keeps what was synced, the database what was committed."""
+        self._end()
+        self.disk.crash()
+        if self._engine is not None and self.chance.random() < 0.5:
+            # The commit under way has reached the disk, but nobody was told.
+            engine, self._engine = self._engine, None
+            engine.settle_silently()
+
+    def kill(self) -> None:
+        """The process dies, the machine lives: what was written stays written."""
+        self._end()
+        if self._engine is not None:
+            engine, self._engine = self._engine, None
+            engine.settle_silently()
+        self.disk.release_locks()
+
+    def _end(self) -> None:
+        self._loop.kill()
+        self.network.leave(self.id)
+        self.member = None
+
+    def pause(self) -> None:
+        """The process is stopped; the world goes on."""
+        self._loop.pause()
+
+    def resume(self) -> None:
+        """It goes on where it was."""
+        self._loop.resume()
+
+    def _removed(self) -> None:
+        self.removed = True
+        self.loop.call_soon(self._leave)
+
+    def _leave(self) -> None:
+        if self.member is not None:
+            self.kill()
+
+    def _database_failed(self, why: str) -> None:
+        raise AssertionError(f"the simulated database failed: {why}")
+
+    # --- messages -----------------------------------------------------------------------------
+
+    def _receive(self, messages: list[Message]) -> None:
+        self._loop.call_soon(self._step, messages)
+
+    def _step(self, messages: list[Message]) -> None:
+        member = self.member
+        if member is None or member.stopped:
+            return
+        for message in messages:
+            if member.configuration.cluster.is_removed(message.from_):
+                continue
+            try:
+                member.raft.step(message)
+            except ProposalDroppedError:
+                continue
+            except RaftError:
+                continue
+
+    def report_unreachable(self, member_id: int) -> None:
+        """A message had no way."""
+        if self.member is not None and not self.member.stopped:
+            self.member.raft.node.report_unreachable(member_id)
+            self.member.raft.wake()
+
+    # --- databases ----------------------------------------------------------------------------
+
+    def send_snapshot(self, message: Message) -> None:
+        """Commits, copies, sends; Raft is told what became of it."""
+        member, backend = self.member, self.backend
+        assert member is not None and backend is not None
+
+        def committed() -> None:
+            content = {name: dict(bucket) for name, bucket in self._database.items()}
+            index = int.from_bytes(content[META].get(META_CONSISTENT_INDEX, b""), "big")
+            try:
+                meta = SnapshotMeta(
+                    decode_conf_state(content[META][META_CONF_STATE]),
+                    index,
+                    member.raft.term_at(index),
+                )
+            except StorageError:
+                self._report_snapshot(message.to, False)
+                return
+            message.snapshot = Snapshot(b"", meta)
+            self.loop.call_later(
+                0.01 + self.chance.random() * 0.2, self._arrive, message, Database(index, content)
+            )
+
+        backend.flush(committed)
+
+    def _arrive(self, message: Message, database: Database) -> None:
+        target = self._nodes.get(message.to)
+        if (
+            target is None
+            or not target.running
+            or not self.network.reachable(self.id, message.to)
+            or not self.network.reachable(message.to, self.id)
+        ):
+            self._report_snapshot(message.to, False)
+            return
+        target._received[database.index] = database
+        target._receive([message])
+        self._report_snapshot(message.to, True)
+
+    def _report_snapshot(self, member_id: int, ok: bool) -> None:
+        def report() -> None:
+            if self.member is not None and not self.member.stopped:
+                self.member.raft.node.report_snapshot(member_id, ok)
+                self.member.raft.wake()
+
+        self._loop.call_soon(report)
+
+    def put_in_place(self, index: int) -> None:
+        """The received database takes the place of ours."""
+        database = self._received[index]
+        backend = self.backend
+        assert backend is not None
+
+        def replaced() -> MemoryEngine:
+            self._database = database.content
+            self._engine = MemoryEngine(self._database, self._loop, self.habits.commit_s)
+            return self._engine
+
+        backend.exchange(replaced)
+        self._forget(index)
+
+    def _finish_transfer(self) -> None:
+        marks = valid_snapshots(self.disk, WAL_PATH)
+        if not marks or marks[-1].index not in self._received:
+            return
+        database = self._received[marks[-1].index]
+        stored = self._database[META].get(META_CONSISTENT_INDEX, b"")
+        if int.from_bytes(stored, "big") < database.index:
+            self._database = database.content
+        self._forget(database.index)
+
+    def _forget(self, index: int) -> None:
+        for older in [one for one in self._received if one <= index]:
+            del self._received[older]
