@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from random import Random
 
 from keyraft.raft import codec
-from keyraft.raft.types import Message
+from keyraft.raft.types import Message, MessageType
 from sim.loop import SimLoop
 
 
@@ -76,7 +76,9 @@ class SimNetwork:
         if chance.random() < weather.drop:
             return True
         encoded = codec.encode_message(message)
-        copies = 2 if chance.random() < weather.duplicate else 1
+        # A forwarded proposal that arrives twice is two proposals, and streams never repeat one.
+        repeatable = message.type != MessageType.PROP
+        copies = 2 if repeatable and chance.random() < weather.duplicate else 1
         for _ in range(copies):
             delay_s = weather.delay_min_s + chance.random() * (
                 weather.delay_max_s - weather.delay_min_s

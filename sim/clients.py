@@ -1,0 +1,174 @@
+"""Clients of the simulated cluster, and the history of what they saw.
+
+Each client does one thing at a time at a member of its choice: put, delete, compare-and-swap,
+linearizable get. An answer that does not come within `PATIENCE_S`, or that is an error after the
+request has left, is an unknown outcome. A client whose outcome is unknown goes on under a new
+number, because the old operation may still happen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+from typing import Any, Final
+
+from keyraft.base.errors import EtcdError, RawError
+from keyraft.proto import rpc_pb2
+from keyraft.server import Member, Result, wire
+from sim.cluster import SimCluster
+from sim.linearizability import NEVER, Operation
+from sim.node import Node
+
+PATIENCE_S: Final = 3.0
+KEYS: Final = ("a", "b", "c")
+
+
+class SimClient:
+    """One client; `stop` lets it finish what it does."""
+
+    def __init__(self, cluster: SimCluster, number: int, history: list[Operation]) -> None:
+        self._cluster = cluster
+        self._chance = Random(cluster.chance.randrange(0, 1 << 30))
+        self._number = number
+        self._history = history
+        self._attempt = 0
+        self._values = 0
+        self._seen_mod: dict[str, int] = {}
+        self.stopped = False
+        self.done = 0
+        cluster.loop.call_later(self._chance.random(), self._next)
+
+    def stop(self) -> None:
+        """Begins nothing new."""
+        self.stopped = True
+
+    def _later(self) -> None:
+        self._cluster.loop.call_later(0.005 + self._chance.random() * 0.15, self._next)
+
+    def _next(self) -> None:
+        if self.stopped:
+            return
+        nodes = [node for node in self._cluster.nodes.values() if node.running]
+        if not nodes:
+            self._later()
+            return
+        node = self._chance.choice(nodes)
+        call = self._choose()
+        operation = Operation(self._number, self._cluster.loop.time(), NEVER, call)
+        self._attempt += 1
+        attempt = self._attempt
+
+        def answered(output: Any) -> None:
+            if attempt != self._attempt:
+                return
+            self._attempt += 1
+            operation.output = output
+            operation.return_s = self._cluster.loop.time()
+            self._learn(call, output)
+            self.done += 1
+            self._later()
+
+        def unknown() -> None:
+            if attempt != self._attempt:
+                return
+            self._attempt += 1
+            self._number += 1000
+            if call[0] == "get":
+                self._history.remove(operation)  # a read that nobody saw says nothing
+            self._later()
+
+        member = node.member
+        assert member is not None
+        self._history.append(operation)
+        try:
+            self._send(node, member, call, answered, unknown)
+        except (EtcdError, RawError):
+            self._history.remove(operation)  # refused at the door: it never happened
+            self._attempt += 1
+            self._later()
+            return
+        self._cluster.loop.call_later(PATIENCE_S, unknown)
+
+    def _choose(self) -> tuple[Any, ...]:
+        key = self._chance.choice(KEYS)
+        kind = self._chance.random()
+        self._values += 1
+        value = f"{self._number}-{self._values}"
+        if kind < 0.4:
+            return ("get", key)
+        if kind < 0.7:
+            return ("put", key, value)
+        if kind < 0.8:
+            return ("delete", key)
+        return ("cas", key, self._seen_mod.get(key, 0), value)
+
+    def _learn(self, call: tuple[Any, ...], output: Any) -> None:
+        if call[0] == "get":
+            self._seen_mod[call[1]] = output[3]
+
+    def _send(
+        self,
+        node: Node,
+        member: Member,
+        call: tuple[Any, ...],
+        answered: Callable[[Any], None],
+        unknown: Callable[[], None],
+    ) -> None:
+        key = call[1].encode()
+        if call[0] == "get":
+
+            def ready(error: EtcdError | None) -> None:
+                if error is not None or node.member is not member:
+                    unknown()
+                    return
+                request = rpc_pb2.RangeRequest(key=key).SerializeToString()
+                answer = rpc_pb2.RangeResponse.FromString(member.store.range(request))
+                revision = member.store.revision
+                if answer.kvs:
+                    kv = answer.kvs[0]
+                    answered(("kv", revision, kv.value.decode(), kv.mod_revision, kv.version))
+                else:
+                    answered(("kv", revision, None, 0, 0))
+
+            member.read_index(ready)
+            return
+        kind, request, decode = self._write(call, key)
+
+        def done(result: Result) -> None:
+            if isinstance(result, bytes) and node.member is member:
+                answered(decode(result))
+            else:
+                unknown()
+
+        member.propose(kind, request, done)
+
+    def _write(
+        self, call: tuple[Any, ...], key: bytes
+    ) -> tuple[int, bytes, Callable[[bytes], Any]]:
+        if call[0] == "put":
+            put = rpc_pb2.PutRequest(key=key, value=call[2].encode())
+
+            def put_answer(body: bytes) -> Any:
+                return ("rev", rpc_pb2.PutResponse.FromString(body).header.revision)
+
+            return wire.KIND_PUT, put.SerializeToString(), put_answer
+        if call[0] == "delete":
+            delete = rpc_pb2.DeleteRangeRequest(key=key)
+
+            def delete_answer(body: bytes) -> Any:
+                answer = rpc_pb2.DeleteRangeResponse.FromString(body)
+                return ("rev", answer.header.revision, answer.deleted)
+
+            return wire.KIND_DELETE_RANGE, delete.SerializeToString(), delete_answer
+        txn = rpc_pb2.TxnRequest(
+            compare=[rpc_pb2.Compare(key=key, target=rpc_pb2.Compare.MOD, mod_revision=call[2])],
+            success=[
+                rpc_pb2.RequestOp(request_put=rpc_pb2.PutRequest(key=key, value=call[3].encode()))
+            ],
+        )
+
+        def txn_answer(body: bytes) -> Any:
+            answer = rpc_pb2.TxnResponse.FromString(body)
+            return ("rev", answer.header.revision, answer.succeeded)
+
+        return wire.KIND_TXN, txn.SerializeToString(), txn_answer
