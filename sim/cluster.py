@@ -9,7 +9,7 @@ from keyraft.cluster import cluster_id, new_member
 from keyraft.server import Member
 from sim.loop import SimLoop
 from sim.network import SimNetwork
-from sim.node import Habits, Node
+from sim.node import Habits, Node, Witness
 
 
 class SimCluster:
@@ -24,6 +24,7 @@ class SimCluster:
         self.network = SimNetwork(self.loop, self.chance)
         self.nodes: dict[int, Node] = {}
         self.story: list[str] = []
+        self.witness = Witness()
         self._founders = [
             new_member(f"m{number}", [f"http://m{number}:2380"], "sim")
             for number in range(1, size + 1)
@@ -38,6 +39,7 @@ class SimCluster:
                 self._founders,
                 make(self.chance),
                 self.nodes,
+                self.witness,
             )
         self.cluster_id = cluster_id([one.id for one in self._founders])
         for node in self.nodes.values():

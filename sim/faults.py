@@ -15,8 +15,11 @@ INTERVAL_S: Final = 1.5  # a new fault about so often
 class Chaos:
     """Throws faults until stopped. A minority may be down at any time, or everybody."""
 
-    def __init__(self, cluster: SimCluster) -> None:
+    down_s_max = 4.0  # a member that crashed is back within so long
+
+    def __init__(self, cluster: SimCluster, interval_s: float = INTERVAL_S) -> None:
         self._cluster = cluster
+        self._interval_s = interval_s
         self._chance = Random(cluster.chance.randrange(0, 1 << 30))
         self.stopped = False
         self._later()
@@ -26,29 +29,29 @@ class Chaos:
         self.stopped = True
 
     def _later(self) -> None:
-        self._cluster.loop.call_later(self._chance.random() * 2 * INTERVAL_S, self._act)
+        self._cluster.loop.call_later(self._chance.random() * 2 * self._interval_s, self._act)
 
     def _act(self) -> None:
         if self.stopped:
             return
         self._later()
-        fault: Callable[[], None] = self._chance.choice(
-            [
-                self._crash,
-                self._crash,
-                self._kill,
-                self._pause,
-                self._halves,
-                self._one_way,
-                self._alone,
-                self._leader_alone,
-                self._weather,
-                self._heal,
-                self._blackout,
-                self._move_leader,
-            ]
-        )
-        fault()
+        self._chance.choice(self._choices())()
+
+    def _choices(self) -> list[Callable[[], None]]:
+        return [
+            self._crash,
+            self._crash,
+            self._kill,
+            self._pause,
+            self._halves,
+            self._one_way,
+            self._alone,
+            self._leader_alone,
+            self._weather,
+            self._heal,
+            self._blackout,
+            self._move_leader,
+        ]
 
     def _node(self) -> Node | None:
         live = [node for node in self._cluster.nodes.values() if node.running]
@@ -60,7 +63,7 @@ class Chaos:
                 self._cluster.tell(f"{node.identity.name} starts")
                 node.start()
 
-        self._cluster.loop.call_later(self._chance.random() * 4, start)
+        self._cluster.loop.call_later(self._chance.random() * self.down_s_max, start)
 
     def _crash(self) -> None:
         node = self._node()
@@ -139,3 +142,30 @@ class Chaos:
         if leader.member.configuration.cluster.member(target) is not None:
             self._cluster.tell(f"leadership is asked to move to {target:x}")
             leader.member.handover.move(target, lambda _: None)
+
+
+class Storm(Chaos):
+    """Elections without end: members blink, and who asks for votes is cut off at the wrong time."""
+
+    down_s_max = 0.3
+
+    def _choices(self) -> list[Callable[[], None]]:
+        return [
+            self._crash,
+            self._crash,
+            self._crash,
+            self._crash_leader,
+            self._alone,
+            self._leader_alone,
+            self._one_way,
+            self._one_way,
+            self._heal,
+            self._heal,
+        ]
+
+    def _crash_leader(self) -> None:
+        leader = self._cluster.leader()
+        if leader is not None:
+            self._cluster.tell(f"the leader {leader.identity.name} loses power")
+            leader.crash()
+            self._again(leader)

@@ -26,6 +26,8 @@ from keyraft.raft import (
     RaftError,
     Snapshot,
     SnapshotMeta,
+    SoftState,
+    StateType,
 )
 from keyraft.raft.errors import StorageError
 from keyraft.server import Member, MemberSettings, OpenDoor, decode_conf_state
@@ -53,6 +55,45 @@ class Habits:
     sync_max_s: float = 0.004
     commit_s: float = 0.003
     rate: float = 1.0  # of the member's clock
+
+
+class Witness:
+    """Facts about the whole cluster that no single member can check.
+
+    One leader a term (Raft thesis §3.2), and one entry an index on every member that applies it
+    (State Machine Safety, §3.6.3).
+    """
+
+    def __init__(self) -> None:
+        self._leaders: dict[int, int] = {}
+        self._applied: dict[int, tuple[int, bytes]] = {}
+
+    def leads(self, member_id: int, term: int) -> None:
+        """Raises AssertionError when somebody else led in this term."""
+        other = self._leaders.setdefault(term, member_id)
+        assert other == member_id, f"{other:x} and {member_id:x} both lead in term {term}"
+
+    def applied(self, member_id: int, entry: Entry) -> None:
+        """Raises AssertionError when somebody has applied something else at this index."""
+        mine = (entry.term, entry.data)
+        first = self._applied.setdefault(entry.index, mine)
+        assert first == mine, f"{member_id:x} applies another entry at index {entry.index}"
+
+
+class WitnessedMember(Member):
+    """The real member, looked at."""
+
+    witness: Witness
+
+    def leadership(self, soft: SoftState) -> None:
+        """Leader or role have changed."""
+        if soft.state == StateType.LEADER:
+            self.witness.leads(self.settings.member_id, self.raft.node.raft.term)
+        super().leadership(soft)
+
+    def _apply(self, entry: Entry) -> None:
+        self.witness.applied(self.settings.member_id, entry)
+        super()._apply(entry)
 
 
 class NodeLog:
@@ -170,6 +211,7 @@ class Node:
         founders: Sequence[ClusterMember],
         habits: Habits,
         nodes: dict[int, Node],
+        witness: Witness,
         *,
         cluster_id: int = 0,
     ) -> None:
@@ -181,6 +223,7 @@ class Node:
         self._founders = list(founders)
         self.habits = habits
         self._nodes = nodes
+        self._witness = witness
         self._joins = cluster_id
         self.disk = SimDisk(chance)
         self.disk.make_dirs("/data/member")
@@ -230,7 +273,7 @@ class Node:
             opened = join(place, self.identity, self._joins, others)
         else:
             opened = found(place, self.identity, self._founders)
-        member = Member(
+        member = WitnessedMember(
             MemberSettings(
                 member_id=self.id,
                 cluster_id=opened.cluster_id,
@@ -250,6 +293,7 @@ class Node:
             opened.cluster,
             opened.boot,
         )
+        member.witness = self._witness
         member.on_removed = self._removed
         self.member = member
         for other in opened.others:

@@ -14,7 +14,7 @@ from keyraft.mvcc.backend import KEY
 from keyraft.proto import mvcc_pb2
 from sim.clients import SimClient
 from sim.cluster import SimCluster
-from sim.faults import Chaos
+from sim.faults import INTERVAL_S, Chaos, Storm
 from sim.linearizability import Operation, Undecided, linearizable
 from sim.model import EMPTY, step
 from sim.node import Habits
@@ -51,12 +51,33 @@ def habits(chance: Random) -> Habits:
     )
 
 
-def run(seed: int, seconds: float = RUN_S, size: int | None = None) -> Outcome:
-    """Carries out the run of `seed`; raises Violation with its story."""
-    cluster = SimCluster(size if size is not None else Random(seed).choice(SIZES), seed, habits)
+def slow_disks(chance: Random) -> Habits:
+    """What is answered too early has time to be forgotten."""
+    return Habits(
+        snapshot_count=100,
+        catchup_entries=50,
+        sync_min_s=0.01,
+        sync_max_s=chance.choice([0.1, 0.4]),
+    )
+
+
+def run(
+    seed: int,
+    seconds: float = RUN_S,
+    size: int | None = None,
+    fault_interval_s: float = INTERVAL_S,
+    storm: bool = False,
+) -> Outcome:
+    """Carries out the run of `seed`; raises Violation with its story.
+
+    `storm`: elections without end on slow disks, instead of a bit of everything.
+    """
+    size = size if size is not None else Random(seed).choice(SIZES)
+    cluster = SimCluster(size, seed, slow_disks if storm else habits)
     history: list[Operation] = []
     try:
-        return _run(cluster, history, seconds)
+        chaos = (Storm if storm else Chaos)(cluster, fault_interval_s)
+        return _run(cluster, history, seconds, chaos)
     except Violation as violation:
         story = "\n".join(cluster.story[-40:])
         raise Violation(f"seed {seed}: {violation}\n{story}") from None
@@ -65,9 +86,8 @@ def run(seed: int, seconds: float = RUN_S, size: int | None = None) -> Outcome:
         raise Violation(f"seed {seed}: {type(error).__name__}: {error}\n{story}") from error
 
 
-def _run(cluster: SimCluster, history: list[Operation], seconds: float) -> Outcome:
+def _run(cluster: SimCluster, history: list[Operation], seconds: float, chaos: Chaos) -> Outcome:
     clients = [SimClient(cluster, number, history) for number in range(CLIENTS)]
-    chaos = Chaos(cluster)
     cluster.run(seconds)
     chaos.stop()
     cluster.calm()

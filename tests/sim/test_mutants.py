@@ -1,0 +1,154 @@
+"""The tester is tested: each planted bug is found, and the same hunt finds nothing without it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+
+import pytest
+
+import keyraft.server.boot as boot
+from keyraft.proto import rpc_pb2
+from keyraft.raft import Entry, HardState
+from keyraft.raft.config import ReadOnlyOption
+from keyraft.raft.log import RaftLog
+from keyraft.server import Member, Result, wire
+from keyraft.server.reads import ReadDone
+from sim.cluster import SimCluster
+from sim.node import Node, NodeLog
+from sim.scenario import Violation, run
+
+Patch = pytest.MonkeyPatch
+
+
+def hunt(seeds: range, **how: object) -> str:
+    """The first violation of these seeds; empty when there is none."""
+    for seed in seeds:
+        try:
+            run(seed, **how)  # type: ignore[arg-type]  # the keywords of `run`
+        except Violation as violation:
+            return str(violation)
+    return ""
+
+
+def test_acknowledging_before_the_sync_is_found(monkeypatch: Patch) -> None:
+    def append(
+        self: NodeLog,
+        entries: Sequence[Entry],
+        hard_state: HardState | None,
+        must_sync: bool,
+        done: Callable[[], None],
+        alone: bool = False,
+    ) -> None:
+        self._appender.append(entries, hard_state, must_sync, lambda error: None)
+        self._loop.call_soon(done)
+
+    monkeypatch.setattr(NodeLog, "append", append)
+    assert hunt(range(1, 30), seconds=10.0, size=3, fault_interval_s=0.25, storm=True)
+
+
+def test_answering_a_vote_before_it_is_stored_is_found(monkeypatch: Patch) -> None:
+    honest = NodeLog.append
+
+    def append(
+        self: NodeLog,
+        entries: Sequence[Entry],
+        hard_state: HardState | None,
+        must_sync: bool,
+        done: Callable[[], None],
+        alone: bool = False,
+    ) -> None:
+        if entries or hard_state is None:
+            honest(self, entries, hard_state, must_sync, done, alone)
+        else:
+            self._appender.append(entries, hard_state, must_sync, lambda error: None)
+            self._loop.call_soon(done)
+
+    monkeypatch.setattr(NodeLog, "append", append)
+    violation = hunt(range(1, 60), seconds=30.0, size=3, fault_interval_s=0.25, storm=True)
+    assert "both lead in term" in violation
+
+
+def test_reading_without_a_read_index_is_found(monkeypatch: Patch) -> None:
+    def read_index(self: Member, done: ReadDone) -> None:
+        done(None)
+
+    monkeypatch.setattr(Member, "read_index", read_index)
+    assert "not linearizable" in hunt(range(1, 10), size=3)
+
+
+def test_reading_on_a_lease_after_a_pause_is_found(monkeypatch: Patch) -> None:
+    leased = functools.partial(boot.Config, read_only=ReadOnlyOption.LEASE_BASED)
+    monkeypatch.setattr(boot, "Config", leased)
+    assert "not linearizable" in hunt(range(1, 60), size=3)
+
+
+def figure_8(seed: int) -> None:
+    """The Raft paper's figure 8: an old term's entry on a majority is not yet committed.
+
+    One entry a message, so that the old entry arrives before the new leader's own.
+    """
+    cluster = SimCluster(3, seed)
+    nodes = list(cluster.nodes.values())
+
+    def led_by(candidates: list[Node]) -> Node:
+        assert cluster.run_until(lambda: cluster.leader() in candidates), "nobody leads"
+        leader = cluster.leader()
+        assert leader is not None
+        return leader
+
+    def cut_off(one: Node) -> None:
+        cluster.network.partition([[one.id], [n.id for n in nodes if n is not one]])
+
+    first = led_by(nodes)
+    assert cluster.run_until(cluster.agreed)
+    cluster.run(1.0)
+    cut_off(first)
+    assert first.member is not None
+    results: list[Result] = []
+    put = rpc_pb2.PutRequest(key=b"k", value=b"old").SerializeToString()
+    first.member.propose(wire.KIND_PUT, put, results.append)
+    cluster.run(0.1)
+    old_index = first.member.raft.node.raft.log.last_index()
+    first.crash()
+    others = [node for node in nodes if node is not first]
+    second = led_by(others)
+    cut_off(second)  # before anything of its term has left it
+    cluster.run(0.1)
+    second.crash()
+    third = next(node for node in others if node is not second)
+    cluster.network.heal()
+    first.start()
+    assert led_by([first, third]) is first, "its log is longer"
+
+    def arrived() -> bool:
+        return (
+            third.member is not None and third.member.raft.node.raft.log.last_index() >= old_index
+        )
+
+    assert cluster.run_until(arrived)
+    cluster.network.cut(first.id, third.id)  # what it says of its own term comes too late
+    cluster.run(0.2)
+    first.crash()
+    cluster.network.heal()
+    second.start()
+    led_by([second, third])
+    assert cluster.run_until(
+        lambda: all(n.member is not None and n.member.applied_index >= old_index for n in others)
+    )
+
+
+def test_committing_an_old_terms_entry_by_counting_is_found(monkeypatch: Patch) -> None:
+    monkeypatch.setattr(boot, "APPEND_BYTES_MAX", 1)
+    for seed in range(1, 6):
+        figure_8(seed)
+    honest = RaftLog.maybe_commit
+
+    def maybe_commit(self: RaftLog, term: int, index: int) -> bool:
+        counted = self.term(index) if self.committed < index <= self.last_index() else term
+        return honest(self, counted, index)
+
+    monkeypatch.setattr(RaftLog, "maybe_commit", maybe_commit)
+    with pytest.raises(AssertionError, match="applies another entry"):
+        for seed in range(1, 6):
+            figure_8(seed)
