@@ -91,9 +91,16 @@ class WitnessedMember(Member):
             self.witness.leads(self.settings.member_id, self.raft.node.raft.term)
         super().leadership(soft)
 
-    def _apply(self, entry: Entry) -> None:
-        self.witness.applied(self.settings.member_id, entry)
-        super()._apply(entry)
+    def watch(self, witness: Witness) -> None:
+        """Everything that this member applies is witnessed; called before it starts."""
+        self.witness = witness
+        apply = self.queue._apply
+
+        def witnessed(entry: Entry) -> None:
+            witness.applied(self.settings.member_id, entry)
+            apply(entry)
+
+        self.queue._apply = witnessed
 
 
 class NodeLog:
@@ -293,7 +300,7 @@ class Node:
             opened.cluster,
             opened.boot,
         )
-        member.witness = self._witness
+        member.watch(self._witness)
         member.on_removed = self._removed
         self.member = member
         for other in opened.others:
