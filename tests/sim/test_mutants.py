@@ -20,6 +20,8 @@ from sim.scenario import Violation, run
 
 Patch = pytest.MonkeyPatch
 
+pytestmark = pytest.mark.sim
+
 
 def hunt(seeds: range, **how: object) -> str:
     """The first violation of these seeds; empty when there is none."""

@@ -8,6 +8,8 @@ import pytest
 
 from sim.scenario import run
 
+pytestmark = pytest.mark.sim
+
 
 @pytest.mark.parametrize("seed", range(1, 7))
 def test_a_bit_of_everything_breaks_nothing(seed: int) -> None:
