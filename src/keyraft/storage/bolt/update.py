@@ -96,8 +96,12 @@ class Update:
                     content.pop(key, None)
                 else:
                     content[key] = new
+            if name in self._appended:  # its pages are not in the file yet
+                _append_content(content, *self._appended[name])
             elements[name] = writer.bucket(sorted(content.items()))
         for name, (key, row) in self._appended.items():
+            if name in self._changes:
+                continue
             if name not in elements:
                 raise BoltError(f"there is no bucket {name!r}")
             bucket = db.open_bucket(name, elements[name])
@@ -118,15 +122,19 @@ def _content(bucket: Bucket, name: bytes) -> dict[bytes, bytes]:
     return content
 
 
+def _append_content(content: dict[bytes, bytes], key: bytes, row: bytes) -> None:
+    if content and max(content) >= key:
+        raise BoltError(f"key {key.hex()} follows {max(content).hex()}")
+    content[key] = row
+
+
 def _append(
     db: BoltFile, bucket: Bucket, writer: PageWriter, pages: list[bytes], key: bytes, row: bytes
 ) -> bytes:
     """The bucket's element with a row more; the pages on its right edge are written anew."""
     if not bucket.root:
         content = dict(bucket.items())
-        if content and max(content) >= key:
-            raise BoltError(f"key {key.hex()} follows {max(content).hex()}")
-        content[key] = row
+        _append_content(content, key, row)
         return writer.bucket(sorted(content.items()))
     edge = []
     page = bucket.root_page()
