@@ -37,7 +37,14 @@ from keyraft.mvcc import BackendError
 from keyraft.net import Server, server_context
 from keyraft.peer.compat import PeerRefusal
 from keyraft.peer.questions import ClusterView
-from keyraft.server import BootError, Member, MemberSettings, OpenDoor
+from keyraft.server import (
+    BootError,
+    Histogram,
+    Member,
+    MemberSettings,
+    OpenDoor,
+    exponential,
+)
 from keyraft.service import (
     ClusterService,
     ElectionService,
@@ -78,6 +85,7 @@ class _Running:
         self._transfers = Transfers(config.snap_directory, kv_directory(config), config.log)
         self._peers = PeerPort(config, self._transfers)
         self._serving: asyncio.Task[None] | None = None
+        self._commit_s = Histogram(exponential(0.001, 2, 14))
 
     async def run(self) -> int:
         """Everything, in order."""
@@ -231,6 +239,7 @@ class _Running:
             ),
             watch_progress_notify_s=config.watch_progress_notify_interval_s,
         )
+        opened.backend.on_commit = self._commit_s.observe
         snapshots = SnapDir(OsFiles(), config.snap_directory, self._log)
 
         def replace_database(index: int) -> None:
@@ -282,8 +291,10 @@ class _Running:
             router=self._router,
             guard=guard,
             fsync_s=member_log.fsync_s,
+            commit_s=self._commit_s,
             wal_written_bytes=lambda: member_log.written_bytes,
             traffic=server.statistics,
+            peers=self._peers.metrics,
         )
         self._gateway.serve(member, scrape)
         return health

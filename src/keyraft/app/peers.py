@@ -31,6 +31,7 @@ from keyraft.lease import NotPrimaryError
 from keyraft.net import client_context, server_context
 from keyraft.peer.answers import AnswerHandlers, HashAnswer
 from keyraft.peer.handlers import RaftHandlers
+from keyraft.peer.metrics import PeerMetrics
 from keyraft.peer.questions import ClusterView, Questions
 from keyraft.peer.transport import Transport
 from keyraft.proto import rpc_pb2
@@ -88,6 +89,12 @@ class PeerPort:
             if joining:
                 return await ask.cluster(peer_urls)
             return await ask.cluster(peer_urls, BOOTSTRAPPED_TIMEOUT_S, tell=False)
+
+    @property
+    def metrics(self) -> PeerMetrics:
+        """The traffic's counts, once `open` has been called."""
+        assert self._transport is not None, "no network yet"
+        return self._transport.metrics
 
     def open(self, member_id: int, cluster_id: int) -> PeerNetwork:
         """The network for a member of this identity."""

@@ -9,14 +9,15 @@ from __future__ import annotations
 import os
 import resource
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from keyraft.base.version import VERSION, runtime_version
 from keyraft.cluster import format_id, short
 from keyraft.gateway.exposition import COUNTER, GAUGE, HISTOGRAM, Family, ProcessFamilies
 from keyraft.grpc import Router, status
 from keyraft.net import Statistics
-from keyraft.server import Histogram, Histograms, Member
+from keyraft.peer.metrics import PeerMetrics
+from keyraft.server import Histogram, Histograms, Member, exponential
 from keyraft.service import Guard
 
 
@@ -28,8 +29,11 @@ class Scrape:
     router: Router
     guard: Guard
     fsync_s: Histogram
+    commit_s: Histogram
     wal_written_bytes: Callable[[], int]
     traffic: Callable[[], Statistics]
+    peers: PeerMetrics
+    _observed: dict[str, Histograms] = field(default_factory=dict)
 
     def families(self, process: ProcessFamilies) -> Iterator[Family]:
         """Everything, in any order."""
@@ -38,6 +42,7 @@ class Scrape:
         yield from self._store()
         yield from self._disk()
         yield from self._grpc()
+        yield from self._peers()
         yield from self._system()
 
     def _member(self) -> Iterator[Family]:
@@ -137,6 +142,7 @@ class Scrape:
         store = member.store
         sizes = store.statistics()
         leases = member.lessor
+        watches = member.watches.statistics()
         for name, value, text in (
             ("etcd_debugging_mvcc_current_revision", store.revision, "The current revision."),
             (
@@ -156,8 +162,28 @@ class Scrape:
                 "What of it holds data.",
             ),
             ("etcd_debugging_auth_revision", member.auth.revision, "The revision of the users."),
+            (
+                "etcd_debugging_mvcc_total_put_size_in_bytes",
+                store.put_bytes,
+                "Bytes of all keys and values put.",
+            ),
+            ("etcd_debugging_mvcc_watch_stream_total", watches["streams"], "Open watch streams."),
+            ("etcd_debugging_mvcc_watcher_total", watches["watchers"], "Watchers."),
+            (
+                "etcd_debugging_mvcc_slow_watcher_total",
+                watches["slow_watchers"],
+                "Watchers that are not in sync.",
+            ),
         ):
             yield Family(name, GAUGE, text).add(value)
+        for name, value, text in (
+            ("etcd_mvcc_put_total", store.puts, "Puts applied."),
+            ("etcd_mvcc_delete_total", store.deletes, "Keys deleted."),
+            ("etcd_mvcc_range_total", store.ranges, "Ranges served."),
+            ("etcd_mvcc_txn_total", store.txns, "Transactions of more than one change."),
+            ("etcd_debugging_mvcc_events_total", watches["events"], "Watch events sent."),
+        ):
+            yield Family(name, COUNTER, text).add(value)
         for name, value, text in (
             ("etcd_debugging_lease_granted_total", leases.granted_total, "Leases granted."),
             ("etcd_debugging_lease_revoked_total", leases.revoked_total, "Leases revoked."),
@@ -169,6 +195,11 @@ class Scrape:
         yield Family(
             "etcd_disk_wal_fsync_duration_seconds", HISTOGRAM, "How long the log's syncs take."
         ).add_histogram(self.fsync_s)
+        yield Family(
+            "etcd_disk_backend_commit_duration_seconds",
+            HISTOGRAM,
+            "How long commits of the database take.",
+        ).add_histogram(self.commit_s)
         yield Family("etcd_disk_wal_write_bytes_total", GAUGE, "Bytes written to the log.").add(
             self.wal_written_bytes()
         )
@@ -200,6 +231,78 @@ class Scrape:
         yield Family(
             "etcd_network_client_grpc_sent_bytes_total", COUNTER, "Bytes to gRPC clients."
         ).add(traffic.bytes_out)
+
+    def _peers(self) -> Iterator[Family]:
+        peers = self.peers
+        own = format_id(self.member.settings.member_id)
+        active = Family("etcd_network_active_peers", GAUGE, "Peers with open streams.")
+        for peer in sorted(peers.active):
+            active.add(1, Local=own, Remote=peer)
+        yield active
+        lost = Family("etcd_network_disconnected_peers_total", COUNTER, "Peers lost.")
+        for peer, count in peers.disconnected.items():
+            lost.add(count, Local=own, Remote=peer)
+        yield lost
+        for name, label, counts, text in (
+            ("peer_sent_bytes_total", "To", peers.sent_bytes, "Bytes sent to peers."),
+            ("peer_received_bytes_total", "From", peers.received_bytes, "Bytes from peers."),
+            ("peer_sent_failures_total", "To", peers.sent_failures, "Failed sends."),
+            ("peer_received_failures_total", "From", peers.received_failures, "Failed receives."),
+            ("snapshot_send_success", "To", peers.snapshot_sent, "Snapshots sent."),
+            ("snapshot_send_failures", "To", peers.snapshot_send_failures, "Snapshots not sent."),
+            ("snapshot_receive_success", "From", peers.snapshot_received, "Snapshots received."),
+            (
+                "snapshot_receive_failures",
+                "From",
+                peers.snapshot_receive_failures,
+                "Snapshots not received.",
+            ),
+        ):
+            family = Family(f"etcd_network_{name}", COUNTER, text)
+            for peer, count in counts.items():
+                family.add(count, **{label: peer})
+            yield family
+        for name, label, counts, text in (
+            ("snapshot_send_inflights_total", "To", peers.snapshot_send_inflight, "Being sent."),
+            (
+                "snapshot_receive_inflights_total",
+                "From",
+                peers.snapshot_receive_inflight,
+                "Being received.",
+            ),
+        ):
+            family = Family(f"etcd_network_{name}", GAUGE, f"Snapshots. {text}")
+            for peer, count in counts.items():
+                family.add(count, **{label: peer})
+            yield family
+        for name, label, bounds, taken, text in (
+            (
+                "peer_round_trip_time_seconds",
+                "To",
+                exponential(0.0001, 2, 16),
+                peers.round_trip_s,
+                "Round trips to peers.",
+            ),
+            (
+                "snapshot_send_total_duration_seconds",
+                "To",
+                exponential(0.1, 2, 10),
+                peers.snapshot_send_s,
+                "How long snapshots take to send.",
+            ),
+            (
+                "snapshot_receive_total_duration_seconds",
+                "From",
+                exponential(0.1, 2, 10),
+                peers.snapshot_receive_s,
+                "How long snapshots take to receive.",
+            ),
+        ):
+            found = self._observed.setdefault(name, Histograms(bounds))
+            for peer, seconds in taken:
+                found.of(peer).observe(seconds)
+            taken.clear()
+            yield _histograms(f"etcd_network_{name}", text, found, (label,))
 
     def _system(self) -> Iterator[Family]:
         used = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0

@@ -63,14 +63,19 @@ class Store:
         "backend",
         "batch_rows",
         "compact_revision",
+        "deletes",
         "hashes",
         "index",
         "key_leases",
         "lessor",
         "listener",
         "lives",
+        "put_bytes",
+        "puts",
+        "ranges",
         "revision",
         "sleep_s",
+        "txns",
     )
 
     def __init__(
@@ -91,6 +96,12 @@ class Store:
         self.lessor: Lessor = NoLeases() if lessor is None else lessor
         self.listener: Listener | None = None
         self.lives = 0
+        # Since the start, for metrics.
+        self.puts = 0
+        self.put_bytes = 0
+        self.deletes = 0
+        self.ranges = 0
+        self.txns = 0
         self.reset(backend, checkpoint)
 
     def reset(self, backend: Backend, checkpoint: Checkpoint | None = None) -> None:
@@ -113,6 +124,7 @@ class Store:
 
     def range(self, request: bytes) -> bytes:
         """RangeResponse without its header. Raises CompactedError, FutureRevisionError."""
+        self.ranges += 1
         key = plain_range(request)
         if key is None:
             try:
@@ -144,6 +156,7 @@ class Store:
         Reads the revision that was current at the first step, whatever is written or compacted
         meanwhile. Close the generator if the answer is no longer wanted.
         """
+        self.ranges += 1
         return read.steps(self, request, self.revision)
 
     def put(self, request: bytes) -> bytes:
@@ -185,6 +198,8 @@ class Store:
                 )
             )
         self.backend.put(KEY, _ROW.pack(main, b"_", 0), stored)
+        self.puts += 1
+        self.put_bytes += len(stored)
         if self.key_leases:
             self._lease(key, 0)
         self.revision = main
@@ -355,6 +370,8 @@ class Store:
         created, version = self.index.put(key, main, sub)
         stored = key_value(key, created, main, version, value, lease)
         self.backend.put(KEY, _ROW.pack(main, b"_", sub), stored)
+        self.puts += 1
+        self.put_bytes += len(stored)
         self._sub = sub + 1
         if lease or self.key_leases:
             self._lease(key, lease)
@@ -379,6 +396,8 @@ class Store:
         """Ends the transaction: its changes become one revision, if there are any."""
         if not self._sub:
             return
+        if self._sub > 1:
+            self.txns += 1
         self._sub = 0
         self.revision += 1
         if self._events:
@@ -401,6 +420,7 @@ class Store:
         sub = self._sub
         self.index.delete(key, main, sub)
         self.backend.put(KEY, tombstone_key(main, sub), field(b"\x0a", key))
+        self.deletes += 1
         self._sub = sub + 1
         if self.key_leases:
             self._lease(key, 0)

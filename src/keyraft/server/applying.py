@@ -33,6 +33,8 @@ class ApplyQueue:
         "_queue",
         "_running",
         "_scheduled",
+        "_slow",
+        "_slow_s",
         "applied_index",
     )
 
@@ -42,11 +44,19 @@ class ApplyQueue:
         applied_index: int,
         apply: Callable[[Entry], None],
         done: Callable[[int, int, float], None],
+        slow_s: float,
+        slow: Callable[[int, int, float], None],
     ) -> None:
-        """`apply` takes one entry; `done(applied index, entries, seconds)` follows every slice."""
+        """`apply` takes one entry; `done(applied index, entries, seconds)` follows every slice.
+
+        `slow(first index, last index, seconds)` is told of entries that together took longer
+        than `slow_s` although there were no more than a few dozen.
+        """
         self._loop = loop
         self._apply = apply
         self._done = done
+        self._slow_s = slow_s
+        self._slow = slow
         self._queue: deque[list[Entry]] = deque()
         self._at = 0
         self._scheduled = False
@@ -85,17 +95,21 @@ class ApplyQueue:
         try:
             while queue and now_s < until_s:
                 entries = queue[0]
-                stop = min(self._at + _CHUNK_ENTRIES, len(entries))
-                for entry in entries[self._at : stop]:
+                first = self._at
+                stop = min(first + _CHUNK_ENTRIES, len(entries))
+                for entry in entries[first:stop]:
                     apply(entry)
                     self.applied_index = entry.index
-                count += stop - self._at
+                count += stop - first
                 if stop == len(entries):
                     queue.popleft()
                     self._at = 0
                 else:
                     self._at = stop
-                now_s = time()
+                before_s, now_s = now_s, time()
+                if now_s - before_s > self._slow_s:
+                    first_index = self.applied_index - (stop - first) + 1
+                    self._slow(first_index, self.applied_index, now_s - before_s)
         finally:
             self._running = False
         self._done(self.applied_index, count, now_s - start_s)

@@ -125,7 +125,14 @@ class Member:
         node, storage = build_node(settings, boot, chance, logger)
         self.raft = RaftLoop(loop, node, storage, log, network, self, boot.last_index)
         self.applier = Applier(self)
-        self.queue = ApplyQueue(loop, boot.applied_index, self.applier.apply, self._slice_done)
+        self.queue = ApplyQueue(
+            loop,
+            boot.applied_index,
+            self.applier.apply,
+            self._slice_done,
+            settings.warning_apply_s,
+            self._slow_apply,
+        )
         self.reads = ReadIndex(loop, self, self.counters, logger, settings.request_timeout_s)
         self.configuration = Configuration(self, cluster, boot.conf_state)
         self.snapshotter = Snapshotter(self, storage, log, boot.snapshot.index)
@@ -413,6 +420,16 @@ class Member:
         """This member was removed from the cluster; `on_removed` stops it."""
         if self.on_removed is not None:
             self.on_removed()
+
+    def _slow_apply(self, first_index: int, last_index: int, seconds: float) -> None:
+        self.counters.slow_apply += 1
+        self.logger.warn(
+            "apply request took too long",
+            took=f"{seconds * 1000:.3f}ms",
+            expected_duration=f"{self.settings.warning_apply_s * 1000:g}ms",
+            first_index=first_index,
+            last_index=last_index,
+        )
 
     def _slice_done(self, applied_index: int, entries: int, seconds: float) -> None:
         self.applier.slice_done(seconds)

@@ -38,10 +38,12 @@ class WriteBuffer:
         "_ops",
         "_sealed",
         "_sealed_done",
+        "_sealed_s",
         "_timer",
         "_waiting",
         "commits",
         "failure",
+        "on_commit",
     )
 
     def __init__(
@@ -67,6 +69,8 @@ class WriteBuffer:
         self._ops = 0
         self._flush_wanted = False
         self.commits = 0
+        self.on_commit: Callable[[float], None] | None = None  # told the seconds of each commit
+        self._sealed_s = 0.0
         self.failure: str | None = None
         engine.on_failure(self._failed)
 
@@ -168,11 +172,14 @@ class WriteBuffer:
         self._waiting = []
         self._batch = {name: {} for name in (*BUCKETS, OWN)}
         self._ops = 0
+        self._sealed_s = self._loop.time()
         self._engine.commit({n: c for n, c in self._sealed.items() if c}, self._committed)
 
     def _committed(self) -> None:
         self._sealed = None
         self.commits += 1
+        if self.on_commit is not None:
+            self.on_commit(self._loop.time() - self._sealed_s)
         waiting, self._sealed_done = self._sealed_done, []
         for done in waiting:
             done()
