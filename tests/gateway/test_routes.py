@@ -1,0 +1,205 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from keyraft.base.log import NullLogger
+from keyraft.gateway import Gateway, Scrape
+from keyraft.gateway.exposition import COUNTER, GAUGE, HISTOGRAM, Family, number, render
+from keyraft.grpc import Router
+from keyraft.net import Statistics
+from keyraft.peer.metrics import PeerMetrics
+from keyraft.proto import rpc_pb2
+from keyraft.server import Histogram, wire
+from keyraft.service import Guard, KVService
+from tests.server.harness import OneMember
+
+
+class FakeRequest:
+    """A plain HTTP request and its answer."""
+
+    def __init__(self, target: str, method: str = "GET", host: bytes = b"localhost:2379") -> None:
+        self.method = method
+        self.target = target
+        self.headers = [(b"host", host)]
+        self.body = b""
+        self.peer = "127.0.0.1:1"
+        self.common_name: str | None = None
+        self.scheme = "http"
+        self.writable = 1 << 20
+        self.on_close: Callable[[], None] | None = None
+        self.on_writable: Callable[[], None] | None = None
+        self.status = 0
+        self.sent: dict[bytes, bytes] = {}
+        self.content = b""
+
+    def respond(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+        assert not self.status, "answered twice"
+        self.status, self.sent, self.content = status, dict(headers), body
+
+    def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        raise AssertionError("nothing here is streamed")
+
+    def write(self, data: bytes) -> None:
+        raise AssertionError("nothing here is streamed")
+
+    def end(self) -> None:
+        raise AssertionError("nothing here is streamed")
+
+    def abort(self) -> None:
+        raise AssertionError("nothing here is broken off")
+
+
+class Port:
+    """A client port over one member."""
+
+    def __init__(self, **settings: tuple[str, ...]) -> None:
+        self.one = OneMember()
+        self.one.run(1.0)
+        member = self.one.member
+        self.gateway = Gateway(NullLogger(), **settings)
+        router = Router()
+        guard = Guard(member)
+        KVService(member, guard).register(router)
+        fsync, commit = Histogram((0.001, 0.002)), Histogram((0.001,))
+        fsync.observe(0.0015)
+        self.gateway.serve(
+            member,
+            Scrape(
+                member=member,
+                router=router,
+                guard=guard,
+                fsync_s=fsync,
+                commit_s=commit,
+                wal_written_bytes=lambda: 7,
+                traffic=Statistics,
+                peers=PeerMetrics(),
+            ),
+        )
+
+    def get(self, target: str, method: str = "GET", host: bytes = b"x") -> FakeRequest:
+        request = FakeRequest(target, method, host)
+        self.gateway.handle(request)
+        self.one.run(0.05)
+        return request
+
+
+@pytest.fixture
+def port() -> Port:
+    return Port()
+
+
+def test_version(port: Port) -> None:
+    answer = port.get("/version")
+    assert (answer.status, answer.content) == (
+        200,
+        b'{"etcdserver":"3.7.1","etcdcluster":"3.7.0","storage":"3.7.0"}',
+    )
+    assert answer.sent[b"access-control-allow-origin"] == b"*"
+    refused = port.get("/version", "POST")
+    assert (refused.status, refused.sent[b"allow"]) == (405, b"GET")
+
+
+def test_health_and_its_alarms(port: Port) -> None:
+    answer = port.get("/health")
+    assert (answer.status, answer.content) == (200, b'{"health":"true","reason":""}')
+    alarm = rpc_pb2.AlarmRequest(action=1, memberID=1, alarm=1).SerializeToString()
+    port.one.propose(wire.KIND_ALARM, alarm)
+    port.one.run(0.1)
+    sick = port.get("/health")
+    assert (sick.status, sick.content) == (503, b'{"health":"false","reason":"ALARM NOSPACE"}\n')
+    assert port.get("/health?exclude=NOSPACE").status == 200
+    assert port.get("/readyz").status == 200
+    counters = port.one.member.counters
+    assert (counters.health_success, counters.health_failures) == (2, 1)
+
+
+def test_without_a_leader_only_what_is_local_is_healthy(port: Port) -> None:
+    port.one.member.leader = 0
+    answer = port.get("/health")
+    assert answer.content == b'{"health":"false","reason":"RAFT NO LEADER"}\n'
+    assert port.get("/health?serializable=true").status == 200
+    assert port.get("/livez").content == b"ok\n"
+
+
+def test_checks_are_listed_on_request_and_by_name(port: Port) -> None:
+    verbose = port.get("/readyz?verbose")
+    assert verbose.content == (
+        b"[+]data_corruption ok\n[+]serializable_read ok\n"
+        b"[+]linearizable_read ok\n[+]non_learner ok\nok\n"
+    )
+    assert port.get("/livez/serializable_read").content == b"ok\n"
+    assert port.get("/livez/data_corruption").status == 404
+    excluded = port.get("/readyz?verbose&exclude=non_learner&exclude=unheard")
+    assert b"non_learner" not in excluded.content and excluded.status == 200
+    alarm = rpc_pb2.AlarmRequest(action=1, memberID=1, alarm=2).SerializeToString()
+    port.one.propose(wire.KIND_ALARM, alarm)
+    port.one.run(0.1)
+    sick = port.get("/readyz")
+    assert sick.status == 503
+    assert b"[-]data_corruption failed: alarm activated: CORRUPT\n" in sick.content
+    assert sick.content.endswith(b"\n\n")
+
+
+def test_what_is_not_there_is_gos_404(port: Port) -> None:
+    answer = port.get("/v2/keys")
+    assert (answer.status, answer.content) == (404, b"404 page not found\n")
+    assert port.get("/", "OPTIONS").status == 200
+
+
+def test_strange_hosts_are_misdirected() -> None:
+    port = Port(host_whitelist=("localhost",))
+    assert port.get("/version", host=b"evil.example:2379").status == 421
+    assert port.get("/version", host=b"localhost:2379").status == 200
+
+
+def test_metrics_carry_etcds_names(port: Port) -> None:
+    port.one.put(b"k", b"v")
+    port.one.run(0.1)
+    answer = port.get("/metrics")
+    assert answer.sent[b"content-type"] == b"text/plain; version=0.0.4; charset=utf-8"
+    lines = answer.content.decode().splitlines()
+    for expected in (
+        "etcd_server_has_leader 1",
+        "etcd_server_is_leader 1",
+        'etcd_server_version{server_version="3.7.1"} 1',
+        'etcd_cluster_version{cluster_version="3.7"} 1',
+        "etcd_mvcc_put_total 1",
+        "etcd_debugging_mvcc_current_revision 2",
+        "# TYPE etcd_server_proposals_applied_total gauge",
+        "# TYPE etcd_server_health_success counter",
+        'etcd_disk_wal_fsync_duration_seconds_bucket{le="0.002"} 1',
+        'etcd_disk_wal_fsync_duration_seconds_bucket{le="+Inf"} 1',
+        'grpc_server_started_total{grpc_method="Put",grpc_service="etcdserverpb.KV",'
+        'grpc_type="unary"} 0',
+    ):
+        assert expected in lines, expected
+    assert len([line for line in lines if line.startswith("# TYPE")]) == len(
+        {line for line in lines if line.startswith("# TYPE")}
+    )
+
+
+def test_exposition_escapes_and_cumulates() -> None:
+    histogram = Histogram((1.0, 2.0))
+    for value in (0.5, 1.0, 1.5, 9.0):
+        histogram.observe(value)
+    page = render(
+        [
+            Family("b_total", COUNTER, "x").add(2, label='a"\\\n'),
+            Family("a", HISTOGRAM, "line\nbreak").add_histogram(histogram),
+            Family("empty", GAUGE, "nothing"),
+        ]
+    ).decode()
+    assert page == (
+        "# HELP a line\\nbreak\n# TYPE a histogram\n"
+        'a_bucket{le="1"} 2\na_bucket{le="2"} 3\na_bucket{le="+Inf"} 4\na_sum 12\na_count 4\n'
+        "# HELP b_total x\n# TYPE b_total counter\n"
+        'b_total{label="a\\"\\\\\\n"} 2\n'
+    )
+    assert [number(value) for value in (0.0, 1e9, 0.25, 1e22)] == [
+        "0",
+        "1000000000",
+        "0.25",
+        "1e+22",
+    ]

@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from keyraft.proto import health_pb2, rpc_pb2
+from keyraft.service import ClusterService, Guard, HealthService, MaintenanceService
+from tests.server.harness import OneMember
+
+from .calls import FakeCall, ask
+
+
+@pytest.fixture
+def one() -> OneMember:
+    found = OneMember()
+    found.run(1.0)
+    return found
+
+
+def call(one: OneMember, handle: Any, request: Any, patience_s: float = 0.1) -> Any:
+    answered = ask(handle, request.SerializeToString())
+    if answered.answer is None:
+        one.run(patience_s)
+    return answered.answer
+
+
+def test_status_is_true(one: OneMember) -> None:
+    service = MaintenanceService(one.member, Guard(one.member))
+    one.put(b"k", b"v")
+    one.run(0.2)
+    answer = call(one, service.status, rpc_pb2.StatusRequest())
+    found = rpc_pb2.StatusResponse.FromString(answer)
+    member = one.member
+    assert found.version == "3.7.1" and found.storageVersion == "3.7.0"
+    assert found.leader == found.header.member_id == one.settings.member_id
+    assert found.raftIndex == found.raftAppliedIndex == member.applied_index
+    assert found.raftTerm == member.term and found.dbSizeQuota == 2_147_483_648
+    assert not found.errors and not found.isLearner and not found.downgradeInfo.enabled
+
+
+def test_alarms_are_listed_raised_and_disarmed_through_the_log(one: OneMember) -> None:
+    service = MaintenanceService(one.member, Guard(one.member))
+    own = one.settings.member_id
+    alarm = rpc_pb2.AlarmRequest(action=1, memberID=own, alarm=1)
+    raised = rpc_pb2.AlarmResponse.FromString(call(one, service.alarm, alarm))
+    assert [(a.memberID, a.alarm) for a in raised.alarms] == [(own, 1)]
+    listed = rpc_pb2.AlarmResponse.FromString(call(one, service.alarm, rpc_pb2.AlarmRequest()))
+    assert [(a.memberID, a.alarm) for a in listed.alarms] == [(own, 1)]
+    status = rpc_pb2.StatusResponse.FromString(call(one, service.status, rpc_pb2.StatusRequest()))
+    assert list(status.errors) == [f"memberID:{own} alarm:NOSPACE "]
+    alarm.action = 2
+    call(one, service.alarm, alarm)
+    assert one.member.alarms.raised() == []
+
+
+def test_hash_kv_tells_what_it_covers(one: OneMember) -> None:
+    service = MaintenanceService(one.member, Guard(one.member))
+    for number in range(20):
+        one.put(b"k%d" % number, b"v")
+    one.run(0.2)
+    found = rpc_pb2.HashKVResponse.FromString(call(one, service.hash_kv, rpc_pb2.HashKVRequest()))
+    assert (found.compact_revision, found.hash_revision, found.header.revision) == (-1, 21, 21)
+    older = rpc_pb2.HashKVResponse.FromString(
+        call(one, service.hash_kv, rpc_pb2.HashKVRequest(revision=11))
+    )
+    assert older.hash_revision == 11 and older.hash != found.hash
+    assert call(one, service.hash_kv, rpc_pb2.HashKVRequest(revision=99)) == (
+        11,
+        "etcdserver: mvcc: required revision is a future revision",
+    )
+
+
+@pytest.mark.parametrize(
+    ("action", "version", "expected"),
+    [
+        (0, "3.6", "3.7"),
+        (0, "3.6.0", "3.7"),
+        (1, "3.6.0", "3.7"),
+        (2, "", "3.7"),
+        (0, "", (3, "etcdserver: wrong downgrade target version format")),
+        (0, "x", (3, "etcdserver: wrong downgrade target version format")),
+        (0, "3.5.0", (3, "etcdserver: invalid downgrade target version")),
+        (7, "3.6", (2, "etcdserver: unknown method")),
+    ],
+)
+def test_downgrade(one: OneMember, action: int, version: str, expected: Any) -> None:
+    service = MaintenanceService(one.member, Guard(one.member))
+    request = rpc_pb2.DowngradeRequest(version=version)
+    request.action = action  # type: ignore[assignment]  # an enum's number, also unknown ones
+    answer = call(one, service.downgrade, request)
+    if isinstance(answer, bytes):
+        answer = rpc_pb2.DowngradeResponse.FromString(answer).version
+    assert answer == expected
+    assert one.member.configuration.cluster.downgrade.enabled == (action == 1)
+
+
+def test_leadership_moves_to_oneself_at_once_and_to_strangers_never(one: OneMember) -> None:
+    service = MaintenanceService(one.member, Guard(one.member))
+    own = one.settings.member_id
+    assert call(one, service.move_leader, rpc_pb2.MoveLeaderRequest(targetID=own)) == b""
+    assert call(one, service.move_leader, rpc_pb2.MoveLeaderRequest(targetID=7)) == (
+        9,
+        "etcdserver: bad leader transferee",
+    )
+
+
+def test_members_are_listed_without_a_revision(one: OneMember) -> None:
+    service = ClusterService(one.member, Guard(one.member))
+    answer = call(one, service.member_list, rpc_pb2.MemberListRequest(linearizable=True))
+    found = rpc_pb2.MemberListResponse.FromString(answer)
+    assert [member.name for member in found.members] == ["m1"]
+    assert found.header.revision == 0 and found.header.raft_term == one.member.term
+
+
+def test_a_learner_is_added_and_removed_and_its_id_never_returns(one: OneMember) -> None:
+    service = ClusterService(one.member, Guard(one.member))
+    request = rpc_pb2.MemberAddRequest(peerURLs=["http://127.0.0.1:9"], isLearner=True)
+    added = rpc_pb2.MemberAddResponse.FromString(call(one, service.member_add, request))
+    assert added.member.isLearner and len(added.members) == 2
+    request.peerURLs[:] = ["http://127.0.0.1:10"]
+    assert call(one, service.member_add, request) == (
+        9,
+        "etcdserver: too many learner members in cluster",
+    )
+    remove = rpc_pb2.MemberRemoveRequest(ID=added.member.ID)
+    removed = rpc_pb2.MemberRemoveResponse.FromString(call(one, service.member_remove, remove))
+    assert len(removed.members) == 1
+    assert call(one, service.member_remove, remove) == (5, "etcdserver: member not found")
+    assert one.member.readable, "a learner must not cost the sole voter its reads"
+
+
+@pytest.mark.parametrize("urls", [[], ["ftp://x:1"], ["http://x"]])
+def test_a_member_with_bad_urls_is_refused(one: OneMember, urls: list[str]) -> None:
+    service = ClusterService(one.member, Guard(one.member))
+    assert call(one, service.member_add, rpc_pb2.MemberAddRequest(peerURLs=urls)) == (
+        3,
+        "etcdserver: given member URLs are invalid",
+    )
+
+
+def test_health_is_checked_and_watched() -> None:
+    service = HealthService()
+    kinds = health_pb2.HealthCheckResponse
+    request = health_pb2.HealthCheckRequest()
+    stream = FakeCall()
+    handler = service.watch(stream)
+    handler.on_message(request.SerializeToString())
+    service.serving = True
+    answer = ask(service.check, request.SerializeToString()).answer
+    assert kinds.FromString(answer).status == kinds.SERVING  # type: ignore[arg-type]
+    handler.on_cancel(1)
+    service.serving = False
+    states = [kinds.FromString(message).status for message in stream.sent]
+    assert states == [kinds.NOT_SERVING, kinds.SERVING]
+    stranger = health_pb2.HealthCheckRequest(service="x").SerializeToString()
+    assert ask(service.check, stranger).answer == (5, "unknown service")
