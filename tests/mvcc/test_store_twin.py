@@ -58,6 +58,20 @@ class StoreMachine(RuleBasedStateMachine):
         self.events: list[tuple[int, bytes, bytes | None]] = []
         self.store.listener = self.listen
         self.checkpoint: bytes | None = None
+        self.checkpoint_revision = 0
+        self.sealed: list[tuple[int, int, int]] = []
+        self.durable = (1, -1, 0)
+        self.backend.before_commit(self.seal)
+
+    def seal(self) -> None:
+        """Remembers what the twin was when a batch was sealed."""
+        self.sealed.append((self.twin.revision, self.twin.compacted, len(self.twin.changes)))
+
+    def settle(self, batches: int) -> None:
+        self.backend.settle(batches)
+        if batches:
+            self.durable = self.sealed[batches - 1]
+            del self.sealed[:batches]
 
     def listen(self, revision: int, events: list[tuple[bytes, bytes, bool]]) -> None:
         for key, stored, tombstone in events:
@@ -135,20 +149,39 @@ class StoreMachine(RuleBasedStateMachine):
         for _ in range(slices):
             self.store.compaction_step()
 
-    @rule(settle=st.booleans())
-    def commit(self, settle: bool) -> None:
+    @rule()
+    def commit(self) -> None:
         self.backend.flush()
-        self.backend.settle(len(self.backend._sealed))
+
+    @rule(batches=st.integers(1, 3))
+    def disk_catches_up(self, batches: int) -> None:
+        self.settle(min(batches, len(self.sealed)))
 
     @rule()
     def take_checkpoint(self) -> None:
         self.checkpoint = encode(self.store)
+        self.checkpoint_revision = self.store.revision
 
     @rule(shortcut=st.booleans())
     def restart(self, shortcut: bool) -> None:
         self.backend.flush()
-        self.backend.settle(len(self.backend._sealed))
+        self.settle(len(self.sealed))
+        self.start(shortcut)
+
+    @rule(shortcut=st.booleans())
+    def crash(self, shortcut: bool) -> None:
+        revision, compacted, changes = self.durable
+        self.sealed.clear()
+        self.twin.revision, self.twin.compacted = revision, compacted
+        del self.twin.changes[changes:]
+        self.events = [(r, k, v) for r, _, k, v in self.twin.changes]
+        if self.checkpoint_revision > revision:
+            self.checkpoint = None  # the database does not vouch for it yet
+        self.start(shortcut)
+
+    def start(self, shortcut: bool) -> None:
         self.backend = MemoryBackend(self.backend.crash(), auto_settle=False)
+        self.backend.before_commit(self.seal)
         checkpoint = None
         if shortcut and self.checkpoint is not None:
             checkpoint = decode(self.checkpoint, self.checkpoint[:HEAD_BYTES])
@@ -157,7 +190,9 @@ class StoreMachine(RuleBasedStateMachine):
         self.store.listener = self.listen
         assert self.store.revision == self.twin.revision
         if self.twin.compacted == 0 and self.store.compact_revision == -1:
-            self.twin.compacted = -1  # a scheduled revision of 0 says "none" (etcd too)
+            # A scheduled revision of 0 says "none" (etcd too).
+            self.twin.compacted = -1
+            self.durable = (self.durable[0], -1, self.durable[2])
         assert self.store.compact_revision == self.twin.compacted
 
     @rule(

@@ -324,6 +324,15 @@ class KeyIndex:
             keys.sort()
         return keys
 
+    def first_keys(self, start: bytes, end: bytes | None, limit: int) -> list[bytes]:
+        """The first `limit` keys of [start, end) in order, dead ones among them."""
+        keys = self.live.slice(start, end, limit)
+        if len(self.dead):
+            keys += self.dead.slice(start, end, limit)
+            keys.sort()
+            del keys[limit:]
+        return keys
+
     def check(self) -> None:
         """The invariants of the module; raises AssertionError."""
         self.live.check()

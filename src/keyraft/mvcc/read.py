@@ -85,14 +85,25 @@ def read_revision(store: Store, wanted: int, current: int) -> int:
     return wanted
 
 
-def count(store: Store, key: bytes, range_end: bytes, at: int, current: int) -> int:
-    """How many keys of the range exist at revision `at`."""
+def count_steps(
+    store: Store, key: bytes, range_end: bytes, at: int
+) -> Generator[int | None, None, None]:
+    """How many keys of the range exist at revision `at`: the last value; None before it."""
+    index = store.index
     if not range_end:
-        return store.index.get(key, at) is not None
-    if at >= current:
-        return store.index.live.count(key, range_end_of(range_end))
-    get = store.index.get
-    return sum(get(k, at) is not None for k in store.index.keys(key, range_end_of(range_end), True))
+        yield int(index.get(key, at) is not None)
+        return
+    end = range_end_of(range_end)
+    if at >= store.pending_revision:
+        yield index.live.count(key, end)
+        return
+    get = index.get
+    total = 0
+    while keys := index.first_keys(key, end, SLICE_KEYS):
+        total += sum(get(k, at) is not None for k in keys)
+        key = keys[-1] + b"\x00"
+        yield None
+    yield total
 
 
 def steps(
@@ -102,8 +113,14 @@ def steps(
     at = read_revision(store, request.revision, current)
     key, range_end = request.key, request.range_end
     if request.count_only:
-        total = count(store, key, range_end, at, current)
-        return b"\x20" + varint(total) if total else b""
+        pin = store.pin()
+        try:
+            for counted in count_steps(store, key, range_end, at):
+                if counted is not None:
+                    return b"\x20" + varint(counted) if counted else b""
+                yield
+        finally:
+            store.unpin(pin)
     pin = store.pin()
     try:
         filtered = has_revision_filters(request)

@@ -30,6 +30,7 @@ from .events import Revisions, read_events
 from .hash import HashKVJob, HashStorage, hash_kv
 from .hooks import Event, Lessor, Listener, NoLeases
 from .index import KeyIndex
+from .range_stream import range_stream
 from .restore import restore
 from .revision import parse, row_key, tombstone_key
 from .wire import (
@@ -158,6 +159,12 @@ class Store:
         """
         self.ranges += 1
         return read.steps(self, request, self.revision)
+
+    def range_stream(
+        self, request: rpc_pb2.RangeRequest, header: Callable[[int], bytes], target_bytes: int
+    ) -> Generator[bytes, None, None]:
+        """RangeStreamResponses of about `target_bytes`; b"" in between: call again later."""
+        return range_stream(self, request, header, target_bytes)
 
     def put(self, request: bytes) -> bytes:
         """PutResponse without its header. Raises LeaseNotFoundError, KeyNotFoundError."""

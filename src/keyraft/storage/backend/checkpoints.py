@@ -46,7 +46,8 @@ def load_checkpoint(directory: str | Path, backend: Backend) -> Checkpoint | Non
 def write_temporary(directory: Path, data: bytes) -> Path:
     """Makes `data` durable under a temporary name. Raises OSError."""
     path = directory / f"{FILE_NAME}.{os.getpid()}{TEMPORARY_SUFFIX}"
-    with open(path, "wb") as file:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with open(fd, "wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())

@@ -14,6 +14,7 @@ Invariants:
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import marshal
 import mmap
@@ -170,14 +171,19 @@ class LMDBReader:
         self._env = lmdb.open(
             str(path), map_size=map_bytes or _map_bytes(), max_dbs=_DATABASES_MAX, readonly=True
         )
-        self._databases = {name: self._env.open_db(name, create=False) for name in (*BUCKETS, OWN)}
+        self._databases = {name: self._env.open_db(name, create=False) for name in BUCKETS}
+        with contextlib.suppress(lmdb.NotFoundError):  # a database that no member has opened yet
+            self._databases[OWN] = self._env.open_db(OWN, create=False)
         self._txn = self._env.begin()
         self._get = self._txn.get
         self._data = str(path / "data.mdb")
         self._size_bytes = os.stat(self._data).st_size
 
     def get(self, bucket: bytes, key: bytes) -> bytes | None:
-        value: bytes | None = self._get(key, None, self._databases[bucket])
+        database = self._databases.get(bucket)
+        if database is None:
+            return None
+        value: bytes | None = self._get(key, None, database)
         return value
 
     def range(

@@ -1,0 +1,120 @@
+"""RangeStream: a range in chunks, all of one revision (etcd 3.7 `EtcdServer.rangeStream`).
+
+The first chunk has up to ten keys, each following one twice or half as many, so that its size
+comes near `target_bytes`. Every message carries only keys and values but the last, which also
+carries header, `more` and `count`. A chunk looks only at the keys it needs, whatever is written
+meanwhile; a compaction beyond the revision ends the stream with CompactedError, as in etcd.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING, Final
+
+from ..base.errors import CompactedError
+from ..proto import rpc_pb2
+from .read import SLICE_KEYS, count_steps, range_end_of, read_revision
+from .wire import KV_HEADS, field, key_value, varint
+
+if TYPE_CHECKING:
+    from .store import Store
+
+FIRST_CHUNK_KEYS: Final = 10
+_NO_LIMIT: Final = (1 << 63) - 1
+
+
+def range_stream(
+    store: Store,
+    request: rpc_pb2.RangeRequest,
+    header: Callable[[int], bytes],
+    target_bytes: int,
+) -> Generator[bytes, None, None]:
+    """RangeStreamResponses, one at a time; b"" hands control back with nothing to send yet.
+
+    `header` encodes the header field of a response at a revision. Raises FutureRevisionError,
+    CompactedError, the latter also in the middle.
+    """
+    current = store.revision
+    at = read_revision(store, request.revision, current)
+    start, end = request.key, request.range_end
+    if request.count_only:
+        total = yield from _count(store, start, end, at)
+        yield field(b"\x0a", header(current) + _tail(False, total))
+        return
+    left = request.limit if request.limit > 0 else _NO_LIMIT
+    limit = min(FIRST_CHUNK_KEYS, left)
+    sent = 0
+    while True:
+        if at < store.compact_revision:
+            raise CompactedError
+        chunk: list[bytes] = []
+        next_key = yield from _chunk(store, start, end, at, limit, request.keys_only, chunk)
+        keys = len(chunk) // 2
+        sent += keys
+        left -= keys
+        body = b"".join(chunk)
+        if next_key is None or not left:
+            rest = 0
+            if next_key is not None:
+                rest = yield from _count(store, next_key, end, at)
+            yield field(b"\x0a", header(current) + body + _tail(next_key is not None, sent + rest))
+            return
+        yield field(b"\x0a", body)
+        if len(body) < target_bytes // 2:
+            limit *= 2
+        elif len(body) > target_bytes * 2:
+            limit = max(limit // 2, 1)
+        limit = min(limit, left)
+        start = next_key
+
+
+def _tail(more: bool, total: int) -> bytes:
+    return (b"\x18\x01" if more else b"") + (b"\x20" + varint(total) if total else b"")
+
+
+def _count(store: Store, start: bytes, end: bytes, at: int) -> Generator[bytes, None, int]:
+    for total in count_steps(store, start, end, at):
+        if total is not None:
+            return total
+        yield b""
+    raise AssertionError("counting ends with a count")
+
+
+def _chunk(
+    store: Store,
+    start: bytes,
+    end: bytes,
+    at: int,
+    limit: int,
+    keys_only: bool,
+    out: list[bytes],
+) -> Generator[bytes, None, bytes | None]:
+    """Puts up to `limit` encoded keys into `out`; the next existing key behind them, if any."""
+    index = store.index
+    row = store.row
+    found_keys = 0
+    looked = 0
+    while True:
+        if end:
+            keys = index.first_keys(start, range_end_of(end), min(limit + 1, SLICE_KEYS))
+        else:
+            keys = [start]
+        for key in keys:
+            found = index.get(key, at)
+            if found is None:
+                continue
+            if found_keys == limit:
+                return key
+            found_keys += 1
+            main, sub, created, version = found
+            stored = key_value(key, created, main, version) if keys_only else row(main, sub)
+            size = len(stored)
+            out.append(KV_HEADS[size] if size < 16384 else b"\x12" + varint(size))
+            out.append(stored)
+        if not end or not keys:
+            return None
+        start = keys[-1] + b"\x00"
+        looked += len(keys)
+        if looked >= SLICE_KEYS:
+            looked = 0
+            yield b""
