@@ -24,7 +24,12 @@ from keyraft.app.disk import MemberLog
 from keyraft.app.founding import Opened
 from keyraft.app.opening import has_log, kv_directory, open_disk
 from keyraft.app.peers import PeerPort
-from keyraft.app.startup import StartError, listen_error
+from keyraft.app.startup import (
+    StartError,
+    check_certificates,
+    check_secure_urls,
+    listen_error,
+)
 from keyraft.app.systemd import notify_ready
 from keyraft.app.transfers import Transfers
 from keyraft.base.errors import EtcdError
@@ -417,8 +422,11 @@ _SIGNAL_NAMES: Final = {signal.SIGTERM: "terminated", signal.SIGINT: "interrupt"
 
 def _client_tls(config: Config) -> ssl.SSLContext | None:
     """The context for https client URLs; None when no certificate is given. Raises StartError."""
+    urls = (*config.listen_client_urls, *config.listen_client_http_urls)
+    check_secure_urls(urls, bool(config.cert_file or config.key_file))
     if not config.cert_file and not config.key_file:
         return None
+    check_certificates(config.cert_file, config.key_file, config.trusted_ca_file)
     try:
         return server_context(
             config.cert_file,

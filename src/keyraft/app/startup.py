@@ -7,9 +7,11 @@ line and ends with exit code 1.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from typing import Final, Literal
 
 from keyraft.base.log import Logger
+from keyraft.base.urls import URL
 
 PRIVATE_DIRECTORY_MODE: Final = 0o700
 PROBE_FILE: Final = ".touch"
@@ -70,3 +72,27 @@ def check_data_dir(path: str) -> None:
     except OSError as error:
         reason = go_error("open", error, probe)
         raise StartError(f"cannot write to data directory: {reason}") from None
+
+
+def check_certificates(cert_file: str, key_file: str, trusted_ca_file: str = "") -> None:
+    """Says which file of a TLS setting is missing; raises StartError."""
+    if bool(cert_file) != bool(key_file):
+        raise StartError(
+            f"KeyFile and CertFile must both be present[key: {key_file}, cert: {cert_file}]"
+        )
+    for path in filter(None, (cert_file, key_file, trusted_ca_file)):
+        try:
+            with open(path, "rb"):
+                pass
+        except OSError as error:
+            raise StartError(go_error("open", error, path)) from None
+
+
+def check_secure_urls(urls: Iterable[URL], has_certificate: bool) -> None:
+    """Refuses https client URLs without a certificate; raises StartError."""
+    for url in urls:
+        if url.is_secure and not has_certificate:
+            raise StartError(
+                "TLS key/cert (--cert-file, --key-file) must be provided for client url "
+                f"{url} with HTTPS scheme"
+            )

@@ -1,0 +1,135 @@
+"""A member that cannot start ends with one clear line and the original's exit code."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.support.server import ORACLE, OURS, Server, environment, free_ports, needs_oracle
+
+TIMEOUT_S = 60
+
+
+def ended(command: Sequence[str], place: Path, *flags: str, **variables: str) -> tuple[int, str]:
+    """The exit code, and the error of the last line that has one (or the first line)."""
+    done = subprocess.run(
+        [*command, *flags],
+        capture_output=True,
+        text=True,
+        cwd=place,
+        env=environment() | variables,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    lines = done.stderr.splitlines()
+    for line in reversed(lines):
+        if line.startswith("{"):
+            fields = json.loads(line)
+            if "error" in fields or fields["level"] == "fatal":
+                return done.returncode, str(fields.get("error", fields["msg"]))
+    return done.returncode, lines[0] if lines else ""
+
+
+def place_flags(data_dir: str, *, client: int = 0, peer: int = 0) -> list[str]:
+    fresh = free_ports(2)
+    clients = f"http://127.0.0.1:{client or fresh[0]}"
+    peers = f"http://127.0.0.1:{peer or fresh[1]}"
+    return [
+        f"--data-dir={data_dir}",
+        f"--listen-client-urls={clients}",
+        f"--advertise-client-urls={clients}",
+        f"--listen-peer-urls={peers}",
+        f"--initial-advertise-peer-urls={peers}",
+        f"--initial-cluster=default={peers}",
+    ]
+
+
+SAME = [
+    ["--nosuch"],
+    ["--name"],
+    ["--heartbeat-interval=x"],
+    ["--max-wals=-1"],
+    ["--pre-vote=maybe"],
+    ["--listen-client-urls=foo"],
+    ["--listen-client-urls=http://127.0.0.1:1/x"],
+    ["--listen-client-urls=http://foo:1", "--advertise-client-urls=http://foo:1"],
+    ["--listen-client-urls=http://127.0.0.1:1"],
+    ["--heartbeat-interval=100", "--election-timeout=100"],
+    ["--election-timeout=60000"],
+    ["--name=x", "--initial-cluster=y=http://localhost:2380"],
+    ["--initial-cluster=default=http://localhost:2380,b=http://localhost:2380"],
+    ["--initial-cluster=default=foo"],
+    ["--initial-advertise-peer-urls=http://localhost:2380,http://localhost:2390",
+     "--initial-cluster=default=http://localhost:2380"],
+    ["--auto-compaction-mode=x"],
+    ["--auto-compaction-retention=x"],
+    ["--config-file=/nonexistent"],
+    ["--data-dir=/proc/x"],
+    ["--cert-file=/nonexistent", "--key-file=/nonexistent",
+     "--listen-client-urls=https://127.0.0.1:0", "--advertise-client-urls=https://127.0.0.1:0"],
+    ["--listen-client-urls=https://127.0.0.1:0", "--advertise-client-urls=https://127.0.0.1:0"],
+]  # fmt: skip
+
+
+@pytest.mark.real
+@needs_oracle()
+@pytest.mark.parametrize("flags", SAME, ids=" ".join)
+def test_refused_as_by_the_original(flags: list[str], tmp_path: Path) -> None:
+    given = [*flags]
+    if not any(flag.startswith("--listen-peer") for flag in flags):
+        # Not on the default ports, where another member may be listening.
+        given.append(f"--listen-peer-urls=http://127.0.0.1:{free_ports(1)[0]}")
+    if not any(flag.startswith("--listen-client") for flag in flags):
+        client = f"http://127.0.0.1:{free_ports(1)[0]}"
+        given += [f"--listen-client-urls={client}", f"--advertise-client-urls={client}"]
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    assert ended(OURS, tmp_path / "b", *given) == ended(ORACLE, tmp_path / "a", *given)
+
+
+@pytest.mark.real
+@needs_oracle()
+def test_a_conflicting_variable(tmp_path: Path) -> None:
+    outcomes = [ended(command, tmp_path, "--name=x", ETCD_NAME="y") for command in (ORACLE, OURS)]
+    assert outcomes[0] == outcomes[1]
+    assert outcomes[1][0] == 1
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[Server]:
+    server = Server(OURS, tmp_path / "data").start()
+    yield server
+    server.stop()
+
+
+@pytest.mark.real
+@needs_oracle()
+def test_a_port_in_use(running: Server, tmp_path: Path) -> None:
+    flags = place_flags(str(tmp_path / "x"), client=running.client_port)
+    said = {ended(command, tmp_path, *flags) for command in (ORACLE, OURS)}
+    port = running.client_port
+    assert said == {(1, f"listen tcp 127.0.0.1:{port}: bind: address already in use")}
+    flags = place_flags(str(tmp_path / "x"), peer=running.peer_port)
+    said = {ended(command, tmp_path, *flags) for command in (ORACLE, OURS)}
+    assert said == {(1, f"listen tcp 127.0.0.1:{running.peer_port}: bind: address already in use")}
+
+
+@pytest.mark.real
+def test_a_data_directory_in_use(running: Server, tmp_path: Path) -> None:
+    code, error = ended(OURS, tmp_path, *place_flags(str(running.data_dir)))
+    assert code == 1
+    assert re.search(r"lock|in use", error), error
+
+
+@pytest.mark.real
+def test_sigterm_is_seen_by_whoever_waits(tmp_path: Path) -> None:
+    """The original dies by the signal once it has stopped in order; so do we."""
+    for name, command in (("ours", OURS), ("original", ORACLE)):
+        server = Server(command, tmp_path / name).start()
+        assert server.stop() == -15
