@@ -61,9 +61,8 @@ def arguments(seat: Seat, cluster: Sequence[Seat]) -> list[str]:
     ]
 
 
-async def run_cluster(count: int) -> int:
+async def run_cluster(cluster: Sequence[Seat]) -> int:
     """Runs until every member has ended, or until a signal stops them all; the exit code."""
-    cluster = seats(count)
     members: list[asyncio.subprocess.Process] = []
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()

@@ -43,9 +43,9 @@ def run(members: int) -> None:
         os.execv(sys.executable, [sys.executable, "-m", "keyraft.cli.etcd"])
     import asyncio
 
-    from keyraft.app.localcluster import run_cluster
+    from keyraft.app.localcluster import run_cluster, seats
 
-    raise SystemExit(asyncio.run(run_cluster(members)))
+    raise SystemExit(asyncio.run(run_cluster(seats(members))))
 
 
 if __name__ == "__main__":
