@@ -45,7 +45,7 @@ from .limits import (
     PING_STRIKES_MAX,
     Limits,
 )
-from .router import BIDI_STREAM, CLIENT_STREAM, UNARY, Router
+from .router import BIDI_STREAM, CLIENT_STREAM, UNARY, Route, Router
 
 _CONTENT_TYPE: Final = (b"content-type", b"application/grpc")
 _RESPONSE: Final[list[Header]] = [(b":status", b"200"), _CONTENT_TYPE]
@@ -128,17 +128,21 @@ class ServerConnection(Connection):
             self._preface_seen = True
             pos = known
         unpack, unpack_message = frames.HEADER.unpack_from, frames.MESSAGE_HEADER.unpack_from
+        unpack_prefix = frames.PREFIX.unpack_from
         heads, streams, limits = self._heads, self.streams, self.limits
         output_bytes_max = limits.output_bytes_max
-        message_bytes_max = min(limits.message_bytes_max, frames.FRAME_BYTES_DEFAULT - 5)
+        message_bytes_max = min(
+            limits.message_bytes_max, frames.FRAME_BYTES_DEFAULT - 5, limits.stream_window_bytes - 5
+        )
         while end - pos >= 9 and self._out_bytes < output_bytes_max and not self._blocked:
             word, flags, stream_id = unpack(data, pos)
             stop = pos + 9 + (word >> 8)
             if stop > end:
                 self._check_size(word >> 8)
                 break
+            kind = word & 0xFF
             if (
-                word & 0xFF == frames.HEADERS
+                kind == frames.HEADERS
                 and flags == frames.END_HEADERS
                 and self.last_peer_stream < stream_id <= frames.STREAM_ID_MAX
                 and stream_id & 1
@@ -151,7 +155,29 @@ class ServerConnection(Connection):
                 head, timeout_s = self._decode_head(block) if found is None else found
                 self.last_peer_stream = stream_id
                 pos = stop
-                if end - stop >= 14 and head.unary is not None:
+                route = head.unary
+                if (
+                    route is None
+                    or len(streams) >= self._streams_max
+                    or self.queued_bytes > limits.outbound_bytes_max
+                    or self.goaway_sent
+                ):
+                    try:
+                        self._request(head, timeout_s, stream_id, False)
+                    except StreamFault as fault:
+                        self._fault(fault)
+                    continue
+                call = Call(
+                    self,
+                    stream_id,
+                    states.OPEN,
+                    self.peer_initial_window,
+                    head,
+                    None if timeout_s is None else self.now + timeout_s,
+                )
+                self.streams_opened += 1
+                route.started += 1
+                if end - stop >= 14:
                     word, flags, data_stream_id, packed, length = unpack_message(data, stop)
                     stop += 14 + length
                     if (
@@ -162,30 +188,42 @@ class ServerConnection(Connection):
                         and stop <= end
                         and length <= message_bytes_max
                         and (head.content_length is None or head.content_length == length + 5)
-                        and len(streams) < self._streams_max
-                        and self.queued_bytes <= limits.outbound_bytes_max
-                        and not self.goaway_sent
                     ):
                         self._credit(length + 5)
-                        self._unary(head, timeout_s, stream_id, data[pos + 14 : stop])
+                        self._unary(call, route, data[pos + 14 : stop])
+                        pos = stop
+                        if not call.done:
+                            self._register(call)
+                        continue
+                self._register(call)
+                continue
+            if kind == frames.DATA and flags == frames.END_STREAM and word >= 5 << 8:
+                # Clients that send many requests in one go send all HEADERS before all DATA.
+                waiting = streams.get(stream_id)
+                if type(waiting) is Call and waiting.state == states.OPEN:
+                    head = waiting.head
+                    size = word >> 8
+                    packed, length = unpack_prefix(data, pos + 9)
+                    if (
+                        length == size - 5
+                        and packed == 0
+                        and length <= message_bytes_max
+                        and waiting.inbox is None
+                        and not waiting.done
+                        and head.unary is not None
+                        and self._block is None
+                        and (head.content_length is None or head.content_length == size)
+                    ):
+                        self._credit(size)
+                        self._unary(waiting, head.unary, data[pos + 14 : stop])
                         pos = stop
                         continue
-                try:
-                    self._request(head, timeout_s, stream_id, False)
-                except StreamFault as fault:
-                    self._fault(fault)
-                continue
-            if word & 0xFF == frames.DATA and flags == frames.END_STREAM:
-                call = streams.get(stream_id)
-                if type(call) is Call and self._only_data(call, data, pos, stop):
+            if kind == frames.DATA and not flags:
+                stream = streams.get(stream_id)
+                if type(stream) is Stream and self._stream_message(stream, data, pos, stop):
                     pos = stop
                     continue
-            if word & 0xFF == frames.DATA and not flags:
-                call = streams.get(stream_id)
-                if type(call) is Stream and self._stream_message(call, data, pos, stop):
-                    pos = stop
-                    continue
-            self._frame(word & 0xFF, flags, stream_id & frames.STREAM_ID_MAX, data, pos + 9, stop)
+            self._frame(kind, flags, stream_id & frames.STREAM_ID_MAX, data, pos + 9, stop)
             pos = stop
         return pos
 
@@ -227,32 +265,17 @@ class ServerConnection(Connection):
                 self._grant(stream, inbox)
         return True
 
-    def _only_data(self, call: Call, data: bytes, pos: int, stop: int) -> bool:
-        """A unary request whose one DATA frame comes later than its HEADERS, as from clients that
-        send many of them in one go; False leaves the frame to the long way."""
-        head = call.head
-        route = head.unary
-        size = stop - pos - 9
-        if (
-            size < 5
-            or size > frames.FRAME_BYTES_DEFAULT
-            or size - 5 > self.limits.message_bytes_max
-            or size > self.limits.stream_window_bytes
-            or data[pos + 9]
-            or int.from_bytes(data[pos + 10 : pos + 14], "big") != size - 5
-            or call.state != states.OPEN
-            or call.inbox is not None
-            or call.done
-            or route is None
-            or self._block is not None
-            or (head.content_length is not None and head.content_length != size)
-        ):
-            return False
-        self._credit(size)
+    def _unary(self, call: Call, route: Route, message: bytes) -> None:
+        """A unary request that is whole, to its handler."""
         call.state = states.HALF_CLOSED_REMOTE
         route.msg_received += 1
-        self._handle(call, data[pos + 14 : stop])
-        return True
+        try:
+            reply = route.handle(call, message)  # type: ignore[misc]  # a unary route has it
+        except (EtcdError, RawError) as error:
+            self.finish(call, error.code, error.text)
+            return
+        if reply is not None and not call.done:
+            self.respond(call, reply)
 
     def _admits(self) -> bool:
         """Whether a new stream may start at all."""
@@ -260,29 +283,6 @@ class ServerConnection(Connection):
             len(self.streams) < self._streams_max
             and self.queued_bytes <= self.limits.outbound_bytes_max
         )
-
-    def _unary(
-        self, head: RequestHead, timeout_s: float | None, stream_id: int, message: bytes
-    ) -> None:
-        """A whole unary request in one piece."""
-        self.streams_opened += 1
-        route = head.unary
-        assert route is not None and route.handle is not None
-        deadline = None if timeout_s is None else self.now + timeout_s
-        call = Call(
-            self, stream_id, states.HALF_CLOSED_REMOTE, self.peer_initial_window, head, deadline
-        )
-        route.started += 1
-        route.msg_received += 1
-        try:
-            reply = route.handle(call, message)
-        except (EtcdError, RawError) as error:
-            self.finish(call, error.code, error.text)
-            return
-        if reply is not None:
-            self.respond(call, reply)
-        elif not call.done:
-            self._register(call)
 
     def _register(self, call: Call) -> None:
         self.streams[call.stream_id] = call
@@ -494,17 +494,6 @@ class ServerConnection(Connection):
             inbox.message = message
             self.inbound_bytes += len(message)
 
-    def _handle(self, call: Call, message: bytes) -> None:
-        route = call.head.unary
-        assert route is not None and route.handle is not None
-        try:
-            reply = route.handle(call, message)
-        except (EtcdError, RawError) as error:
-            self.finish(call, error.code, error.text)
-            return
-        if reply is not None and not call.done:
-            self.respond(call, reply)
-
     def _remote_end(self, stream: Http2Stream) -> None:
         inbox = stream.inbox
         if isinstance(stream, HttpStream):
@@ -548,7 +537,8 @@ class ServerConnection(Connection):
             assert inbox is not None and inbox.message is not None
             message = inbox.message
             self._drop_inbox(call)
-            self._handle(call, message)
+            route.msg_received -= 1  # counted when it came
+            self._unary(call, route, message)
 
     def pause_reading(self, stream: Stream) -> None:
         """Stream.pause_reading."""
@@ -606,7 +596,9 @@ class ServerConnection(Connection):
             call.state = states.CLOSED
             route.msg_sent += 1
             route.handled[0] += 1
-            if stream_id in self.streams:
+            if call.queue is None and call.inbox is None and not self.goaway_sent:
+                self.streams.pop(stream_id, None)
+            else:
                 self._forget(call)
             if not self._awake:
                 self._awake = True

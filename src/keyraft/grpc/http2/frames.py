@@ -50,6 +50,7 @@ FRAME_BYTES_MAX: Final = 16_777_215
 
 HEADER: Final = struct.Struct(">IBI")  # length << 8 | type, flags, stream
 MESSAGE_HEADER: Final = struct.Struct(">IBIBI")  # the same, then gRPC's flag and length
+PREFIX: Final = struct.Struct(">BI")  # gRPC's flag and length alone
 _SETTING: Final = struct.Struct(">HI")
 _WORD: Final = struct.Struct(">I")
 _TWO_WORDS: Final = struct.Struct(">II")
