@@ -22,8 +22,7 @@ from pathlib import Path
 
 import uvloop
 
-from keyraft.grpc import PREFACE, Limits, Router, ServerConnection
-from keyraft.grpc.client import ClientConnection
+from keyraft.grpc import PREFACE, ClientConnection, Limits, Router, ServerConnection
 from keyraft.net import serve
 
 CONNECTIONS, STREAMS, REQUESTS = 20, 50, 400_000

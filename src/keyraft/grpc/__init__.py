@@ -6,7 +6,8 @@ and `ClientConnection` with five verbs: receive, tick, next_deadline, take_outpu
 
 from . import status
 from .calls import Call, Stream
-from .client import ClientCall, ClientConnection, ClientReceiver, ClientStream, Metadata, RpcError
+from .client import ClientConnection
+from .client_calls import ClientCall, ClientReceiver, ClientStream, Metadata, RpcError
 from .http import HttpRequest
 from .http2.frames import PREFACE
 from .limits import Budget, Limits

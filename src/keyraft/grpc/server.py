@@ -4,9 +4,6 @@ The short way: a unary request whose header block is remembered and whose DATA f
 the same read is answered, or handed to its handler, without a frame, a header or a task being
 made into an object. Everything else goes through `Connection._frame`; both ways give the same
 result for the same bytes, which the tests check by feeding byte by byte.
-
-A head is remembered under the bytes of its block as long as the decoder's table has not changed
-since (see `hpack`), and under its fields for good.
 """
 
 from __future__ import annotations
@@ -19,28 +16,25 @@ from keyraft.base.errors import EtcdError, RawError
 
 from . import status
 from .calls import Call, Stream
-from .deadline import Deadlines, parse_timeout
-from .head import RequestHead, check_fields, parse_head
+from .deadline import Deadlines
+from .head import RequestHead, check_fields
+from .heads import Heads
 from .http import HttpRequest, HttpStream
 from .http2 import frames, states
 from .http2.connection import Connection
 from .http2.errors import (
     CANCEL,
-    COMPRESSION_ERROR,
     ENHANCE_YOUR_CALM,
     FRAME_SIZE_ERROR,
     NO_ERROR,
     PROTOCOL_ERROR,
     REFUSED_STREAM,
     ConnectionFault,
-    HpackError,
     StreamFault,
 )
 from .http2.hpack import Encoder, Header
 from .http2.stream import Http2Stream, Inbox
 from .limits import (
-    HEAD_MEMO_BLOCK_BYTES_MAX,
-    HEAD_MEMO_ENTRIES_MAX,
     PING_IDLE_INTERVAL_S_MIN,
     PING_STRIKES_MAX,
     Limits,
@@ -55,7 +49,6 @@ _NO_PSEUDO: Final[frozenset[bytes]] = frozenset()
 
 _FRAME_WORD_MAX: Final = frames.FRAME_BYTES_DEFAULT << 8 | 0xFF
 
-Known = tuple[RequestHead, float | None]
 HttpHandler = Callable[[HttpRequest], None]
 
 
@@ -99,8 +92,7 @@ class ServerConnection(Connection):
         self.streams_opened = 0
         self.now = self._read_at = now
         self._preface_seen = False
-        self._heads: dict[bytes, Known] = {}
-        self._parsed: dict[tuple[Header, ...], RequestHead] = {}
+        self._heads = Heads(self.decoder, router)
         self._answer: _Answer | None = None
         self._reply_bytes_max = 0
         self._deadlines = Deadlines()
@@ -129,7 +121,7 @@ class ServerConnection(Connection):
             pos = known
         unpack, unpack_message = frames.HEADER.unpack_from, frames.MESSAGE_HEADER.unpack_from
         unpack_prefix = frames.PREFIX.unpack_from
-        heads, streams, limits = self._heads, self.streams, self.limits
+        heads, streams, limits = self._heads.blocks, self.streams, self.limits
         output_bytes_max = limits.output_bytes_max
         message_bytes_max = min(
             limits.message_bytes_max, frames.FRAME_BYTES_DEFAULT - 5, limits.stream_window_bytes - 5
@@ -152,7 +144,7 @@ class ServerConnection(Connection):
             ):
                 block = data[pos + 9 : stop]
                 found = heads.get(block)
-                head, timeout_s = self._decode_head(block) if found is None else found
+                head, timeout_s = self._heads.decode(block) if found is None else found
                 self.last_peer_stream = stream_id
                 pos = stop
                 route = head.unary
@@ -289,64 +281,8 @@ class ServerConnection(Connection):
         if call.deadline_s is not None:
             self._deadlines.add(call.deadline_s, call.stream_id, self.streams)
 
-    def _decode_head(self, block: bytes) -> Known:
-        """The head and the timeout of a block that is not remembered; raises ConnectionFault."""
-        decoder = self.decoder
-        generation = decoder.table.generation
-        try:
-            fields = decoder.decode_unmeasured(block)
-        except HpackError as error:
-            raise ConnectionFault(COMPRESSION_ERROR, str(error)) from error
-        unchanged = decoder.table.generation == generation
-        if not unchanged:
-            self._heads.clear()
-        known = self._known(fields)
-        if unchanged and len(block) <= HEAD_MEMO_BLOCK_BYTES_MAX:
-            if len(self._heads) >= HEAD_MEMO_ENTRIES_MAX:
-                self._heads.clear()
-            self._heads[block] = known
-        return known
-
-    def _known(self, fields: list[Header]) -> Known:
-        """The head for a header list; a list seen before but for its timeout has it already.
-
-        Many clients send a timeout that differs with each request and, put into the header
-        table, makes each block differ too: for them this is the way that counts.
-        """
-        timeout_s: float | None = None
-        for place in range(len(fields) - 1, -1, -1):
-            if fields[place][0] == b"grpc-timeout":
-                value = fields.pop(place)[1]
-                timeout_s = parse_timeout(value)
-                if timeout_s is None:
-                    return self._refused(fields, value)
-                break
-        key = tuple(fields)
-        head = self._parsed.get(key)
-        if head is None:
-            self.decoder.measure(fields)
-            if self.decoder.oversize:
-                head = RequestHead([])
-                head.oversize = True
-                return head, None
-            head = parse_head(fields, self.router)
-            if len(self._parsed) >= HEAD_MEMO_ENTRIES_MAX:
-                self._parsed.clear()
-            self._parsed[key] = head
-        return head, timeout_s
-
-    def _refused(self, fields: list[Header], timeout: bytes) -> Known:
-        """A request whose only certain fault is its timeout."""
-        head = parse_head(fields, self.router)
-        if head.malformed is None and not head.is_http:
-            head.route = head.unary = None
-            text = f"malformed grpc-timeout: {status.quote(timeout)}"
-            head.refusal = (400, status.INTERNAL, text)
-        return head, None
-
     def _headers(self, stream_id: int, block: bytes, ends: bool) -> None:
-        known = self._heads.get(block) or self._decode_head(block)
-        head, timeout_s = known
+        head, timeout_s = self._heads.blocks.get(block) or self._heads.decode(block)
         event = states.HEADERS_END if ends else states.HEADERS
         if self._state_of(stream_id) != states.IDLE or stream_id in self.streams:
             stream = self._step(stream_id, event)

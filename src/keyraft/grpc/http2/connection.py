@@ -5,19 +5,11 @@ Five verbs: feed (`receive`), tick (`tick`), deadline (`next_deadline`), take ou
 `now`, in seconds of one monotonic clock.
 
 Invariants: a header block is decoded or encoded in the order of the wire, whatever becomes of its
-stream; no window goes below zero by our sending; `queued_bytes` is the sum of all send queues and
-`inbound_bytes` of all inboxes; after `closed` nothing is parsed and nothing but what is already in
+stream; `inbound_bytes` is the sum of all inboxes; after `closed` nothing is parsed and nothing but what is already in
 the output is sent.
-
-Output waits in three places. `_out` is what the socket may have now; it is taken once per turn.
-Send queues hold DATA that a window does not admit. Streams in `_waiting` have window of their own
-and wait for the connection's, for the socket (`pause_output`), or for `_out` to be taken once it
-holds `output_bytes_max`: this keeps a reader slower than its requests from filling our memory.
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable, Iterable
 
 from keyraft.grpc.limits import RESET_MEMORY_STREAMS_MAX, Limits, Meter
 
@@ -35,18 +27,15 @@ from .errors import (
     HpackError,
     StreamFault,
 )
-from .hpack import Decoder, Encoder, Header
-from .stream import Http2Stream, Inbox, SendQueue
+from .hpack import Decoder, Encoder
+from .output import Output
+from .stream import Http2Stream, Inbox
 
 _OURS = b"kraft-ka"  # the eight octets of our keepalive pings
 _DRAIN = b"kraft-dr"  # and of the ping that ends a graceful drain's first round
 
 
-def _nothing() -> None:
-    """The default of `on_output`."""
-
-
-class Connection:
+class Connection(Output):
     """State and slow path; `ServerConnection` and `ClientConnection` add the calls.
 
     `on_output` is called when output appears while there was none; `closed` says that the socket
@@ -56,22 +45,14 @@ class Connection:
     is_client = False
 
     def __init__(self, limits: Limits, encoder: Encoder) -> None:
-        self.limits = limits
-        self.on_output: Callable[[], None] = _nothing
+        super().__init__(limits, encoder)
         self.closed = False
         self.close_reason = ""
         self.now = 0.0
         self.bytes_in = 0
-        self.bytes_out = 0
 
         self._pending = b""  # received, not yet parsed: less than a frame unless stalled
-        self._out: list[bytes] = []
-        self._out_bytes = 0  # DATA in `_out`, as far as the limit needs it
-        self._awake = False
-        self._blocked = False  # the socket takes no more
-
         self.decoder = Decoder(limits.header_list_bytes_max)
-        self.encoder = encoder
         self._block: bytearray | None = None  # a header block that CONTINUATION goes on
         self._block_stream = 0
         self._block_ends = False
@@ -82,15 +63,10 @@ class Connection:
         self.last_peer_stream = 0  # highest stream that the peer opened
         self.next_stream = 1  # the next that we open (client)
 
-        self.send_window = frames.WINDOW_DEFAULT
-        self.peer_initial_window = frames.WINDOW_DEFAULT
-        self.peer_frame_bytes_max = frames.FRAME_BYTES_DEFAULT
         self.peer_streams_max = 0xFFFFFFFF
         self.peer_settings_seen = False
         self._recv_window = limits.connection_window_bytes
         self._recv_unacked = 0
-        self._waiting: dict[int, Http2Stream] = {}
-        self.queued_bytes = 0
         self.inbound_bytes = 0
 
         self.goaway_sent = False
@@ -98,7 +74,6 @@ class Connection:
         self._drain_at: float | None = None
         self._read_at = 0.0
         self._ping_sent_at: float | None = None
-        self._sent_since_ping = False  # HEADERS or DATA went out since the peer's last PING
 
         self._resets = Meter(limits.resets)
         self._settings = Meter(limits.settings)
@@ -124,10 +99,6 @@ class Connection:
 
     def _stream_lost(self, stream: Http2Stream, reset_code: int, by_peer: bool) -> None:
         """The stream ended by RST_STREAM, or with the connection; it is already forgotten."""
-        raise NotImplementedError
-
-    def _queue_drained(self, stream: Http2Stream) -> None:
-        """The send queue was full and has room again."""
         raise NotImplementedError
 
     def _ping_received(self, provoked: bool) -> None:
@@ -181,38 +152,10 @@ class Connection:
         if self._out or self.closed:
             self._wake()
 
-    def _wake(self) -> None:
-        if not self._awake:
-            self._awake = True
-            self.on_output()
-
-    def take_output(self) -> bytes:
-        """The bytes to write now; the caller writes all of them."""
-        data = b"".join(self._out)
-        self._out.clear()
-        self._out_bytes = 0
-        self._awake = False
-        self.bytes_out += len(data)
-        return data
-
-    @property
-    def has_output(self) -> bool:
-        """Whether `take_output` would give anything."""
-        return bool(self._out)
-
-    @property
-    def stalled(self) -> bool:
-        """Whether parsing waits for output to be taken or for the socket."""
-        return self._blocked or self._out_bytes >= self.limits.output_bytes_max
-
     @property
     def wants_resume(self) -> bool:
         """Whether `resume_output` has something to do once the output is taken."""
         return not self.closed and (bool(self._waiting) or len(self._pending) >= 9)
-
-    def pause_output(self) -> None:
-        """The socket's buffer is full: no more DATA, no more parsing, until `resume_output`."""
-        self._blocked = True
 
     def resume_output(self, now: float) -> None:
         """The socket takes data again, or the output was taken: what waited goes on."""
@@ -572,7 +515,7 @@ class Connection:
         if int.from_bytes(payload[:4], "big") & frames.STREAM_ID_MAX == stream_id:
             raise StreamFault(stream_id, PROTOCOL_ERROR, "a stream that depends on itself")
 
-    # --- sending --------------------------------------------------------------------------------
+    # --- settings and window of our own ------------------------------------------------------------
 
     def _send_preface(self, values: list[tuple[int, int]]) -> None:
         """Our SETTINGS, and the connection's window raised to the configured size."""
@@ -581,133 +524,6 @@ class Connection:
         if self._recv_window > frames.WINDOW_DEFAULT:
             increment = self._recv_window - frames.WINDOW_DEFAULT
             self._out.append(frames.window_update(0, increment))
-
-    def _send_headers(self, stream: Http2Stream, fields: Iterable[Header], ends: bool) -> None:
-        self._sent_since_ping = True
-        block = self.encoder.encode(fields)
-        flags = frames.END_STREAM if ends else 0
-        self._out.append(
-            frames.header_block(stream.stream_id, block, flags, self.peer_frame_bytes_max)
-        )
-        stream.state = states.send(stream.state, states.HEADERS_END if ends else states.HEADERS)
-
-    def _send_message(self, stream: Http2Stream, message: bytes) -> None:
-        """One gRPC message as DATA: at once where windows and socket admit it whole."""
-        size = len(message) + 5
-        if (
-            stream.queue is None
-            and size <= self.send_window
-            and size <= stream.send_window
-            and size <= self.peer_frame_bytes_max
-            and not self._blocked
-            and self._out_bytes < self.limits.output_bytes_max
-        ):
-            self._sent_since_ping = True
-            self.send_window -= size
-            stream.send_window -= size
-            self._out_bytes += size
-            self._out.append(
-                frames.MESSAGE_HEADER.pack(size << 8, 0, stream.stream_id, 0, size - 5)
-            )
-            self._out.append(message)
-            return
-        self._send_data(stream, b"\0" + (size - 5).to_bytes(4, "big") + message)
-
-    def _send_data(self, stream: Http2Stream, chunk: bytes) -> None:
-        """Puts DATA into the stream's queue and sends what may go."""
-        queue = stream.queue
-        if queue is None:
-            queue = stream.queue = SendQueue()
-        queue.chunks.append(chunk)
-        queue.bytes += len(chunk)
-        self.queued_bytes += len(chunk)
-        if queue.bytes >= self.limits.stream_queue_bytes:
-            queue.full = True
-        self._pump(stream)
-
-    def _end_stream(self, stream: Http2Stream, trailers: list[Header] | None) -> None:
-        """Ends our half, after everything queued."""
-        queue = stream.queue
-        if queue is not None:
-            queue.ends, queue.end = True, trailers
-            self._pump(stream)
-        elif trailers is not None:
-            self._send_headers(stream, trailers, ends=True)
-            self._sent_end(stream)
-        else:
-            self._out.append(frames.frame(frames.DATA, frames.END_STREAM, stream.stream_id, b""))
-            stream.state = states.send(stream.state, states.DATA_END)
-            self._sent_end(stream)
-
-    def _sent_end(self, stream: Http2Stream) -> None:
-        """Our half is closed; a server's stream is over then."""
-        if stream.state == states.CLOSED:
-            self._forget(stream)
-
-    def _pump(self, stream: Http2Stream) -> None:
-        """Sends of one stream's queue all that windows and socket admit."""
-        while self._pump_frame(stream):
-            pass
-
-    def _pump_waiting(self) -> None:
-        """Sends of all waiting queues in turn, a frame each."""
-        waiting = self._waiting
-        while waiting:
-            stream_id = next(iter(waiting))
-            stream = waiting.pop(stream_id)
-            if stream.queue is not None and self._pump_frame(stream):
-                waiting[stream_id] = stream  # to the end of the line
-            elif stream_id in waiting:
-                return  # it took its place again: nobody can send
-
-    def _pump_frame(self, stream: Http2Stream) -> bool:
-        """Sends one DATA frame of a queue; whether it is worth calling again."""
-        queue = stream.queue
-        if queue is None:
-            return False
-        if queue.chunks:
-            chunk = queue.chunks[0]
-            size = min(
-                len(chunk) - queue.offset,
-                stream.send_window,
-                self.peer_frame_bytes_max,
-                frames.FRAME_BYTES_DEFAULT,
-            )
-            if size <= 0:
-                return False  # until the stream's own window grows
-            size = min(size, self.send_window)
-            if size <= 0 or self.stalled:
-                self._waiting[stream.stream_id] = stream
-                return False
-            piece = chunk[queue.offset : queue.offset + size]
-            queue.offset += size
-            if queue.offset == len(chunk):
-                queue.chunks.popleft()
-                queue.offset = 0
-            queue.bytes -= size
-            self.queued_bytes -= size
-            self._sent_since_ping = True
-            self.send_window -= size
-            stream.send_window -= size
-            self._out_bytes += size
-            last = queue.ends and queue.end is None and not queue.chunks
-            flags = frames.END_STREAM if last else 0
-            self._out.append(frames.HEADER.pack(size << 8, flags, stream.stream_id))
-            self._out.append(piece)
-            if last:
-                stream.queue = None
-                stream.state = states.send(stream.state, states.DATA_END)
-                self._sent_end(stream)
-                return False
-            if queue.chunks:
-                return True
-        self._waiting.pop(stream.stream_id, None)
-        stream.queue = None
-        if queue.ends:
-            self._end_stream(stream, queue.end)
-        elif queue.full:
-            self._queue_drained(stream)
-        return False
 
     # --- the end of streams ---------------------------------------------------------------------
 
