@@ -20,6 +20,7 @@ import aiohttp
 from aiohttp import web
 
 from keyraft.app.config import Config
+from keyraft.app.forwarding import Forwarding
 from keyraft.app.startup import StartError, listen_error
 from keyraft.app.transfers import Transfers
 from keyraft.base import errors
@@ -27,7 +28,6 @@ from keyraft.base.errors import EtcdError, RawError
 from keyraft.base.limits import LOOP_SLICE_S
 from keyraft.base.urls import URL
 from keyraft.base.version import VERSION
-from keyraft.lease import NotPrimaryError
 from keyraft.net import client_context, server_context
 from keyraft.peer.answers import AnswerHandlers, HashAnswer
 from keyraft.peer.handlers import RaftHandlers
@@ -56,6 +56,7 @@ class PeerPort:
         self._member: Member | None = None
         self._transport: Transport | None = None
         self._runner: web.AppRunner | None = None
+        self._forwarding: Forwarding | None = None
         self._server_tls, self._client_tls = _contexts(config)
 
     # --- starting -----------------------------------------------------------------------------
@@ -120,6 +121,8 @@ class PeerPort:
         transport = self._transport
         assert transport is not None, "the port serves before it has a transport"
         self._member = member
+        self._forwarding = Forwarding(member, self.questions)
+        member.leader_calls = self._forwarding
         app = web.Application()
         RaftHandlers(transport, self, self._log).register(app)
         AnswerHandlers(self, transport.cluster_id).register(app)
@@ -137,6 +140,8 @@ class PeerPort:
     async def stop(self) -> None:
         """Leaves the others."""
         await self._transfers.stop()
+        if self._forwarding is not None:
+            await self._forwarding.stop()
         if self._transport is not None:
             await self._transport.stop()
         if self._runner is not None:
@@ -266,26 +271,27 @@ class PeerPort:
     async def renew(self, lease_id: int) -> int:
         """A keep-alive passed on by a follower; one that comes too late waits for the revocation."""
         member = self._here
+        if not member.lessor.primary:
+            raise errors.NotLeaderError
+        done: asyncio.Future[int | EtcdError | RawError] = (
+            asyncio.get_running_loop().create_future()
+        )
+
+        def renewed(outcome: int | EtcdError | RawError) -> None:
+            if not done.done():
+                done.set_result(outcome)
+
+        take_back = member.leasing.renew(lease_id, renewed)
         try:
-            ttl_s = member.lessor.renew(lease_id, member.loop.time())
-            if ttl_s:
-                return ttl_s
-            revoked: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-
-            def done(gone: bool) -> None:
-                if not revoked.done():
-                    revoked.set_result(gone)
-
-            member.lessor.await_revocation(lease_id, done)
-            try:
-                gone = await revoked
-            finally:
-                member.lessor.forget_waiter(lease_id, done)
-        except NotPrimaryError:
-            raise errors.NotLeaderError from None
-        if gone:
-            raise errors.LeaseNotFoundError
-        raise errors.NotLeaderError
+            outcome = await done
+        finally:
+            if take_back is not None:
+                take_back()
+        if isinstance(outcome, EtcdError):
+            raise outcome
+        if isinstance(outcome, RawError):
+            raise errors.NotLeaderError
+        return outcome
 
     def time_to_live(self, lease_id: int, keys: bool) -> rpc_pb2.LeaseTimeToLiveResponse:
         """A question passed on by a follower."""

@@ -79,7 +79,7 @@ class Leasing:
     # --- renewing -----------------------------------------------------------------------------
 
     def renew(self, lease_id: int, done: Renewed) -> Callable[[], None] | None:
-        """Renews a lease as the leader; `done` is called at once or later.
+        """Renews a lease, or asks the leader to; `done` is called at once or later.
 
         Returns what takes back a renewal that has to wait, or None when there is nothing to take
         back. A lease not known is looked for once more when all that is committed is applied; one
@@ -89,6 +89,8 @@ class Leasing:
         member = self._member
         lessor = member.lessor
         if not lessor.primary:
+            if member.leader_calls is not None and not member.is_leader:
+                return member.leader_calls.renew(lease_id, done)
             done(errors.NotLeaderError())
             return None
         if not lessor.exists(lease_id):

@@ -40,7 +40,7 @@ from keyraft.server.counters import Counters
 from keyraft.server.handover import Handover
 from keyraft.server.header import HeaderEncoder
 from keyraft.server.leasing import Leasing
-from keyraft.server.ports import Auth, DurableLog, Network
+from keyraft.server.ports import Auth, DurableLog, LeaderCalls, Network
 from keyraft.server.publishing import Publisher
 from keyraft.server.quota import Quota
 from keyraft.server.raftloop import RaftLoop
@@ -121,6 +121,7 @@ class Member:
         self.stopped = False
         self._stopping: list[Callable[[], None]] = []
         self.on_removed: Callable[[], None] | None = None
+        self.leader_calls: LeaderCalls | None = None  # None where there is nobody to ask
 
         node, storage = build_node(settings, boot, chance, logger)
         self.raft = RaftLoop(loop, node, storage, log, network, self, boot.last_index)

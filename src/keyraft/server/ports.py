@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
+from keyraft.base.errors import EtcdError, RawError
 from keyraft.proto import rpc_pb2
 from keyraft.raft import Entry, HardState, Message, Snapshot, SnapshotMeta
 
@@ -65,6 +66,34 @@ class Network(Protocol):
 
     def versions(self) -> Mapping[int, str | None]:
         """What each peer says its version is; None for those that do not answer."""
+
+
+class LeaderCalls(Protocol):
+    """The way to ask the leader what only it can answer; each call can be taken back.
+
+    `done` is called on the loop, once, unless the call was taken back.
+    """
+
+    def renew(
+        self, lease_id: int, done: Callable[[int | EtcdError | RawError], None]
+    ) -> Callable[[], None]:
+        """Renews a lease: its TTL in seconds, or LeaseNotFoundError."""
+
+    def time_to_live(
+        self,
+        lease_id: int,
+        keys: bool,
+        done: Callable[[rpc_pb2.LeaseTimeToLiveResponse | EtcdError | RawError], None],
+    ) -> Callable[[], None]:
+        """Asks about a lease; LeaseNotFoundError when there is none."""
+
+    def promote(
+        self,
+        member_id: int,
+        token: str | None,
+        done: Callable[[EtcdError | RawError | None], None],
+    ) -> Callable[[], None]:
+        """Makes a learner a voter."""
 
 
 class NoNetwork:

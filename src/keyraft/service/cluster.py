@@ -131,7 +131,13 @@ class ClusterService:
         def answer() -> bytes:
             return rpc_pb2.MemberPromoteResponse(members=self._members()).SerializeToString()
 
-        self._member.reconfiguration.promote(message.ID, self._done(call, answer))
+        done = self._done(call, answer)
+        calls = self._member.leader_calls
+        if calls is not None and not self._member.is_leader:
+            token = call.metadata.get(b"token") or call.metadata.get(b"authorization")
+            calls.promote(message.ID, token.decode() if token else None, done)
+        else:
+            self._member.reconfiguration.promote(message.ID, done)
         return None
 
     def _done(

@@ -90,6 +90,9 @@ class LeaseService:
             identity = self.guard.identify(call) or member.auth.nobody
             for key in member.lessor.keys(message.ID):
                 member.auth.check_range(identity, key, b"")
+        if member.leader_calls is not None and not member.is_leader:
+            self._ask_leader(call, message)
+            return None
         if member.applied_index == member.committed_index:
             return self._time_to_live(message)
 
@@ -105,6 +108,21 @@ class LeaseService:
 
         member.reads.wait_applied(member.committed_index, applied)
         return None
+
+    def _ask_leader(self, call: UnaryCall, message: rpc_pb2.LeaseTimeToLiveRequest) -> None:
+        member = self.member
+        assert member.leader_calls is not None, "there is nobody to ask"
+
+        def answered(answer: rpc_pb2.LeaseTimeToLiveResponse | EtcdError | RawError) -> None:
+            if isinstance(answer, errors.LeaseNotFoundError):
+                answer = rpc_pb2.LeaseTimeToLiveResponse(ID=message.ID, TTL=-1)
+            if isinstance(answer, EtcdError | RawError):
+                call.fail(answer.code, answer.text)
+                return
+            answer.ClearField("header")
+            call.respond(member.header(member.store.revision) + answer.SerializeToString())
+
+        member.leader_calls.time_to_live(message.ID, message.keys, answered)
 
     def _time_to_live(self, message: rpc_pb2.LeaseTimeToLiveRequest) -> bytes:
         member = self.member
