@@ -344,7 +344,7 @@ class Group:
             self._report_loss(message)
             return
         if message.type == MessageType.SNAP:
-            self._report_snapshot(message, failed=False)
+            self._report_snapshot(message, ok=True)
         try:
             target.node.step(message)
         except (ProposalDroppedError, StepPeerNotFoundError):
@@ -353,15 +353,15 @@ class Group:
 
     def _report_loss(self, message: Message) -> None:
         if message.type == MessageType.SNAP:
-            self._report_snapshot(message, failed=True)
+            self._report_snapshot(message, ok=False)
         sender = self.members[message.from_]
         if sender.node is not None and self.random.random() < 0.3:
             sender.node.report_unreachable(message.to)
 
-    def _report_snapshot(self, message: Message, failed: bool) -> None:
+    def _report_snapshot(self, message: Message, ok: bool) -> None:
         sender = self.members[message.from_]
         if sender.node is not None:
-            sender.node.report_snapshot(message.to, failed)
+            sender.node.report_snapshot(message.to, ok)
 
     def _ready(self, member: Member) -> None:
         member.handle_ready()

@@ -245,9 +245,9 @@ class RawNode:
         """The last message to a member was probably lost."""
         self.raft.step(Message(MessageType.UNREACHABLE.value, from_=node_id))
 
-    def report_snapshot(self, node_id: int, failed: bool) -> None:
+    def report_snapshot(self, node_id: int, ok: bool) -> None:
         """The snapshot sent to a member has arrived, or has not."""
-        self.raft.step(Message(MessageType.SNAP_STATUS.value, from_=node_id, reject=failed))
+        self.raft.step(Message(MessageType.SNAP_STATUS.value, from_=node_id, reject=not ok))
 
     # --- out ------------------------------------------------------------------------------------
 
