@@ -35,7 +35,7 @@ from keyraft.peer.metrics import PeerMetrics
 from keyraft.peer.questions import ClusterView, Questions
 from keyraft.peer.transport import Transport
 from keyraft.proto import rpc_pb2
-from keyraft.raft import Message, MessageType, ProposalDroppedError, RaftError
+from keyraft.raft import FatalError, Message, MessageType, ProposalDroppedError, RaftError
 from keyraft.server import Member
 
 _SNAP: Final = int(MessageType.SNAP)
@@ -172,6 +172,12 @@ class PeerPort:
                 step(message)
             except ProposalDroppedError:
                 continue  # its member will time out and its client try again
+            except FatalError as error:
+                # The log was lost or contradicts what is committed: the member must stop.
+                asyncio.get_running_loop().call_exception_handler(
+                    {"message": "Raft cannot go on", "exception": error}
+                )
+                return
             except RaftError as error:
                 self._log.warn("failed to process Raft message", error=str(error))
 
