@@ -27,7 +27,7 @@ from struct import Struct
 from typing import Final
 
 from keyraft.raft import codec
-from keyraft.raft.types import Message, MessageType
+from keyraft.raft.types import Entry, Message, MessageType
 
 MESSAGE_BYTES_MAX: Final = 512 * 1024 * 1024  # one framed message (etcd msg_codec.go)
 SNAPSHOT_MESSAGE_BYTES_MAX: Final = 64 * 1024 * 1024  # the message in front of a database file
@@ -58,6 +58,33 @@ class MessageEncoder:
         return _framed(message)
 
 
+class _LastEntries:
+    """The entries encoded last: Raft gives followers at the same place the same list."""
+
+    __slots__ = ("_encoded", "_entries")
+
+    def __init__(self) -> None:
+        self._entries: list[Entry] = []
+        self._encoded = b""
+
+    def encode(self, entries: list[Entry]) -> bytes:
+        """Each entry behind its length."""
+        if entries is self._entries:
+            return self._encoded
+        pack = _LENGTH.pack
+        parts: list[bytes] = []
+        for entry in entries:
+            encoded = codec.encode_entry(entry)
+            parts.append(pack(len(encoded)))
+            parts.append(encoded)
+        self._entries = entries
+        self._encoded = b"".join(parts)
+        return self._encoded
+
+
+_last_entries: Final = _LastEntries()
+
+
 class AppendEncoder:
     """The sending end of a `msgapp` stream, with the memory that frame 1 relies on."""
 
@@ -80,14 +107,15 @@ class AppendEncoder:
             and message.term == self._term
         ):
             pack = _LENGTH.pack
-            parts = [b"\x01", pack(len(entries))]
-            for entry in entries:
-                encoded = codec.encode_entry(entry)
-                parts.append(pack(len(encoded)))
-                parts.append(encoded)
-            parts.append(pack(message.commit))
             self._index += len(entries)
-            return b"".join(parts)
+            return b"".join(
+                (
+                    b"\x01",
+                    pack(len(entries)),
+                    _last_entries.encode(entries) if entries else b"",
+                    pack(message.commit),
+                )
+            )
         self._term = message.term
         self._index = entries[-1].index if entries else message.index
         return b"\x02" + _framed(message)

@@ -70,10 +70,18 @@ def reserve(raft: Raft, size: int) -> bool:
     return True
 
 
-def send_append(raft: Raft, to: int, progress: Progress, even_if_empty: bool = True) -> bool:
+def send_append(
+    raft: Raft,
+    to: int,
+    progress: Progress,
+    even_if_empty: bool = True,
+    shared: dict[int, list[Entry]] | None = None,
+) -> bool:
     """Sends the next entries, or the commit index alone; False when nothing was sent.
 
-    A member whose next entry is compacted away gets a snapshot instead.
+    A member whose next entry is compacted away gets a snapshot instead. `shared` holds what other
+    members were just sent, by the first index: who stands at the same place gets the same list,
+    which the transport then need encode only once.
     """
     if progress.is_paused():
         return False
@@ -86,12 +94,15 @@ def send_append(raft: Raft, to: int, progress: Progress, even_if_empty: bool = T
     # With a full window only an empty append goes out: if everything in flight was lost, its
     # rejection is what gets replication going again.
     if progress.state != REPLICATE or not progress.inflights.full():
+        known = None if shared is None else shared.get(progress.next)
         try:
-            entries = log.entries(progress.next, raft.append_size_max)
+            entries = log.entries(progress.next, raft.append_size_max) if known is None else known
         except CompactedError:
             if not even_if_empty:
                 return False
             return _send_snapshot(raft, to, progress)
+        if shared is not None:
+            shared[progress.next] = entries
     if not entries and not even_if_empty:
         return False
     committed = log.committed
@@ -139,8 +150,9 @@ def _send_snapshot(raft: Raft, to: int, progress: Progress) -> bool:
 
 def broadcast_append(raft: Raft) -> None:
     """Sends to everybody who may be sent to."""
+    shared: dict[int, list[Entry]] = {}
     for node_id, progress in raft.tracker.others(raft.id):
-        send_append(raft, node_id, progress)
+        send_append(raft, node_id, progress, shared=shared)
 
 
 def broadcast_heartbeat(raft: Raft) -> None:
