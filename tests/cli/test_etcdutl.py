@@ -18,6 +18,9 @@ from tests.support.server import (
     etcdctl,
     needs_oracle,
 )
+from tests.support.server import (
+    OURS as OURS_SERVER,
+)
 
 pytestmark = [pytest.mark.real, needs_oracle()]
 GOLDEN = Path(__file__).parents[1] / "storage" / "data" / "etcd-3.5.1.snapshot.db"
@@ -89,69 +92,101 @@ def errors(done: subprocess.CompletedProcess[bytes]) -> list[str]:
     return found[:1]
 
 
-def serve(server: Server) -> Server:
-    server.flags = ["--initial-cluster-state=existing"]
-    return server.start()
+SERVERS = {"etcd": ORACLE, "keyraft": OURS_SERVER}
 
 
-def hash_kv(server: Server) -> dict[str, int]:
-    done = etcdctl(server.endpoint, "endpoint", "hashkv", "-w", "json")
+def hash_kv(server: Server, revision: int = 0) -> dict[str, int]:
+    done = etcdctl(server.endpoint, "endpoint", "hashkv", f"--rev={revision}", "-w", "json")
     found = json.loads(done.stdout)[0]["HashKV"]
-    return {name: found[name] for name in ("hash", "compact_revision") if name in found}
+    return {name: found[name] for name in ("hash", "compact_revision")}
 
 
-@pytest.mark.parametrize("saver", ["etcd"])
-@pytest.mark.parametrize("tool", TOOLS)
-def test_the_original_serves_what_either_tool_restores(
-    tmp_path: Path, saver: str, tool: str
-) -> None:
-    first = Server(ORACLE, tmp_path / "first").start()
+def restored(tool: list[str], snapshot: str, kind: str, path: Path) -> Server:
+    server = Server(SERVERS[kind], path / "data")
+    peer = f"http://127.0.0.1:{server.peer_port}"
+    path.mkdir()
+    done = run(
+        tool,
+        "snapshot",
+        "restore",
+        snapshot,
+        f"--data-dir={server.data_dir}",
+        f"--initial-cluster=default={peer}",
+        f"--initial-advertise-peer-urls={peer}",
+        cwd=path,
+    )
+    assert done.returncode == 0, done.stderr
+    return server
+
+
+@pytest.mark.parametrize("saver", SERVERS)
+def test_any_snapshot_passes_any_tool_and_starts_any_server(tmp_path: Path, saver: str) -> None:
+    first = Server(SERVERS[saver], tmp_path / "first").start()
+    snapshot = str(tmp_path / "s.db")
     try:
         for number in range(30):
             etcdctl(first.endpoint, "put", f"key-{number % 20:02d}", f"value {number}")
         etcdctl(first.endpoint, "compaction", "12")
         etcdctl(first.endpoint, "del", "key-03")
-        assert etcdctl(first.endpoint, "snapshot", "save", str(tmp_path / "s.db")).returncode == 0
+        etcdctl(first.endpoint, "lease", "grant", "1000")
+        done = etcdctl(first.endpoint, "snapshot", "save", snapshot)
+        assert done.returncode == 0, done.stderr
+        assert os.listdir(tmp_path).count("s.db.part") == 0
         wanted = hash_kv(first)
     finally:
         first.stop()
-    statuses = [
+    theirs, ours = (
         json.loads(run(each, "snapshot", "status", "s.db", "-w", "json", cwd=tmp_path).stdout)
-        for each in TOOLS.values()
-    ]
-    assert statuses[0]["hash"] == statuses[1]["hash"]
-    assert statuses[0]["revision"] == statuses[1]["revision"] == 32
-    assert statuses[1]["totalKey"] == 19
-    second = Server(ORACLE, tmp_path / "second", name="default")
-    peer = f"http://127.0.0.1:{second.peer_port}"
-    done = run(
-        TOOLS[tool],
-        "snapshot",
-        "restore",
-        "s.db",
-        f"--data-dir={second.data_dir}",
-        f"--initial-cluster=default={peer}",
-        f"--initial-advertise-peer-urls={peer}",
-        cwd=tmp_path,
+        for each in (THEIRS, OURS)
     )
-    assert done.returncode == 0, done.stderr
-    serve(second)
+    assert theirs["hash"] == ours["hash"]
+    assert theirs["revision"] == ours["revision"] == 32
+    assert theirs["totalSize"] == ours["totalSize"]
+    assert ours["totalKey"] == 19
+    for tool_name, tool in TOOLS.items():
+        for kind in SERVERS:
+            server = restored(tool, snapshot, kind, tmp_path / f"{tool_name}-{kind}").start()
+            try:
+                assert hash_kv(server, 32) == wanted, (tool_name, kind)
+                assert etcdctl(server.endpoint, "get", "key-09").stdout == b"key-09\nvalue 29\n"
+                assert etcdctl(server.endpoint, "put", "more", "x").returncode == 0
+                members = etcdctl(server.endpoint, "member", "list").stdout
+                assert members.count(b"\n") == 1 and str(server.peer_port).encode() in members
+                assert etcdctl(server.endpoint, "lease", "list").stdout.startswith(b"found 1")
+            finally:
+                server.stop()
+            path = str(server.data_dir)
+            hashed = run(OURS, "hashkv", path, "--rev=32", "-w", "json", cwd=tmp_path)
+            assert json.loads(hashed.stdout)["hash"] == wanted["hash"], hashed.stderr
+            assert run(OURS, "defrag", f"--data-dir={path}", cwd=tmp_path).returncode == 0
+            server.start()
+            try:
+                assert etcdctl(server.endpoint, "get", "more").stdout == b"more\nx\n"
+            finally:
+                server.stop()
+
+
+def test_our_member_takes_over_a_directory_of_the_original(tmp_path: Path) -> None:
+    server = Server(ORACLE, tmp_path / "data").start()
     try:
-        assert hash_kv(second) == wanted
-        assert etcdctl(second.endpoint, "get", "key-09").stdout == b"key-09\nvalue 29\n"
-        assert etcdctl(second.endpoint, "put", "more", "x").returncode == 0
-        members = etcdctl(second.endpoint, "member", "list").stdout
-        assert members.count(b"\n") == 1 and peer.encode() in members
+        for number in range(10):
+            etcdctl(server.endpoint, "put", f"key-{number}", "x" * number)
+        etcdctl(server.endpoint, "del", "key-3")
+        wanted = hash_kv(server)
     finally:
-        second.stop()
-    hashed = run(OURS, "hashkv", str(second.data_dir), "--rev=32", "-w", "json", cwd=tmp_path)
-    assert json.loads(hashed.stdout)["hash"] == wanted["hash"]
-    assert run(OURS, "defrag", f"--data-dir={second.data_dir}", cwd=tmp_path).returncode == 0
-    serve(second)
-    try:
-        assert etcdctl(second.endpoint, "get", "more").stdout == b"more\nx\n"
-    finally:
-        second.stop()
+        server.kill()
+    database = server.data_dir / "member" / "snap" / "db"
+    original = database.read_bytes()
+    server.command = OURS_SERVER
+    for _ in range(2):
+        server.start()
+        try:
+            assert hash_kv(server) == wanted
+            assert etcdctl(server.endpoint, "get", "key-7").stdout == b"key-7\nxxxxxxx\n"
+        finally:
+            assert server.stop() == 0
+    assert server.log.count("took over the database of etcd; the original is kept") == 1
+    assert database.read_bytes() == original
 
 
 def test_three_members_of_the_original_start_on_what_ours_restored(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Maintenance: Status, Hash, HashKV, Alarm, Defragment, MoveLeader, Downgrade.
+"""Maintenance: Status, Hash, HashKV, Alarm, Defragment, Snapshot, MoveLeader, Downgrade.
 
 Status answers about this member alone; Hash and HashKV scan in slices that leave the loop free;
 Alarm goes through the log, even to list (etcd `api/v3rpc/maintenance.go`).
@@ -14,21 +14,27 @@ from keyraft.base.errors import EtcdError, RawError
 from keyraft.base.limits import LOOP_SLICE_S
 from keyraft.base.version import VERSION
 from keyraft.cluster import check_downgrade_target, parse_downgrade_target, short
-from keyraft.grpc import Router, UnaryCall
+from keyraft.grpc import SERVER_STREAM, Router, ServerStream, StreamHandler, UnaryCall
 from keyraft.mvcc import hash_all
 from keyraft.proto import membership_pb2, rpc_pb2
 from keyraft.server import Member, Result, parse, wire
 from keyraft.service.guard import Guard
+from keyraft.service.snapshot import OpenSnapshot, SnapshotHandler
 
 _UNKNOWN: Final = 2
+_UNIMPLEMENTED: Final = 12
 
 
 class MaintenanceService:
     """Registered on a router; one per member."""
 
-    def __init__(self, member: Member, guard: Guard) -> None:
+    def __init__(
+        self, member: Member, guard: Guard, open_snapshot: OpenSnapshot | None = None
+    ) -> None:
+        """`open_snapshot` starts the export of the database; without it there are no snapshots."""
         self._member = member
         self._guard = guard
+        self._open_snapshot = open_snapshot
 
     def register(self, router: Router) -> None:
         """Makes the methods callable."""
@@ -42,6 +48,7 @@ class MaintenanceService:
             ("Downgrade", self.downgrade),
         ):
             router.unary(f"/etcdserverpb.Maintenance/{name}", handle)
+        router.stream("/etcdserverpb.Maintenance/Snapshot", self.snapshot, SERVER_STREAM)
 
     def _header(self) -> bytes:
         return self._member.header(self._member.store.revision)
@@ -103,6 +110,13 @@ class MaintenanceService:
 
         member.backend.flush(done)
         return None
+
+    def snapshot(self, stream: ServerStream) -> StreamHandler:
+        """SnapshotRequest -> stream of SnapshotResponse."""
+        if self._open_snapshot is None:
+            raise RawError(_UNIMPLEMENTED, "this member's database cannot be exported")
+        self._guard.admit_stream(stream, learner_may=True)
+        return SnapshotHandler(self._member, self._guard, stream, self._open_snapshot)
 
     def hash(self, call: UnaryCall, request: bytes) -> bytes | None:
         """HashRequest -> HashResponse: all buckets, for tests."""

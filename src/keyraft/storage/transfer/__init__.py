@@ -2,6 +2,7 @@
 
 from keyraft.storage.transfer.environment import TransferError
 from keyraft.storage.transfer.exporting import BLOB_BYTES, DIGEST_BYTES, SnapshotExport, export_file
+from keyraft.storage.transfer.feed import Sink, SnapshotFeed
 from keyraft.storage.transfer.importing import (
     Imported,
     import_bolt,
@@ -16,7 +17,9 @@ __all__ = [
     "BLOB_BYTES",
     "DIGEST_BYTES",
     "Imported",
+    "Sink",
     "SnapshotExport",
+    "SnapshotFeed",
     "TransferError",
     "export_file",
     "has_bolt",

@@ -1,0 +1,114 @@
+"""Maintenance.Snapshot: the database as a bbolt file and its SHA-256, in pieces of 32 KiB.
+
+What was written before the call is in it: the write buffer is committed first. The pieces come
+from a process of its own that reads one transaction; here they are only passed on, as fast as the
+client takes them (etcd `api/v3rpc/maintenance.go`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from keyraft.base.errors import EtcdError, RawError
+from keyraft.grpc import ServerStream
+from keyraft.mvcc.backend import META, META_STORAGE_VERSION
+from keyraft.proto import rpc_pb2
+from keyraft.server import Member, parse
+from keyraft.service.guard import Guard
+
+_UNKNOWN: Final = 2
+
+
+class Feed(Protocol):
+    """An export under way."""
+
+    def resume(self) -> None:
+        """More pieces may come."""
+
+    def close(self) -> None:
+        """No more are wanted."""
+
+
+OpenSnapshot = Callable[["SnapshotHandler"], Feed]
+"""Starts an export whose pieces go to `SnapshotHandler.blob`."""
+
+
+class SnapshotHandler:
+    """One Snapshot call."""
+
+    def __init__(
+        self, member: Member, guard: Guard, stream: ServerStream, open_snapshot: OpenSnapshot
+    ) -> None:
+        self._member = member
+        self._guard = guard
+        self._stream = stream
+        self._open_snapshot = open_snapshot
+        self._feed: Feed | None = None
+        self._version = ""
+        self._started = False
+        self._over = False
+
+    # --- the transport's side -----------------------------------------------------------------
+
+    def on_message(self, message: bytes) -> None:
+        """The request; there is only one."""
+        if self._started:
+            return
+        self._started = True
+        try:
+            parse(rpc_pb2.SnapshotRequest, message)
+            self._guard.check_admin(self._stream)
+        except (EtcdError, RawError) as refusal:
+            self._finish(refusal.code, refusal.text)
+            return
+        self._member.logger.info("sending database snapshot to client")
+        self._member.backend.flush(self._begin)
+
+    def on_half_close(self) -> None:
+        """Expected."""
+
+    def on_cancel(self, code: int) -> None:
+        """The client is gone."""
+        self._over = True
+        self._guard.left(self._stream)
+        if self._feed is not None:
+            self._feed.close()
+
+    def on_writable(self) -> None:
+        """The client has read."""
+        if self._feed is not None:
+            self._feed.resume()
+
+    # --- the export's side --------------------------------------------------------------------
+
+    def blob(self, data: bytes, remaining_bytes: int, last: bool) -> bool:
+        """Passes a piece on; whether more may come at once."""
+        if self._over:
+            return False
+        answer = rpc_pb2.SnapshotResponse(
+            remaining_bytes=remaining_bytes, blob=data, version=self._version
+        )
+        self._stream.send(answer.SerializeToString())
+        if last:
+            self._member.logger.info("successfully sent database snapshot to client")
+            self._finish(0, "")
+        return self._stream.writable > 0
+
+    def failed(self, text: str) -> None:
+        """The export came to nothing."""
+        self._member.logger.warn("failed to send database snapshot to client", error=text)
+        self._finish(_UNKNOWN, text)
+
+    def _begin(self) -> None:
+        if self._over:
+            return
+        stored = self._member.backend.get(META, META_STORAGE_VERSION) or b""
+        self._version = stored.decode("utf-8", "replace")
+        self._feed = self._open_snapshot(self)
+
+    def _finish(self, code: int, text: str) -> None:
+        if not self._over:
+            self._over = True
+            self._guard.left(self._stream)
+            self._stream.finish(code, text)
