@@ -127,7 +127,10 @@ def reopen(place: Place) -> Opened:
         )
         cluster = Cluster(ClusterID(number), MemberID(own), backend, place.log, place.learners_max)
         cluster.load()
-        if conf_state is not None:
+        if mark.conf_state is not None and mark.index == consistent_index:
+            # `etcdutl snapshot restore` of the original leaves the old cluster's in the database.
+            boot.conf_state = mark.conf_state
+        elif conf_state is not None:
             boot.conf_state = decode_conf_state(conf_state)
         elif consistent_index:
             boot.conf_state = ConfState(*cluster.conf_ids())
