@@ -8,6 +8,8 @@ fails. Memory: one bit and one byte a page.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
+from operator import lt
 from typing import Final
 
 from keyraft.storage.bolt.format import (
@@ -143,10 +145,16 @@ class _Check:
     def _leaf(
         self, page: Page, low: bytes | None, high: bytes | None, stack: list[int]
     ) -> Iterator[str]:
+        keys = page.leaf_keys()
+        if not keys or (
+            (low is None or low <= keys[0])
+            and (high is None or keys[-1] < high)
+            and all(map(lt, keys, islice(keys, 1, None)))
+        ):
+            return
         before = low
-        for position, (_, key, _) in enumerate(page.leaf_elements()):
-            if (before is not None and before >= key) or (high is not None and key >= high):
-                yield from _order("leaf", page.id, position, key, before, high, stack)
+        for position, key in enumerate(keys):
+            yield from _order("leaf", page.id, position, key, before, high, stack)
             before = key
 
 

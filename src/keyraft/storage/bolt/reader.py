@@ -69,6 +69,23 @@ class Page:
             at += ELEMENT_BYTES
         return out
 
+    def leaf_keys(self) -> list[bytes]:
+        """The keys alone, with the same checks; raises BoltError."""
+        data = self.data
+        size = len(data)
+        end = HEADER_BYTES + self.count * ELEMENT_BYTES
+        if end > size:
+            raise BoltError(f"page {self.id}: {self.count} elements do not fit")
+        out: list[bytes] = []
+        at = HEADER_BYTES
+        for _, pos, key_bytes, value_bytes in iter_unpack("<IIII", data[at:end]):
+            start = at + pos
+            if start + key_bytes + value_bytes > size or start < end:
+                raise BoltError(f"page {self.id}: element {len(out)} lies outside")
+            out.append(bytes(data[start : start + key_bytes]))
+            at += ELEMENT_BYTES
+        return out
+
     def branch_elements(self) -> list[tuple[bytes, int]]:
         """First key and page of each child; raises BoltError."""
         data = self.data
@@ -102,16 +119,26 @@ class Bucket:
         """The inline page or the tree's root; raises BoltError."""
         return self._inline if self._inline is not None else self._db.page(self.root)
 
+    def leaves(self, start: bytes = b"") -> Iterator[list[Element]]:
+        """The elements of one leaf after another, from `start` on. Raises BoltError."""
+        budget = [self._db.meta.pages + 1]
+        for page in self._walk(self.root_page(), start, 0, budget):
+            elements = page.leaf_elements()
+            if start and elements and elements[0][1] < start:
+                elements = [element for element in elements if element[1] >= start]
+            yield elements
+
     def elements(self, start: bytes = b"") -> Iterator[Element]:
         """Flags, key and value in stored order, from `start` on. Raises BoltError."""
-        budget = [self._db.meta.pages + 1]
-        yield from self._walk(self.root_page(), start, 0, budget)
+        for elements in self.leaves(start):
+            yield from elements
 
     def items(self, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
         """Key and value in stored order from `start` on, nested buckets left out."""
-        for flags, key, value in self.elements(start):
-            if not flags & BUCKET_ELEMENT:
-                yield key, value
+        for elements in self.leaves(start):
+            for flags, key, value in elements:
+                if not flags & BUCKET_ELEMENT:
+                    yield key, value
 
     def get(self, key: bytes) -> bytes | None:
         """The value; None when there is none or it is a bucket."""
@@ -144,16 +171,13 @@ class Bucket:
             raise BoltError(f"page {page.id}: a branch without children")
         return children
 
-    def _walk(self, page: Page, start: bytes, depth: int, budget: list[int]) -> Iterator[Element]:
+    def _walk(self, page: Page, start: bytes, depth: int, budget: list[int]) -> Iterator[Page]:
+        """The leaves in order; the first may begin before `start`."""
         budget[0] -= 1
         if depth > DEPTH_MAX or budget[0] < 0:
             raise BoltError(f"page {page.id}: the tree does not end")
         if page.flags == LEAF:
-            elements = page.leaf_elements()
-            if start:
-                yield from (element for element in elements if element[1] >= start)
-            else:
-                yield from elements
+            yield page
             return
         children = self._children(page)
         first = 0

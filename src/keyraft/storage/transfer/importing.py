@@ -11,14 +11,18 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
+from operator import lt
 from typing import Final
 
 import lmdb
 
 from keyraft.base.log import Logger
 from keyraft.mvcc.backend import BUCKETS, META, META_CONSISTENT_INDEX
-from keyraft.storage.bolt import BoltError, BoltFile
+from keyraft.storage.bolt import BoltError, BoltFile, Bucket
+from keyraft.storage.bolt.format import BUCKET_ELEMENT
 from keyraft.storage.transfer.environment import TransferError, open_environment
 from keyraft.storage.transfer.layout import (
     BOLT,
@@ -78,26 +82,7 @@ def _fill(db: BoltFile, target: str) -> Imported:
             if database is None:
                 passed_over.append(name.decode("utf-8", "backslashreplace"))
                 continue
-            items = bucket.items()
-            exhausted = False
-            before = b""
-            while not exhausted:
-                chunk: list[tuple[bytes, bytes]] = []
-                size = 0
-                exhausted = True
-                for key, value in items:
-                    if key <= before or len(key) > KEY_BYTES_MAX:
-                        raise BoltError(
-                            f"bucket {name!r}: key {key.hex()} follows {before.hex()}"
-                            if key <= before
-                            else f"bucket {name!r}: a key of {len(key)} bytes"
-                        )
-                    before = key
-                    chunk.append((key, value))
-                    size += len(key) + len(value)
-                    if size >= TRANSACTION_BYTES:
-                        exhausted = False
-                        break
+            for chunk in _chunks(name, bucket):
                 with env.begin(write=True) as txn, txn.cursor(db=database) as cursor:
                     cursor.putmulti(chunk, append=True)
                 keys += len(chunk)
@@ -108,6 +93,31 @@ def _fill(db: BoltFile, target: str) -> Imported:
     finally:
         env.close()
     return Imported(keys, index, tuple(passed_over))
+
+
+def _chunks(name: bytes, bucket: Bucket) -> Iterator[list[tuple[bytes, bytes]]]:
+    """A bucket's rows, about TRANSACTION_BYTES at a time; raises BoltError out of order."""
+    chunk: list[tuple[bytes, bytes]] = []
+    size = 0
+    before = b""
+    for elements in bucket.leaves():
+        rows = [(key, value) for flags, key, value in elements if not flags & BUCKET_ELEMENT]
+        if not rows:
+            continue
+        keys = [key for key, _ in rows]
+        if before >= keys[0] or not all(map(lt, keys, islice(keys, 1, None))):
+            raise BoltError(f"bucket {name!r}: a key follows a larger one ({keys[0].hex()} ...)")
+        if max(map(len, keys)) > KEY_BYTES_MAX:
+            raise BoltError(f"bucket {name!r}: a key of more than {KEY_BYTES_MAX} bytes")
+        before = keys[-1]
+        chunk += rows
+        size += sum(map(len, keys)) + sum(len(value) for _, value in rows)
+        if size >= TRANSACTION_BYTES:
+            yield chunk
+            chunk = []
+            size = 0
+    if chunk:
+        yield chunk
 
 
 def install(source: str, snap_dir: str) -> Imported:
