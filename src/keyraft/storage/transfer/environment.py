@@ -42,7 +42,7 @@ def open_environment(path: str, *, readonly: bool = False) -> Any:
 def read_buckets(txn: Any, env: Any) -> Iterator[tuple[bytes, Iterator[tuple[bytes, Any]]]]:
     """Name and sorted items of each of a member's buckets, those that are missing as empty.
 
-    Of a transaction with buffers both are memoryviews, dead when it ends. Raises lmdb.Error.
+    Of a transaction with buffers the values are memoryviews, dead when it ends. Raises lmdb.Error.
     """
     for name in BUCKETS:
         try:
@@ -55,7 +55,8 @@ def read_buckets(txn: Any, env: Any) -> Iterator[tuple[bytes, Iterator[tuple[byt
 
 def _items(txn: Any, database: Any) -> Iterator[tuple[bytes, Any]]:
     with txn.cursor(db=database) as cursor:
-        yield from cursor
+        for key, value in cursor:
+            yield bytes(key), value
 
 
 def require_environment(path: str) -> None:
