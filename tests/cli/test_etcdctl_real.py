@@ -296,6 +296,27 @@ def test_a_saved_snapshot_is_whole_or_not_there(server: Server, tmp_path: Path) 
     assert sorted(os.listdir(tmp_path)) == ["a.db"]
 
 
+def test_the_older_spellings_reach_etcdutl(server: Server, tmp_path: Path) -> None:
+    here = f"--endpoints={server.endpoint}"
+    path = tmp_path / "a.db"
+    assert run(MINE, here, "snapshot", "save", str(path))[0] == 0
+    utl = (sys.executable, "-m", "keyraft.cli.etcdutl")
+    for words in (["status", str(path)], ["status", str(path), "-w=json"], ["status"]):
+        code, out, _ = run(utl, "snapshot", *words)
+        told = f"Deprecated: Use `etcdutl snapshot {words[0]}` instead.\n\n"
+        assert run(MINE, "snapshot", *words)[:2] == (code, told + out)
+        assert run(ORIGINAL, "snapshot", *words)[:2][0] == code
+    restored = tmp_path / "restored"
+    flags = [f"--data-dir={restored}", "--skip-hash-check=false"]
+    variables = {"ETCDCTL_API": "3"}
+    assert run(MINE, "snapshot", "restore", str(path), *flags, variables=variables)[0] == 0
+    again = Server(ORACLE, restored).start()
+    try:
+        assert run(MINE, f"--endpoints={again.endpoint}", "get", "snap")[1] == "snap\n1\n"
+    finally:
+        again.kill()
+
+
 # --- the rest ----------------------------------------------------------------------------------
 
 
