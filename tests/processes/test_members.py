@@ -1,0 +1,250 @@
+"""Clusters of real processes: leaders die, followers fall behind, members come, go and move.
+
+The original etcdctl talks to them, and original members share a cluster with ours.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.server import ORACLE, OURS, Server, etcdctl, free_ports, needs_oracle
+
+pytestmark = [pytest.mark.real, needs_oracle()]
+
+TRIES = 500  # of a question whose answer takes an election or five healthy seconds
+
+
+class LocalCluster:
+    """Members m1 ... mN on 127.0.0.1; `commands` says which program each of them runs."""
+
+    def __init__(
+        self, folder: Path, *commands: tuple[str, ...], flags: tuple[str, ...] = ()
+    ) -> None:
+        self.folder = folder
+        self.flags = flags
+        self.servers: dict[str, Server] = {}
+        ports = free_ports(2 * len(commands))
+        for number, command in enumerate(commands, 1):
+            name = f"m{number}"
+            self.servers[name] = Server(
+                command, folder / name, name, (), ports[2 * number - 2], ports[2 * number - 1]
+            )
+        for server in self.servers.values():
+            server.flags = (f"--initial-cluster={self.initial}", *flags)
+
+    @property
+    def initial(self) -> str:
+        """The value of --initial-cluster."""
+        return ",".join(
+            f"{name}=http://127.0.0.1:{server.peer_port}" for name, server in self.servers.items()
+        )
+
+    def start(self) -> LocalCluster:
+        """All at once, and waits until all serve."""
+        for server in self.servers.values():
+            server.spawn()
+        for server in self.servers.values():
+            assert server.wait_ready(), server.log[-4000:]
+        return self
+
+    def stop(self) -> None:
+        """Ends what runs."""
+        for server in self.servers.values():
+            if server.process is not None and server.process.poll() is None:
+                server.process.kill()
+                server.wait()
+
+    def running(self) -> list[Server]:
+        """Those with a live process."""
+        return [s for s in self.servers.values() if s.process and s.process.poll() is None]
+
+    def ask(self, server: Server, *words: str) -> str:
+        """etcdctl's answer; asked again while the cluster has no leader or is busy."""
+        last = ""
+        for _ in range(TRIES):
+            done = etcdctl(server.endpoint, *words)
+            if done.returncode == 0:
+                return done.stdout.decode()
+            last = done.stderr.decode()
+        raise AssertionError(f"{words}: {last}")
+
+    def status(self, server: Server) -> dict[str, int]:
+        """What `endpoint status` says."""
+        answer = json.loads(self.ask(server, "endpoint", "status", "-w", "json"))[0]["Status"]
+        return {
+            "member": answer["header"]["member_id"],
+            "leader": answer.get("leader", 0),
+            "applied": answer.get("raftAppliedIndex", 0),
+            "term": answer["raftTerm"],
+        }
+
+    def leader(self) -> Server:
+        """Who leads; all running members must say the same."""
+        for _ in range(TRIES):
+            told = {server.name: self.status(server) for server in self.running()}
+            leaders = {each["leader"] for each in told.values()}
+            if len(leaders) == 1 and 0 not in leaders:
+                for name, each in told.items():
+                    if each["member"] == each["leader"]:
+                        return self.servers[name]
+        raise AssertionError(f"no leader: {told}")
+
+    def hashes(self) -> set[str]:
+        """Every running member's hash of the keys, once all have applied the same."""
+        for _ in range(TRIES):
+            if len({self.status(server)["applied"] for server in self.running()}) == 1:
+                break
+        return {
+            self.ask(server, "endpoint", "hashkv").rsplit(", ", 1)[-1].strip()
+            for server in self.running()
+        }
+
+
+Make = Callable[..., LocalCluster]
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Make]:
+    """Makes clusters that are stopped at the end."""
+    made: list[LocalCluster] = []
+
+    def make(*commands: tuple[str, ...], flags: tuple[str, ...] = ()) -> LocalCluster:
+        made.append(LocalCluster(tmp_path, *commands, flags=flags))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.stop()
+
+
+def fill(cluster: LocalCluster, server: Server, count: int, prefix: str = "k") -> None:
+    """Puts `count` keys, many in one transaction."""
+    for start in range(0, count, 100):
+        puts = "".join(f"put {prefix}{n} v{n}\n" for n in range(start, min(start + 100, count)))
+        done = etcdctl(server.endpoint, "txn", stdin=f"\n{puts}\n\n".encode())
+        assert done.returncode == 0, done.stderr
+
+
+def test_a_killed_leader_is_replaced_and_nothing_acknowledged_is_lost(cluster: Make) -> None:
+    three = cluster(OURS, OURS, OURS).start()
+    first = three.leader()
+    other = next(server for server in three.running() if server is not first)
+    assert three.ask(other, "put", "at-one", "value") == "OK\n"
+    assert three.ask(first, "get", "at-one") == "at-one\nvalue\n"
+    first.kill()
+    second = three.leader()
+    assert second is not first
+    assert "elected leader" in second.log or "changed leader" in second.log
+    assert three.ask(other, "get", "at-one") == "at-one\nvalue\n"
+    three.ask(other, "put", "without", "the first")
+    first.start()
+    assert three.ask(first, "get", "without") == "without\nthe first\n"
+    assert len(three.hashes()) == 1
+    assert three.ask(first, "member", "list").count("started") == 3
+
+
+def test_a_minority_refuses_writes_and_serves_serializable_reads(cluster: Make) -> None:
+    three = cluster(OURS, OURS, OURS).start()
+    last = three.leader()
+    three.ask(last, "put", "k", "v")
+    for server in three.running():
+        if server is not last:
+            server.kill()
+    refused = etcdctl(last.endpoint, "--command-timeout=3s", "put", "k", "w")
+    assert refused.returncode != 0
+    assert etcdctl(last.endpoint, "--command-timeout=3s", "get", "k").returncode != 0
+    assert etcdctl(last.endpoint, "get", "k", "--consistency=s").stdout == b"k\nv\n"
+
+
+def test_leases_are_renewed_at_any_member_and_survive_their_leader(cluster: Make) -> None:
+    three = cluster(OURS, OURS, OURS).start()
+    first = three.leader()
+    lease = three.ask(first, "lease", "grant", "300").split()[1]
+    three.ask(first, "put", "leased", "v", f"--lease={lease}")
+    for server in three.running():
+        assert "keepalived" in three.ask(server, "lease", "keep-alive", "--once", lease)
+        assert "remaining(29" in three.ask(server, "lease", "timetolive", lease)
+    first.kill()
+    second = three.leader()
+    assert "remaining(" in three.ask(second, "lease", "timetolive", lease)
+    three.ask(second, "lease", "revoke", lease)
+    assert three.ask(second, "get", "leased") == ""
+
+
+def test_a_follower_far_behind_is_sent_the_database(cluster: Make) -> None:
+    three = cluster(
+        OURS, OURS, OURS, flags=("--snapshot-count=50", "--snapshot-catchup-entries=5")
+    ).start()
+    leader = three.leader()
+    behind = next(server for server in three.running() if server is not leader)
+    behind.kill()
+    for number in range(12):
+        fill(three, leader, 1000, f"r{number}-")
+    for number in range(1100):
+        if number % 10 == 0:
+            three.ask(leader, "put", "last", str(number))
+    behind.start()
+    assert three.ask(behind, "get", "last") == "last\n1090\n"
+    assert len(three.hashes()) == 1
+    behind.kill()
+    behind.start()
+    assert three.ask(behind, "get", "last") == "last\n1090\n"
+
+
+def test_members_join_learn_vote_leave_and_move(cluster: Make, tmp_path: Path) -> None:
+    three = cluster(OURS, OURS, OURS).start()
+    first = three.leader()
+    three.ask(first, "put", "k", "v")
+    client_port, peer_port = free_ports(2)
+    url = f"http://127.0.0.1:{peer_port}"
+    three.ask(first, "member", "add", "m4", "--learner", f"--peer-urls={url}")
+    fourth = Server(OURS, tmp_path / "m4", "m4", (), client_port, peer_port)
+    three.servers["m4"] = fourth
+    fourth.flags = (f"--initial-cluster={three.initial}", "--initial-cluster-state=existing")
+    fourth.start()
+    members = json.loads(three.ask(first, "member", "list", "-w", "json"))["members"]
+    learner = next(member for member in members if member.get("isLearner"))
+    identity = f"{learner['ID']:x}"
+    refused = etcdctl(fourth.endpoint, "put", "x", "y")
+    assert b"rpc not supported for learner" in refused.stderr
+    follower = next(s for s in three.running() if s not in (first, fourth))
+    assert "promoted" in three.ask(follower, "member", "promote", identity)
+    three.ask(fourth, "put", "x", "y")
+    assert "removed" in three.ask(first, "member", "remove", identity)
+    assert fourth.wait() == 1, "a removed member stops itself"
+    del three.servers["m4"]
+    # moved to another machine: its directory is copied, its peer URL changed
+    moved = follower
+    moved.stop()
+    told = json.loads(three.ask(first, "member", "list", "-w", "json"))["members"]
+    identity = f"{next(m for m in told if m['name'] == moved.name)['ID']:x}"
+    new_client, new_peer = free_ports(2)
+    shutil.copytree(moved.data_dir, tmp_path / "moved")
+    three.ask(first, "member", "update", identity, f"--peer-urls=http://127.0.0.1:{new_peer}")
+    again = Server(OURS, tmp_path / "moved", moved.name, moved.flags, new_client, new_peer)
+    three.servers[moved.name] = again
+    again.start()
+    assert three.ask(again, "get", "x") == "x\ny\n"
+    assert len(three.hashes()) == 1
+
+
+def test_original_members_and_ours_form_one_cluster(cluster: Make) -> None:
+    mixed = cluster(OURS, ORACLE, OURS).start()
+    for number, server in enumerate(mixed.running()):
+        assert mixed.ask(server, "put", f"from-{server.name}", str(number)) == "OK\n"
+    for server in mixed.running():
+        assert mixed.ask(server, "get", "from-", "--prefix", "--count-only", "-w", "fields").count(
+            '"Count" : 3'
+        )
+    assert len(mixed.hashes()) == 1
+    leader = mixed.leader()
+    target = mixed.servers["m2"] if leader.name != "m2" else mixed.servers["m1"]
+    mixed.ask(leader, "move-leader", f"{mixed.status(target)['member']:x}")
+    assert mixed.leader() is target
+    mixed.ask(mixed.servers["m3"], "put", "after", "the move")
+    assert len(mixed.hashes()) == 1
