@@ -188,8 +188,32 @@ class Scrape:
             ("etcd_debugging_lease_granted_total", leases.granted_total, "Leases granted."),
             ("etcd_debugging_lease_revoked_total", leases.revoked_total, "Leases revoked."),
             ("etcd_debugging_lease_renewed_total", leases.renewed_total, "Leases renewed."),
+            (
+                "etcd_debugging_server_lease_expired_total",
+                member.leasing.expired_total,
+                "Leases revoked because they ran out.",
+            ),
+            (
+                "etcd_debugging_mvcc_events_total",
+                member.watches.events_total,
+                "Events sent to watchers.",
+            ),
         ):
             yield Family(name, COUNTER, text).add(value)
+        yield _histograms(
+            "etcd_debugging_lease_ttl_total",
+            "TTLs granted, in seconds.",
+            member.counters.lease_ttl_s,
+            (),
+        )
+        watches = member.watches.statistics()
+        for name, count, text in (
+            ("watch_stream", watches["watch_streams"], "Open watch streams."),
+            ("watcher", watches["watchers"], "Watchers."),
+            ("slow_watcher", watches["slow_watchers"], "Watchers that are behind."),
+            ("pending_events", watches["pending_events"], "Events that wait to be sent."),
+        ):
+            yield Family(f"etcd_debugging_mvcc_{name}_total", GAUGE, text).add(count)
 
     def _disk(self) -> Iterator[Family]:
         yield Family(

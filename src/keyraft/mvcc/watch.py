@@ -541,11 +541,15 @@ class WatchHub:
     def statistics(self) -> dict[str, int]:
         """Sizes, for metrics and tests."""
         return {
-            "streams": self.streams,
+            "watch_streams": self.streams,
             "watchers": self.watchers,
             "slow_watchers": self.watchers - self.synced - self.ended,
             "ranges": len(self._live),
             "pending_bytes": self.pending_bytes,
+            "pending_events": sum(
+                len(cohort.pending) + (len(cohort.job.encoded) if cohort.job is not None else 0)
+                for cohort in self._queue
+            ),
             "events": self.events_total,
         }
 

@@ -64,6 +64,7 @@ class Counters:
         "leader_changes_seen",
         "learner_promote_failures",
         "learner_promote_successes",
+        "lease_ttl_s",
         "proposals_failed",
         "range_duration_s",
         "read_indexes_failed",
@@ -91,4 +92,5 @@ class Counters:
         # entries is observed once per kind with its mean, so a put costs no clock reading.
         self.apply_duration_s = Histograms(exponential(0.0001, 2, 20))
         self.range_duration_s = Histograms(exponential(0.0001, 2, 20))
+        self.lease_ttl_s = Histograms(exponential(1, 2, 24))
         self.request_duration_s = Histograms(exponential(0.001, 2, 14))

@@ -82,6 +82,7 @@ class Member:
         self.lessor = Lessor(
             backend, min_ttl_s(settings.election_ticks, int(settings.heartbeat_s * 1000))
         )
+        self.lessor.on_grant = self.counters.lease_ttl_s.of().observe
         self.store = Store(
             backend,
             self.lessor,
