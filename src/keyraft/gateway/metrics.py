@@ -174,6 +174,11 @@ class Scrape:
                 watches["slow_watchers"],
                 "Watchers that are not in sync.",
             ),
+            (
+                "etcd_debugging_mvcc_pending_events_total",
+                watches["pending_events"],
+                "Events that wait to be sent.",
+            ),
         ):
             yield Family(name, GAUGE, text).add(value)
         for name, value, text in (
@@ -193,11 +198,6 @@ class Scrape:
                 member.leasing.expired_total,
                 "Leases revoked because they ran out.",
             ),
-            (
-                "etcd_debugging_mvcc_events_total",
-                member.watches.events_total,
-                "Events sent to watchers.",
-            ),
         ):
             yield Family(name, COUNTER, text).add(value)
         yield _histograms(
@@ -206,14 +206,6 @@ class Scrape:
             member.counters.lease_ttl_s,
             (),
         )
-        watches = member.watches.statistics()
-        for name, count, text in (
-            ("watch_stream", watches["watch_streams"], "Open watch streams."),
-            ("watcher", watches["watchers"], "Watchers."),
-            ("slow_watcher", watches["slow_watchers"], "Watchers that are behind."),
-            ("pending_events", watches["pending_events"], "Events that wait to be sent."),
-        ):
-            yield Family(f"etcd_debugging_mvcc_{name}_total", GAUGE, text).add(count)
 
     def _disk(self) -> Iterator[Family]:
         yield Family(

@@ -541,7 +541,7 @@ class WatchHub:
     def statistics(self) -> dict[str, int]:
         """Sizes, for metrics and tests."""
         return {
-            "watch_streams": self.streams,
+            "streams": self.streams,
             "watchers": self.watchers,
             "slow_watchers": self.watchers - self.synced - self.ended,
             "ranges": len(self._live),

@@ -19,38 +19,43 @@ UNLIMITED_BYTES: Final = 1 << 62
 
 
 class Sized(Protocol):
-    """What has a size on disk."""
+    """What holds data."""
 
     @property
-    def size_bytes(self) -> int:
-        """Bytes taken, used or not."""
+    def size_in_use_bytes(self) -> int:
+        """Bytes that hold data; what was freed is written again before the database grows."""
 
 
 class Quota:
     """The rule for one member. `quota_bytes` 0 means the default, negative none at all.
 
+    DEVIATION: what counts is the data, not the file. Freed pages are used again, so a member whose
+    users have deleted and compacted takes writes again without a defragmentation.
+
     `room` is what a put's encoded request may take so that no closer look is needed; it is one
     heartbeat old at most, and generous by no more than what was written since.
     """
 
-    __slots__ = ("_backend", "bytes_max", "room")
+    __slots__ = ("_backend", "_used_bytes", "bytes_max", "room")
 
     def __init__(self, quota_bytes: int, backend: Sized) -> None:
         self._backend = backend
         self.bytes_max = quota_bytes or QUOTA_BACKEND_BYTES
         self.room = 0
+        self._used_bytes = 0
         self.refresh()
 
     def refresh(self) -> None:
         """Looks at the database's size."""
+        self._used_bytes = self._backend.size_in_use_bytes
         if self.bytes_max < 0:
             self.room = UNLIMITED_BYTES
         else:
-            self.room = self.bytes_max - self._backend.size_bytes - PUT_OVERHEAD_BYTES
+            self.room = self.bytes_max - self._used_bytes - PUT_OVERHEAD_BYTES
 
     def allows(self, cost: int) -> bool:
         """Whether there is room for `cost` more bytes."""
-        return self.bytes_max < 0 or self._backend.size_bytes + cost < self.bytes_max
+        return self.bytes_max < 0 or self._used_bytes + cost < self.bytes_max
 
     def allows_txn(self, request: rpc_pb2.TxnRequest) -> bool:
         """A transaction that puts nothing costs nothing and always passes."""
@@ -59,7 +64,7 @@ class Quota:
 
     def remaining(self) -> int:
         """Bytes left; negative when over."""
-        return self.bytes_max - self._backend.size_bytes
+        return self.bytes_max - self._used_bytes
 
 
 def put_cost(request: rpc_pb2.PutRequest) -> int:

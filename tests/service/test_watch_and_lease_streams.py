@@ -1,0 +1,244 @@
+"""Watch and KeepAlive streams over a member in virtual time, with a transport made of lists."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+
+import pytest
+
+from keyraft.base.errors import NoSpaceError
+from keyraft.proto import rpc_pb2
+from keyraft.server import wire
+from keyraft.service import Guard, LeaseService, WatchService
+from tests.server.harness import OneMember
+
+
+class Transport:
+    """The server's end of a stream or call, as a service sees it."""
+
+    cancelled = False
+    deadline_s: float | None = None
+    peer = "127.0.0.1:1"
+    common_name: str | None = None
+
+    def __init__(self, room: int = 1_000) -> None:
+        self.metadata: Mapping[bytes, bytes] = {}
+        self.on_cancel = None
+        self.room = room
+        self.sent: list[bytes] = []
+        self.ended: tuple[int, str] | None = None
+        self.paused = False
+
+    @property
+    def writable(self) -> int:
+        return self.room - len(self.sent)
+
+    def send(self, message: bytes) -> None:
+        assert self.ended is None, "sent after the end"
+        self.sent.append(message)
+
+    respond = send
+
+    def finish(self, code: int = 0, text: str = "") -> None:
+        self.ended = (code, text)
+
+    fail = finish
+
+    def pause_reading(self) -> None:
+        self.paused = True
+
+    def resume_reading(self) -> None:
+        self.paused = False
+
+    def watched(self) -> list[rpc_pb2.WatchResponse]:
+        """What was sent since the last look."""
+        taken, self.sent = self.sent, []
+        return [rpc_pb2.WatchResponse.FromString(message) for message in taken]
+
+    def kept(self) -> list[tuple[int, int]]:
+        """(lease, TTL) of the renewals answered since the last look."""
+        taken, self.sent = self.sent, []
+        answers = [rpc_pb2.LeaseKeepAliveResponse.FromString(message) for message in taken]
+        assert all(answer.header.revision for answer in answers)
+        return [(answer.ID, answer.TTL) for answer in answers]
+
+
+class Services:
+    """A leading member and its services."""
+
+    def __init__(self) -> None:
+        self.cluster = OneMember()
+        self.cluster.run(2.0)
+        member = self.cluster.member
+        guard = Guard(member)
+        self.watch = WatchService(member, guard, random.Random(1))
+        self.lease = LeaseService(member, guard)
+
+    def watching(self, room: int = 1_000) -> tuple[Transport, object]:
+        stream = Transport(room)
+        return stream, self.watch.open(stream)
+
+    def grant(self, lease_id: int, ttl_s: int) -> None:
+        request = rpc_pb2.LeaseGrantRequest(ID=lease_id, TTL=ttl_s).SerializeToString()
+        self.cluster.propose(wire.KIND_LEASE_GRANT, request)
+        self.cluster.run(0.1)
+
+
+def create(key: bytes, **fields: object) -> bytes:
+    request = rpc_pb2.WatchCreateRequest(key=key, **fields)  # type: ignore[arg-type]
+    return rpc_pb2.WatchRequest(create_request=request).SerializeToString()
+
+
+def cancel(watch_id: int) -> bytes:
+    request = rpc_pb2.WatchCancelRequest(watch_id=watch_id)
+    return rpc_pb2.WatchRequest(cancel_request=request).SerializeToString()
+
+
+def renewal(lease_id: int) -> bytes:
+    return rpc_pb2.LeaseKeepAliveRequest(ID=lease_id).SerializeToString()
+
+
+def test_a_watch_from_creation_to_cancellation():
+    services = Services()
+    stream, handler = services.watching()
+    handler.on_message(create(b"k"))
+    handler.on_message(rpc_pb2.WatchRequest().SerializeToString())  # nothing asked: passed over
+    services.cluster.put(b"k", b"1")
+    services.cluster.run(0.1)
+    handler.on_message(cancel(0))
+    services.cluster.put(b"k", b"2")
+    services.cluster.run(0.1)
+    created, event, canceled = stream.watched()
+    assert created.created and canceled.canceled
+    assert event.events[0].kv.value == b"1"
+    handler.on_half_close()
+    assert stream.ended is None  # the client may stop asking and still listen
+    handler.on_cancel(1)
+    assert services.cluster.member.watches.statistics()["streams"] == 0
+
+
+def test_a_full_stream_is_not_read_until_it_has_room():
+    services = Services()
+    stream, handler = services.watching(room=2)
+    handler.on_message(create(b"k"))
+    assert not stream.paused
+    handler.on_message(create(b"j"))
+    assert stream.paused
+    services.cluster.put(b"k", b"1")
+    services.cluster.run(0.1)
+    assert len(stream.watched()) == 2
+    handler.on_writable()
+    assert not stream.paused
+    services.cluster.run(0.1)
+    assert [len(response.events) for response in stream.watched()] == [1]
+
+
+def test_bytes_that_are_no_message_end_the_stream():
+    services = Services()
+    stream, handler = services.watching()
+    handler.on_message(create(b"k"))
+    handler.on_message(b"\x0f\xff")
+    assert stream.ended is not None
+    assert stream.ended[0] == 13
+    assert services.cluster.member.watches.statistics()["watchers"] == 0
+
+
+def test_progress_notifications_come_at_their_interval():
+    services = Services()
+    stream, handler = services.watching()
+    handler.on_message(create(b"k", progress_notify=True))
+    stream.watched()
+    services.cluster.run(599.0)
+    assert stream.watched() == []
+    services.cluster.run(62.0)
+    assert [response.watch_id for response in stream.watched()] == [0]
+    handler.on_message(cancel(0))
+    stream.watched()
+    services.cluster.run(1400.0)
+    assert stream.watched() == []
+
+
+def test_renewals_are_answered_in_order_and_an_unknown_lease_has_no_time():
+    services = Services()
+    services.grant(5, 10)
+    services.grant(-6, 20)
+    stream = Transport()
+    handler = services.lease.keep_alive(stream)
+    for lease_id in (5, -6, 99, 5, 5):
+        handler.on_message(renewal(lease_id))
+    assert stream.kept() == [(5, 10), (-6, 20), (99, 0), (5, 10), (5, 10)]
+    handler.on_half_close()
+    assert stream.ended == (0, "")
+
+
+def test_a_renewal_that_waits_holds_the_stream_and_is_answered_before_its_end():
+    services = Services()
+    services.grant(5, 10)
+    stream = Transport()
+    handler = services.lease.keep_alive(stream)
+    lessor = services.cluster.member.lessor
+    while lessor.running(5, services.cluster.loop.time()):
+        services.cluster.run(0.01)
+    handler.on_message(renewal(5))
+    assert stream.paused and stream.sent == []
+    handler.on_half_close()
+    assert stream.ended is None
+    services.cluster.run(1.0)
+    assert stream.kept() == [(5, 0)]
+    assert stream.ended == (0, "")
+
+
+def test_a_client_that_goes_while_its_renewal_waits_leaves_nothing_behind():
+    services = Services()
+    services.grant(5, 10)
+    stream = Transport()
+    handler = services.lease.keep_alive(stream)
+    lessor = services.cluster.member.lessor
+    while lessor.running(5, services.cluster.loop.time()):
+        services.cluster.run(0.01)
+    handler.on_message(renewal(5))
+    assert lessor.statistics()["waiters"] == 1
+    handler.on_cancel(1)
+    assert lessor.statistics()["waiters"] == 0
+
+
+def test_time_to_live_and_the_list():
+    services = Services()
+    services.grant(5, 100)
+    services.grant(6, 50)
+    request = rpc_pb2.PutRequest(key=b"k", value=b"v", lease=5).SerializeToString()
+    services.cluster.propose(wire.KIND_PUT, request)
+    services.cluster.run(0.5)
+
+    def ask(lease_id: int, keys: bool) -> rpc_pb2.LeaseTimeToLiveResponse:
+        message = rpc_pb2.LeaseTimeToLiveRequest(ID=lease_id, keys=keys).SerializeToString()
+        answer = services.lease.time_to_live(Transport(), message)
+        assert answer is not None
+        return rpc_pb2.LeaseTimeToLiveResponse.FromString(answer)
+
+    first = ask(5, True)
+    assert (first.TTL, first.grantedTTL, list(first.keys)) == (99, 100, [b"k"])
+    assert list(ask(5, False).keys) == []
+    unknown = ask(77, True)
+    assert (unknown.TTL, unknown.grantedTTL, unknown.ID) == (-1, 0, 77)
+    listed = services.lease.leases(Transport(), b"")
+    assert listed is not None
+    leases = rpc_pb2.LeaseLeasesResponse.FromString(listed).leases
+    assert [lease.ID for lease in leases] == [6, 5]
+
+
+def test_a_grant_without_an_id_gets_one_and_a_full_database_refuses():
+    services = Services()
+    call = Transport()
+    request = rpc_pb2.LeaseGrantRequest(TTL=60).SerializeToString()
+    assert services.lease.grant(call, request) is None
+    services.cluster.run(0.1)
+    granted = rpc_pb2.LeaseGrantResponse.FromString(call.sent[0])
+    assert granted.ID > 0 and granted.TTL == 60
+    quota = services.cluster.member.quota
+    quota.bytes_max = 1
+    with pytest.raises(NoSpaceError):
+        services.lease.grant(Transport(), request)
+    services.cluster.run(0.5)
+    assert services.cluster.member.alarms.nospace  # raised through the log
