@@ -536,17 +536,18 @@ class Group:
             raise InvariantError("the group does not settle")
 
     def _is_stranded(self) -> bool:
-        """Whether only members that a change has excluded know that it is committed.
+        """Whether a voter cannot be elected because it does not know that a change is committed.
 
-        A configuration holds once its entry is applied (the thesis: once it is appended), so those
-        that stay still need the votes of the excluded, whose logs may be longer than theirs. No
+        A configuration holds once its entry is applied (the thesis: once it is appended), so that
+        voter still asks those whom the change excludes, whose logs may be longer than its own. No
         leader can then be elected; etcd's library shares this, and safety is not touched.
         """
+        if self._leader() is not None or not self.options.conf_changes:
+            return False
         newest = max(self._up(), key=lambda m: m.running().raft.log.applied).running().raft
-        voters = newest.tracker.config.voters.ids()
-        return newest.id not in voters and all(
+        return any(
             self.members[node_id].running().raft.log.applied < newest.log.applied
-            for node_id in voters
+            for node_id in newest.tracker.config.voters.ids()
             if self.members[node_id].node is not None
         )
 
