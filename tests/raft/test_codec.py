@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keyraft.proto import raft_pb2 as pb
@@ -210,6 +210,7 @@ def test_snapshots_agree_with_the_generated_code(snapshot: Snapshot) -> None:
     assert codec.decode_snapshot(pb_snapshot(snapshot).SerializeToString()) == snapshot
 
 
+@settings(max_examples=40)
 @given(messages(2))
 def test_messages_agree_with_the_generated_code(message: Message) -> None:
     wire = codec.encode_message(message)
@@ -264,6 +265,7 @@ def test_any_bytes_decode_or_raise_the_one_error(wire: bytes) -> None:
             continue
 
 
+@settings(max_examples=60)
 @given(messages(1), st.data())
 def test_a_damaged_message_decodes_or_raises_the_one_error(
     message: Message, data: st.DataObject
