@@ -37,7 +37,6 @@ from keyraft.raft import (
     StepPeerNotFoundError,
     codec,
 )
-from keyraft.raft.invariants import check_state
 from sim.raft.direct import ListLogger, storage_of
 
 
@@ -63,7 +62,7 @@ def run(node: RawNode, storage: MemoryStorage) -> list[Ready]:
             elif entry.type == EntryType.CONF_CHANGE_V2:
                 node.apply_conf_change(codec.decode_conf_change_v2(entry.data), entry.index)
         node.advance()
-        check_state(node.raft)
+        node.check()
         done.append(ready)
     return done
 
@@ -387,7 +386,7 @@ def test_several_writes_may_be_under_way() -> None:
             storage.append(message.entries if message.type == MessageType.STORAGE_APPEND else [])
             for response in message.responses:
                 node.step(response)
-        check_state(node.raft)
+        node.check()
     while queue or node.has_ready():
         queue += node.ready().messages if node.has_ready() else []
         message = queue.pop(0)

@@ -26,6 +26,7 @@ from keyraft.raft.errors import (
     StepLocalMessageError,
     StepPeerNotFoundError,
 )
+from keyraft.raft.invariants import check_state
 from keyraft.raft.progress import Progress
 from keyraft.raft.state import SoftState, StateType
 from keyraft.raft.storage import Storage
@@ -385,6 +386,11 @@ class RawNode:
         )
 
     # --- questions ------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Raises InvariantError when the member's state contradicts itself; walks the whole of
+        what is not durable yet, so for tests and verifying runs."""
+        check_state(self.raft)
 
     def status(self) -> Status:
         """A copy of the member's state, with everybody's progress on a leader."""
