@@ -146,6 +146,7 @@ def test_what_is_not_there_is_gos_404(port: Port) -> None:
     answer = port.get("/v2/keys")
     assert (answer.status, answer.content) == (404, b"404 page not found\n")
     assert port.get("/", "OPTIONS").status == 200
+    assert port.get("//[").status == 400
 
 
 def test_strange_hosts_are_misdirected() -> None:

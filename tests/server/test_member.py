@@ -231,3 +231,15 @@ def test_alarms_refuse_from_the_same_entry_on(one: OneMember) -> None:
     again = one.put(b"a", b"3")
     one.run(0.1)
     assert isinstance(again.results[0], bytes)
+
+
+def test_nothing_is_applied_while_the_database_cannot_keep_up(one: OneMember) -> None:
+    lagging = [True]
+    one.member.queue._overloaded = lambda: lagging[0]
+    answers = one.put(b"k", b"v")
+    one.run(1.0)
+    assert answers.results == [] and one.get(b"k") is None
+    assert not one.member.readable
+    lagging[0] = False
+    one.run(0.1)
+    assert len(answers.results) == 1 and one.get(b"k") == b"v"

@@ -276,6 +276,7 @@ class _Running:
                 OpenDoor(),
                 opened.cluster,
                 opened.boot,
+                lambda: opened.backend.overloaded,
             )
         except BootError as error:
             raise StartError(str(error)) from None

@@ -73,7 +73,11 @@ class Gateway:
         self._route(request, [], client_port=False)
 
     def _route(self, request: HttpRequest, extra: list[Header], client_port: bool) -> None:
-        parts = urlsplit(request.target)
+        try:
+            parts = urlsplit(request.target)
+        except ValueError:  # for instance an unclosed bracket where a host might be
+            request.respond(400, [_TEXT, _NOSNIFF, *extra], b"400 Bad Request\n")
+            return
         path = parts.path
         query = parse_qs(parts.query, keep_blank_values=True)
         member = self._member

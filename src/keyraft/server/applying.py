@@ -20,6 +20,7 @@ from keyraft.base.limits import LOOP_SLICE_S
 from keyraft.raft import Entry
 
 _CHUNK_ENTRIES: Final = 64  # between two looks at the clock
+HOLD_S: Final = 0.01  # between two looks at a database that cannot keep up
 
 
 class ApplyQueue:
@@ -30,6 +31,7 @@ class ApplyQueue:
         "_at",
         "_done",
         "_loop",
+        "_overloaded",
         "_queue",
         "_running",
         "_scheduled",
@@ -46,17 +48,20 @@ class ApplyQueue:
         done: Callable[[int, int, float], None],
         slow_s: float,
         slow: Callable[[int, int, float], None],
+        overloaded: Callable[[], bool],
     ) -> None:
         """`apply` takes one entry; `done(applied index, entries, seconds)` follows every slice.
 
         `slow(first index, last index, seconds)` is told of entries that together took longer
-        than `slow_s` although there were no more than a few dozen.
+        than `slow_s` although there were no more than a few dozen. While `overloaded` nothing is
+        applied: the database lags so far behind that its buffer must not grow.
         """
         self._loop = loop
         self._apply = apply
         self._done = done
         self._slow_s = slow_s
         self._slow = slow
+        self._overloaded = overloaded
         self._queue: deque[list[Entry]] = deque()
         self._at = 0
         self._scheduled = False
@@ -80,6 +85,10 @@ class ApplyQueue:
     def _slice(self) -> None:
         self._scheduled = False
         if self._queue and not self._running:
+            if self._overloaded():
+                self._scheduled = True
+                self._loop.call_later(HOLD_S, self._slice)
+                return
             self._run(self._loop.time() + LOOP_SLICE_S)
             if self._queue and not self._scheduled:
                 self._scheduled = True

@@ -49,9 +49,14 @@ from keyraft.server.reconfiguration import Reconfiguration
 from keyraft.server.settings import MemberSettings
 from keyraft.server.snapshotting import Snapshotter
 from keyraft.server.waiting import Done, DoneWaiter, Result, Waiter, WaitTable
-from keyraft.server.wire import KIND_ALARM, Stamper, split, wrap
+from keyraft.server.wire import KIND_ALARM, Stamper, stamp_of, wrap
 
 QUOTA_REFRESH_TICKS: Final = 1  # the quota's view of the database is one heartbeat old at most
+
+
+def _never() -> bool:
+    """A database that always keeps up."""
+    return False
 
 
 class Member:
@@ -70,7 +75,9 @@ class Member:
         auth: Auth,
         cluster: Cluster,
         boot: Boot,
+        overloaded: Callable[[], bool] = _never,
     ) -> None:
+        """`overloaded` says that the database cannot keep up, so nothing should be applied."""
         self.settings = settings
         self.loop = loop
         self.wall_clock = wall_clock
@@ -134,6 +141,7 @@ class Member:
             self._slice_done,
             settings.warning_apply_s,
             self._slow_apply,
+            overloaded,
         )
         self.reads = ReadIndex(loop, self, self.counters, logger, settings.request_timeout_s)
         self.configuration = Configuration(self, cluster, boot.conf_state)
@@ -213,8 +221,7 @@ class Member:
         self.quota.refresh()
 
     def _given_up(self, data: bytes) -> bool:
-        parts = split(data)
-        return parts is not None and not self.waiting.waits(parts[2])
+        return not self.waiting.waits(stamp_of(data))
 
     def _why_timeout(self, start_s: float) -> EtcdError:
         """Which of the three timeouts: a leader was lost meanwhile, the others, or just slow."""
@@ -381,9 +388,7 @@ class Member:
     def dropped(self, proposals: list[bytes]) -> None:
         """Raft refuses them, for instance while leadership is handed over."""
         for data in proposals:
-            parts = split(data)
-            stamp = parts[2] if parts is not None else b""
-            waiter = self.waiting.pop(stamp, None)
+            waiter = self.waiting.pop(stamp_of(data), None)
             if waiter is not None:
                 self.counters.proposals_failed += 1
                 waiter.fail(2, "raft proposal dropped")

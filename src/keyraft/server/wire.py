@@ -172,7 +172,7 @@ def wrap(kind: int, request: bytes, stamp: bytes) -> bytes:
 def split(data: bytes) -> tuple[int, bytes, bytes] | None:
     """(kind, request, stamp) of an entry in our own layout with a kind below 16, else None."""
     tag = data[0]
-    if tag & 7 != 2:
+    if tag & 0x87 != 2:  # one byte, length-delimited
         return None
     size = len(data)
     if size < 2:
@@ -197,6 +197,12 @@ def split(data: bytes) -> tuple[int, bytes, bytes] | None:
     if end + 3 > size or data[end + 2] != size - end - 3:
         return None
     return tag >> 3, data[at:end], data[end:]
+
+
+def stamp_of(data: bytes) -> bytes:
+    """The stamp of an entry of our own, whatever its kind."""
+    parts = split(data)
+    return parts[2] if parts is not None else parse(data).stamp
 
 
 class Parsed:
