@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from keyraft.mvcc import hash_all
 from keyraft.proto import health_pb2, rpc_pb2
 from keyraft.service import ClusterService, Guard, HealthService, MaintenanceService
 from tests.server.harness import OneMember
@@ -69,6 +70,26 @@ def test_hash_kv_tells_what_it_covers(one: OneMember) -> None:
         11,
         "etcdserver: mvcc: required revision is a future revision",
     )
+
+
+def test_hash_covers_everything_and_writes_wait_for_it(one: OneMember) -> None:
+    service = MaintenanceService(one.member, Guard(one.member))
+    for number in range(1_500):
+        one.put(b"k%d" % number, b"v")
+    one.run(0.5)
+    expected = hash_all(one.member.backend)
+    loop = one.loop
+    real_time = loop.time
+    loop.time = lambda: real_time() + next(ticks)  # type: ignore[method-assign]
+    ticks = iter(n * 0.004 for n in range(1_000_000))
+    answered = ask(service.hash, rpc_pb2.HashRequest().SerializeToString())
+    assert answered.answer is None
+    written = one.put(b"later", b"v")
+    loop.time = real_time  # type: ignore[method-assign]
+    one.run(1.0)
+    assert isinstance(answered.answer, bytes)
+    assert rpc_pb2.HashResponse.FromString(answered.answer).hash == expected
+    assert len(written.results) == 1 and one.get(b"later") == b"v"
 
 
 @pytest.mark.parametrize(

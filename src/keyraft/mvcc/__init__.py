@@ -5,7 +5,7 @@ from __future__ import annotations
 from .backend import Backend, BackendError
 from .check import check_delete_range, check_put, check_range, check_range_stream, check_txn
 from .checkpoint import Checkpoint
-from .hash import HashKVJob, KVHash, hash_all
+from .hash import HashAllJob, HashKVJob, KVHash, hash_all
 from .hooks import Event, Lessor, Listener, NoLeases
 from .memory import MemoryBackend
 from .store import Store
@@ -26,6 +26,7 @@ __all__ = [
     "BackendError",
     "Checkpoint",
     "Event",
+    "HashAllJob",
     "HashKVJob",
     "KVHash",
     "Lessor",

@@ -181,18 +181,47 @@ def hash_kv(store: Store, revision: int) -> HashKVJob:
     return HashKVJob(store, revision or store.revision)
 
 
-def hash_all(backend: Backend) -> int:
-    """Maintenance.Hash: crc32c over the name and all rows of every bucket, in one go.
+class HashAllJob:
+    """Maintenance.Hash: crc32c over the name and all rows of every bucket, in slices.
 
-    Left out is what differs between equal members: consistent index, term, storage version.
+    Left out is what differs between equal members: consistent index, term, storage version. The
+    caller sees to it that nothing is written meanwhile.
     """
-    value = 0
-    for bucket in BUCKETS:
-        value = crc32c.crc32c(bucket, value)
-        for key, stored in backend.range(bucket):
-            if bucket != META or key not in _UNHASHED:
-                value = crc32c.crc32c(stored, crc32c.crc32c(key, value))
-    return value
+
+    __slots__ = ("_at", "_backend", "_buckets", "value")
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._buckets = list(BUCKETS)
+        self._at: bytes | None = None  # where to go on in the first of them; None: not begun
+        self.value: int = 0
+
+    def step(self) -> bool:
+        """Hashes about `HASH_ROWS` more rows; whether `value` is the whole hash."""
+        rows = 0
+        while self._buckets and rows < HASH_ROWS:
+            bucket = self._buckets[0]
+            if self._at is None:
+                self.value = crc32c.crc32c(bucket, self.value)
+                self._at = b""
+            before = rows
+            for key, stored in self._backend.range(bucket, self._at, None, HASH_ROWS):
+                rows += 1
+                self._at = key + b"\x00"
+                if bucket != META or key not in _UNHASHED:
+                    self.value = crc32c.crc32c(stored, crc32c.crc32c(key, self.value))
+            if rows - before < HASH_ROWS:
+                del self._buckets[0]
+                self._at = None
+        return not self._buckets
+
+
+def hash_all(backend: Backend) -> int:
+    """Maintenance.Hash in one go."""
+    job = HashAllJob(backend)
+    while not job.step():
+        pass
+    return job.value
 
 
 def _parse(row: bytes) -> tuple[int, int, bool]:

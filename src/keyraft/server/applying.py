@@ -30,6 +30,7 @@ class ApplyQueue:
         "_apply",
         "_at",
         "_done",
+        "_held",
         "_loop",
         "_overloaded",
         "_queue",
@@ -66,6 +67,7 @@ class ApplyQueue:
         self._at = 0
         self._scheduled = False
         self._running = False
+        self._held = 0
         self.applied_index = applied_index
 
     def __len__(self) -> int:
@@ -77,6 +79,18 @@ class ApplyQueue:
         if not self._scheduled and not self._running:
             self._slice()
 
+    def hold(self) -> None:
+        """Applies nothing more until as many calls of `release` have come."""
+        self._held += 1
+
+    def release(self) -> None:
+        """Takes one `hold` back."""
+        assert self._held > 0, self._held
+        self._held -= 1
+        if not self._held and not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._slice)
+
     def drain(self) -> None:
         """Applies everything now: the next step depends on it (a configuration change)."""
         while self._queue:
@@ -85,6 +99,8 @@ class ApplyQueue:
     def _slice(self) -> None:
         self._scheduled = False
         if self._queue and not self._running:
+            if self._held:
+                return
             if self._overloaded():
                 self._scheduled = True
                 self._loop.call_later(HOLD_S, self._slice)

@@ -15,7 +15,7 @@ from keyraft.base.limits import LOOP_SLICE_S
 from keyraft.base.version import VERSION
 from keyraft.cluster import check_downgrade_target, parse_downgrade_target, short
 from keyraft.grpc import SERVER_STREAM, Router, ServerStream, StreamHandler, UnaryCall
-from keyraft.mvcc import hash_all
+from keyraft.mvcc import HashAllJob
 from keyraft.proto import membership_pb2, rpc_pb2
 from keyraft.server import Member, Result, parse, wire
 from keyraft.service.guard import Guard
@@ -123,8 +123,24 @@ class MaintenanceService:
         self._guard.admit(call)
         self._guard.check_admin(call)
         parse(rpc_pb2.HashRequest, request)
-        answer = rpc_pb2.HashResponse(hash=hash_all(self._member.backend))
-        return self._header() + answer.SerializeToString()
+        member = self._member
+        loop = member.loop
+        job = HashAllJob(member.backend)
+        header = self._header()
+        # As in the original nothing is written while all is read; only here the loop goes on.
+        member.queue.hold()
+
+        def step() -> None:
+            until_s = loop.time() + LOOP_SLICE_S
+            while not call.cancelled and not job.step():
+                if loop.time() >= until_s:
+                    loop.call_soon(step)
+                    return
+            member.queue.release()
+            call.respond(header + rpc_pb2.HashResponse(hash=job.value).SerializeToString())
+
+        step()
+        return None
 
     def hash_kv(self, call: UnaryCall, request: bytes) -> bytes | None:
         """HashKVRequest -> HashKVResponse."""
