@@ -125,14 +125,19 @@ class Store:
 
     def range(self, request: bytes) -> bytes:
         """RangeResponse without its header. Raises CompactedError, FutureRevisionError."""
-        self.ranges += 1
         key = plain_range(request)
-        if key is None:
-            try:
-                message = rpc_pb2.RangeRequest.FromString(request)
-            except DecodeError as error:
-                raise malformed(error) from None
-            return read.run(self, message, self.revision)
+        if key is not None:
+            return self.get(key)
+        self.ranges += 1
+        try:
+            message = rpc_pb2.RangeRequest.FromString(request)
+        except DecodeError as error:
+            raise malformed(error) from None
+        return read.run(self, message, self.revision)
+
+    def get(self, key: bytes) -> bytes:
+        """`range` of one key as it is now."""
+        self.ranges += 1
         entry = self.index.entries.get(key)
         if entry is None:
             return b""

@@ -9,7 +9,6 @@ apply gap, permissions, size (etcd `api/v3rpc/key.go`, `quota.go`, `v3_server.go
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from typing import Final
 
 from keyraft.base import errors
 from keyraft.base.errors import EtcdError, RawError
@@ -29,8 +28,6 @@ from keyraft.proto import rpc_pb2
 from keyraft.server import Member, parse, quota, wire
 from keyraft.service.guard import Guard
 from keyraft.service.rangestream import open_range_stream
-
-_SERIALIZABLE: Final = b"\x38\x01"
 
 
 class _PhysicalCompaction:
@@ -59,6 +56,7 @@ class KVService:
         self._member = member
         self._guard = guard
         self._store = member.store
+        self._encode_header = member.headers.encode
 
     def register(self, router: Router) -> None:
         """Makes the methods callable."""
@@ -163,15 +161,17 @@ class KVService:
     def range(self, call: UnaryCall, request: bytes) -> bytes | None:
         """RangeRequest -> RangeResponse."""
         member = self._member
-        if plain_range(request) is None or member.auth.enabled:
+        key = plain_range(request)
+        if key is None or member.auth.enabled:
             return self._any_range(call, request)
-        serializable = request[-2:] == _SERIALIZABLE and len(request) == request[1] + 4
+        serializable = request[-1] == 1 and len(request) == len(key) + 4
         self._guard.admit(call, serializable)
+        store = self._store
         if serializable or member.readable:
-            body = self._store.range(request)
-            return member.header(self._store.revision) + body
+            return self._encode_header(store.revision, member.term) + store.get(key)
+        found = key
         self._read_later(
-            call, lambda: member.header(self._store.revision) + self._store.range(request)
+            call, lambda: self._encode_header(store.revision, member.term) + store.get(found)
         )
         return None
 
