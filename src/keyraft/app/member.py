@@ -461,4 +461,4 @@ def _summary(config: Config) -> dict[str, object]:
 
 def _advertised(streams: int) -> int | None:
     """The flag's default means "as many as you like"."""
-    return streams if 0 < streams < 1 << 32 - 1 else None
+    return streams if 0 < streams < (1 << 32) - 1 else None

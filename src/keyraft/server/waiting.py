@@ -79,10 +79,12 @@ class WaitTable:
         while self._batches:
             start_s, deadline_s, stamps = self._batches[0]
             if deadline_s > now_s and (
-                stamps[-1] in waiting or any(stamp in waiting for stamp in stamps)
+                stamps[-1] in waiting or not waiting.keys().isdisjoint(stamps)
             ):
                 break
             self._batches.popleft()
+            if deadline_s > now_s:
+                continue
             for stamp in stamps:
                 waiter = waiting.pop(stamp, None)
                 if waiter is not None:

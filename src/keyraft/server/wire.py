@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import Final
 
 from keyraft.base.ids import RequestIDGenerator
+from keyraft.raft.codec import encode_varint as varint
 
 KIND_RANGE: Final = 3
 KIND_PUT: Final = 4
@@ -93,20 +94,6 @@ LOW: Final = tuple(
 
 class MalformedEntryError(Exception):
     """The bytes are no InternalRaftRequest."""
-
-
-def varint(value: int) -> bytes:
-    """The protobuf varint of 0 <= value < 2^64."""
-    if value < 0x80:
-        return bytes((value,))
-    if value < 0x4000:
-        return bytes((0x80 | value & 0x7F, value >> 7))
-    groups = bytearray()
-    while value >= 0x80:
-        groups.append(0x80 | value & 0x7F)
-        value >>= 7
-    groups.append(value)
-    return bytes(groups)
 
 
 def read_varint(data: bytes, at: int) -> tuple[int, int]:
