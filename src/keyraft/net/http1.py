@@ -175,5 +175,10 @@ class Http1Server:
         try:
             self._on_http(exchange)
             return await exchange.carry_out(request)
+        except ConnectionError:
+            # The client left, or we broke the answer off; neither is worth a line in the log.
+            if request.transport is not None:
+                request.transport.abort()
+            return web.Response()
         finally:
             exchange.lost()
