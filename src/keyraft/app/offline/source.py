@@ -17,6 +17,7 @@ from typing import Any, Final
 import lmdb
 
 from keyraft.mvcc.backend import BackendError
+from keyraft.storage.backend import long_keys
 from keyraft.storage.bolt import BoltError, BoltFile
 from keyraft.storage.transfer.environment import TransferError, open_environment, read_buckets
 
@@ -191,6 +192,9 @@ class Source:
         except lmdb.NotFoundError:
             return
         with self._txn.cursor(db=database) as cursor:
+            if name in long_keys.BUCKETS:
+                yield from long_keys.ordered(cursor, start)
+                return
             if cursor.set_range(start) if start else cursor.first():
                 yield from cursor
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from . import long_keys
 from .buffer import WriteBuffer
 from .checkpoints import Checkpoints, load_checkpoint, save_checkpoint
 from .engine import Batch, Engine
@@ -21,5 +22,6 @@ __all__ = [
     "ReadOnlyBackend",
     "WriteBuffer",
     "load_checkpoint",
+    "long_keys",
     "save_checkpoint",
 ]

@@ -30,6 +30,7 @@ from typing import Any, Final
 import lmdb
 
 from ...mvcc.backend import BUCKETS, OWN, BackendError
+from . import long_keys
 from .engine import Batch
 
 MAP_BYTES: Final = (
@@ -100,6 +101,13 @@ class Writer:
         fd = process.stdin.fileno()
         try:
             for bucket, changes in batch.items():
+                if bucket in long_keys.BUCKETS:
+                    changes = {
+                        long_keys.stored_key(key): (
+                            None if value is None else long_keys.stored_value(key, value)
+                        )
+                        for key, value in changes.items()
+                    }
                 piece: dict[bytes, bytes | None] = {}
                 size = 0
                 for key, value in changes.items():
@@ -181,15 +189,22 @@ class LMDBReader:
 
     def get(self, bucket: bytes, key: bytes) -> bytes | None:
         database = self._databases.get(bucket)
-        if database is None:
+        if database is None or not key:
             return None
-        value: bytes | None = self._get(key, None, database)
-        return value
+        value: bytes | None
+        if len(key) <= long_keys.PLAIN_BYTES_MAX:
+            value = self._get(key, None, database)
+            return value
+        value = self._get(long_keys.stored_key(key), None, database)
+        return None if value is None else long_keys.original(long_keys.stored_key(key), value)[1]
 
     def range(
         self, bucket: bytes, start: bytes, end: bytes | None
     ) -> Iterator[tuple[bytes, bytes]]:
         with self._txn.cursor(db=self._databases[bucket]) as cursor:
+            if bucket in long_keys.BUCKETS:
+                yield from long_keys.ordered(cursor, start, end)
+                return
             if not (cursor.set_range(start) if start else cursor.first()):
                 return
             if end is None:

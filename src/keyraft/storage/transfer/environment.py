@@ -9,6 +9,7 @@ from typing import Any, Final
 import lmdb
 
 from keyraft.mvcc.backend import BUCKETS
+from keyraft.storage.backend import long_keys
 
 MAP_BYTES: Final = 1 << 40  # address space, not memory and not disk
 MAP_BYTES_MIN: Final = 1 << 28
@@ -50,7 +51,10 @@ def read_buckets(txn: Any, env: Any) -> Iterator[tuple[bytes, Iterator[tuple[byt
         except lmdb.NotFoundError:
             yield name, iter(())
             continue
-        yield name, _items(txn, database)
+        if name in long_keys.BUCKETS:
+            yield name, iter(long_keys.ordered(_items(txn, database)))
+        else:
+            yield name, _items(txn, database)
 
 
 def _items(txn: Any, database: Any) -> Iterator[tuple[bytes, Any]]:

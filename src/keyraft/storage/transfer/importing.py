@@ -21,6 +21,7 @@ import lmdb
 
 from keyraft.base.log import Logger
 from keyraft.mvcc.backend import BUCKETS, META, META_CONSISTENT_INDEX
+from keyraft.storage.backend import long_keys
 from keyraft.storage.bolt import BoltError, BoltFile, Bucket
 from keyraft.storage.bolt.format import BUCKET_ELEMENT
 from keyraft.storage.transfer.environment import TransferError, open_environment
@@ -37,7 +38,7 @@ from keyraft.storage.transfer.layout import (
 )
 
 TRANSACTION_BYTES: Final = 8 << 20  # keys and values written between two commits
-KEY_BYTES_MAX: Final = 511  # LMDB's
+KEY_BYTES_MAX: Final = long_keys.PLAIN_BYTES_MAX  # of buckets whose keys clients do not choose
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,7 @@ def _fill(db: BoltFile, target: str) -> Imported:
                 continue
             for chunk in _chunks(name, bucket):
                 with env.begin(write=True) as txn, txn.cursor(db=database) as cursor:
-                    cursor.putmulti(chunk, append=True)
+                    cursor.putmulti(chunk, append=name not in long_keys.BUCKETS)
                 keys += len(chunk)
         with env.begin() as txn:
             stored = txn.get(META_CONSISTENT_INDEX, db=databases[META])
@@ -100,6 +101,7 @@ def _chunks(name: bytes, bucket: Bucket) -> Iterator[list[tuple[bytes, bytes]]]:
     chunk: list[tuple[bytes, bytes]] = []
     size = 0
     before = b""
+    long = name in long_keys.BUCKETS
     for elements in bucket.leaves():
         rows = [(key, value) for flags, key, value in elements if not flags & BUCKET_ELEMENT]
         if not rows:
@@ -107,10 +109,13 @@ def _chunks(name: bytes, bucket: Bucket) -> Iterator[list[tuple[bytes, bytes]]]:
         keys = [key for key, _ in rows]
         if before >= keys[0] or not all(map(lt, keys, islice(keys, 1, None))):
             raise BoltError(f"bucket {name!r}: a key follows a larger one ({keys[0].hex()} ...)")
-        if max(map(len, keys)) > KEY_BYTES_MAX:
+        if max(map(len, keys)) > KEY_BYTES_MAX and not long:
             raise BoltError(f"bucket {name!r}: a key of more than {KEY_BYTES_MAX} bytes")
         before = keys[-1]
-        chunk += rows
+        if long:
+            chunk += [(long_keys.stored_key(k), long_keys.stored_value(k, v)) for k, v in rows]
+        else:
+            chunk += rows
         size += sum(map(len, keys)) + sum(len(value) for _, value in rows)
         if size >= TRANSACTION_BYTES:
             yield chunk
