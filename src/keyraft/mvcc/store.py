@@ -35,6 +35,9 @@ from .restore import restore
 from .revision import parse, row_key, tombstone_key
 from .wire import (
     KV_HEADS,
+    LOW,
+    TWO,
+    VARINTS,
     deleted_key_value,
     field,
     key_value,
@@ -182,8 +185,9 @@ class Store:
         key = request[2:end]
         main = self.revision + 1
         created, version = self.index.put(key, main, 0)
+        # `varint` written out for revisions of three and four bytes.
+        number = LOW[main & 16383] + VARINTS[main >> 14] if 16383 < main < TWO else varint(main)
         if version == 1:
-            number = varint(main)
             stored = b"".join(
                 (
                     request[:end],
@@ -200,11 +204,13 @@ class Store:
                 (
                     request[:end],
                     b"\x10",
-                    varint(created),
+                    LOW[created & 16383] + VARINTS[created >> 14]
+                    if 16383 < created < TWO
+                    else varint(created),
                     b"\x18",
-                    varint(main),
+                    number,
                     b"\x20",
-                    varint(version),
+                    VARINTS[version] if version < 16384 else varint(version),
                     b"\x2a",
                     request[end + 1 :],
                 )

@@ -27,7 +27,10 @@ def _varint(value: int) -> bytes:
 VARINTS: Final = tuple(_varint(n) for n in range(1 << 14))
 """Varints of one and two bytes."""
 
-_LOW: Final = tuple(bytes((n & 127 | 128, n >> 7 | 128)) for n in range(1 << 14))
+LOW: Final = tuple(bytes((n & 127 | 128, n >> 7 | 128)) for n in range(1 << 14))
+"""The low 14 bits of a longer varint."""
+
+TWO: Final = 1 << 28  # numbers below this are at most one of `LOW` and one of `VARINTS`
 
 KV_HEADS: Final = tuple(b"\x12" + length for length in VARINTS)
 """Tag and length of RangeResponse.kvs (and of Event.kv) for short values."""
@@ -37,8 +40,8 @@ def varint(value: int) -> bytes:
     """An int64 or uint64 as protobuf writes it: negative numbers take ten bytes."""
     if 0 <= value < 16384:
         return VARINTS[value]
-    if 0 < value < 268435456:
-        return _LOW[value & 16383] + VARINTS[value >> 14]
+    if 0 < value < TWO:
+        return LOW[value & 16383] + VARINTS[value >> 14]
     return _varint(value & _UINT64)
 
 

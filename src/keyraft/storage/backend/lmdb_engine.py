@@ -188,15 +188,18 @@ class LMDBReader:
         self._size_bytes = os.stat(self._data).st_size
 
     def get(self, bucket: bytes, key: bytes) -> bytes | None:
-        database = self._databases.get(bucket)
-        if database is None or not key:
-            return None
         value: bytes | None
-        if len(key) <= long_keys.PLAIN_BYTES_MAX:
-            value = self._get(key, None, database)
+        if 0 < len(key) <= long_keys.PLAIN_BYTES_MAX:
+            try:
+                value = self._get(key, None, self._databases[bucket])
+            except KeyError:
+                return None  # `OWN` in a database that no member has opened yet
             return value
-        value = self._get(long_keys.stored_key(key), None, database)
-        return None if value is None else long_keys.original(long_keys.stored_key(key), value)[1]
+        if not key:
+            return None
+        stored = long_keys.stored_key(key)
+        value = self._get(stored, None, self._databases[bucket])
+        return None if value is None else long_keys.original(stored, value)[1]
 
     def range(
         self, bucket: bytes, start: bytes, end: bytes | None

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     Piece = tuple[bytes, dict[bytes, bytes | None]]
 
 GROWTH = 2  # what a full map is multiplied with
+READER_CHECK_COMMITS = 64
 
 
 def read_exactly(fd: int, size: int) -> bytearray | None:
@@ -92,6 +93,7 @@ def main(arguments: list[str]) -> None:
         databases = {name.encode(): env.open_db(name.encode()) for name in buckets}
         answer(0, "")
         batch: list[Piece] = []
+        commits = 0
         while True:
             head = read_exactly(0, 8)
             if head is None:
@@ -106,6 +108,9 @@ def main(arguments: list[str]) -> None:
             else:
                 commit(env, databases, batch)
                 batch.clear()
+                commits += 1
+                if not commits % READER_CHECK_COMMITS:
+                    env.reader_check()  # those of killed processes would hold back free pages
                 answer(0, "")
         env.close()
     except (lmdb.Error, OSError) as error:
