@@ -23,6 +23,9 @@ Usage:
   etcd --config-file
     Start with a configuration file. Other flags and the environment are ignored then.
     Durations in the file are whole nanoseconds; "10m" is for the command line only.
+
+  etcd gateway
+    Forward TCP connections to members, without looking into them.
 """
 
 

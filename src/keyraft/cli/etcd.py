@@ -1,4 +1,4 @@
-"""`etcd`: starts a member.
+"""`etcd`: starts a member; `etcd gateway` a TCP proxy in front of members.
 
 Exit codes are the original's: 0 after --version, --help and a stop, 1 when the configuration or
 the start fails (one line in the log says why), 2 when the command line is none.
@@ -25,6 +25,10 @@ from keyraft.base.version import GIT_SHA, VERSION, platform_name, runtime_versio
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command with the process's own arguments and environment."""
     words = sys.argv[1:] if arguments is None else list(arguments)
+    if words[:1] == ["gateway"]:
+        from keyraft.cli.gateway import gateway
+
+        gateway.main(words[1:], prog_name="etcd gateway")
     try:
         config = load(words, os.environ)
     except UsageError as error:

@@ -1,0 +1,129 @@
+"""`etcd gateway start`: the stateless TCP proxy in front of members."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sys
+from urllib.parse import urlsplit
+
+import click
+
+from keyraft.app.logging import DEFAULT_LOGGER
+from keyraft.app.systemd import notify_ready
+from keyraft.app.tcpproxy import Endpoint, run_gateway
+from keyraft.base.durations import DurationError, parse_duration, quote
+from keyraft.base.urls import URLError, split_host_port
+
+
+@click.group(name="gateway")
+def gateway() -> None:
+    """gateway related command"""
+
+
+@gateway.command()
+@click.option("--listen-addr", default="127.0.0.1:23790", help="listen address", show_default=True)
+@click.option(
+    "--endpoints",
+    default="127.0.0.1:2379",
+    help="comma separated etcd cluster endpoints",
+    show_default=True,
+)
+@click.option("--discovery-srv", default="", help="DNS domain to find the endpoints in")
+@click.option("--discovery-srv-name", default="", help="service name to query there")
+@click.option("--insecure-discovery", is_flag=True, help="accept insecure SRV records")
+@click.option("--trusted-ca-file", default="", help="CA that must have signed what is discovered")
+@click.option(
+    "--retry-delay",
+    default="1m0s",
+    help="duration of delay before retrying failed endpoints",
+    show_default=True,
+)
+def start(
+    listen_addr: str,
+    endpoints: str,
+    discovery_srv: str,
+    discovery_srv_name: str,
+    insecure_discovery: bool,
+    trusted_ca_file: str,
+    retry_delay: str,
+) -> None:
+    """start the gateway"""
+    log = DEFAULT_LOGGER
+    try:
+        retry_ns = parse_duration(retry_delay)
+    except DurationError as error:
+        raise click.ClickException(
+            f'invalid argument {quote(retry_delay)} for "--retry-delay" flag: {error}'
+        ) from None
+    log.info("Running: ", args=["etcd", *sys.argv[1:]])
+    if trusted_ca_file and not os.path.exists(trusted_ca_file):
+        raise click.ClickException(f"open {trusted_ca_file}: no such file or directory")
+    members = _discovered(discovery_srv, discovery_srv_name, insecure_discovery)
+    members = members or [_endpoint(text) for text in endpoints.split(",")]
+    try:
+        host, port = split_host_port(listen_addr)
+        own = _addresses(host)
+    except URLError:
+        raise click.ClickException(f"failed to validate listen address: {listen_addr}") from None
+    except OSError:
+        raise click.ClickException(f"failed to resolve listen host: {host}") from None
+    for member in members:
+        _check_not_itself(member, own, port, listen_addr)
+    notify_ready(log)
+    try:
+        asyncio.run(run_gateway(host, int(port or "0"), members, retry_ns, log))
+    except OSError as error:
+        reason = os.strerror(error.errno).lower() if error.errno else str(error)
+        raise click.ClickException(f"listen tcp {listen_addr}: bind: {reason}") from None
+
+
+def _endpoint(text: str) -> Endpoint:
+    address = urlsplit(text).netloc if "://" in text else text
+    try:
+        host, port = split_host_port(address)
+        return Endpoint(host, int(port))
+    except (URLError, ValueError):
+        raise click.ClickException(f"error parsing endpoint {quote(text)}") from None
+
+
+def _check_not_itself(member: Endpoint, own: set[str], port: str, listen_addr: str) -> None:
+    try:
+        resolved = _addresses(member.host)
+    except OSError:
+        raise click.ClickException(f"failed to resolve endpoint host: {member.host}") from None
+    if str(member.port) == port and not own.isdisjoint(resolved):
+        address = sorted(own & resolved)[0]
+        raise click.ClickException(
+            f"SRV or endpoint ({member.host}:{member.port}->{address}:{member.port}) "
+            f"should not resolve to the gateway listen addr ({listen_addr})"
+        )
+
+
+def _addresses(host: str) -> set[str]:
+    return {str(info[4][0]) for info in socket.getaddrinfo(host or "0.0.0.0", None)}
+
+
+def _discovered(domain: str, name: str, insecure: bool) -> list[Endpoint]:
+    """The members that DNS names; insecure ones only on request."""
+    if not domain:
+        return []
+    import dns.exception
+    import dns.resolver
+
+    suffix = f"-{name}" if name else ""
+    services = [f"_etcd-client-ssl{suffix}", *([f"_etcd-client{suffix}"] if insecure else [])]
+    found: list[Endpoint] = []
+    for service in services:
+        try:
+            records = dns.resolver.resolve(f"{service}._tcp.{domain}", "SRV")
+        except dns.exception.DNSException:
+            continue
+        found += [
+            Endpoint(r.target.to_text(omit_final_dot=True), r.port, r.priority, r.weight)
+            for r in records
+        ]
+    if not found:
+        raise click.ClickException(f"no SRV records of etcd clients in {domain}")
+    return found

@@ -1,0 +1,84 @@
+"""The TCP gateway: who is picked, what is forwarded, what is refused."""
+
+from __future__ import annotations
+
+import asyncio
+from random import Random
+
+import pytest
+from click.testing import CliRunner
+
+from keyraft.app.tcpproxy import Endpoint, Picker, TcpProxy
+from keyraft.base.log import NullLogger
+from keyraft.cli.gateway import gateway
+
+
+def test_turns_priorities_and_weights() -> None:
+    a, b, c = (Endpoint(name, 1) for name in "abc")
+    picker = Picker([a, b, c], Random(1))
+    assert {id(picker.pick()) for _ in range(3)} == {id(a), id(b), id(c)}
+    b.active = False
+    assert {id(picker.pick()) for _ in range(4)} == {id(a), id(c)}
+    a.active = c.active = False
+    assert picker.pick() is None
+
+    best, worse = Endpoint("x", 1, priority=1), Endpoint("y", 1, priority=2)
+    picker = Picker([worse, best], Random(1))
+    assert picker.pick() is best
+    best.active = False
+    assert picker.pick() is worse
+
+    heavy, light, none = (Endpoint("h", 1, weight=w) for w in (90, 10, 0))
+    picker = Picker([heavy, light, none], Random(1))
+    picked = [picker.pick() for _ in range(2000)]
+    assert picked.count(heavy) > 6 * picked.count(light) > 0
+    assert 0 < picked.count(none) < 60
+
+
+def test_bytes_go_both_ways_and_a_dead_endpoint_is_passed_over() -> None:
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(1000):
+            writer.write(data.upper())
+        writer.close()
+
+    async def scenario() -> None:
+        member = await asyncio.start_server(echo, "127.0.0.1", 0)
+        gone = await asyncio.start_server(echo, "127.0.0.1", 0)
+        ports = [each.sockets[0].getsockname()[1] for each in (member, gone)]
+        gone.close()
+        await gone.wait_closed()
+        endpoints = [Endpoint("127.0.0.1", port) for port in ports]
+        proxy = TcpProxy(Picker(endpoints, Random(1)), 0, NullLogger())
+        front = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
+        port = front.sockets[0].getsockname()[1]
+        for _ in range(3):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"hello")
+            writer.write_eof()
+            assert await reader.read() == b"HELLO"
+            writer.close()
+        assert [endpoint.active for endpoint in endpoints] == [True, False]
+        front.close()
+        member.close()
+        await proxy.close()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--endpoints=x"], 'error parsing endpoint "x"'),
+        (["--listen-addr=x"], "failed to validate listen address: x"),
+        (
+            ["--endpoints=127.0.0.1:23790"],
+            "SRV or endpoint (127.0.0.1:23790->127.0.0.1:23790) should not resolve to the "
+            "gateway listen addr (127.0.0.1:23790)",
+        ),
+        (["--trusted-ca-file=/nonexistent"], "open /nonexistent: no such file or directory"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(words: list[str], message: str) -> None:
+    result = CliRunner().invoke(gateway, ["start", *words])
+    assert result.exit_code == 1
+    assert message in result.output
