@@ -80,7 +80,7 @@ class Stream:
             self.events.setdefault(response.watch_id, []).extend(shown)
             revisions = sorted({event[3] for event in shown})
             self.messages.setdefault(response.watch_id, []).append(revisions)
-        else:
+        elif not _is_periodic(response):
             for name in ("cluster_id", "member_id", "raft_term"):
                 response.header.ClearField(name)
             self.controls.append(response)
@@ -292,6 +292,16 @@ class Watches:
                     return f"watch {id}: revision {following[0]} comes in two messages"
         self.compared_events += len(first)
         return ""
+
+
+def _is_periodic(response: rpc_pb2.WatchResponse) -> bool:
+    """A progress notice that nobody asked for, which comes by the server's own clock."""
+    return (
+        response.watch_id >= 0
+        and not response.created
+        and not response.canceled
+        and not response.compact_revision
+    )
 
 
 def _of(stream: Stream, id: int) -> list[Shown]:
