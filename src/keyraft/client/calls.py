@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
 
 from keyraft.base.errors import AuthNotEnabledError
@@ -221,10 +221,34 @@ class Calls:
         connection = await self._connection(None)
         return connection.stream(method, self.leader_headers if leader else self.headers)
 
+    async def server_stream(self, method: bytes, request: bytes) -> AsyncIterator[bytes]:
+        """The answers to one request; begun again only before the first of them came."""
+        renewed = False
+        while True:
+            stream = await self.stream(method, fresh_token=False)
+            begun = False
+            try:
+                await stream.send(request)
+                stream.half_close()
+                while (message := await stream.receive()) is not None:
+                    begun = True
+                    yield message
+                return
+            except CallFailed as failure:
+                token = failure.text in TOKEN_ERRORS and self.has_user and not renewed
+                if begun or (failure.sent and not token):
+                    raise errors.from_status(failure.code, failure.text) from None
+            finally:
+                stream.cancel()
+            if token:
+                renewed = True
+                await self.renew_token()
+            await asyncio.sleep(BACKOFF_S)
+
     async def on_endpoint(
         self, endpoint: Endpoint, method: bytes, request: bytes, timeout_s: float | None = None
     ) -> bytes:
-        """One call on a connection of its own to `endpoint`; never repeated."""
+        """One call on a connection of its own to `endpoint`; repeated only for a new token."""
         limit_s = self.timeout_s if timeout_s is None else timeout_s
         if not self._token_known:
             await self.renew_token()
@@ -232,6 +256,12 @@ class Calls:
             async with asyncio.timeout(limit_s if limit_s > 0 else None):
                 connection = await self._dial_until(endpoint)
                 try:
+                    try:
+                        return await connection.unary(method, request, self.headers, None)
+                    except CallFailed as failure:
+                        if failure.text not in TOKEN_ERRORS or not self.has_user:
+                            raise
+                    await self.renew_token()
                     return await connection.unary(method, request, self.headers, None)
                 finally:
                     await connection.close()

@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator
 from typing import Final
 
 from keyraft.client.calls import Calls
-from keyraft.client.errors import from_status
 from keyraft.client.namespace import Namespace
 from keyraft.client.requests import (
     Bytes,
@@ -22,7 +21,6 @@ from keyraft.client.requests import (
     range_request,
     to_bytes,
 )
-from keyraft.client.transport import CallFailed
 from keyraft.client.txn import Txn
 from keyraft.proto import mvcc_pb2, rpc_pb2
 
@@ -141,19 +139,11 @@ class KV:
         """
         if self._space is not None:
             self._space.into_range(request)
-        stream = await self._calls.stream(RANGE_STREAM, fresh_token=False)
-        try:
-            await stream.send(request.SerializeToString())
-            stream.half_close()
-            while (message := await stream.receive()) is not None:
-                part = rpc_pb2.RangeStreamResponse.FromString(message).range_response
-                if self._space is not None:
-                    self._space.strip_range(part)
-                yield part
-        except CallFailed as failure:
-            raise from_status(failure.code, failure.text) from None
-        finally:
-            stream.cancel()
+        async for message in self._calls.server_stream(RANGE_STREAM, request.SerializeToString()):
+            part = rpc_pb2.RangeStreamResponse.FromString(message).range_response
+            if self._space is not None:
+                self._space.strip_range(part)
+            yield part
 
     async def put(
         self,

@@ -11,8 +11,6 @@ from typing import Final
 
 from keyraft.client import endpoint as endpoints
 from keyraft.client.calls import Calls
-from keyraft.client.errors import from_status
-from keyraft.client.transport import CallFailed
 from keyraft.proto import rpc_pb2
 
 ALARM: Final = b"/etcdserverpb.Maintenance/Alarm"
@@ -128,15 +126,8 @@ class Maintenance:
     async def snapshot(self) -> AsyncIterator[rpc_pb2.SnapshotResponse]:
         """The database in pieces, the last 32 bytes being the SHA-256 of what was before.
 
-        `remaining_bytes` tells how much is to come. Not repeated: half a snapshot is none.
+        `remaining_bytes` tells how much is to come. Not repeated once it has begun: half a
+        snapshot is none.
         """
-        stream = await self._calls.stream(SNAPSHOT, fresh_token=False)
-        try:
-            await stream.send(b"")
-            stream.half_close()
-            while (message := await stream.receive()) is not None:
-                yield rpc_pb2.SnapshotResponse.FromString(message)
-        except CallFailed as failure:
-            raise from_status(failure.code, failure.text) from None
-        finally:
-            stream.cancel()
+        async for message in self._calls.server_stream(SNAPSHOT, b""):
+            yield rpc_pb2.SnapshotResponse.FromString(message)
