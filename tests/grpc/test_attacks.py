@@ -358,3 +358,14 @@ def test_the_memory_of_resets_is_bounded() -> None:
     for i in range(1, 5_000):
         bench.feed(bench.peer.unary(1 + 2 * i, "/t.T/Hold", b""))
     assert len(bench.server._was_reset) <= 4_096
+
+
+def test_a_client_that_never_says_hello_is_let_go() -> None:
+    for said in (b"", b"PRI * HT", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"):
+        bench = Bench(Limits(handshake_s_max=10.0))
+        bench.feed(said)
+        assert bench.server.next_deadline() == 10.0
+        bench.server.tick(9.9)
+        assert not bench.server.closed
+        bench.server.tick(10.0)
+        killed(bench, bench.out(), PROTOCOL_ERROR, "in time")

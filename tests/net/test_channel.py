@@ -11,7 +11,8 @@ import uvloop
 
 from keyraft.base.errors import EmptyKeyError
 from keyraft.grpc import Call, Limits, Router, RpcError, Stream, status
-from keyraft.net import Channel, Server, serve
+from keyraft.net import Channel, Flusher, Server, serve
+from keyraft.net.protocol import COALESCE_CONNECTIONS_MIN
 
 
 class EchoStream:
@@ -261,3 +262,85 @@ def test_a_unix_socket_serves_too(tmp_path: Path) -> None:
         assert await channel.unary(b"/t.T/Echo", b"hi") == b"hi"
 
     run(body, url=f"unix://{tmp_path}/s.sock")
+
+
+def test_coalescing_holds_writes_only_under_load_and_loses_nothing() -> None:
+    class Written:
+        def __init__(self) -> None:
+            self.times = 0
+
+        def flush(self) -> None:
+            self.times += 1
+
+    async def main() -> None:
+        flusher = Flusher(asyncio.get_running_loop(), hold_turns=2)
+        few, many = [Written()], [Written() for _ in range(COALESCE_CONNECTIONS_MIN)]
+        flusher.mark(few[0])
+        await asyncio.sleep(0)
+        assert [w.times for w in few] == [1]
+        for written in many:
+            flusher.mark(written)
+        turns = 0
+        while not many[0].times:
+            await asyncio.sleep(0)
+            turns += 1
+        assert turns == 3
+        assert [w.times for w in many] == [1] * COALESCE_CONNECTIONS_MIN
+        for written in many:
+            flusher.mark(written)
+        flusher.flush()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert [w.times for w in many] == [2] * COALESCE_CONNECTIONS_MIN
+
+        service = Service()
+        server = await serve(["http://127.0.0.1:0"], service.router, hold_turns=2)
+        channels = [Channel(f"http://{server.addresses[0]}") for _ in range(12)]
+        for _ in range(5):
+            answers = await asyncio.gather(*[c.unary(b"/t.T/Echo", b"x") for c in channels])
+            assert answers == [b"x"] * 12
+        for channel in channels:
+            await channel.close()
+        await server.stop()
+
+    uvloop.run(main())
+
+
+def test_a_connection_too_many_is_closed() -> None:
+    async def main() -> None:
+        service = Service()
+        server = await serve(["http://127.0.0.1:0"], service.router, connections_max=1)
+        first = Channel(f"http://{server.addresses[0]}")
+        second = Channel(f"http://{server.addresses[0]}")
+        assert await first.unary(b"/t.T/Echo", b"x") == b"x"
+        with pytest.raises(RpcError) as caught:
+            await second.unary(b"/t.T/Echo", b"x")
+        assert caught.value.code == status.UNAVAILABLE
+        assert await first.unary(b"/t.T/Echo", b"x") == b"x"
+        await first.close()
+        await second.close()
+        await server.stop()
+
+    uvloop.run(main())
+
+
+def test_a_client_that_never_finishes_its_head_is_let_go() -> None:
+    async def main() -> None:
+        service = Service()
+        server = await serve(["http://127.0.0.1:0"], service.router, on_http=lambda request: None)
+        host, port = server.addresses[0].split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"GET / HTT")
+        while not server.statistics().connections_open:
+            await asyncio.sleep(0)
+        (protocol,) = server._protocols
+        protocol._tick()  # the handshake's time is up
+        try:
+            assert await reader.read() == b""
+        except ConnectionResetError:  # when our bytes had not been read yet
+            pass
+        assert server.statistics().connections_open == 0
+        writer.close()
+        await server.stop()
+
+    uvloop.run(main())

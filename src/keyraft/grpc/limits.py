@@ -48,6 +48,7 @@ class Limits:
     keepalive_interval_s: float = 7_200.0  # --grpc-keepalive-interval
     keepalive_timeout_s: float = 20.0  # --grpc-keepalive-timeout
     keepalive_min_time_s: float = 5.0  # --grpc-keepalive-min-time
+    handshake_s_max: float = 10.0  # from the start to the client's SETTINGS
     drain_grace_s: float = 1.0  # from the first GOAWAY to the one with the true last stream
 
     # Rapid reset (CVE-2023-44487), settings, ping, empty-frame and small-update floods.

@@ -92,6 +92,7 @@ class ServerConnection(Connection):
         self.streams_opened = 0
         self.now = self._read_at = now
         self._preface_seen = False
+        self._handshake_by = now + limits.handshake_s_max
         self._heads = Heads(self.decoder, router)
         self._answer: _Answer | None = None
         self._reply_bytes_max = 0
@@ -659,6 +660,9 @@ class ServerConnection(Connection):
             call.on_cancel(code)
 
     def _expire(self, now: float) -> None:
+        if not self.peer_settings_seen and now >= self._handshake_by:
+            self._die(PROTOCOL_ERROR, "no HTTP/2 handshake in time")
+            return
         for stream_id in self._deadlines.due(now):
             call = self.streams.get(stream_id)
             if isinstance(call, Call) and not call.done:
@@ -684,7 +688,12 @@ class ServerConnection(Connection):
         self._reset(call, CANCEL)
 
     def next_deadline(self) -> float | None:
-        return None if self.closed else self._deadlines.next(super().next_deadline())
+        if self.closed:
+            return None
+        due = self._deadlines.next(super().next_deadline())
+        if not self.peer_settings_seen and (due is None or self._handshake_by < due):
+            return self._handshake_by
+        return due
 
     def _queue_drained(self, stream: Http2Stream) -> None:
         if isinstance(stream, Stream) and not stream.done and stream.handler is not None:

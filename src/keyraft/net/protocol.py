@@ -15,6 +15,7 @@ from typing import Final, Generic, Protocol, TypeVar, cast
 from keyraft.grpc import ClientConnection, ServerConnection
 
 WRITE_BUFFER_BYTES: Final = 1_048_576  # the socket's backlog at which a connection is held
+COALESCE_CONNECTIONS_MIN: Final = 8  # with output in one turn: that is load
 CLOCK_SLACK_S: Final = 0.001  # a timer may fire this much before its time
 _FOREVER: Final = float("inf")
 
@@ -27,22 +28,36 @@ class _Flushed(Protocol):
 
 
 class Flusher:
-    """The connections to be written at the end of this turn."""
+    """The connections to be written at the end of this turn.
 
-    __slots__ = ("_dirty", "_loop")
+    `hold_turns` more turns are waited while at least COALESCE_CONNECTIONS_MIN connections have
+    output: under load their writes get fewer and larger, for a little latency; zero turns it off.
+    """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    __slots__ = ("_dirty", "_held", "_hold_turns", "_loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, hold_turns: int = 0) -> None:
         self._loop = loop
         self._dirty: list[_Flushed] = []
+        self._hold_turns = hold_turns
+        self._held = 0
 
     def mark(self, protocol: _Flushed) -> None:
         """Has a connection flushed; once a turn is enough."""
         if not self._dirty:
-            self._loop.call_soon(self.flush)
+            self._loop.call_soon(self._turn)
         self._dirty.append(protocol)
+
+    def _turn(self) -> None:
+        if self._held < self._hold_turns and len(self._dirty) >= COALESCE_CONNECTIONS_MIN:
+            self._held += 1
+            self._loop.call_soon(self._turn)
+        else:
+            self.flush()
 
     def flush(self) -> None:
         """Writes all marked connections."""
+        self._held = 0
         dirty, self._dirty = self._dirty, []
         for protocol in dirty:
             protocol.flush()
@@ -119,7 +134,7 @@ class Http2Protocol(asyncio.Protocol, Generic[C]):
         if connection is None or transport is None:
             return
         data = connection.take_output()
-        if data:
+        if data and not transport.is_closing():
             transport.write(data)
         if connection.closed:
             transport.close()

@@ -27,6 +27,7 @@ HANDSHAKE_S_MAX: Final = 10.0  # from accept, or the end of the TLS handshake, t
 HTTP1_HEAD_BYTES_MAX: Final = 65_536  # above, aiohttp's own limits refuse it
 TLS_HANDSHAKE_S_MAX: Final = 10.0
 DRAIN_POLL_S: Final = 0.02
+CONNECTIONS_MAX: Final = 100_000  # open at once; the process's file limit usually comes first
 BACKLOG_CONNECTIONS: Final = 4_096
 _SNIFF: Final = 3  # bytes that tell the HTTP/2 preface from every HTTP/1 method
 
@@ -61,7 +62,8 @@ class ServerProtocol(Http2Protocol[ServerConnection]):
         chosen = transport.get_extra_info("ssl_object")
         if self.server.http1 is None or (chosen and chosen.selected_alpn_protocol() == "h2"):
             self._start_http2(b"")
-        self.call_at(self.loop.time() + HANDSHAKE_S_MAX)
+        else:
+            self.call_at(self.loop.time() + HANDSHAKE_S_MAX)
 
     def data_received(self, data: bytes) -> None:
         connection = self.connection
@@ -138,13 +140,17 @@ class Server:
         router: Router,
         limits: Limits,
         on_http: HttpHandler | None,
+        *,
+        hold_turns: int = 0,
+        connections_max: int = CONNECTIONS_MAX,
     ) -> None:
         self.loop = loop
         self.router = router
         self.limits = limits
         self.on_http = on_http
         self.http1 = None if on_http is None else Http1Server(on_http, limits, loop)
-        self.flusher = Flusher(loop)
+        self.flusher = Flusher(loop, hold_turns)
+        self.connections_max = connections_max
         self.stopping = False
         self.addresses: list[str] = []
         self._listeners: list[asyncio.Server] = []
@@ -231,9 +237,11 @@ class Server:
                 os.unlink(path)
 
     def accepted(self, protocol: ServerProtocol) -> None:
-        """A socket was accepted."""
+        """A socket was accepted; one too many is closed at once."""
         self._protocols[protocol] = None
         self._past.connections_total += 1
+        if len(self._protocols) > self.connections_max and protocol.transport is not None:
+            protocol.transport.abort()
 
     def left(self, protocol: ServerProtocol) -> None:
         """A socket is closed, or was handed to the HTTP/1.1 side."""
@@ -288,9 +296,21 @@ async def serve(
     on_http: HttpHandler | None = None,
     reuse_port: bool = False,
     reuse_address: bool = True,
+    hold_turns: int = 0,
+    connections_max: int = CONNECTIONS_MAX,
 ) -> Server:
-    """Listens on all `urls`, or raises OSError or ValueError with none of them open."""
-    server = Server(asyncio.get_running_loop(), router, limits or Limits(), on_http)
+    """Listens on all `urls`, or raises OSError or ValueError with none of them open.
+
+    `hold_turns` is the coalescing of `Flusher`; `connections_max` counts what is open at once.
+    """
+    server = Server(
+        asyncio.get_running_loop(),
+        router,
+        limits or Limits(),
+        on_http,
+        hold_turns=hold_turns,
+        connections_max=connections_max,
+    )
     try:
         for url in urls:
             await server.listen(url, tls, reuse_port=reuse_port, reuse_address=reuse_address)
