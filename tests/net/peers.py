@@ -99,6 +99,7 @@ def router(cancels: list[int]) -> Router:
         "/t.T/Token",
         lambda call, request: call.metadata[b"token"] + call.metadata.get(b"key-bin", b""),
     )
+    made.unary("/t.T/Name", lambda call, request: (call.common_name or "").encode())
     made.stream("/t.T/Echoes", Echoes)
     made.stream("/t.T/Count", Count, "server_stream")
     made.stream("/t.T/Join", Join, "client_stream")

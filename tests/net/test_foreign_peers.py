@@ -134,6 +134,7 @@ def test_grpcio_speaks_tls_and_shows_its_certificate(tmp_path: Path) -> None:
         )
         with grpc.secure_channel(server.address, credentials) as channel:
             assert unary(channel, "/t.T/Echo")(b"secret", timeout=20) == b"secret"
+            assert unary(channel, "/t.T/Name")(b"", timeout=20) == b"root"
         with (
             grpc.secure_channel(
                 server.address, grpc.ssl_channel_credentials(files.ca.read_bytes())

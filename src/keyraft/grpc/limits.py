@@ -3,6 +3,10 @@
 What a peer can make us hold is bounded by these alone: requests still incomplete by
 `inbound_bytes_max`, answers that wait for its windows by `outbound_bytes_max`, answers that wait
 for its socket by `output_bytes_max`; what it can make us do, by the budgets.
+
+DEVIATION: etcd has no bound on the streams of a connection unless one is configured, takes 16 MiB
+of headers, and limits none of the floods but pings; here each has a bound far above what clients
+of etcd are known to need.
 """
 
 from __future__ import annotations
