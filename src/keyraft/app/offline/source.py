@@ -11,6 +11,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator
+from itertools import islice
 from types import TracebackType
 from typing import Any, Final
 
@@ -24,11 +25,16 @@ from keyraft.storage.transfer.environment import TransferError, open_environment
 DIGEST_BYTES: Final = 32
 SECTOR_BYTES: Final = 512  # databases are multiples of it, so a digest behind one sticks out
 READ_BYTES: Final = 1 << 20
+CHUNK_ROWS: Final = 512  # rows handed on at once
 _LOCK_POLL_S: Final = 0.05
 LOCK_NAME: Final = "LOCK"
 
 Progress = Callable[[int, int], None]
 """Called with what is done and what there is to do, bytes."""
+
+
+Columns = tuple[list[bytes], list[bytes]]
+"""Keys and values of some consecutive rows."""
 
 
 class OfflineError(Exception):
@@ -146,14 +152,15 @@ class Source:
             return self.bolt.size_bytes
         return os.stat(os.path.join(self.path, "data.mdb")).st_size
 
-    def buckets(self) -> Iterator[tuple[bytes, Iterator[tuple[bytes, bytes]]]]:
-        """Name and sorted items of each bucket. Raises OfflineError while it runs."""
+    def buckets(self) -> Iterator[tuple[bytes, Iterator[Columns]]]:
+        """Name and sorted rows of each bucket. Raises OfflineError while it runs."""
         try:
             if self.bolt is not None:
                 for name, bucket in self.bolt.buckets():
-                    yield name, bucket.items()
+                    yield name, bucket.columns()
             else:
-                yield from read_buckets(self._txn, self._env)
+                for name, items in read_buckets(self._txn, self._env):
+                    yield name, _columns(items)
         except (BoltError, lmdb.Error, TransferError) as error:
             raise OfflineError(str(error)) from error
 
@@ -197,6 +204,12 @@ class Source:
                 return
             if cursor.set_range(start) if start else cursor.first():
                 yield from cursor
+
+
+def _columns(items: Iterator[tuple[bytes, bytes]]) -> Iterator[Columns]:
+    while chunk := list(islice(items, CHUNK_ROWS)):
+        keys, values = zip(*chunk)
+        yield list(keys), list(values)
 
 
 def has_digest(size: int) -> bool:

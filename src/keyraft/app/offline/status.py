@@ -9,7 +9,6 @@ the original passes, is an error here too.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -51,20 +50,23 @@ def status(path: str, timeout_s: float = 0, progress: Progress = no_progress) ->
 
 def _read(source: Source) -> Status:
     value = 0
-    counter = _Rows()
+    rows = _Rows()
     version = b""
-    for name, items in source.buckets():
+    for name, chunks in source.buckets():
         value = crc32c(name, value)
-        if name == KEY:
-            items = counter.pass_on(items)
-        for key, stored in items:
-            value = crc32c(stored, crc32c(key, value))
-            if name == META and key == META_STORAGE_VERSION:
-                version = stored
+        for keys, values in chunks:
+            parts = [b""] * (2 * len(keys))
+            parts[0::2] = keys
+            parts[1::2] = values
+            value = crc32c(b"".join(parts), value)
+            if name == KEY:
+                rows.follow(keys, values)
+            elif name == META and META_STORAGE_VERSION in keys:
+                version = values[keys.index(META_STORAGE_VERSION)]
     return Status(
         value,
-        counter.revision,
-        len(counter.live),
+        rows.revision,
+        len(rows.live),
         source.size_bytes,
         version.decode("utf-8", "replace"),
     )
@@ -77,21 +79,33 @@ class _Rows:
         self.revision = 0
         self.live: set[bytes] = set()
 
-    def pass_on(self, items: Iterator[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
-        """The same items. Raises OfflineError for what is no row."""
-        add, discard = self.live.add, self.live.discard
+    def follow(self, rows: list[bytes], values: list[bytes]) -> None:
+        """Consecutive rows. Raises OfflineError for what is no row."""
         row = b""
-        for item in items:
-            row, stored = item
-            try:
-                if len(row) == _ROW_BYTES:
-                    # A revision bump leaves a row without a key.
-                    add(stored_key(stored) if stored else b"")
-                elif len(row) == _TOMBSTONE_BYTES and row[-1] == 0x74:
-                    discard(stored_key(stored))
-                else:
-                    raise ValueError(f"a revision of {len(row)} bytes")
-            except ValueError as error:
-                raise OfflineError(f"cannot parse revision key {row.hex()}: {error}") from None
-            yield item
-        self.revision = int.from_bytes(row[:8], "big")
+        try:
+            if {*map(len, rows)} == {_ROW_BYTES}:
+                # Nothing was deleted here. A revision bump leaves a row without a key.
+                self.live.update(
+                    [
+                        stored[2 : 2 + stored[1]]
+                        if stored[:1] == b"\x0a" and 0 < stored[1] < 128
+                        else stored_key(stored)
+                        for stored in values
+                        if stored
+                    ]
+                )
+            else:
+                for row, stored in zip(rows, values):
+                    self._follow(row, stored)
+        except (ValueError, IndexError) as error:
+            raise OfflineError(f"cannot parse revision key {row.hex()}: {error}") from None
+        self.revision = int.from_bytes(rows[-1][:8], "big")
+
+    def _follow(self, row: bytes, stored: bytes) -> None:
+        if len(row) == _ROW_BYTES:
+            if stored:
+                self.live.add(stored_key(stored))
+        elif len(row) == _TOMBSTONE_BYTES and row[-1] == 0x74:
+            self.live.discard(stored_key(stored))
+        else:
+            raise ValueError(f"a revision of {len(row)} bytes")

@@ -43,7 +43,7 @@ def open_environment(path: str, *, readonly: bool = False) -> Any:
 def read_buckets(txn: Any, env: Any) -> Iterator[tuple[bytes, Iterator[tuple[bytes, Any]]]]:
     """Name and sorted items of each of a member's buckets, those that are missing as empty.
 
-    Of a transaction with buffers the values are memoryviews, dead when it ends. Raises lmdb.Error.
+    Raises lmdb.Error.
     """
     for name in BUCKETS:
         try:
@@ -59,8 +59,7 @@ def read_buckets(txn: Any, env: Any) -> Iterator[tuple[bytes, Iterator[tuple[byt
 
 def _items(txn: Any, database: Any) -> Iterator[tuple[bytes, Any]]:
     with txn.cursor(db=database) as cursor:
-        for key, value in cursor:
-            yield bytes(key), value
+        yield from cursor
 
 
 def require_environment(path: str) -> None:

@@ -48,7 +48,7 @@ def export(path: str, write: Callable[[bytes], object], digest: bool) -> None:
     try:
         env = open_environment(path, readonly=True)
         try:
-            with env.begin(buffers=True) as txn:
+            with env.begin() as txn:
                 meta = measure(read_buckets(txn, env))
                 size = meta.pages * meta.page_bytes
                 write(_head(txn, env, size))
@@ -87,7 +87,7 @@ def export_file(path: str, file: BinaryIO) -> int:
     try:
         env = open_environment(path, readonly=True)
         try:
-            with env.begin(buffers=True) as txn:
+            with env.begin() as txn:
                 meta = write_file(file, read_buckets(txn, env))
         finally:
             env.close()

@@ -23,7 +23,6 @@ from keyraft.base.log import Logger
 from keyraft.mvcc.backend import BUCKETS, META, META_CONSISTENT_INDEX
 from keyraft.storage.backend import long_keys
 from keyraft.storage.bolt import BoltError, BoltFile, Bucket
-from keyraft.storage.bolt.format import BUCKET_ELEMENT
 from keyraft.storage.transfer.environment import TransferError, open_environment
 from keyraft.storage.transfer.layout import (
     BOLT,
@@ -102,21 +101,17 @@ def _chunks(name: bytes, bucket: Bucket) -> Iterator[list[tuple[bytes, bytes]]]:
     size = 0
     before = b""
     long = name in long_keys.BUCKETS
-    for elements in bucket.leaves():
-        rows = [(key, value) for flags, key, value in elements if not flags & BUCKET_ELEMENT]
-        if not rows:
-            continue
-        keys = [key for key, _ in rows]
+    for keys, values in bucket.columns():
         if before >= keys[0] or not all(map(lt, keys, islice(keys, 1, None))):
             raise BoltError(f"bucket {name!r}: a key follows a larger one ({keys[0].hex()} ...)")
         if max(map(len, keys)) > KEY_BYTES_MAX and not long:
             raise BoltError(f"bucket {name!r}: a key of more than {KEY_BYTES_MAX} bytes")
         before = keys[-1]
         if long:
-            chunk += [(long_keys.stored_key(k), long_keys.stored_value(k, v)) for k, v in rows]
+            chunk += zip(map(long_keys.stored_key, keys), map(long_keys.stored_value, keys, values))
         else:
-            chunk += rows
-        size += sum(map(len, keys)) + sum(len(value) for _, value in rows)
+            chunk += zip(keys, values)
+        size += sum(map(len, keys)) + sum(map(len, values))
         if size >= TRANSACTION_BYTES:
             yield chunk
             chunk = []
