@@ -54,20 +54,17 @@ from .watch_cohort import (
     STALLED,
     SYNCED,
     Cohort,
+    CohortIndex,
     Job,
     Watcher,
 )
 from .watch_messages import EncodedEvent
-from .watch_ranges import RangeIndex
 
 WATCHERS_MAX: Final = 1_000_000  # of a member; about 500 bytes each
 PENDING_BYTES_MAX: Final = 67_108_864  # events waiting to be sent to synced watchers
 CHUNK_ROWS: Final = 500  # read from the store at once; about 1 ms
 SLICE_BUDGET: Final = 1_000  # messages in one slice; about 2 ms
 _BUDGET_SHIFT: Final = 13  # 8 KiB of a message cost as much as a message
-
-Range = dict[int, Cohort]
-"""The cohorts of one range, by variant."""
 
 
 class History(Protocol):
@@ -110,8 +107,8 @@ class WatchHub:
         self._watchers_max = watchers_max
         self._pending_bytes_max = pending_bytes_max
         self._chunk_rows = chunk_rows
-        self._live: RangeIndex[Range] = RangeIndex(random)
-        self._lagging: RangeIndex[Range] = RangeIndex(random)
+        self._live = CohortIndex(random)
+        self._lagging = CohortIndex(random)
         self._queue: deque[Cohort] = deque()
         self._ready: dict[Watcher, None] = {}
         self._pass_at = 0  # the next revision that the pass reads; 0: no pass is under way
@@ -160,15 +157,13 @@ class WatchHub:
     def suspend(self) -> None:
         """Before the store starts over from a snapshot: all watchers fall behind, none is lost."""
         next_revision = self._store.revision + 1
-        for variants in self._live.values():
-            for cohort in list(variants.values()):
-                self._fall_behind(cohort, next_revision)
-        for variants in self._lagging.values():
-            for cohort in list(variants.values()):
-                for watcher in list(cohort.watchers):
-                    self._leave(watcher)
-                    self._make_ready(watcher, self._pass_from(watcher))
-                self._drop_pending(cohort)
+        for cohort in self._live.cohorts():
+            self._fall_behind(cohort, next_revision)
+        for cohort in self._lagging.cohorts():
+            for watcher in list(cohort.watchers):
+                self._leave(watcher)
+                self._make_ready(watcher, self._pass_from(watcher))
+            self._drop_pending(cohort)
         self._pass_at = 0
         self._rouse()
 
@@ -384,11 +379,9 @@ class WatchHub:
             if watcher.min_revision < store.compact_revision:
                 self._end_compacted(watcher)
             elif watcher.min_revision > store.revision:
-                self._join(watcher, self._live)
-                watcher.state = SYNCED
-                self._count_synced(1)
+                self._go_live(watcher)
             else:
-                self._join(watcher, self._lagging)
+                self._lagging.join(watcher)
                 watcher.state = LAGGING
                 lowest = min(lowest, watcher.min_revision)
         if lowest < NEVER:
@@ -401,18 +394,15 @@ class WatchHub:
         next_revision = self._pass_at
         current = self._store.revision
         moved = 0
-        for variants in self._lagging.values():
-            for cohort in list(variants.values()):
-                for watcher in list(cohort.watchers):
-                    self._leave(watcher)
-                    moved += 1
-                    if next_revision > current:
-                        watcher.min_revision = max(watcher.min_revision, next_revision)
-                        self._join(watcher, self._live)
-                        watcher.state = SYNCED
-                        self._count_synced(1)
-                    else:
-                        self._make_ready(watcher, next_revision)
+        for cohort in self._lagging.cohorts():
+            for watcher in list(cohort.watchers):
+                self._leave(watcher)
+                moved += 1
+                if next_revision > current:
+                    watcher.min_revision = max(watcher.min_revision, next_revision)
+                    self._go_live(watcher)
+                else:
+                    self._make_ready(watcher, next_revision)
         self._pass_at = 0
         return 1 + moved // 2
 
@@ -420,16 +410,15 @@ class WatchHub:
         """The store was compacted past the pass: some watchers' events are gone."""
         compact_revision = self._store.compact_revision
         lowest = NEVER
-        for variants in self._lagging.values():
-            for cohort in list(variants.values()):
-                for watcher in list(cohort.watchers):
-                    needs = self._pass_from(watcher)
-                    if needs < compact_revision:
-                        self._leave(watcher)
-                        watcher.min_revision = needs
-                        self._end_compacted(watcher)
-                    else:
-                        lowest = min(lowest, needs)
+        for cohort in self._lagging.cohorts():
+            for watcher in list(cohort.watchers):
+                needs = self._pass_from(watcher)
+                if needs < compact_revision:
+                    self._leave(watcher)
+                    watcher.min_revision = needs
+                    self._end_compacted(watcher)
+                else:
+                    lowest = min(lowest, needs)
         if lowest < NEVER:
             self._pass_at = lowest
 
@@ -448,16 +437,11 @@ class WatchHub:
 
     # --- groups ---------------------------------------------------------------------------------
 
-    def _join(self, watcher: Watcher, index: RangeIndex[Range]) -> None:
-        variants = index.get(watcher.start, watcher.end)
-        if variants is None:
-            variants = {}
-            index.add(watcher.start, watcher.end, variants)
-        cohort = variants.get(watcher.variant)
-        if cohort is None:
-            cohort = variants[watcher.variant] = Cohort(watcher.start, watcher.end, watcher.variant)
-        cohort.watchers[watcher] = None
-        watcher.cohort = cohort
+    def _go_live(self, watcher: Watcher) -> None:
+        """From now on it gets events as they happen."""
+        self._live.join(watcher)
+        watcher.state = SYNCED
+        self._count_synced(1)
 
     def _leave(self, watcher: Watcher) -> None:
         """Takes a watcher out of wherever it is."""
@@ -465,20 +449,11 @@ class WatchHub:
             self._ready.pop(watcher, None)
         elif watcher.state == STALLED:
             watcher.stalled_with.pop(watcher, None)
-        elif watcher.state in (SYNCED, LAGGING):
-            index = self._live if watcher.state == SYNCED else self._lagging
-            cohort = watcher.cohort
-            assert cohort is not None, f"watcher {watcher.id} has no cohort"
-            watcher.cohort = None
-            del cohort.watchers[watcher]
-            if not cohort.watchers:
-                variants = index.get(cohort.start, cohort.end)
-                assert variants is not None, "a cohort is not in its index"
-                del variants[cohort.variant]
-                if not variants:
-                    index.remove(cohort.start, cohort.end)
-            if watcher.state == SYNCED:
-                self._count_synced(-1)
+        elif watcher.state == LAGGING:
+            self._lagging.leave(watcher)
+        elif watcher.state == SYNCED:
+            self._live.leave(watcher)
+            self._count_synced(-1)
 
     def _count_synced(self, change: int) -> None:
         """The store tells of events only while somebody is there to hear."""
@@ -506,9 +481,7 @@ class WatchHub:
         current = self._store.revision
         if watcher.start_revision == 0 or watcher.start_revision > current:
             watcher.min_revision = max(current + 1, watcher.start_revision)
-            watcher.state = SYNCED
-            self._join(watcher, self._live)
-            self._count_synced(1)
+            self._go_live(watcher)
         else:
             self._make_ready(watcher, watcher.start_revision)
             self._rouse()
@@ -558,23 +531,21 @@ class WatchHub:
         self._live.check()
         self._lagging.check()
         weight = synced = 0
-        for variants in self._live.values():
-            for cohort in variants.values():
-                assert cohort.watchers, "an empty cohort is in the index"
-                assert cohort.queued or (not cohort.pending and cohort.job is None)
-                weight += cohort.weight + (cohort.job.weight if cohort.job is not None else 0)
-                synced += len(cohort.watchers)
-                for watcher in cohort.watchers:
-                    assert watcher.state == SYNCED and watcher.cohort is cohort
-                    if not cohort.queued:
-                        assert watcher.min_revision <= max(
-                            self._store.revision + 1, watcher.start_revision
-                        )
+        for cohort in self._live.cohorts():
+            assert cohort.watchers, "an empty cohort is in the index"
+            assert cohort.queued or (not cohort.pending and cohort.job is None)
+            weight += cohort.weight + (cohort.job.weight if cohort.job is not None else 0)
+            synced += len(cohort.watchers)
+            for watcher in cohort.watchers:
+                assert watcher.state == SYNCED and watcher.cohort is cohort
+                if not cohort.queued:
+                    assert watcher.min_revision <= max(
+                        self._store.revision + 1, watcher.start_revision
+                    )
         assert synced == self.synced, f"{synced} watchers in live cohorts, {self.synced} counted"
-        for variants in self._lagging.values():
-            for cohort in variants.values():
-                assert self._pass_at, "a cohort lags without a pass"
-                assert all(watcher.state == LAGGING for watcher in cohort.watchers)
+        for cohort in self._lagging.cohorts():
+            assert self._pass_at, "a cohort lags without a pass"
+            assert all(watcher.state == LAGGING for watcher in cohort.watchers)
         for cohort in self._queue:
             assert cohort.queued, "a cohort is queued and does not know it"
             if not cohort.watchers:

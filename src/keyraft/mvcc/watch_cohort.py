@@ -15,7 +15,10 @@ from __future__ import annotations
 from bisect import bisect_left
 from typing import Final, Protocol
 
+from keyraft.base.clock import Random
+
 from .watch_messages import EncodedEvent, KeyValueAt, watch_id_field
+from .watch_ranges import RangeIndex
 
 NOPUT: Final = 1  # variant bits
 NODELETE: Final = 2
@@ -205,3 +208,54 @@ class Cohort:
         job = Job(events, encoded, list(self.watchers), covered, weight)
         self.job = job
         return job
+
+
+class CohortIndex:
+    """Cohorts by what they watch; a cohort is made for its first watcher and goes with its last."""
+
+    __slots__ = ("_ranges", "find")
+
+    def __init__(self, random: Random) -> None:
+        self._ranges: RangeIndex[dict[int, Cohort]] = RangeIndex(random)
+        self.find = self._ranges.find
+        """(key) -> for each range that holds the key, its cohorts by variant."""
+
+    def __len__(self) -> int:
+        return len(self._ranges)
+
+    def cohorts(self) -> list[Cohort]:
+        """All of them."""
+        return [cohort for range_ in self._ranges.values() for cohort in range_.values()]
+
+    def join(self, watcher: Watcher) -> None:
+        """Puts a watcher that is in no cohort into its own."""
+        variants = self._ranges.get(watcher.start, watcher.end)
+        if variants is None:
+            variants = {}
+            self._ranges.add(watcher.start, watcher.end, variants)
+        cohort = variants.get(watcher.variant)
+        if cohort is None:
+            cohort = variants[watcher.variant] = Cohort(watcher.start, watcher.end, watcher.variant)
+        cohort.watchers[watcher] = None
+        watcher.cohort = cohort
+
+    def leave(self, watcher: Watcher) -> None:
+        """Takes a watcher out of its cohort."""
+        cohort = watcher.cohort
+        assert cohort is not None, f"watcher {watcher.id} has no cohort"
+        watcher.cohort = None
+        del cohort.watchers[watcher]
+        if cohort.watchers:
+            return
+        variants = self._ranges.get(cohort.start, cohort.end)
+        assert variants is not None, "a cohort is not in its index"
+        del variants[cohort.variant]
+        if not variants:
+            self._ranges.remove(cohort.start, cohort.end)
+
+    def check(self) -> None:
+        """Asserts that the ranges are in order and no cohort is empty."""
+        self._ranges.check()
+        for cohort in self.cohorts():
+            assert cohort.watchers, "an empty cohort is in the index"
+            assert all(watcher.cohort is cohort for watcher in cohort.watchers)
