@@ -793,4 +793,12 @@ class Guarantees(RuleBasedStateMachine):
 
 
 TestGuarantees = Guarantees.TestCase
-TestGuarantees.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestGuarantees.settings = settings(max_examples=50, stateful_step_count=40, deadline=None)
+
+
+class LongGuarantees(Guarantees):
+    """The same for much longer."""
+
+
+TestLongGuarantees = pytest.mark.soak(LongGuarantees.TestCase)
+TestLongGuarantees.settings = settings(max_examples=3_000, stateful_step_count=80, deadline=None)
