@@ -431,5 +431,11 @@ def test_both_tools_say_the_same_of_both_servers(kind: str, tmp_path: Path) -> N
             if words == ["compaction", "3"]:
                 assert run(ORIGINAL, here, *words) == (0, "compacted revision 3\n", "")
             both(here, *words)
+        streamed = run(MINE, here, "get", "k", "--prefix", "--stream")
+        if kind == "ours":
+            assert streamed == run(MINE, here, "get", "k", "--prefix")
+        else:
+            unknown = "unknown method RangeStream for service etcdserverpb.KV"
+            assert streamed == (1, "", f"Error: rpc error: code = Unimplemented desc = {unknown}\n")
     finally:
         server.kill()
