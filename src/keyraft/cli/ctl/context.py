@@ -118,13 +118,12 @@ class Context:
         _ = self.printer
 
     def _show_flags(self) -> None:
+        from keyraft.cli.ctl.flags import shown
         from keyraft.cli.ctl.globals import GLOBAL_FLAGS, variable
         from keyraft.cli.ctl.printers.base import complain
 
         for flag in sorted(GLOBAL_FLAGS, key=lambda flag: flag.name):
-            value = self.values[flag.name]
-            shown = f"[{','.join(value)}]" if isinstance(value, list) else str(value)
-            complain(f"{variable(flag)}={shown.lower() if value in (True, False) else shown}")
+            complain(f"{variable(flag)}={shown(flag, self.values[flag.name])}")
 
     @property
     def endpoints(self) -> list[str]:

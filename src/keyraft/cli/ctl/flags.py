@@ -77,6 +77,15 @@ class Flag:
             ) from None
 
 
+def shown(flag: Flag, value: Any) -> str:
+    """A value as the original prints it."""
+    if flag.kind == "strings":
+        return f"[{','.join(value)}]"
+    if flag.kind == "duration":
+        return gofmt.duration(value)
+    return str(value).lower() if flag.kind == "bool" else str(value)
+
+
 class Values:
     """What a command line said: values by flag name (with `-` as `_`), and who was given."""
 
