@@ -121,7 +121,15 @@ class Keeper:
         self._changed.set()
         if self._task is None or self._task.done():
             self._task = asyncio.ensure_future(self._run())
+            self._task.add_done_callback(self._ended)
         return kept
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Nothing is renewed any more after an answer that is no message: all are as good as lost."""
+        if not task.cancelled() and task.exception() is not None:
+            for group in list(self._kept.values()):
+                for kept in list(group):
+                    kept.on_lost()
 
     def remove(self, kept: KeepAlive) -> None:
         """Ends renewing."""

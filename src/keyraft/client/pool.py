@@ -56,7 +56,8 @@ class Pool:
         if self._closed:
             raise ClosedError("the client is closed")
         for endpoint in self._wanted:
-            if endpoint not in self._keepers:
+            keeper = self._keepers.get(endpoint)
+            if keeper is None or keeper.done():
                 self._keepers[endpoint] = asyncio.ensure_future(self._keep(endpoint))
 
     def pick(self) -> Connection | None:
@@ -106,7 +107,7 @@ class Pool:
         while True:
             try:
                 connection = await self._dial(endpoint)
-            except (OSError, EOFError) as error:
+            except (OSError, ValueError) as error:  # of a socket, of certificates
                 self.last_error = str(error)
                 await asyncio.sleep(pause_s * (1 + JITTER * (2 * random.random() - 1)))
                 pause_s = min(pause_s * 2, RECONNECT_S_MAX)

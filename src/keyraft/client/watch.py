@@ -271,6 +271,7 @@ class WatchHub:
         self._watches[watch] = None
         if self._task is None or self._task.done():
             self._task = asyncio.ensure_future(self._run())
+            self._task.add_done_callback(self._ended)
         elif self._stream is not None:
             self._create(watch)
 
@@ -303,6 +304,12 @@ class WatchHub:
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Tells the readers of what nobody foresaw, such as an answer that is no message."""
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, Exception):
+            self._fail_all(error)
 
     # --- the stream ----------------------------------------------------------------------
 
