@@ -95,12 +95,11 @@ def test_wrong_types_are_refused() -> None:
     assert refused("name: [a]") == (
         prefix + "array into Go struct field configYAML.name of type string"
     )
+    assert refused("auto-compaction-retention: 1") == (
+        prefix + "number into Go struct field configYAML.auto-compaction-retention of type string"
+    )
     assert refused("a: b: c").startswith("error converting YAML to JSON: yaml: ")
     assert refused("- a").startswith(prefix + "array into Go value")
-
-
-def test_a_scalar_becomes_text_where_text_is_wanted() -> None:
-    assert values("name: 7\nauto-compaction-retention: 1\n")["name"] == "7"
 
 
 def test_a_bad_list_of_urls_ends_the_process(capsys: pytest.CaptureFixture[str]) -> None:

@@ -93,6 +93,40 @@ def test_refused_as_by_the_original(flags: list[str], tmp_path: Path) -> None:
     assert ended(OURS, tmp_path / "b", *given) == ended(ORACLE, tmp_path / "a", *given)
 
 
+FILES = [
+    "max-wals: x",
+    "max-wals: -1",
+    "max-wals: 1.5",
+    "name: 7",
+    "name: true",
+    "name: [a]",
+    "pre-vote: 3",
+    "pre-vote: x",
+    "grpc-keepalive-timeout: 10m",
+    "heartbeat-interval: 1000",
+    "auto-compaction-retention: 1",
+    "cipher-suites: a",
+    "initial-cluster-state: old",
+    "listen-peer-urls: foo",
+    "listen-client-urls: http://foo:1",
+    "log-outputs: [default, stdout]",
+    "peer-transport-security: x",
+    "client-transport-security: {cert-file: 3}",
+    "- a",
+    "text",
+]
+
+
+@pytest.mark.real
+@needs_oracle()
+@pytest.mark.parametrize("text", FILES)
+def test_a_configuration_file_refused_as_by_the_original(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "etcd.yaml"
+    path.write_text(text)
+    flags = f"--config-file={path}"
+    assert ended(OURS, tmp_path, flags) == ended(ORACLE, tmp_path, flags)
+
+
 @pytest.mark.real
 @needs_oracle()
 def test_a_conflicting_variable(tmp_path: Path) -> None:

@@ -2,8 +2,9 @@
 
 Keys are flag names; unknown keys are passed over, a wrong type is refused. Durations are whole
 nanoseconds and nothing else, lists of URLs are one comma-separated string, and TLS, socket,
-discovery settings sit in sections of their own. Source: etcd `embed.ConfigFromFile`, which
-decodes YAML by way of JSON; a scalar given where text is wanted becomes text.
+discovery settings sit in sections of their own. A number where text is wanted is refused too
+(`auto-compaction-retention: "1"` needs its quotes). Source: etcd `embed.ConfigFromFile`, which
+decodes YAML by way of JSON.
 """
 
 from __future__ import annotations
@@ -97,7 +98,7 @@ def parse_config_file(text: bytes) -> tuple[dict[str, Any], frozenset[str]]:
     if document is None:
         document = {}
     if not isinstance(document, dict):
-        raise _wrong_type(document, "", "configYAML")
+        raise _wrong_type(document, "", "embed.configYAML")
     values = {name: default_value(flag) for name, flag in FLAGS.items()}
     given = {str(key).lower(): value for key, value in document.items()}
     explicit = {str(key) for key in document}
@@ -161,10 +162,6 @@ def _typed(value: object, wanted: type, name: str) -> Any:
         if not isinstance(value, list):
             raise _wrong_type(value, name, "[]string")
         return [_typed(item, str, name) for item in value]
-    if wanted is str and isinstance(value, bool):
-        return "true" if value else "false"
-    if wanted is str and isinstance(value, int | float):
-        return str(value)
     if not isinstance(value, wanted):
         raise _wrong_type(value, name, _GO_NAMES[wanted])
     return value
@@ -175,8 +172,6 @@ def _section(given: Mapping[str, object], name: str) -> dict[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, dict):
-        if name == "peer-transport-security":
-            raise ConfigError("invalid peer-transport-security")
         raise _wrong_type(value, name, "embed.securityConfig")
     return {str(key).lower(): item for key, item in value.items() if item is not None}
 
@@ -236,7 +231,8 @@ def _wrong_type(value: object, name: str, go_type: str) -> ConfigError:
         got = "object"
     else:
         got = "string"
-    field = f"Go struct field configYAML.{name}" if name else "Go value"
+    struct = "securityConfig" if "-security." in name else "configYAML"
+    field = f"Go struct field {struct}.{name}" if name else "Go value"
     return ConfigError(
         "error unmarshaling JSON: while decoding JSON: json: cannot unmarshal "
         f"{got} into {field} of type {go_type}"
