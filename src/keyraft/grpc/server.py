@@ -124,6 +124,7 @@ class ServerConnection(Connection):
         unpack_prefix = frames.PREFIX.unpack_from
         heads, streams, limits = self._heads.blocks, self.streams, self.limits
         output_bytes_max = limits.output_bytes_max
+        recv_bytes_due = self._recv_window // 2
         message_bytes_max = min(
             limits.message_bytes_max, frames.FRAME_BYTES_DEFAULT - 5, limits.stream_window_bytes - 5
         )
@@ -182,7 +183,9 @@ class ServerConnection(Connection):
                         and length <= message_bytes_max
                         and (head.content_length is None or head.content_length == length + 5)
                     ):
-                        self._credit(length + 5)
+                        self._recv_unacked += length + 5
+                        if self._recv_unacked > recv_bytes_due:
+                            self._credit(0)
                         self._unary(call, route, data[pos + 14 : stop])
                         pos = stop
                         if not call.done:
@@ -207,7 +210,9 @@ class ServerConnection(Connection):
                         and self._block is None
                         and (head.content_length is None or head.content_length == size)
                     ):
-                        self._credit(size)
+                        self._recv_unacked += size
+                        if self._recv_unacked > recv_bytes_due:
+                            self._credit(0)
                         self._unary(waiting, head.unary, data[pos + 14 : stop])
                         pos = stop
                         continue

@@ -166,6 +166,9 @@ class Http1Server:
         await self._server.shutdown(grace_s)
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        if request.headers.get("Expect", "").lower() == "100-continue":
+            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            request.writer.output_size = 0  # as aiohttp's own handler does: it is no answer yet
         body = bytearray()
         async for piece in request.content.iter_any():
             body += piece
