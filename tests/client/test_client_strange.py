@@ -8,8 +8,11 @@ from collections.abc import Callable
 import pytest
 
 from keyraft.client import Client, errors
+from keyraft.client.dial import Dialer
 from keyraft.client.endpoint import Endpoint
 from keyraft.client.transport import CallFailed, Connection, Headers
+from keyraft.grpc import ClientConnection
+from keyraft.grpc.http2 import frames
 from keyraft.proto import rpc_pb2
 
 
@@ -189,3 +192,14 @@ def test_a_token_is_fetched_again_when_it_has_run_out() -> None:
         assert known == ["old", "old", "new"]
 
     asyncio.run(asyncio.wait_for(work(), 10))
+
+
+def test_a_server_may_measure_the_path_with_thousands_of_pings() -> None:
+    """gRPC-Go pings for every turn of answers, as fast as a client can ask."""
+    limits = Dialer().limits
+    connection = ClientConnection(limits, 0.0, authority="a")
+    connection.receive(frames.settings([]), 0.0)
+    for number in range(20_000):
+        connection.receive(frames.ping(number.to_bytes(8, "big")), number / 20_000)
+        connection.take_output()
+    assert not connection.closed

@@ -65,7 +65,7 @@ class Dialer:
     ) -> None:
         self._tls = tls
         self._timeout_s = timeout_s
-        self._limits = Limits(
+        self.limits = Limits(
             message_bytes_max=receive_bytes_max or RECEIVE_BYTES_MAX,
             keepalive_interval_s=keepalive_s,
             keepalive_timeout_s=keepalive_timeout_s,
@@ -86,7 +86,7 @@ class Dialer:
             context, name = tls.context(), tls.server_name or endpoint.host or "localhost"
 
         def make() -> Socket:
-            return Socket(loop, flusher, self._limits, endpoint.authority, secure)
+            return Socket(loop, flusher, self.limits, endpoint.authority, secure)
 
         try:
             async with asyncio.timeout(self._timeout_s if self._timeout_s > 0 else None):
