@@ -5,6 +5,7 @@ Both servers begin empty and see the same requests, so even revisions and hashes
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 
@@ -67,6 +68,8 @@ class Tool:
             err = change(words, err)
         ports = self.server.client_port, self.server.peer_port
         parts = [_masked(mask(part, *ports)) for part in (out, err)]
+        if words[0].startswith("mem"):
+            parts[0] = _members_sorted(parts[0])
         return f"$ etcdctl {' '.join(typed[0])}\n{parts[0]!r}\n{parts[1]!r}\nexit {done.code}"
 
     def _run(self, words: list[str], stdin: bytes) -> Outcome:
@@ -74,6 +77,18 @@ class Tool:
             return self._forker.run([f"--endpoints={self.server.endpoint}", *words], stdin)
         done = etcdctl(self.server.endpoint, *words, stdin=stdin)
         return Outcome(done.stdout, done.stderr, done.returncode)
+
+
+def _members_sorted(text: bytes) -> bytes:
+    """Members come in the order of their ids, which are different on both servers."""
+    if text.startswith(b"{"):
+        answer = json.loads(text)
+        answer.get("members", []).sort(key=json.dumps)
+        return json.dumps(answer).encode()
+    if text.startswith(b'"ClusterID"'):
+        header, first, rest = text.partition(b'"ID"')
+        return header + b"\n\n".join(sorted((first + rest).split(b"\n\n")))
+    return b"".join(sorted(text.splitlines(True)))
 
 
 def _masked(text: bytes) -> bytes:
