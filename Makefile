@@ -3,6 +3,8 @@ PY ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 export PYTHONPATH := $(CURDIR)/src
+# Members and tools are started hundreds of times: their compiled modules are kept.
+unexport PYTHONDONTWRITEBYTECODE
 RUN = $(BIN)/python
 N ?= 1
 K ?=
