@@ -25,7 +25,7 @@ from keyraft.storage.wal.log import WAL
 from keyraft.storage.wal.record import SnapshotMark, WALError
 
 INLINE_BYTES_MAX: Final = 16_384  # larger batches always go to the thread
-FAST_SYNC_S: Final = 0.0005  # what a sync may take on the loop
+FAST_SYNC_S: Final = 0.002  # what a sync may take on the loop; less than a slice of apply
 FAST_SYNCS_MIN: Final = 8  # this many fast ones in a row before the loop is trusted with one
 
 Done = Callable[["WALError | None"], None]
