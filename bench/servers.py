@@ -93,6 +93,12 @@ class Server:
                     total_kb += int(line.split()[1])
         return total_kb / 1024
 
+    def cluster_id(self) -> int:
+        """The cluster's id, as every answer's header carries it."""
+        with grpc.insecure_channel(self.endpoint) as channel:
+            answer = channel.unary_unary("/etcdserverpb.Maintenance/Status")(b"")
+        return int(rpc_pb2.StatusResponse.FromString(answer).header.cluster_id)
+
     def cpu_s(self) -> float:
         """Processor time of the member and its children since they began, seconds."""
         assert self._process is not None

@@ -17,6 +17,7 @@ from typing import Final
 from bench.__main__ import Table
 from bench.rawclient import Connection, Poll, Putter, header_block, percentile, stamped
 from bench.servers import ORIGINAL, OURS, Server
+from keyraft.mvcc.wire import varint
 from keyraft.proto import rpc_pb2
 
 WATCH: Final = "/etcdserverpb.Watch/Watch"
@@ -196,46 +197,39 @@ def grant_all(server: Server, ids: range, ttl_s: int) -> None:
 def keep_alives(server: Server, table: Table, scale: float) -> None:
     """Ten thousand leases kept alive over twenty streams, fifty renewals under way in each."""
     server.start()
-    leases = range(1, 10_001)
+    leases = range(20_000, 30_000)
     grant_all(server, leases, 600)
     block = header_block(KEEP_ALIVE, server.endpoint)
     requests = [rpc_pb2.LeaseKeepAliveRequest(ID=i).SerializeToString() for i in leases]
+    mark = b"\x08" + varint(server.cluster_id())  # begins the header of every answer
     poll = Poll()
-    answered = 0
     connections = []
-    rng = random.Random(1)
-    for _ in range(20):
-        connection = Connection(server.endpoint, counting=False)
-        connection.socket.sendall(connection.open(block, requests[0], end=False))
-        stream = connection.last_stream
-        out = [connection.message(stream, rng.choice(requests)) for _ in range(49)]
+    for number in range(20):
+        connection = Connection(server.endpoint, counting=True)
+        connection.mark = mark
+        first, *others = requests[number * 50 : number * 50 + 50]
+        out = [connection.open(block, first, end=False)]
+        out += [connection.message(connection.last_stream, request) for request in others]
         connection.socket.sendall(b"".join(out))
         connections.append(connection)
         poll.add(connection)
+    # The renewals of all leases as one long text, from which any number is cut: all are of a size.
+    assert len({len(request) for request in requests}) == 1
     messages = [connections[0].message(1, request) for request in requests]
-    waiting: dict[Connection, int] = dict.fromkeys(connections, 0)
-
-    def more(connection: Connection) -> Callable[[int, bytes], None]:
-        def on_data(stream: int, data: bytes) -> None:
-            # Answers may share a frame: each is a message of its own length.
-            at = 0
-            while at < len(data):
-                at += 5 + int.from_bytes(data[at + 1 : at + 5], "big")
-                waiting[connection] += 1
-
-        return on_data
-
-    for connection in connections:
-        connection.on_data = more(connection)
+    size, endless = len(messages[0]), b"".join(messages) * 2
+    seen = dict.fromkeys(connections, 0)
+    at = answered = 0
     before_s = server.cpu_s()
     start_s = time.perf_counter()
     while time.perf_counter() < start_s + 4 * scale:
         poll.once(0.05)
-        for connection, count in waiting.items():
+        for connection in connections:
+            count = connection.events - seen[connection]
             if count:
+                seen[connection] = connection.events
                 answered += count
-                waiting[connection] = 0
-                connection.socket.sendall(b"".join(rng.choices(messages, k=count)))
+                connection.socket.sendall(endless[at * size : (at + count) * size])
+                at = (at + count) % len(messages)
     rate = answered / (time.perf_counter() - start_s)
     table.add(server, "keep-alives", "/s", rate, True, 1.5)
     cpu_us = (server.cpu_s() - before_s) / answered * 1e6
