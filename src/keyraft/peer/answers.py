@@ -14,6 +14,7 @@ from aiohttp import web
 from google.protobuf.message import DecodeError
 
 from keyraft.base import errors
+from keyraft.peer.compat import http_error
 from keyraft.peer.status import hex_id
 from keyraft.proto import lease_pb2, rpc_pb2
 
@@ -71,14 +72,6 @@ class Local(Protocol):
         """Whether the cluster is on its way down a version, read linearizably."""
 
 
-def _error(status: int, text: str, headers: dict[str, str] | None = None) -> web.Response:
-    return web.Response(
-        status=status,
-        text=text + "\n",
-        headers={"X-Content-Type-Options": "nosniff", **(headers or {})},
-    )
-
-
 class AnswerHandlers:
     """The routes of the peer port outside `/raft`."""
 
@@ -99,12 +92,12 @@ class AnswerHandlers:
 
     async def unknown(self, request: web.Request) -> web.Response:
         """Whatever clients look for here is not here."""
-        return _error(404, "404 page not found")
+        return http_error(404, "404 page not found")
 
     async def version(self, request: web.Request) -> web.Response:
         """As on the client port."""
         if request.method != "GET":
-            return _error(405, "Method Not Allowed", {"Allow": "GET"})
+            return http_error(405, "Method Not Allowed", {"Allow": "GET"})
         return web.Response(
             text=json.dumps(self._local.versions_json(), separators=(",", ":")),
             content_type="application/json",
@@ -113,16 +106,16 @@ class AnswerHandlers:
     async def members(self, request: web.Request) -> web.Response:
         """Who belongs to the cluster."""
         if request.method != "GET":
-            return _error(405, "Method Not Allowed", {"Allow": "GET"})
+            return http_error(405, "Method Not Allowed", {"Allow": "GET"})
         return self._json(self._local.members_json())
 
     async def promote(self, request: web.Request) -> web.Response:
         """A follower passes on a client's wish."""
         if request.method != "POST":
-            return _error(405, "Method Not Allowed", {"Allow": "POST"})
+            return http_error(405, "Method Not Allowed", {"Allow": "POST"})
         text = request.match_info["id"]
         if not text.isdecimal() or int(text) >= 1 << 64:
-            return _error(404, f"member {text} not found in cluster", self._cluster)
+            return http_error(404, f"member {text} not found in cluster", self._cluster)
         try:
             members = await self._local.promote(int(text), request.headers.get("Authorization"))
         except errors.EtcdError as error:
@@ -131,16 +124,16 @@ class AnswerHandlers:
                 return web.json_response(
                     {"message": "Internal Server Error"}, status=500, headers=self._cluster
                 )
-            return _error(status, wording, self._cluster)
+            return http_error(status, wording, self._cluster)
         return self._json(members)
 
     async def hash_kv(self, request: web.Request) -> web.Response:
         """The corruption check asks for a hash."""
         if request.method != "GET":
-            return _error(405, "Method Not Allowed", {"Allow": "GET"})
+            return http_error(405, "Method Not Allowed", {"Allow": "GET"})
         asked = request.headers.get("X-Etcd-Cluster-ID")
         if asked and asked != self._cluster["X-Etcd-Cluster-ID"]:
-            return _error(412, "cluster ID mismatch", self._cluster)
+            return http_error(412, "cluster ID mismatch", self._cluster)
         body = await request.content.read(HASH_BODY_BYTES_MAX)
         try:
             content = json.loads(body)
@@ -148,11 +141,11 @@ class AnswerHandlers:
         except (ValueError, TypeError):
             revision = None
         if revision is None:
-            return _error(400, "error unmarshalling request", self._cluster)
+            return http_error(400, "error unmarshalling request", self._cluster)
         try:
             answer = await self._local.hash_kv(revision)
         except errors.EtcdError as error:
-            return _error(400, _HASH_ERRORS.get(type(error), error.text), self._cluster)
+            return http_error(400, _HASH_ERRORS.get(type(error), error.text), self._cluster)
         return self._json(
             {
                 "header": {"revision": answer.revision},
@@ -171,15 +164,15 @@ class AnswerHandlers:
         try:
             lease_id = rpc_pb2.LeaseKeepAliveRequest.FromString(body).ID
         except DecodeError:
-            return _error(400, "error unmarshalling request")
+            return http_error(400, "error unmarshalling request")
         if not await self._local.wait_applied():
-            return _error(408, APPLY_WAIT_TEXT)
+            return http_error(408, APPLY_WAIT_TEXT)
         try:
             ttl_s = await self._local.renew(lease_id)
         except errors.LeaseNotFoundError:
-            return _error(404, "lease not found")
+            return http_error(404, "lease not found")
         except errors.EtcdError:
-            return _error(400, NOT_PRIMARY_TEXT)
+            return http_error(400, NOT_PRIMARY_TEXT)
         return self._protobuf(
             rpc_pb2.LeaseKeepAliveResponse(ID=lease_id, TTL=ttl_s).SerializeToString()
         )
@@ -192,15 +185,15 @@ class AnswerHandlers:
         try:
             wanted = lease_pb2.LeaseInternalRequest.FromString(body).LeaseTimeToLiveRequest
         except DecodeError:
-            return _error(400, "error unmarshalling request")
+            return http_error(400, "error unmarshalling request")
         if not await self._local.wait_applied():
-            return _error(408, APPLY_WAIT_TEXT)
+            return http_error(408, APPLY_WAIT_TEXT)
         try:
             answer = self._local.time_to_live(wanted.ID, wanted.keys)
         except errors.LeaseNotFoundError:
-            return _error(404, "lease not found")
+            return http_error(404, "lease not found")
         except errors.EtcdError:
-            return _error(500, NOT_PRIMARY_TEXT)
+            return http_error(500, NOT_PRIMARY_TEXT)
         answer.header.SetInParent()
         return self._protobuf(
             lease_pb2.LeaseInternalResponse(LeaseTimeToLiveResponse=answer).SerializeToString()
@@ -209,23 +202,23 @@ class AnswerHandlers:
     async def downgrade_enabled(self, request: web.Request) -> web.Response:
         """A joining member asks which versions are welcome."""
         if request.method != "GET":
-            return _error(405, "Method Not Allowed", {"Allow": "GET"})
+            return http_error(405, "Method Not Allowed", {"Allow": "GET"})
         try:
             enabled = await self._local.downgrade_enabled()
         except errors.EtcdError as error:
-            return _error(500, f"failed linearized read: {error.text}", self._cluster)
+            return http_error(500, f"failed linearized read: {error.text}", self._cluster)
         return web.Response(
             text="true" if enabled else "false", content_type="text/plain", headers=self._cluster
         )
 
     async def _lease_body(self, request: web.Request) -> bytes | web.Response:
         if request.method != "POST":
-            return _error(405, "Method Not Allowed")
+            return http_error(405, "Method Not Allowed")
         body = b""
         async for chunk in request.content.iter_any():
             body += chunk
             if len(body) > LEASE_BODY_BYTES_MAX:
-                return _error(413, "request body too large")
+                return http_error(413, "request body too large")
         return body
 
     def _json(self, content: object, newline: str = "\n") -> web.Response:

@@ -11,9 +11,10 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 import aiohttp
+from aiohttp import web
 
-SERVER_VERSION: Final = "3.7.1"
-MIN_CLUSTER_VERSION: Final = "3.0.0"
+from keyraft.base.version import MIN_CLUSTER_VERSION, VERSION
+
 MISSING_VERSION: Final = "2.0.0"  # what a member that sends no version header is taken for
 INCOMPATIBLE_VERSION: Final = "incompatible version"
 CLUSTER_ID_MISMATCH: Final = "cluster ID mismatch"
@@ -31,11 +32,20 @@ class MemberRemovedError(PeerRefusal):
         super().__init__("the member has been permanently removed from the cluster")
 
 
+def http_error(status: int, text: str, headers: Mapping[str, str] | None = None) -> web.Response:
+    """What Go's http.Error writes."""
+    return web.Response(
+        status=status,
+        text=text + "\n",
+        headers={"X-Content-Type-Options": "nosniff", **(headers or {})},
+    )
+
+
 def request_headers(local_id: int, cluster_id: int, peer_urls: Sequence[str]) -> dict[str, str]:
     """What every request between members carries."""
     return {
         "X-Server-From": f"{local_id:x}",
-        "X-Server-Version": SERVER_VERSION,
+        "X-Server-Version": VERSION,
         "X-Min-Cluster-Version": MIN_CLUSTER_VERSION,
         "X-Etcd-Cluster-ID": f"{cluster_id:x}",
         "X-PeerURLs": ",".join(peer_urls),
@@ -57,7 +67,7 @@ def check_request(headers: Mapping[str, str], cluster_id: int) -> str | None:
         minimum = parse_version(headers.get("X-Min-Cluster-Version") or MISSING_VERSION)
     except PeerRefusal:
         return INCOMPATIBLE_VERSION
-    if server < parse_version(MIN_CLUSTER_VERSION) or minimum > parse_version(SERVER_VERSION):
+    if server < parse_version(MIN_CLUSTER_VERSION) or minimum > parse_version(VERSION):
         return INCOMPATIBLE_VERSION
     if headers.get("X-Etcd-Cluster-ID", "") != f"{cluster_id:x}":
         return CLUSTER_ID_MISMATCH

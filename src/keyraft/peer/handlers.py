@@ -13,7 +13,8 @@ from typing import Final, Protocol
 from aiohttp import web
 
 from keyraft.base.log import Logger
-from keyraft.peer.compat import SERVER_VERSION, check_request
+from keyraft.base.version import VERSION
+from keyraft.peer.compat import check_request, http_error
 from keyraft.peer.frames import SNAPSHOT_MESSAGE_BYTES_MAX, FrameError, decode
 from keyraft.peer.status import hex_id
 from keyraft.peer.stream import MESSAGE, MSGAPP
@@ -52,15 +53,6 @@ class _BodyConnection:
             self.closed.set_result(None)
 
 
-def _error(status: int, text: str, headers: dict[str, str] | None = None) -> web.Response:
-    """What Go's http.Error writes."""
-    return web.Response(
-        status=status,
-        text=text + "\n",
-        headers={"X-Content-Type-Options": "nosniff", **(headers or {})},
-    )
-
-
 class RaftHandlers:
     """The routes below `/raft`."""
 
@@ -87,19 +79,19 @@ class RaftHandlers:
     async def pipeline(self, request: web.Request) -> web.Response:
         """One posted message."""
         if request.method != "POST":
-            return _error(405, "Method Not Allowed", {"Allow": "POST"})
+            return http_error(405, "Method Not Allowed", {"Allow": "POST"})
         refusal = self._refuse(request)
         if refusal is not None:
             return refusal
         self._learn(request)
         body = await _read_limited(request, PIPELINE_BYTES_MAX)
         if body is None:
-            return _error(400, "error reading raft message", self._cluster)
+            return http_error(400, "error reading raft message", self._cluster)
         try:
             message = decode(body)
         except FrameError as error:
             self._logger.warn("failed to unmarshal Raft message", error=str(error))
-            return _error(400, "error unmarshalling raft message", self._cluster)
+            return http_error(400, "error unmarshalling raft message", self._cluster)
         self._transport.metrics.received_bytes[hex_id(message.from_)] += len(body)
         refusal = self._refuse_message(message)
         if refusal is not None:
@@ -111,7 +103,7 @@ class RaftHandlers:
         """A database: saved first, then told to Raft."""
         metrics = self._transport.metrics
         if request.method != "POST":
-            return _error(405, "Method Not Allowed", {"Allow": "POST"})
+            return http_error(405, "Method Not Allowed", {"Allow": "POST"})
         refusal = self._refuse(request)
         if refusal is not None:
             return refusal
@@ -119,18 +111,18 @@ class RaftHandlers:
         head = await _read_exactly(request, 8)
         length = int.from_bytes(head, "big") if head is not None else -1
         if not 0 <= length <= SNAPSHOT_MESSAGE_BYTES_MAX:
-            return _error(400, "failed to decode raft message (unexpected EOF)", self._cluster)
+            return http_error(400, "failed to decode raft message (unexpected EOF)", self._cluster)
         encoded = await _read_exactly(request, length)
         try:
             if encoded is None:
                 raise FrameError("unexpected EOF")
             message = decode(encoded)
         except FrameError as error:
-            return _error(400, f"failed to decode raft message ({error})", self._cluster)
+            return http_error(400, f"failed to decode raft message ({error})", self._cluster)
         name = hex_id(message.from_)
         if message.type != MessageType.SNAP or message.snapshot is None:
             metrics.snapshot_receive_failures[name] += 1
-            return _error(400, "wrong raft message type", self._cluster)
+            return http_error(400, "wrong raft message type", self._cluster)
         refusal = self._refuse_message(message)
         if refusal is not None:
             return refusal
@@ -152,7 +144,7 @@ class RaftHandlers:
             self._logger.warn(
                 "failed to save incoming database snapshot", **fields, error=str(error)
             )
-            return _error(500, f"failed to save KV snapshot ({error})", self._cluster)
+            return http_error(500, f"failed to save KV snapshot ({error})", self._cluster)
         finally:
             metrics.snapshot_receive_inflight[name] -= 1
         took_s = loop.time() - started_s
@@ -170,19 +162,19 @@ class RaftHandlers:
 
     async def stream(self, request: web.Request) -> web.StreamResponse:
         """A peer wants to hear what this member has to say to it."""
-        headers = {**self._cluster, "X-Server-Version": SERVER_VERSION}
+        headers = {**self._cluster, "X-Server-Version": VERSION}
         if request.method != "GET":
-            return _error(405, "Method Not Allowed", {"Allow": "GET"})
+            return http_error(405, "Method Not Allowed", {"Allow": "GET"})
         refusal = self._refuse(request, headers)
         if refusal is not None:
             return refusal
         kind, _, sender = request.match_info["rest"].rpartition("/")
         if kind not in (MSGAPP, MESSAGE):
-            return _error(404, "invalid path", headers)
+            return http_error(404, "invalid path", headers)
         try:
             peer_id = int(sender, 16)
         except ValueError:
-            return _error(404, "invalid from", headers)
+            return http_error(404, "invalid from", headers)
         transport = self._transport
         if transport.raft.is_id_removed(peer_id):
             self._logger.warn(
@@ -190,7 +182,7 @@ class RaftHandlers:
                 local_member_id=hex_id(transport.local_id),
                 remote_peer_id_from=hex_id(peer_id),
             )
-            return _error(410, "removed member", headers)
+            return http_error(410, "removed member", headers)
         if transport.peer(peer_id) is None:
             self._learn(request, peer_id)
             self._logger.warn(
@@ -199,9 +191,9 @@ class RaftHandlers:
                 remote_peer_id_from=hex_id(peer_id),
                 cluster_id=hex_id(transport.cluster_id),
             )
-            return _error(404, "error sender not found", headers)
+            return http_error(404, "error sender not found", headers)
         if request.headers.get("X-Raft-To") != hex_id(transport.local_id):
-            return _error(412, "to field mismatch", headers)
+            return http_error(412, "to field mismatch", headers)
         response = web.StreamResponse(headers=headers)
         response.enable_chunked_encoding()
         await response.prepare(request)
@@ -232,7 +224,7 @@ class RaftHandlers:
             remote_peer_server_version=request.headers.get("X-Server-Version", ""),
             remote_peer_cluster_id=request.headers.get("X-Etcd-Cluster-ID", ""),
         )
-        return _error(412, text, headers or self._cluster)
+        return http_error(412, text, headers or self._cluster)
 
     def _refuse_message(self, message: Message) -> web.Response | None:
         if message.to != self._transport.local_id:
