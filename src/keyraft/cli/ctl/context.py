@@ -29,37 +29,19 @@ _OPAQUE: Final = frozenset(
         "etcdserver: context deadline exceeded",
     }
 )
-_CODES: Final = (
-    "OK",
-    "Canceled",
-    "Unknown",
-    "InvalidArgument",
-    "DeadlineExceeded",
-    "NotFound",
-    "AlreadyExists",
-    "PermissionDenied",
-    "ResourceExhausted",
-    "FailedPrecondition",
-    "Aborted",
-    "OutOfRange",
-    "Unimplemented",
-    "Internal",
-    "Unavailable",
-    "DataLoss",
-    "Unauthenticated",
-)
 
 
 def error_text(error: Exception) -> str:
     """What the original prints for an error of a call."""
     from keyraft.client.errors import DeadlineError, EtcdError, RawError
+    from keyraft.grpc.status import CODE_NAMES
 
     if isinstance(error, EtcdError) and error.text not in _OPAQUE:
         return error.text
     if isinstance(error, DeadlineError):
         return "context deadline exceeded"
     if isinstance(error, EtcdError | RawError):
-        name = _CODES[error.code] if error.code < len(_CODES) else f"Code({error.code})"
+        name = CODE_NAMES[error.code] if error.code < len(CODE_NAMES) else f"Code({error.code})"
         return f"rpc error: code = {name} desc = {error.text}"
     return str(error)
 
