@@ -95,8 +95,8 @@ def _masked(text: bytes) -> bytes:
     """Numbers that depend on elections and clocks, beyond what `mask` knows."""
     text = re.sub(rb"remaining\(\d+s\)", b"remaining(T)", text)
     text = re.sub(rb'"(TTL|ttl)" ?: ?(599|600)\b', rb'"\1":600', text)
-    text = re.sub(rb"\n.\x08[\x80-\xff]{8,9}[\x00-\x7f]", b"\n_\x08ID", text)
-    text = re.sub(rb"([\x08\x10])[\x80-\xff]{8,9}[\x00-\x7f]", rb"\1ID", text)
+    text = re.sub(rb"\n.\x08[\x80-\xff]{6,9}[\x00-\x7f]", b"\n_\x08ID", text)
+    text = re.sub(rb"([\x08\x10])[\x80-\xff]{6,9}[\x00-\x7f]", rb"\1ID", text)
     text = re.sub(rb"([\n\x12]).\x08ID", b"\\1_\x08ID", text)  # lengths vary with the ids
     return re.sub(rb"\b\d{17,20}\b", b"ID", text)
 

@@ -149,7 +149,8 @@ _MASKS: Final = [
     (re.compile(rb'"took":"[0-9.]+(ms|s|\xc2\xb5s)"'), rb'"took":"T"'),
     (re.compile(rb'"ts":"[^"]*"'), rb'"ts":""'),
     (re.compile(rb"etcd-endpoints://0x[0-9a-f]+/"), rb"etcd-endpoints://0x/"),
-    (re.compile(rb"\b[0-9a-f]{14,16}\b"), rb"ID"),
+    (re.compile(rb" {2,}(?=[0-9a-f]{10,15}\b)"), rb" "),  # %16x pads an id that begins with zeros
+    (re.compile(rb"\b[0-9a-f]{10,16}\b"), rb"ID"),
     (re.compile(rb"\b3\.[0-9]+\.[0-9]+\b"), rb"VERSION"),
     (re.compile(rb"\b[0-9.]+ [kM]B\b"), rb"SIZE"),
 ]
