@@ -62,6 +62,9 @@ class ServerStream(CallContext, Protocol):
     def send(self, message: bytes) -> None:
         """Sends one message; nothing happens when the stream is over."""
 
+    def send_framed(self, framed: bytes, count: int) -> None:
+        """Sends `count` messages in one piece, each with gRPC's five bytes in front of it."""
+
     def finish(self, code: int = 0, text: str = "") -> None:
         """Ends the stream with a status, after everything sent before."""
 
@@ -86,6 +89,14 @@ class StreamHandler(Protocol):
 
     def on_writable(self) -> None:
         """The queue has drained after it had been full."""
+
+
+class BatchHandler(StreamHandler, Protocol):
+    """A handler that saves by taking several messages at once, where they came at once."""
+
+    def on_messages(self, messages: list[bytes]) -> int:
+        """Takes from the front of two messages or more; how many, at least one. The others come
+        again, unless it has paused reading: then later. Raises nothing after the first."""
 
 
 HandleUnary = Callable[[UnaryCall, bytes], "bytes | None"]

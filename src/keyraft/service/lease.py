@@ -8,7 +8,7 @@ Source: etcd `server/etcdserver/api/v3rpc/lease.go`, `server/etcdserver/v3_serve
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from keyraft.base import errors
@@ -26,14 +26,32 @@ LEASE_ID_MASK: Final = (1 << 63) - 1  # ids that the server picks are positive
 NOT_PRIMARY: Final = "not a primary lessor"
 
 
+class _Renewal:
+    """What the answers to one LeaseKeepAliveRequest have in common."""
+
+    __slots__ = ("field", "lease_id", "tail", "ttl_s")
+
+    def __init__(self, lease_id: int) -> None:
+        self.lease_id = lease_id
+        self.field = b"\x10" + varint(lease_id)  # the answer's ID
+        self.ttl_s = 0
+        self.tail = self.field  # ID and, unless it is 0, the TTL
+
+    def renewed(self, ttl_s: int) -> bytes:
+        """The answer behind its header, kept for the next time."""
+        self.ttl_s = ttl_s
+        self.tail = self.field + b"\x18" + varint(ttl_s)
+        return self.tail
+
+
 class LeaseService:
     """Registered on a router; one per member."""
 
     def __init__(self, member: Member, guard: Guard) -> None:
         self.member = member
         self.guard = guard
-        # Renewals come again and again: their bytes -> the lease's id, and its field in the answer.
-        self.known: dict[bytes, tuple[int, bytes]] = {}
+        # Renewals come again and again: their bytes -> what does not change in the answer.
+        self.known: dict[bytes, _Renewal] = {}
 
     def register(self, router: Router) -> None:
         """Makes the methods callable."""
@@ -165,11 +183,10 @@ class LeaseService:
                 for key in member.lessor.keys(lease_id):
                     member.auth.check_range(identity, key, b"")
 
-    def renewal(self, request: bytes) -> tuple[int, bytes]:
+    def renewal(self, request: bytes) -> _Renewal:
         """The lease that a LeaseKeepAliveRequest names, and the answer's ID field."""
-        lease_id = parse(rpc_pb2.LeaseKeepAliveRequest, request).ID
-        found = lease_id, b"\x10" + varint(lease_id)
-        if self.member.lessor.exists(lease_id) and len(request) <= _RENEWAL_BYTES_MAX:
+        found = _Renewal(parse(rpc_pb2.LeaseKeepAliveRequest, request).ID)
+        if self.member.lessor.exists(found.lease_id) and len(request) <= _RENEWAL_BYTES_MAX:
             if len(self.known) >= KNOWN_RENEWALS_MAX:
                 self.known.clear()
             self.known[request] = found
@@ -199,23 +216,52 @@ class KeepAlive:
 
     def on_message(self, message: bytes) -> None:
         """Renews one lease."""
+        if not self._renew_at_once((message,)):
+            self._renew(message)
+
+    def on_messages(self, messages: list[bytes]) -> int:
+        """Renews what can be renewed at once and answers it in one piece; else one lease."""
+        taken = self._renew_at_once(messages)
+        if not taken:
+            self._renew(messages[0])
+            return 1
+        return taken
+
+    def _renew_at_once(self, messages: Sequence[bytes]) -> int:
+        """The common case, as many in a row as are of it; how many."""
         member = self._member
-        known = self._known.get(message)
-        if known is not None and not member.auth.enabled:
-            lease_id, field = known
-            ttl_s = member.lessor.renew_at_once(lease_id, member.loop.time())
-            if ttl_s:
-                stream = self._stream
-                head = member.header(member.store.revision)
-                stream.send(b"".join((head, field, b"\x18", varint(ttl_s))))
-                if stream.writable <= 0:
-                    self._hold()
-                return
-        self._renew(message)
+        if member.auth.enabled:
+            return 0
+        known = self._known
+        renew_at_once = member.lessor.renew_at_once
+        now_s = member.loop.time()
+        head = member.header(member.store.revision)
+        heads: dict[int, bytes] = {}  # gRPC's five bytes and the header, by the size of the rest
+        out: list[bytes] = []
+        for message in messages:
+            renewal = known.get(message)
+            if renewal is None:
+                break
+            ttl_s = renew_at_once(renewal.lease_id, now_s)
+            if not ttl_s:
+                break
+            tail = renewal.tail if ttl_s == renewal.ttl_s else renewal.renewed(ttl_s)
+            size = len(tail)
+            framed = heads.get(size)
+            if framed is None:
+                framed = heads[size] = b"\0" + (len(head) + size).to_bytes(4, "big") + head
+            out.append(framed)
+            out.append(tail)
+        if out:
+            self._stream.send_framed(b"".join(out), len(out) // 2)
+            if self._stream.writable <= 0:
+                self._hold()
+        return len(out) // 2
 
     def _renew(self, message: bytes) -> None:
         try:
-            lease_id, field = self._service.renewal(message)
+            renewal = self._service.renewal(message)
+            lease_id, field = renewal.lease_id, renewal.field
             self._check(lease_id)
         except (EtcdError, RawError) as refusal:
             self._finish(refusal.code, refusal.text)

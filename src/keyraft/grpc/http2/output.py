@@ -115,9 +115,24 @@ class Output:
         self._send_data(stream, b"\0" + (size - 5).to_bytes(4, "big") + message)
 
     def _send_data(self, stream: Http2Stream, chunk: bytes) -> None:
-        """Puts DATA into the stream's queue and sends what may go."""
+        """Sends DATA at once where all may go; else it waits in the stream's queue."""
         queue = stream.queue
         if queue is None:
+            size = len(chunk)
+            if (
+                size <= self.send_window
+                and size <= stream.send_window
+                and 0 < size <= self.peer_frame_bytes_max
+                and not self._blocked
+                and self._out_bytes < self.limits.output_bytes_max
+            ):
+                self._sent_since_ping = True
+                self.send_window -= size
+                stream.send_window -= size
+                self._out_bytes += size
+                self._out.append(frames.HEADER.pack(size << 8, 0, stream.stream_id))
+                self._out.append(chunk)
+                return
             queue = stream.queue = SendQueue()
         queue.chunks.append(chunk)
         queue.bytes += len(chunk)
