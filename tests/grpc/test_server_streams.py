@@ -173,6 +173,46 @@ def test_several_messages_sent_in_one_piece() -> None:
     assert next(iter(r for r in bench.router if r.method == "Talk")).msg_sent == 3
 
 
+def test_one_message_in_shared_pieces() -> None:
+    pieces = [bytes([i]) * 16_256 for i in range(3)] + [b"end"]
+    whole = message(b"head" + b"".join(pieces))
+    bench = opened(window=1 << 20)
+    bench.feed(frame(WINDOW, 0, 0, word(1 << 20)))
+    bench.streams[0].send_shared(b"head", pieces)
+    assert bench.server.bulky is False  # less than what is worth it
+    frames = bench.out()
+    assert [len(f.payload) for f in frames if f.kind == DATA] == [16_265, 16_256, 16_256, 3]
+    assert data_of(frames) == whole
+    for _ in range(3):
+        bench.streams[0].send_shared(b"head", pieces)
+    assert bench.server.bulky
+    before = bench.server.bytes_out
+    taken = bench.server.take_pieces()
+    assert any(piece is pieces[1] for piece in taken)
+    assert data_of(bench.peer.read(b"".join(taken))) == whole * 3
+    assert bench.server.bytes_out - before == sum(map(len, taken))
+    assert not bench.server.has_output
+
+
+def test_shared_pieces_wait_for_windows_like_all_else() -> None:
+    pieces = [bytes([i]) * 16_256 for i in range(9)] + [b"end"]
+    whole = message(b"head" + b"".join(pieces))
+    bench = opened(Limits(stream_queue_bytes=100_000), window=20_000)
+    stream = bench.streams[0]
+    stream.send_shared(b"head", pieces)
+    assert stream.writable < 0
+    bench.server.check()
+    received = data_of(bench.out())
+    assert len(received) == 20_000
+    while len(received) < len(whole):
+        update = frame(WINDOW, 0, 1, word(7_777)) + frame(WINDOW, 0, 0, word(7_777))
+        frames = bench.feed(update)
+        assert max(len(f.payload) for f in frames) <= 16_384
+        received += data_of(frames)
+    assert received == whole
+    assert bench.log == ["writable"]
+
+
 def test_writable_says_when_to_stop_and_when_to_go_on() -> None:
     bench = opened(Limits(stream_queue_bytes=50_000), window=10_000)
     stream = bench.streams[0]

@@ -7,7 +7,7 @@ after the end does nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from .head import RequestHead
@@ -95,6 +95,11 @@ class Stream(Call):
         """Sends `count` messages, each with its five bytes in front; nothing when it is over."""
         if not self.done:
             self.connection.send_framed(self, framed, count)
+
+    def send_shared(self, head: bytes, pieces: Sequence[bytes]) -> None:
+        """Sends one message, head and pieces, whose pieces are not copied."""
+        if not self.done:
+            self.connection.send_shared(self, head, pieces)
 
     def finish(self, code: int = 0, text: str = "") -> None:
         """Ends the stream with a status, after everything sent before."""

@@ -6,7 +6,7 @@ the four Protocols below are all that it sees of the transport.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, Protocol
 
 from .status import CODE_NAMES, quote
@@ -64,6 +64,10 @@ class ServerStream(CallContext, Protocol):
 
     def send_framed(self, framed: bytes, count: int) -> None:
         """Sends `count` messages in one piece, each with gRPC's five bytes in front of it."""
+
+    def send_shared(self, head: bytes, pieces: Sequence[bytes]) -> None:
+        """Sends one message, head and pieces. The pieces are sent as they are, without a copy, if
+        none is larger than a frame (16,384 bytes), the first together with the head."""
 
     def finish(self, code: int = 0, text: str = "") -> None:
         """Ends the stream with a status, after everything sent before."""

@@ -9,7 +9,7 @@ result for the same bytes, which the tests check by feeding byte by byte.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from keyraft.base.errors import EtcdError, RawError
@@ -636,6 +636,18 @@ class ServerConnection(Connection):
         route = stream.head.route
         assert route is not None
         route.msg_sent += count
+        if not self._awake:
+            self._wake()
+
+    def send_shared(self, stream: Stream, head: bytes, pieces: Sequence[bytes]) -> None:
+        """Stream.send_shared."""
+        if not stream.headers_sent:
+            stream.headers_sent = True
+            self._send_headers(stream, _RESPONSE, ends=False)
+        self._send_pieces(stream, head, pieces)
+        route = stream.head.route
+        assert route is not None
+        route.msg_sent += 1
         if not self._awake:
             self._wake()
 

@@ -61,7 +61,7 @@ class WatchHandler:
     def __init__(self, service: WatchService, stream: ServerStream) -> None:
         self._service = service
         self._stream = stream
-        self._watches = WatchStream(service.member.watches, stream)
+        self._watches = WatchStream(service.member.watches, stream, stream)
         self._timer: Timer | None = None
         self._paused = False
         self._over = False
