@@ -13,6 +13,7 @@ from random import Random
 from typing import Final
 
 from keyraft.app.founding import Opened, Place, found, join, reopen
+from keyraft.auth import SimpleTokens
 from keyraft.base.log import NullLogger
 from keyraft.base.version import VERSION
 from keyraft.cluster import Member as ClusterMember
@@ -30,7 +31,7 @@ from keyraft.raft import (
     StateType,
 )
 from keyraft.raft.errors import StorageError
-from keyraft.server import Member, MemberSettings, OpenDoor, decode_conf_state
+from keyraft.server import Member, MemberSettings, decode_conf_state
 from keyraft.storage.backend import MemoryEngine, WriteBuffer
 from keyraft.storage.backend.memory import Disk
 from keyraft.storage.snap import SnapDir
@@ -38,6 +39,7 @@ from keyraft.storage.wal import Appender, SnapshotMark, WALError, valid_snapshot
 from sim.disk import SimDisk
 from sim.loop import MemberLoop, SimLoop
 from sim.network import MemberNetwork, SimNetwork
+from sim.passwords import SimPasswords
 
 WAL_PATH: Final = "/data/member/wal"
 SNAP_PATH: Final = "/data/member/snap"
@@ -296,7 +298,8 @@ class Node:
             backend,
             NodeLog(self, opened, loop),
             NodeNetwork(self, loop),
-            OpenDoor(),
+            SimpleTokens(loop, Random(self.id)),
+            SimPasswords(loop),
             opened.cluster,
             opened.boot,
         )

@@ -23,6 +23,7 @@ from keyraft.app.config import Config
 from keyraft.app.disk import MemberLog
 from keyraft.app.founding import Opened
 from keyraft.app.opening import has_log, kv_directory, open_disk
+from keyraft.app.passwords import BcryptPasswords
 from keyraft.app.peers import PeerPort
 from keyraft.app.startup import (
     StartError,
@@ -31,6 +32,7 @@ from keyraft.app.startup import (
     listen_error,
 )
 from keyraft.app.systemd import notify_ready
+from keyraft.app.tokens import token_provider
 from keyraft.app.transfers import Transfers
 from keyraft.base.errors import EtcdError
 from keyraft.base.limits import GRPC_OVERHEAD_BYTES
@@ -47,10 +49,10 @@ from keyraft.server import (
     Histogram,
     Member,
     MemberSettings,
-    OpenDoor,
     exponential,
 )
 from keyraft.service import (
+    AuthService,
     ClusterService,
     ElectionService,
     Guard,
@@ -110,6 +112,8 @@ class _Running:
         self._log.info(
             "configuring peer listeners", listen_peer_urls=_texts(config.listen_peer_urls)
         )
+        self._tokens = token_provider(config, loop)
+        self._passwords = BcryptPasswords(loop, config.bcrypt_cost)
         self._peers.bind()
         try:
             server, metrics_server = await self._listen(loop)
@@ -244,6 +248,7 @@ class _Running:
                 config.auto_compaction_s() if periodic else config.auto_compaction_revisions()
             ),
             watch_progress_notify_s=config.watch_progress_notify_interval_s,
+            client_cert_auth=config.client_cert_auth,
         )
         opened.backend.on_commit = self._commit_s.observe
         snapshots = SnapDir(OsFiles(), config.snap_directory, self._log)
@@ -273,7 +278,8 @@ class _Running:
                 opened.backend,
                 member_log,
                 self._peers.open(opened.member_id, opened.cluster_id),
-                OpenDoor(),
+                self._tokens,
+                self._passwords,
                 opened.cluster,
                 opened.boot,
                 lambda: opened.backend.overloaded,
@@ -295,6 +301,7 @@ class _Running:
         LeaseService(member, guard).register(self._router)
         LockService(member, guard).register(self._router)
         ElectionService(member, guard).register(self._router)
+        AuthService(member, guard).register(self._router)
         health.register(self._router)
         scrape = Scrape(
             member=member,
@@ -418,6 +425,7 @@ class _Running:
         member_log.close()
         if self._code != 1:
             self._checkpoints.stop()
+        self._passwords.close()
         opened.backend.close()
         self._log.info("closed etcd server", **fields)
 

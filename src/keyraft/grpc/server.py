@@ -12,7 +12,7 @@ import struct
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from keyraft.base.errors import EtcdError, RawError
+from keyraft.base.errors import EtcdError, PostponedError, RawError
 
 from . import status
 from .calls import Call, Stream
@@ -40,6 +40,7 @@ from .limits import (
     STREAM_BATCH_MESSAGES_MAX,
     Limits,
 )
+from .postponing import postpone
 from .router import BIDI_STREAM, CLIENT_STREAM, UNARY, Route, Router, StreamHandler
 
 _CONTENT_TYPE: Final = (b"content-type", b"application/grpc")
@@ -298,6 +299,8 @@ class ServerConnection(Connection):
             if len(messages) > 1 and stream.takes_many is not None:
                 return stream.takes_many(messages)
             handler.on_message(messages[0])
+        except PostponedError as later:  # only ever the first one's
+            postpone(stream, messages[0], later, self._unary)
         except (EtcdError, RawError) as error:
             self.finish(stream, error.code, error.text)
         return 1
@@ -308,6 +311,9 @@ class ServerConnection(Connection):
         route.msg_received += 1
         try:
             reply = route.handle(call, message)  # type: ignore[misc]  # a unary route has it
+        except PostponedError as later:
+            postpone(call, message, later, self._unary)
+            return
         except (EtcdError, RawError) as error:
             self.finish(call, error.code, error.text)
             return
@@ -469,6 +475,8 @@ class ServerConnection(Connection):
             assert call.handler is not None
             try:
                 call.handler.on_message(message)
+            except PostponedError as later:
+                postpone(call, message, later, self._unary)
             except (EtcdError, RawError) as error:
                 self.finish(call, error.code, error.text)
         else:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from keyraft.auth import ROOT
 from keyraft.base import errors
 from keyraft.base.errors import EtcdError, RawError
 from keyraft.lease import CHECKPOINT_BATCH_LEASES, SCAN_INTERVAL_S, NotPrimaryError
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from keyraft.server.member import Member
 
 CHECKPOINT_BATCHES_MAX: Final = 500  # of a scan (etcd `leaseCheckpointRate` / 2)
-_ROOT: Final = b"root"
+_ROOT: Final = ROOT.encode()
 
 Renewed = Callable[["int | EtcdError | RawError"], None]
 """Gets the TTL in seconds, or the refusal; LeaseNotFoundError when the lease is gone."""

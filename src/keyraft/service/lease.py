@@ -17,7 +17,7 @@ from keyraft.grpc import Router, ServerStream, StreamHandler, UnaryCall
 from keyraft.lease import NotPrimaryError
 from keyraft.mvcc.wire import varint
 from keyraft.proto import rpc_pb2
-from keyraft.server import Identity, Member, Result, parse, quota, wire
+from keyraft.server import Identity, Member, parse, quota, wire
 from keyraft.service.guard import Guard
 
 KNOWN_RENEWALS_MAX: Final = 131_072  # requests remembered, about 200 bytes each
@@ -74,7 +74,7 @@ class LeaseService:
                 message.ID = member.next_id() & LEASE_ID_MASK
             request = message.SerializeToString()
         self.guard.check_user(call)
-        self._propose(call, wire.KIND_LEASE_GRANT, request)
+        self.guard.propose(call, wire.KIND_LEASE_GRANT, request)
         return None
 
     def revoke(self, call: UnaryCall, request: bytes) -> bytes | None:
@@ -82,21 +82,8 @@ class LeaseService:
         self.guard.admit(call)
         parse(rpc_pb2.LeaseRevokeRequest, request)
         self.guard.check_user(call)
-        self._propose(call, wire.KIND_LEASE_REVOKE, request)
+        self.guard.propose(call, wire.KIND_LEASE_REVOKE, request)
         return None
-
-    def _propose(self, call: UnaryCall, kind: int, request: bytes) -> None:
-        def done(result: Result) -> None:
-            if isinstance(result, bytes):
-                call.respond(result)
-            else:
-                call.fail(result.code, result.text)
-
-        identity = self.guard.identify(call)
-        if identity is None:
-            self.member.propose(kind, request, done)
-        else:
-            self.member.propose(kind, request, done, identity.username, identity.revision)
 
     def time_to_live(self, call: UnaryCall, request: bytes) -> bytes | None:
         """LeaseTimeToLiveRequest -> LeaseTimeToLiveResponse; TTL -1 for a lease that is not."""
@@ -105,11 +92,10 @@ class LeaseService:
         self.guard.check_user(call)
         member = self.member
         if message.keys and member.auth.enabled:
-            identity = self.guard.identify(call) or member.auth.nobody
-            for key in member.lessor.keys(message.ID):
-                member.auth.check_range(identity, key, b"")
+            member.auth.check_lease_read(self.guard.caller(call), message.ID)
+        users = member.auth.revision
         if member.leader_calls is not None and not member.is_leader:
-            self._ask_leader(call, message)
+            self._ask_leader(call, message, users)
             return None
         if member.applied_index == member.committed_index:
             return self._time_to_live(message)
@@ -119,6 +105,7 @@ class LeaseService:
                 if error is not None:
                     raise error
                 answer = self._time_to_live(message)
+                self._confirm(message, users)
             except (EtcdError, RawError) as refusal:
                 call.fail(refusal.code, refusal.text)
             else:
@@ -127,13 +114,25 @@ class LeaseService:
         member.reads.wait_applied(member.committed_index, applied)
         return None
 
-    def _ask_leader(self, call: UnaryCall, message: rpc_pb2.LeaseTimeToLiveRequest) -> None:
+    def _confirm(self, message: rpc_pb2.LeaseTimeToLiveRequest, users: int) -> None:
+        """Keys may be told if nobody's permissions have changed since they were looked at."""
+        auth = self.member.auth
+        if message.keys and auth.enabled and users != auth.revision:
+            raise errors.AuthOldRevisionError
+
+    def _ask_leader(
+        self, call: UnaryCall, message: rpc_pb2.LeaseTimeToLiveRequest, users: int
+    ) -> None:
         member = self.member
         assert member.leader_calls is not None, "there is nobody to ask"
 
         def answered(answer: rpc_pb2.LeaseTimeToLiveResponse | EtcdError | RawError) -> None:
             if isinstance(answer, errors.LeaseNotFoundError):
                 answer = rpc_pb2.LeaseTimeToLiveResponse(ID=message.ID, TTL=-1)
+            try:
+                self._confirm(message, users)
+            except EtcdError as refusal:
+                answer = refusal
             if isinstance(answer, EtcdError | RawError):
                 call.fail(answer.code, answer.text)
                 return
@@ -176,12 +175,9 @@ class LeaseService:
         member = self.member
         if identity is None:
             raise errors.UserEmptyError
-        try:
-            member.auth.check_admin(identity)
-        except errors.PermissionDeniedError:
+        if not member.auth.is_admin(identity):
             for lease_id in ids:
-                for key in member.lessor.keys(lease_id):
-                    member.auth.check_range(identity, key, b"")
+                member.auth.check_lease_read(identity, lease_id)
 
     def renewal(self, request: bytes) -> _Renewal:
         """The lease that a LeaseKeepAliveRequest names, and the answer's ID field."""
@@ -263,6 +259,8 @@ class KeepAlive:
             renewal = self._service.renewal(message)
             lease_id, field = renewal.lease_id, renewal.field
             self._check(lease_id)
+        except errors.PostponedError:
+            raise
         except (EtcdError, RawError) as refusal:
             self._finish(refusal.code, refusal.text)
             return
@@ -295,7 +293,9 @@ class KeepAlive:
     def _check(self, lease_id: int) -> None:
         auth = self._service.member.auth
         if auth.enabled:
-            identity = self._service.guard.identify(self._stream) or auth.nobody
+            identity = self._service.guard.identify(self._stream)
+            if identity is None:
+                raise errors.UserEmptyError
             auth.check_lease_revoke(identity, lease_id)
 
     def _renewed(self, head: bytes, outcome: int | EtcdError | RawError) -> None:
