@@ -1,7 +1,7 @@
 """Clients of the simulated cluster, and the history of what they saw.
 
-Each client does one thing at a time at a member of its choice: put, delete, compare-and-swap,
-linearizable get. An answer that does not come within `PATIENCE_S`, or that is an error after the
+Each client does one thing at a time at a member of its choice: put, put of two keys at once,
+delete, compare-and-swap, linearizable get. An answer that does not come within `PATIENCE_S`, or that is an error after the
 request has left, is an unknown outcome. A client whose outcome is unknown goes on under a new
 number, because the old operation may still happen.
 """
@@ -96,8 +96,10 @@ class SimClient:
         value = f"{self._number}-{self._values}"
         if kind < 0.4:
             return ("get", key)
-        if kind < 0.7:
+        if kind < 0.65:
             return ("put", key, value)
+        if kind < 0.72:
+            return ("pair", "a", "b", value)
         if kind < 0.8:
             return ("delete", key)
         return ("cas", key, self._seen_mod.get(key, 0), value)
@@ -160,6 +162,16 @@ class SimClient:
                 return ("rev", answer.header.revision, answer.deleted)
 
             return wire.KIND_DELETE_RANGE, delete.SerializeToString(), delete_answer
+        if call[0] == "pair":
+            txn = rpc_pb2.TxnRequest()
+            for name in call[1:3]:
+                request = rpc_pb2.PutRequest(key=name.encode(), value=call[3].encode())
+                txn.success.add(request_put=request)
+
+            def pair_answer(body: bytes) -> Any:
+                return ("rev", rpc_pb2.TxnResponse.FromString(body).header.revision)
+
+            return wire.KIND_TXN, txn.SerializeToString(), pair_answer
         txn = rpc_pb2.TxnRequest(
             compare=[rpc_pb2.Compare(key=key, target=rpc_pb2.Compare.MOD, mod_revision=call[2])],
             success=[

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from random import Random
 
+from keyraft.cluster import Member as ClusterMember
 from keyraft.cluster import cluster_id, new_member
 from keyraft.server import Member
 from sim.loop import SimLoop
 from sim.network import SimNetwork
-from sim.node import Habits, Node, Witness
+from sim.node import Habits, Node
+from sim.witness import Witness
 
 
 class SimCluster:
@@ -24,26 +26,49 @@ class SimCluster:
         self.network = SimNetwork(self.loop, self.chance)
         self.nodes: dict[int, Node] = {}
         self.story: list[str] = []
-        self.witness = Witness()
+        self.witness = Witness(self.loop.time)
         self._founders = [
             new_member(f"m{number}", [f"http://m{number}:2380"], "sim")
             for number in range(1, size + 1)
         ]
-        make = habits or (lambda chance: Habits())
+        self._named = size
+        self.lease_slack_s = 0.0  # how much earlier than promised a lease may end
+        self._habits = habits or (lambda chance: Habits())
         for identity in sorted(self._founders, key=lambda one: one.id):
-            self.nodes[identity.id] = Node(
-                self.loop,
-                self.network,
-                self.chance,
-                identity,
-                self._founders,
-                make(self.chance),
-                self.nodes,
-                self.witness,
-            )
+            self._place(identity, self._founders, 0)
         self.cluster_id = cluster_id([one.id for one in self._founders])
         for node in self.nodes.values():
             node.start()
+
+    def _place(self, identity: ClusterMember, others: list[ClusterMember], joins: int) -> Node:
+        node = self.nodes[identity.id] = Node(
+            self.loop,
+            self.network,
+            self.chance,
+            identity,
+            others,
+            self._habits(self.chance),
+            self.nodes,
+            self.witness,
+            cluster_id=joins,
+        )
+        return node
+
+    def newcomer(self, is_learner: bool) -> ClusterMember:
+        """Who may be added next; its machine comes with `admit`."""
+        self._named += 1
+        name = f"m{self._named}"
+        return new_member(name, [f"http://{name}:2380"], "sim", is_learner=is_learner)
+
+    def admit(self, identity: ClusterMember) -> Node:
+        """A machine for a member that has been added, not yet started."""
+        present = [self.nodes[ident].identity for ident in self.witness.ids if ident in self.nodes]
+        return self._place(identity, present, self.cluster_id)
+
+    def name(self, member_id: int) -> str:
+        """What the account calls a member."""
+        node = self.nodes.get(member_id)
+        return node.identity.name if node is not None else f"{member_id:x}"
 
     def tell(self, what: str) -> None:
         """A line of the account."""
@@ -78,18 +103,42 @@ class SimCluster:
         self.network.weather.straggle = 0.0
         for node in self.nodes.values():
             node.resume()
+            node.mend()
             if node.member is None and not node.removed:
                 node.start()
 
     def agreed(self) -> bool:
-        """Whether all live members have applied everything that the leader has."""
+        """Whether exactly the members live, and have applied everything that the leader has."""
         leader = self.leader()
         if leader is None or leader.member is None:
             return False
         index = leader.member.applied_index
-        return index == leader.member.committed_index and all(
-            member.applied_index == index for member in self.members
-        )
+        if index != leader.member.committed_index:
+            return False
+        ids = self.witness.ids
+        if any(node.member is not None and node.id not in ids for node in self.nodes.values()):
+            return False
+        for ident in ids:
+            node = self.nodes.get(ident)
+            if node is None or node.member is None or node.member.applied_index != index:
+                return False
+        return True
+
+    def whereabouts(self) -> str:
+        """Who is where, for the account."""
+        told = []
+        for node in self.nodes.values():
+            member = node.member
+            state = "gone" if node.removed else "down"
+            if member is not None:
+                raft = member.raft.node.raft
+                state = (
+                    f"term {raft.term} lead {self.name(member.leader)} commit "
+                    f"{member.committed_index} applied {member.applied_index}"
+                )
+            told.append(f"{node.identity.name} {state}")
+        members = " ".join(map(self.name, self.witness.ids))
+        return f"members {members}; " + "; ".join(told)
 
     def hashes(self) -> set[tuple[int, int]]:
         """(revision, hash of all keys) of every live member."""

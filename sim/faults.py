@@ -1,4 +1,9 @@
-"""What goes wrong in a run: crashes, kills, pauses, cuts, bad weather; all from the seed."""
+"""What goes wrong in a run: crashes, kills, pauses, cuts, bad weather, bad disks; all from the seed.
+
+Faults are numbered in their order. Each draws from a generator of its own, made of seed and
+number, so one fault can be left out (`only`) while the others stay what they are: that is how a
+failing run is cut down to what it needs (`sim.shrink`).
+"""
 
 from __future__ import annotations
 
@@ -7,6 +12,7 @@ from random import Random
 from typing import Final
 
 from sim.cluster import SimCluster
+from sim.membership import Operator
 from sim.node import Node
 
 INTERVAL_S: Final = 1.5  # a new fault about so often
@@ -17,10 +23,21 @@ class Chaos:
 
     down_s_max = 4.0  # a member that crashed is back within so long
 
-    def __init__(self, cluster: SimCluster, interval_s: float = INTERVAL_S) -> None:
+    def __init__(
+        self,
+        cluster: SimCluster,
+        interval_s: float = INTERVAL_S,
+        only: frozenset[int] | None = None,
+    ) -> None:
+        """`only`: the numbers of the faults that happen; None: all."""
         self._cluster = cluster
         self._interval_s = interval_s
-        self._chance = Random(cluster.chance.randrange(0, 1 << 30))
+        self._only = only
+        self._when = Random(cluster.seed)
+        self._chance = Random(0)
+        self._operator = Operator(cluster)
+        self.count = 0
+        self.happened: list[int] = []
         self.stopped = False
         self._later()
 
@@ -29,12 +46,17 @@ class Chaos:
         self.stopped = True
 
     def _later(self) -> None:
-        self._cluster.loop.call_later(self._chance.random() * 2 * self._interval_s, self._act)
+        self._cluster.loop.call_later(self._when.random() * 2 * self._interval_s, self._act)
 
     def _act(self) -> None:
         if self.stopped:
             return
         self._later()
+        number, self.count = self.count, self.count + 1
+        if self._only is not None and number not in self._only:
+            return
+        self.happened.append(number)
+        self._chance = Random(self._cluster.seed * 1_000_003 + number)
         self._chance.choice(self._choices())()
 
     def _choices(self) -> list[Callable[[], None]]:
@@ -49,21 +71,34 @@ class Chaos:
             self._leader_alone,
             self._weather,
             self._heal,
+            self._heal,
             self._blackout,
             self._move_leader,
+            self._stall,
+            self._full_disk,
+            self._reconfigure,
+            self._reconfigure,
+            self._reconfigure,
         ]
 
     def _node(self) -> Node | None:
         live = [node for node in self._cluster.nodes.values() if node.running]
         return self._chance.choice(live) if live else None
 
+    def _ids(self) -> list[int]:
+        """All that are not known to have left."""
+        return [node.id for node in self._cluster.nodes.values() if not node.removed]
+
     def _again(self, node: Node) -> None:
         def start() -> None:
             if node.member is None and not node.removed:
+                node.mend()
                 self._cluster.tell(f"{node.identity.name} starts")
                 node.start()
 
         self._cluster.loop.call_later(self._chance.random() * self.down_s_max, start)
+
+    # --- machines -----------------------------------------------------------------------------
 
     def _crash(self) -> None:
         node = self._node()
@@ -82,9 +117,10 @@ class Chaos:
     def _pause(self) -> None:
         node = self._node()
         if node is not None:
-            self._cluster.tell(f"{node.identity.name} is paused")
+            seconds = self._chance.random() * 5
+            self._cluster.tell(f"{node.identity.name} is paused for {seconds:.1f} s")
             node.pause()
-            self._cluster.loop.call_later(self._chance.random() * 5, node.resume)
+            self._cluster.loop.call_later(seconds, node.resume)
 
     def _blackout(self) -> None:
         self._cluster.tell("everybody loses power")
@@ -93,34 +129,50 @@ class Chaos:
                 node.crash()
                 self._again(node)
 
-    def _groups(self) -> list[list[int]]:
-        ids = list(self._cluster.nodes)
-        self._chance.shuffle(ids)
-        at = self._chance.randrange(1, len(ids)) if len(ids) > 1 else 1
-        return [ids[:at], ids[at:]]
+    def _stall(self) -> None:
+        node = self._node()
+        if node is not None:
+            seconds = self._chance.random() * 5
+            self._cluster.tell(f"{node.identity.name}'s disk answers nothing for {seconds:.1f} s")
+            node.stall(seconds)
+
+    def _full_disk(self) -> None:
+        node = self._node()
+        if node is not None:
+            self._cluster.tell(f"{node.identity.name}'s disk is full")
+            node.disk.failing = True
+            self._again(node)
+
+    # --- network ------------------------------------------------------------------------------
 
     def _halves(self) -> None:
-        groups = self._groups()
-        self._cluster.tell(f"the network falls apart: {groups}")
+        ids = self._ids()
+        self._chance.shuffle(ids)
+        at = self._chance.randrange(1, len(ids)) if len(ids) > 1 else 1
+        groups = [ids[:at], ids[at:]]
+        names = " | ".join(" ".join(map(self._cluster.name, group)) for group in groups)
+        self._cluster.tell(f"the network falls apart: {names}")
         self._cluster.network.heal()
         self._cluster.network.partition(groups)
 
     def _alone(self) -> None:
-        ids = list(self._cluster.nodes)
-        one = self._chance.choice(ids)
-        self._cluster.tell(f"{one:x} is alone")
-        self._cluster.network.partition([[one], [other for other in ids if other != one]])
+        ids = self._ids()
+        self._cut_off(self._chance.choice(ids))
 
     def _leader_alone(self) -> None:
         leader = self._cluster.leader()
         if leader is not None:
-            self._cluster.tell(f"the leader {leader.identity.name} is alone")
-            others = [other for other in self._cluster.nodes if other != leader.id]
-            self._cluster.network.partition([[leader.id], others])
+            self._cut_off(leader.id)
+
+    def _cut_off(self, one: int) -> None:
+        self._cluster.tell(f"{self._cluster.name(one)} is alone")
+        self._cluster.network.partition([[one], [other for other in self._ids() if other != one]])
 
     def _one_way(self) -> None:
-        one, other = (self._chance.choice(list(self._cluster.nodes)) for _ in range(2))
-        self._cluster.tell(f"{one:x} no longer reaches {other:x}")
+        ids = self._ids()
+        one, other = (self._chance.choice(ids) for _ in range(2))
+        name = self._cluster.name
+        self._cluster.tell(f"{name(one)} no longer reaches {name(other)}")
         self._cluster.network.cut(one, other)
 
     def _weather(self) -> None:
@@ -128,20 +180,29 @@ class Chaos:
         weather.drop = self._chance.choice([0.0, 0.02, 0.2])
         weather.duplicate = self._chance.choice([0.0, 0.1])
         weather.straggle = self._chance.choice([0.0, 0.05, 0.3])
-        self._cluster.tell(f"weather: {weather}")
+        self._cluster.tell(
+            f"weather: drop {weather.drop}, duplicate {weather.duplicate}, "
+            f"straggle {weather.straggle}"
+        )
 
     def _heal(self) -> None:
         self._cluster.tell("the network is whole again")
         self._cluster.network.heal()
 
+    # --- the cluster itself -------------------------------------------------------------------
+
     def _move_leader(self) -> None:
         leader = self._cluster.leader()
         if leader is None or leader.member is None:
             return
-        target = self._chance.choice(list(self._cluster.nodes))
-        if leader.member.configuration.cluster.member(target) is not None:
-            self._cluster.tell(f"leadership is asked to move to {target:x}")
+        target = self._chance.choice(self._ids())
+        present = leader.member.configuration.cluster.member(target)
+        if present is not None and not present.is_learner:
+            self._cluster.tell(f"leadership is asked to move to {self._cluster.name(target)}")
             leader.member.handover.move(target, lambda _: None)
+
+    def _reconfigure(self) -> None:
+        self._operator.act(self._chance)
 
 
 class Storm(Chaos):

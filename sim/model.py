@@ -3,9 +3,11 @@
 State: (revision, ((key, value, create, mod, version), ...)) sorted by key. Inputs are tuples:
 
     ("put", key, value)            → ("rev", revision)
+    ("pair", key, key, value)      → ("rev", revision)
     ("delete", key)                → ("rev", revision, deleted)
     ("get", key)                   → ("kv", revision, value | None, mod, version)
     ("cas", key, mod, value)       → ("rev", revision, succeeded)
+    ("expire", (key, ...))         → ("rev", revision)
 
 An output of None is an outcome nobody saw: the operation happened, or it did not.
 """
@@ -26,6 +28,12 @@ def step(state: Hashable, call: Any, output: Any) -> Iterable[Hashable]:
     assert isinstance(state, tuple)
     revision, items = state
     kind, key = call[0], call[1]
+    right: tuple[Any, ...]
+    if kind == "expire":
+        if output != ("rev", revision + 1):
+            return ()
+        left = tuple(item for item in items if item[0] not in key)
+        return ((revision + 1, left),) if len(left) < len(items) else ()
     found = next((item for item in items if item[0] == key), None)
     if kind == "get":
         if output is None:
@@ -38,6 +46,10 @@ def step(state: Hashable, call: Any, output: Any) -> Iterable[Hashable]:
         return (state,) if output == right else ()
     if kind == "put":
         after = _put(revision, items, key, call[2])
+        right = ("rev", revision + 1)
+    elif kind == "pair":
+        after = _put(revision, items, key, call[3])
+        after = _put(revision, after[1], call[2], call[3])
         right = ("rev", revision + 1)
     elif kind == "delete":
         after = (

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
+from zlib import crc32
 
 from keyraft.raft import codec
 from keyraft.raft.types import Message, MessageType
@@ -38,6 +39,7 @@ class SimNetwork:
         self._cut: set[tuple[int, int]] = set()
         self.sent = 0
         self.delivered = 0
+        self.fingerprint = 0  # of everything delivered so far, and when
 
     def join(self, member_id: int, receive: Callable[[list[Message]], None]) -> None:
         """A member (or its next life) listens under this id."""
@@ -92,6 +94,7 @@ class SimNetwork:
         receive = self._receivers.get(receiver)
         if receive is not None and (sender, receiver) not in self._cut:
             self.delivered += 1
+            self.fingerprint = crc32(encoded, self.fingerprint ^ int(self._loop.time() * 1e6))
             receive([codec.decode_message(encoded)])
 
 
@@ -111,12 +114,14 @@ class MemberNetwork:
         self._id = member_id
         self._unreachable = unreachable
         self._version = version
-        self._peers: dict[int, float] = {}
+        self._peers: dict[int, float] = {}  # since when each can be reached, as far as we saw
 
     def send(self, messages: Sequence[Message]) -> None:
         """Sends each to its receiver."""
         for message in messages:
             if not self._network.send(self._id, message):
+                if message.to in self._peers:
+                    self._peers[message.to] = self._loop.time()
                 self._loop.call_soon(self._unreachable, message.to)
 
     def add_peer(self, member_id: int, peer_urls: Sequence[str]) -> None:

@@ -13,7 +13,6 @@ from random import Random
 from typing import Final
 
 from keyraft.app.founding import Opened, Place, found, join, reopen
-from keyraft.auth import SimpleTokens
 from keyraft.base.log import NullLogger
 from keyraft.base.version import VERSION
 from keyraft.cluster import Member as ClusterMember
@@ -31,7 +30,8 @@ from keyraft.raft import (
     StateType,
 )
 from keyraft.raft.errors import StorageError
-from keyraft.server import Member, MemberSettings, decode_conf_state
+from keyraft.server import Member, MemberSettings, OpenDoor, decode_conf_state
+from keyraft.service import Guard, WatchService
 from keyraft.storage.backend import MemoryEngine, WriteBuffer
 from keyraft.storage.backend.memory import Disk
 from keyraft.storage.snap import SnapDir
@@ -39,12 +39,13 @@ from keyraft.storage.wal import Appender, SnapshotMark, WALError, valid_snapshot
 from sim.disk import SimDisk
 from sim.loop import MemberLoop, SimLoop
 from sim.network import MemberNetwork, SimNetwork
-from sim.passwords import SimPasswords
+from sim.witness import Witness
 
 WAL_PATH: Final = "/data/member/wal"
 SNAP_PATH: Final = "/data/member/snap"
 SEGMENT_BYTES: Final = 1 << 17  # small, so that runs cut segments
 EPOCH_UNIX_S: Final = 1_800_000_000.0
+DIAL_S: Final = 1.0  # between two attempts to connect to each other member
 
 
 @dataclass(slots=True)
@@ -57,29 +58,12 @@ class Habits:
     sync_max_s: float = 0.004
     commit_s: float = 0.003
     rate: float = 1.0  # of the member's clock
-
-
-class Witness:
-    """Facts about the whole cluster that no single member can check.
-
-    One leader a term (Raft thesis §3.2), and one entry an index on every member that applies it
-    (State Machine Safety, §3.6.3).
-    """
-
-    def __init__(self) -> None:
-        self._leaders: dict[int, int] = {}
-        self._applied: dict[int, tuple[int, bytes]] = {}
-
-    def leads(self, member_id: int, term: int) -> None:
-        """Raises AssertionError when somebody else led in this term."""
-        other = self._leaders.setdefault(term, member_id)
-        assert other == member_id, f"{other:x} and {member_id:x} both lead in term {term}"
-
-    def applied(self, member_id: int, entry: Entry) -> None:
-        """Raises AssertionError when somebody has applied something else at this index."""
-        mine = (entry.term, entry.data)
-        first = self._applied.setdefault(entry.index, mine)
-        assert first == mine, f"{member_id:x} applies another entry at index {entry.index}"
+    wall_offset_s: float = 0.0  # of its calendar
+    strict_reconfig: bool = True
+    compaction_batch: int = 1_000  # revisions
+    watch_rows: int = 500  # read from the store at once for watchers that are behind
+    watch_message_bytes: int = 2_097_152  # larger ones are fragmented
+    watch_pending_bytes: int = 67_108_864  # above it watchers fall behind
 
 
 class WitnessedMember(Member):
@@ -97,10 +81,13 @@ class WitnessedMember(Member):
         """Everything that this member applies is witnessed; called before it starts."""
         self.witness = witness
         apply = self.queue._apply
+        own = self.settings.member_id
 
         def witnessed(entry: Entry) -> None:
-            witness.applied(self.settings.member_id, entry)
+            witness.applies(own, entry)
             apply(entry)
+            if entry.type:
+                witness.changed(self, entry)
 
         self.queue._apply = witnessed
 
@@ -144,7 +131,11 @@ class NodeLog:
         """The file, then the mark."""
 
         def write_file() -> None:
-            self._snapshots.save(Snapshot(data, meta))
+            try:
+                self._snapshots.save(Snapshot(data, meta))
+            except OSError:
+                self._node.disk_failed()
+                return
             self._loop.call_soon(write_mark)
 
         def write_mark() -> None:
@@ -174,8 +165,9 @@ class NodeLog:
     def _done(self, done: Callable[[], None]) -> Callable[[WALError | None], None]:
         def written(error: WALError | None) -> None:
             if error is not None:
-                raise error
-            done()
+                self._node.disk_failed()
+            else:
+                done()
 
         return written
 
@@ -241,11 +233,13 @@ class Node:
         self._database = MemoryEngine().disk
         self._received: dict[int, Database] = {}
         self.member: Member | None = None
+        self.service: WatchService | None = None
         self._loop = MemberLoop(loop, habits.rate)
         self.backend: WriteBuffer | None = None
         self._engine: MemoryEngine | None = None
         self.lives = 0
         self.removed = False
+        self._stalled_until_s = 0.0
 
     @property
     def id(self) -> int:
@@ -260,7 +254,21 @@ class Node:
     def sync_s(self) -> float:
         """How long this sync takes."""
         habits = self.habits
-        return habits.sync_min_s + self.chance.random() * (habits.sync_max_s - habits.sync_min_s)
+        usual_s = habits.sync_min_s + self.chance.random() * (habits.sync_max_s - habits.sync_min_s)
+        return usual_s + max(0.0, self._stalled_until_s - self.loop.time())
+
+    def stall(self, seconds: float) -> None:
+        """No sync ends before so many seconds have passed."""
+        self._stalled_until_s = self.loop.time() + seconds
+
+    def mend(self) -> None:
+        """The disk has room and answers again."""
+        self._stalled_until_s = 0.0
+        self.disk.failing = False
+
+    def later(self, callback: Callable[..., None], *args: object) -> None:
+        """Something reaches this life of the member, unless it ends before."""
+        self._loop.call_soon(callback, *args)
 
     # --- lives --------------------------------------------------------------------------------
 
@@ -290,26 +298,33 @@ class Node:
                 client_urls=(f"http://{self.identity.name}:2379",),
                 snapshot_count=self.habits.snapshot_count,
                 snapshot_catchup_entries=self.habits.catchup_entries,
+                strict_reconfig_check=self.habits.strict_reconfig,
+                compaction_batch_revisions=self.habits.compaction_batch,
             ),
             loop,
-            lambda: EPOCH_UNIX_S + loop.time(),
+            lambda: EPOCH_UNIX_S + self.habits.wall_offset_s + loop.time(),
             Random(self.chance.randrange(0, 1 << 30)),
             NullLogger(),
             backend,
             NodeLog(self, opened, loop),
             NodeNetwork(self, loop),
-            SimpleTokens(loop, Random(self.id)),
-            SimPasswords(loop),
+            OpenDoor(),
             opened.cluster,
             opened.boot,
         )
         member.watch(self._witness)
         member.on_removed = self._removed
+        hub = member.watches
+        hub._chunk_rows = self.habits.watch_rows
+        hub._message_bytes_max = self.habits.watch_message_bytes
+        hub._pending_bytes_max = self.habits.watch_pending_bytes
+        self.service = WatchService(member, Guard(member), self.chance)
         self.member = member
         for other in opened.others:
             member.network.add_peer(other.id, other.peer_urls)
         self.network.join(self.id, self._receive)
         member.start()
+        loop.call_later(DIAL_S, self._dial, member)
 
     def crash(self) -> None:
         """Power off: the disk keeps what was synced, the database what was committed."""
@@ -327,6 +342,11 @@ class Node:
             engine, self._engine = self._engine, None
             engine.settle_silently()
         self.disk.release_locks()
+
+    def disk_failed(self) -> None:
+        """The log cannot be written: the process ends, as the real one does."""
+        self.loop.call_soon(self._leave)
+        self._loop.kill()
 
     def _end(self) -> None:
         self._loop.kill()
@@ -363,6 +383,7 @@ class Node:
             return
         for message in messages:
             if member.configuration.cluster.is_removed(message.from_):
+                self._refuse(message.from_)
                 continue
             try:
                 member.raft.step(message)
@@ -370,6 +391,30 @@ class Node:
                 continue
             except RaftError:
                 continue
+
+    def _refuse(self, former: int) -> None:
+        """A former member is told that it is none any more (HTTP 410 in life)."""
+        node = self._nodes.get(former)
+        if node is not None and self.network.reachable(self.id, former):
+            self.loop.call_later(0.001, node.learn_removed)
+
+    def learn_removed(self) -> None:
+        """Another member says that this one was removed."""
+        if self.member is not None:
+            self._loop.call_soon(self.member.removed)
+
+    def _dial(self, member: Member) -> None:
+        """The streams that a member keeps open to each other: there, too, it hears of its removal."""
+        if self.member is not member or member.stopped:
+            return
+        self._loop.call_later(DIAL_S, self._dial, member)
+        for other in member.configuration.cluster.members:
+            node = self._nodes.get(other.id)
+            if node is None or not node.running or not self.network.reachable(self.id, other.id):
+                continue
+            assert node.member is not None, "it runs"
+            if node.member.configuration.cluster.is_removed(self.id):
+                node._refuse(self.id)
 
     def report_unreachable(self, member_id: int) -> None:
         """A message had no way."""

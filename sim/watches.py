@@ -1,9 +1,11 @@
 """What a watch promises, checked against the history of the store.
 
-Given the true sequence of events (read back from a member at the end, or recorded at apply) and
-what each watcher received over all its connections: events are ordered by revision, none is
-repeated, none within the watched span is missing, the events of one revision come together, and
-after a break the watcher resumes where it was (etcd "KV API guarantees", Watch).
+Given the true sequence of events (from `sim.twin`, or read back from a member) and what a watcher
+received over all its connections: events are ordered by revision, none is repeated, none within
+the watched span is missing, the events of one revision come together, and after a break the
+watcher resumes where it was (etcd "KV API guarantees", Watch). A revision that a message or a
+progress notification covers is one behind which the watcher may resume, so everything up to it
+must have come.
 """
 
 from __future__ import annotations
@@ -14,11 +16,15 @@ from dataclasses import dataclass
 
 @dataclass(slots=True, frozen=True)
 class Event:
-    """One change of one key."""
+    """One change of one key; the fields behind `value` are those of a put."""
 
     revision: int
     key: str
     value: str | None  # None for a deletion
+    create: int = 0
+    version: int = 0
+    lease: int = 0
+    previous: str | None = None  # the value before; None when there was none, or nobody asked
 
 
 @dataclass(slots=True)
@@ -71,3 +77,6 @@ def check_watch(
     missing = expected[len(received) :]
     if missing and missing[0].revision <= last_revision:
         raise WatchViolation(f"{missing[0]} never came (told of {last_revision})")
+    whole = len(received) == len(expected) or not open_revision
+    if received and missing and missing[0].revision == received[-1].revision and whole:
+        raise WatchViolation(f"{missing[0]} is missing from its revision")

@@ -16,7 +16,6 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol
 
-from keyraft.auth import ROOT
 from keyraft.base import errors
 from keyraft.base.errors import EtcdError
 from keyraft.proto import rpc_pb2
@@ -30,7 +29,7 @@ HOUR_S: Final = 3_600.0
 NOTES_PER_INTERVAL: Final = 10
 REVISION_INTERVAL_S: Final = 300.0
 NOTES_MAX: Final = 100_000  # a retention of more than a year: the oldest note counts
-_ROOT: Final = ROOT.encode()
+_ROOT: Final = b"root"
 
 
 class Plan(Protocol):

@@ -3,6 +3,13 @@
 Revocations and checkpoints go through the log like a client's requests. Both are looked for every
 half second, and no more than 500 leases are revoked each time, so that ten thousand leases that
 run out together do not crowd out the puts (etcd `lessor.runLoop`, `revokeExpiredLeases`).
+
+A leader that was paused, or whose disk was, may have been deposed and not know it, while its
+successor renews the leases. So nothing is revoked or renewed on the word of a clock that stood
+still, or of a member whose Raft already follows somebody else: the first asks a quorum, the second
+refuses. A revocation that was proposed and waits is not passed on to a successor.
+DEVIATION: etcd looks at the clock only (`ensureLeadership`), and its successor may be handed the
+revocations of a leader whose disk stood still.
 """
 
 from __future__ import annotations
@@ -10,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from keyraft.auth import ROOT
 from keyraft.base import errors
 from keyraft.base.errors import EtcdError, RawError
 from keyraft.lease import CHECKPOINT_BATCH_LEASES, SCAN_INTERVAL_S, NotPrimaryError
@@ -21,8 +27,9 @@ from keyraft.server.wire import KIND_LEASE_CHECKPOINT, KIND_LEASE_REVOKE
 if TYPE_CHECKING:
     from keyraft.server.member import Member
 
+FRESH_TICKS: Final = 3  # heartbeats since the last tick; more, and the clock stood still (etcd)
 CHECKPOINT_BATCHES_MAX: Final = 500  # of a scan (etcd `leaseCheckpointRate` / 2)
-_ROOT: Final = ROOT.encode()
+_ROOT: Final = b"root"
 
 Renewed = Callable[["int | EtcdError | RawError"], None]
 """Gets the TTL in seconds, or the refusal; LeaseNotFoundError when the lease is gone."""
@@ -46,9 +53,31 @@ class Leasing:
         if member.stopped:
             return
         member.loop.call_later(SCAN_INTERVAL_S, self._scan)
-        if not member.lessor.primary:
+        if not self._leads():
             return
         now_s = member.loop.time()
+        if not self._fresh(now_s):
+            member.read_index(self._asked)
+            return
+        self._revoke_expired(now_s)
+
+    def _asked(self, error: EtcdError | RawError | None) -> None:
+        """A quorum has answered, or nobody has."""
+        if error is None and self._leads():
+            self._revoke_expired(self._member.loop.time())
+
+    def _leads(self) -> bool:
+        """Whether this member has the deadlines, and Raft has not deposed it meanwhile."""
+        member = self._member
+        return member.lessor.primary and member.raft.leads(member.term)
+
+    def _fresh(self, now_s: float) -> bool:
+        """Whether the loop has run all the time, so that Raft knows what its leadership is worth."""
+        member = self._member
+        return now_s - member.ticked_s <= FRESH_TICKS * member.settings.heartbeat_s
+
+    def _revoke_expired(self, now_s: float) -> None:
+        member = self._member
         for lease_id in member.lessor.expired(now_s):
             request = rpc_pb2.LeaseRevokeRequest(ID=lease_id).SerializeToString()
             self._propose(KIND_LEASE_REVOKE, request, self._revoked)
@@ -71,9 +100,9 @@ class Leasing:
         auth = member.auth
         try:
             if auth.enabled:
-                member.propose(kind, request, done, _ROOT, auth.revision)
+                member.propose_leading(kind, request, done, _ROOT, auth.revision)
             else:
-                member.propose(kind, request, done)
+                member.propose_leading(kind, request, done)
         except EtcdError as refusal:
             done(refusal)
 
@@ -94,6 +123,32 @@ class Leasing:
                 return member.leader_calls.renew(lease_id, done)
             done(errors.NotLeaderError())
             return None
+        if not self._leads():
+            done(errors.NotLeaderError())
+            return None
+        if not self._fresh(member.loop.time()):
+            member.read_index(lambda error: self._renew_sure(lease_id, done, error))
+            return None
+        return self._renew_leading(lease_id, done)
+
+    def renew_at_once(self, lease_id: int) -> int:
+        """The TTL of a lease renewed without further ado; 0 whenever `renew` has more to do."""
+        member = self._member
+        now_s = member.loop.time()
+        if not member.raft.leads(member.term) or not self._fresh(now_s):
+            return 0
+        return member.lessor.renew_at_once(lease_id, now_s)
+
+    def _renew_sure(self, lease_id: int, done: Renewed, error: EtcdError | RawError | None) -> None:
+        """A quorum has answered that this member leads, or nobody has."""
+        if error is not None or not self._leads():
+            done(errors.NotLeaderError())
+        else:
+            self._renew_leading(lease_id, done)
+
+    def _renew_leading(self, lease_id: int, done: Renewed) -> Callable[[], None] | None:
+        member = self._member
+        lessor = member.lessor
         if not lessor.exists(lease_id):
             if member.applied_index == member.committed_index:
                 done(errors.LeaseNotFoundError())
@@ -107,6 +162,8 @@ class Leasing:
     def _renew_applied(self, lease_id: int, done: Renewed, error: EtcdError | None) -> None:
         if error is not None:
             done(error)
+        elif not self._leads():
+            done(errors.NotLeaderError())
         elif not self._member.lessor.exists(lease_id):
             done(errors.LeaseNotFoundError())
         else:
@@ -130,6 +187,9 @@ class Leasing:
 
     def _renew_now(self, lease_id: int, done: Renewed) -> Callable[[], None] | None:
         lessor = self._member.lessor
+        if not self._leads():
+            done(errors.NotLeaderError())
+            return None
         try:
             ttl_s = lessor.renew(lease_id, self._member.loop.time())
         except NotPrimaryError:

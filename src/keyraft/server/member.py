@@ -16,7 +16,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final
 
-from keyraft.auth import AuthStore, TokenProvider
 from keyraft.base import errors
 from keyraft.base.clock import Loop, Random, WallClock
 from keyraft.base.errors import EtcdError
@@ -31,7 +30,6 @@ from keyraft.mvcc.backend import META, META_CONSISTENT_INDEX, META_TERM, Backend
 from keyraft.proto import rpc_pb2
 from keyraft.raft import Entry, ReadState, Snapshot, SoftState, StateType
 from keyraft.server.alarms import AlarmStore
-from keyraft.server.appliedwaits import AppliedWaits
 from keyraft.server.applier import Applier
 from keyraft.server.applying import ApplyQueue
 from keyraft.server.autocompaction import AutoCompaction, auto_compaction
@@ -42,7 +40,7 @@ from keyraft.server.counters import Counters
 from keyraft.server.handover import Handover
 from keyraft.server.header import HeaderEncoder
 from keyraft.server.leasing import Leasing
-from keyraft.server.ports import DurableLog, LeaderCalls, Network, Passwords
+from keyraft.server.ports import Auth, DurableLog, LeaderCalls, Network
 from keyraft.server.publishing import Publisher
 from keyraft.server.quota import Quota
 from keyraft.server.raftloop import RaftLoop
@@ -74,8 +72,7 @@ class Member:
         backend: Backend,
         log: DurableLog,
         network: Network,
-        tokens: TokenProvider,
-        passwords: Passwords,
+        auth: Auth,
         cluster: Cluster,
         boot: Boot,
         overloaded: Callable[[], bool] = _never,
@@ -87,13 +84,10 @@ class Member:
         self.logger = logger
         self.backend = backend
         self.network = network
-        self.passwords = passwords
+        self.auth = auth
         self.counters = Counters()
         self.lessor = Lessor(
             backend, min_ttl_s(settings.election_ticks, int(settings.heartbeat_s * 1000))
-        )
-        self.auth = AuthStore(
-            backend, self.lessor, tokens, passwords.hash_now, settings.client_cert_auth
         )
         self.lessor.on_grant = self.counters.lease_ttl_s.of().observe
         self.store = Store(
@@ -132,6 +126,7 @@ class Member:
         self._leading = False
         self._alone = False
         self._leader_elected_s = 0.0
+        self.ticked_s = loop.time()
         self.stopped = False
         self._stopping: list[Callable[[], None]] = []
         self.on_removed: Callable[[], None] | None = None
@@ -149,7 +144,6 @@ class Member:
             self._slow_apply,
             overloaded,
         )
-        self.token_waits = AppliedWaits()
         self.reads = ReadIndex(loop, self, self.counters, logger, settings.request_timeout_s)
         self.configuration = Configuration(self, cluster, boot.conf_state)
         self.snapshotter = Snapshotter(self, storage, log, boot.snapshot.index)
@@ -212,7 +206,7 @@ class Member:
         if self.stopped:
             return
         self.loop.call_later(self.settings.heartbeat_s, self._tick)
-        now_s = self.loop.time()
+        self.ticked_s = now_s = self.loop.time()
         self.raft.tick()
         if self._stamps:
             stamps, self._stamps = self._stamps, []
@@ -222,8 +216,6 @@ class Member:
             self.counters.proposals_failed += failed
             self.raft.forget(self._given_up)
         self.reads.tick(now_s)
-        if self.token_waits:
-            self.token_waits.expire(now_s, errors.InvalidAuthTokenError())
         self.configuration.tick(now_s)
         self.publisher.tick(now_s)
         self.handover.tick(now_s)
@@ -268,7 +260,7 @@ class Member:
         """
         if self.committed_index - self.queue.applied_index > APPLY_GAP_ENTRIES_MAX:
             raise errors.TooManyRequestsError
-        if username or auth_revision:
+        if username:
             stamp = self._stamper.stamp_for(username, auth_revision)
         else:
             stamp = self._stamp()
@@ -281,6 +273,18 @@ class Member:
             raise errors.TooManyRequestsError
         self._wait(stamp, waiter)
         self._stamps.append(stamp)
+
+    def propose_leading(
+        self, kind: int, request: bytes, done: Done, username: bytes = b"", auth_revision: int = 0
+    ) -> None:
+        """`propose` for what only the leader of this term may ask for; else it is dropped."""
+        if username:
+            stamp = self._stamper.stamp_for(username, auth_revision)
+        else:
+            stamp = self._stamp()
+        self._wait(stamp, DoneWaiter(done))
+        self._stamps.append(stamp)
+        self.raft.propose_leading(wrap(kind, request, stamp), self.term)
 
     @property
     def readable(self) -> bool:
@@ -387,14 +391,12 @@ class Member:
         self._consistent_index = max(self._consistent_index, meta.index)
         self.watches.suspend()
         self.lessor.load(self.backend)
-        self.auth.load(self.backend)
         self.store.reset(self.backend)
         self.compactor.resume()
         self.alarms.load(self.backend)
         self.configuration.restored(meta.conf_state)
         self.look_at_service()
         self.reads.applied(meta.index)
-        self.token_waits.applied(meta.index)
 
     def dropped(self, proposals: list[bytes]) -> None:
         """Raft refuses them, for instance while leadership is handed over."""
@@ -414,7 +416,12 @@ class Member:
             self._first_of_term(entry)
 
     def _first_of_term(self, entry: Entry) -> None:
-        """A leader's first entry: it is really leader, and now knows what is committed."""
+        """A leader's first entry: it is really leader, and now knows what is committed.
+
+        It may have been deposed and elected again without having been told: then only the term is
+        new to it, and leases have been renewed elsewhere.
+        """
+        self.term = max(self.term, entry.term)
         if entry.term != self.raft.node.raft.term or not self._leading:
             return
         self._alone = self.configuration.sole_voter
@@ -452,8 +459,6 @@ class Member:
     def _slice_done(self, applied_index: int, entries: int, seconds: float) -> None:
         self.applier.slice_done(seconds)
         self.reads.applied(applied_index)
-        if self.token_waits:
-            self.token_waits.applied(applied_index)
         self.snapshotter.applied(applied_index)
 
     def _wake_watches(self) -> None:

@@ -82,6 +82,7 @@ class RaftLoop:
         self._stable_index = stable_index
         self._queue: list[bytes] = []
         self._queue_bytes = 0
+        self._leading_queue: list[tuple[int, bytes]] = []
         self._scheduled = False
         self._in_turn = False
         self._ready: Ready | None = None
@@ -105,6 +106,14 @@ class RaftLoop:
             self._scheduled = True
             self._loop.call_soon(self._turn)
         return True
+
+    def propose_leading(self, data: bytes, term: int) -> None:
+        """Queues an entry that only the leader of `term` may propose; else it is dropped.
+
+        A proposal may wait while the disk is slow, and would then be passed on to whoever leads.
+        """
+        self._leading_queue.append((term, data))
+        self.wake()
 
     def step(self, message: Message) -> None:
         """Takes a message from a peer; the outcome is carried out this turn."""
@@ -150,6 +159,8 @@ class RaftLoop:
         self._in_turn = True
         try:
             while self._ready is None and not self._stopped:
+                if self._leading_queue:
+                    self._take_leading()
                 if self._queue and self._has_leader:
                     self._offer()
                 if not self.node.has_ready():
@@ -157,6 +168,20 @@ class RaftLoop:
                 self._carry_out(self.node.ready())
         finally:
             self._in_turn = False
+
+    def leads(self, term: int) -> bool:
+        """Whether this member leads in `term` as far as Raft knows, told or not yet told."""
+        raft = self.node.raft
+        return raft.state is StateType.LEADER and raft.term == term
+
+    def _take_leading(self) -> None:
+        """In front of the others, so that they are in the batch that is offered now."""
+        waiting, self._leading_queue = self._leading_queue, []
+        mine = [data for term, data in waiting if self.leads(term)]
+        if len(mine) < len(waiting):
+            self._events.dropped([data for term, data in waiting if not self.leads(term)])
+        self._queue[:0] = mine
+        self._queue_bytes += sum(map(len, mine))
 
     def _offer(self) -> None:
         """One batch of proposals goes to Raft."""
@@ -210,6 +235,9 @@ class RaftLoop:
         entries = ready.entries
         committed = ready.committed_entries
         early = committed
+        if entries and entries[0].index <= self._stable_index:
+            # What is on the disk under these indexes is another leader's, and is replaced.
+            self._stable_index = entries[0].index - 1
         if committed and committed[-1].index > self._stable_index:
             # Committed by others before our own disk had it: applied once it has.
             split = len(committed)

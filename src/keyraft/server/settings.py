@@ -31,7 +31,6 @@ class MemberSettings:
     auto_compaction_periodic: bool = True
     auto_compaction_retention: float = 0  # seconds or revisions; 0 is off
     watch_progress_notify_s: float = 600.0
-    client_cert_auth: bool = False  # a certificate's common name is a user's
     feature_gates: frozenset[str] = field(default_factory=frozenset)
 
     @property

@@ -18,12 +18,15 @@ Disk = dict[bytes, dict[bytes, bytes]]
 class MemoryEngine:
     """`Engine` for tests and the simulator."""
 
-    __slots__ = ("_commit", "_latency_s", "_loop", "_report", "disk")
+    __slots__ = ("_commit", "_latency_s", "_loop", "_report", "_size_bytes", "disk")
 
     def __init__(
         self, disk: Disk | None = None, loop: Loop | None = None, latency_s: float = 0.0
     ) -> None:
         self.disk: Disk = {name: {} for name in (*BUCKETS, OWN)} if disk is None else disk
+        self._size_bytes = sum(
+            len(k) + len(v) for rows in self.disk.values() for k, v in rows.items()
+        )
         self._loop = loop
         self._latency_s = latency_s
         self._commit: tuple[Batch, Callable[[], None]] | None = None
@@ -63,9 +66,11 @@ class MemoryEngine:
         for bucket, changes in batch.items():
             stored = self.disk[bucket]
             for key, value in changes.items():
-                if value is None:
-                    stored.pop(key, None)
-                else:
+                before = stored.pop(key, None)
+                if before is not None:
+                    self._size_bytes -= len(key) + len(before)
+                if value is not None:
+                    self._size_bytes += len(key) + len(value)
                     stored[key] = value
         return done
 
@@ -83,7 +88,7 @@ class MemoryEngine:
 
     @property
     def size_bytes(self) -> int:
-        return sum(len(k) + len(v) for bucket in self.disk.values() for k, v in bucket.items())
+        return self._size_bytes
 
     @property
     def size_in_use_bytes(self) -> int:

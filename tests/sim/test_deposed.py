@@ -1,0 +1,79 @@
+"""A leader that was deposed without noticing, and what it must not do for leases then."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from keyraft.base.errors import EtcdError, NotLeaderError, RawError
+from keyraft.proto import rpc_pb2
+from keyraft.server import Result, wire
+from sim.cluster import SimCluster
+from sim.node import Node
+
+LEASE = 7
+TTL_S = 3
+
+
+class Deposed:
+    """Three members, a lease, a leader that stands still, and a successor that renews the lease."""
+
+    def __init__(self, seed: int, stand_still: Callable[[Node], None]) -> None:
+        self.cluster = cluster = SimCluster(3, seed)
+        assert cluster.run_until(lambda: cluster.leader() is not None and cluster.agreed())
+        first = cluster.leader()
+        assert first is not None
+        self.first = first
+        grant = rpc_pb2.LeaseGrantRequest(ID=LEASE, TTL=TTL_S)
+        self.propose(wire.KIND_LEASE_GRANT, grant.SerializeToString())
+        cluster.run(0.5)
+        assert LEASE in cluster.witness.twin.leases
+        stand_still(first)
+        self.propose(wire.KIND_PUT, rpc_pb2.PutRequest(key=b"k").SerializeToString())
+        assert cluster.run_until(lambda: self.successor() is not None)
+
+    def propose(self, kind: int, request: bytes) -> None:
+        def answered(_: Result) -> None:
+            """What became of it, the twin knows."""
+
+        member = self.first.member
+        assert member is not None
+        member.propose(kind, request, answered)
+
+    def successor(self) -> Node | None:
+        for node in self.cluster.nodes.values():
+            member = node.member
+            if node is not self.first and member is not None and member.lessor.primary:
+                return node
+        return None
+
+    def keep_alive(self, seconds: float) -> None:
+        """Renews at the successor and demands that the lease stays."""
+        end_s = self.cluster.loop.time() + seconds
+        while self.cluster.loop.time() < end_s:
+            node = self.successor()
+            assert node is not None
+            assert self.renew(node) == [TTL_S]
+            self.cluster.run(0.3)
+            assert LEASE in self.cluster.witness.twin.leases
+
+    def renew(self, node: Node) -> list[int | EtcdError | RawError]:
+        outcome: list[int | EtcdError | RawError] = []
+        assert node.member is not None
+        node.member.leasing.renew(LEASE, outcome.append)
+        return outcome
+
+
+def test_revocations_of_a_leader_whose_disk_stood_still_do_not_reach_its_successor() -> None:
+    for seed in range(1, 6):
+        deposed = Deposed(seed, lambda node: node.stall(12.0))
+        deposed.keep_alive(16.0)
+
+
+def test_a_leader_that_was_paused_asks_before_it_revokes_or_renews() -> None:
+    for seed in range(1, 6):
+        deposed = Deposed(seed, lambda node: node.pause())
+        deposed.keep_alive(8.0)
+        deposed.first.resume()
+        asked = deposed.renew(deposed.first)
+        deposed.keep_alive(4.0)
+        assert [type(one) for one in asked] == [NotLeaderError]
