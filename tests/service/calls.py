@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from keyraft.base.errors import EtcdError, RawError
+from keyraft.grpc import StreamHandler
 
 Answer = bytes | tuple[int, str] | None
 
@@ -25,6 +26,7 @@ class FakeCall:
         self.sent: list[bytes] = []
         self.finished: tuple[int, str] | None = None
         self.window = window
+        self.handler: StreamHandler | None = None
 
     def respond(self, message: bytes) -> None:
         assert self.answer is None, "answered twice"
@@ -44,6 +46,11 @@ class FakeCall:
     def finish(self, code: int = 0, text: str = "") -> None:
         assert self.finished is None, "finished twice"
         self.finished = (code, text)
+
+    def abort(self, code: int, text: str) -> None:
+        if self.handler is not None:
+            self.handler.on_cancel(code)
+        self.finish(code, text)
 
     def pause_reading(self) -> None:
         """Nothing comes unasked."""

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+from random import Random
 from typing import Any
 
 import pytest
 
 from keyraft.proto import rpc_pb2
-from keyraft.service import Guard, KVService
+from keyraft.service import Guard, KVService, WatchService
 from keyraft.service.rangestream import open_range_stream
 from tests.server.harness import OneMember
 
@@ -182,6 +183,20 @@ def test_who_demands_a_leader_is_refused_without_one(kv: KV) -> None:
     request = rpc_pb2.RangeRequest(key=b"k", serializable=True)
     assert kv.call("range", request, demanding) == NO_LEADER
     assert isinstance(kv.call("range", request), bytes)
+
+
+def test_a_stream_that_demands_a_leader_ends_without_one_and_leaves_nothing_behind(kv: KV) -> None:
+    member = kv.one.member
+    service = WatchService(member, kv.guard, Random(1))
+    stream = FakeCall({b"hasleader": b"true"})
+    stream.handler = service.open(stream)
+    create = rpc_pb2.WatchRequest(create_request=rpc_pb2.WatchCreateRequest(key=b"k"))
+    stream.handler.on_message(create.SerializeToString())
+    assert member.watches.statistics()["watchers"] == 1
+    member.leader = 0
+    kv.one.run(6 * member.settings.election_s)
+    assert stream.finished == NO_LEADER
+    assert member.watches.statistics()["watchers"] == member.watches.streams == 0
 
 
 def test_client_versions_are_counted_and_must_be_text(kv: KV) -> None:
