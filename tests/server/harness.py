@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 
-from keyraft.auth import SimpleTokens
 from keyraft.base.log import NullLogger
 from keyraft.cluster import Cluster, cluster_id, new_member
 from keyraft.mvcc import MemoryBackend
@@ -26,12 +25,12 @@ from keyraft.server import (
     Member,
     MemberSettings,
     NoNetwork,
+    OpenDoor,
     Result,
     decode_conf_state,
     wire,
 )
 from sim.loop import SimLoop
-from sim.passwords import SimPasswords
 
 SYNC_S = 0.002
 
@@ -147,8 +146,7 @@ class OneMember:
             backend,
             self.log,
             NoNetwork(),
-            SimpleTokens(self.loop, random.Random(8)),
-            SimPasswords(self.loop),
+            OpenDoor(),
             cluster,
             boot,
         )

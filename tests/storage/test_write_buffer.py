@@ -164,6 +164,17 @@ def test_a_failed_engine_stops_everything_once() -> None:
     buffer.close()
 
 
+def test_every_bucket_is_there_when_another_database_has_taken_the_place() -> None:
+    loop = FakeLoop()
+    buffer = WriteBuffer(MemoryEngine(), loop, lambda text: None)
+    buffer.put(b.KEY, b"old", b"1")
+    buffer.exchange(MemoryEngine)
+    for bucket in (*b.BUCKETS, b.OWN):
+        assert buffer.get(bucket, b"k") is None
+        buffer.put(bucket, b"k", b"v")
+        assert list(buffer.range(bucket)) == [(b"k", b"v")]
+
+
 def test_a_slow_disk_makes_larger_batches_not_more() -> None:
     loop = FakeLoop()
     engine = MemoryEngine()

@@ -23,7 +23,6 @@ from keyraft.app.config import Config
 from keyraft.app.disk import MemberLog
 from keyraft.app.founding import Opened
 from keyraft.app.opening import has_log, kv_directory, open_disk
-from keyraft.app.passwords import BcryptPasswords
 from keyraft.app.peers import PeerPort
 from keyraft.app.startup import (
     StartError,
@@ -32,7 +31,6 @@ from keyraft.app.startup import (
     listen_error,
 )
 from keyraft.app.systemd import notify_ready
-from keyraft.app.tokens import token_provider
 from keyraft.app.transfers import Transfers
 from keyraft.base.errors import EtcdError
 from keyraft.base.limits import GRPC_OVERHEAD_BYTES
@@ -49,10 +47,10 @@ from keyraft.server import (
     Histogram,
     Member,
     MemberSettings,
+    OpenDoor,
     exponential,
 )
 from keyraft.service import (
-    AuthService,
     ClusterService,
     ElectionService,
     Guard,
@@ -112,8 +110,6 @@ class _Running:
         self._log.info(
             "configuring peer listeners", listen_peer_urls=_texts(config.listen_peer_urls)
         )
-        self._tokens = token_provider(config, loop)
-        self._passwords = BcryptPasswords(loop, config.bcrypt_cost)
         self._peers.bind()
         try:
             server, metrics_server = await self._listen(loop)
@@ -248,7 +244,6 @@ class _Running:
                 config.auto_compaction_s() if periodic else config.auto_compaction_revisions()
             ),
             watch_progress_notify_s=config.watch_progress_notify_interval_s,
-            client_cert_auth=config.client_cert_auth,
         )
         opened.backend.on_commit = self._commit_s.observe
         snapshots = SnapDir(OsFiles(), config.snap_directory, self._log)
@@ -278,8 +273,7 @@ class _Running:
                 opened.backend,
                 member_log,
                 self._peers.open(opened.member_id, opened.cluster_id),
-                self._tokens,
-                self._passwords,
+                OpenDoor(),
                 opened.cluster,
                 opened.boot,
                 lambda: opened.backend.overloaded,
@@ -301,7 +295,6 @@ class _Running:
         LeaseService(member, guard).register(self._router)
         LockService(member, guard).register(self._router)
         ElectionService(member, guard).register(self._router)
-        AuthService(member, guard).register(self._router)
         health.register(self._router)
         scrape = Scrape(
             member=member,
@@ -425,7 +418,6 @@ class _Running:
         member_log.close()
         if self._code != 1:
             self._checkpoints.stop()
-        self._passwords.close()
         opened.backend.close()
         self._log.info("closed etcd server", **fields)
 

@@ -1,6 +1,5 @@
 """The gRPC services, registered on a router."""
 
-from keyraft.service.auth import AuthService
 from keyraft.service.cluster import ClusterService
 from keyraft.service.election import ElectionService
 from keyraft.service.guard import Guard
@@ -12,7 +11,6 @@ from keyraft.service.maintenance import MaintenanceService
 from keyraft.service.watch import WatchService
 
 __all__ = [
-    "AuthService",
     "ClusterService",
     "ElectionService",
     "Guard",

@@ -204,7 +204,7 @@ class WriteBuffer:
         if self._sealed is not None:
             self._engine.wait()
         self._engine.close()
-        self._batch = {name: {} for name in BUCKETS}
+        self._batch = {name: {} for name in (*BUCKETS, OWN)}
         self._sealed = None
         self._ops = 0
         self._flush_wanted = False
