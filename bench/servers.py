@@ -43,6 +43,16 @@ class Server:
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
+    def data(self) -> Path:
+        """The data directory, which the member makes unless it is there."""
+        return self._directory / "data"
+
+    @property
+    def pid(self) -> int | None:
+        """The member's process, while it runs."""
+        return None if self._process is None else self._process.pid
+
+    @property
     def endpoint(self) -> str:
         return f"127.0.0.1:{self.client_port}"
 
@@ -56,7 +66,7 @@ class Server:
             self._process = subprocess.Popen(
                 [
                     *self._command,
-                    f"--data-dir={self._directory / 'data'}",
+                    f"--data-dir={self.data}",
                     f"--listen-client-urls={client}",
                     f"--advertise-client-urls={client}",
                     f"--listen-peer-urls={peer}",
@@ -100,12 +110,12 @@ class Server:
         return int(rpc_pb2.StatusResponse.FromString(answer).header.cluster_id)
 
     def cpu_s(self) -> float:
-        """Processor time of the member and its children since they began, seconds."""
+        """Processor time of the member and its children, gone ones too, since they began, seconds."""
         assert self._process is not None
         total = 0
         for pid in [self._process.pid, *_children(self._process.pid)]:
             fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            total += int(fields[11]) + int(fields[12])
+            total += sum(map(int, fields[11:15]))
         return total / os.sysconf("SC_CLK_TCK")
 
     def disk_mb(self) -> float:

@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
+from random import Random
 
 import pytest
 from hypothesis import given, settings
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from keyraft.storage.bolt import (
     BoltError,
     BoltFile,
+    Leaf,
     Update,
     check,
     free_pages,
@@ -195,6 +197,75 @@ def test_a_deep_tree(tmp_path: Path) -> None:
         assert depth >= 3
         assert check(db) == []
     assert read(path) == model
+
+
+def dumb_leaves(sizes: list[int], fill: int) -> list[int]:
+    """How many rows each leaf has when they are put in one by one."""
+    leaves, room = [0], fill - 16
+    for size in sizes:
+        if leaves[-1] and size + 16 > room:
+            leaves.append(0)
+            room = fill - 16
+        leaves[-1] += 1
+        room -= size + 16
+    return leaves
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.randoms(use_true_random=False), count=st.integers(130, 400))
+def test_leaves_are_filled_in_turn_wherever_rows_are_taken_up(
+    tmp_path_factory: pytest.TempPathFactory, seed: Random, count: int
+) -> None:
+    directory = tmp_path_factory.mktemp("bolt")
+    rows = [
+        (b"%05d" % number, b"x" * seed.choice((0, 1, 300, 900, 3600, 3700, 9000)))
+        for number in range(count)
+    ]
+    path = written(directory / "db", {b"key": dict(rows)})
+    with BoltFile(path) as db:
+        bucket = db.bucket(b"key")
+        assert bucket is not None
+        found = [len(keys) for _, keys, _ in bucket.leaves()]
+        assert check(db) == []
+    assert found == dumb_leaves([5 + len(value) for _, value in rows], 4096 * 90 // 100)
+    shutil.rmtree(directory)
+
+
+def test_order_is_watched_beyond_what_is_taken_up_at_once() -> None:
+    for length in range(60, 70):
+        keys = [b"%05d" % number for number in range(length)]
+        for wrong in (keys[-1], keys[0]):
+            with pytest.raises(BoltError, match=f"key {wrong.hex()} follows {keys[-1].hex()}"):
+                write_file(io.BytesIO(), [(b"key", [(key, b"v" * 400) for key in [*keys, wrong]])])
+
+
+class Seen:
+    """A visitor that notes everything."""
+
+    def __init__(self) -> None:
+        self.model: Model = {}
+        self.joined = b""
+
+    def bucket(self, name: bytes, depth: int) -> None:
+        self.rows = self.model.setdefault(name, {}) if depth else {}
+
+    def leaf(self, leaf: Leaf) -> None:
+        self.rows |= dict(zip(leaf.keys, leaf.values()))
+        self.joined += leaf.joined()
+
+
+def test_who_visits_sees_every_row_once_and_in_order(tmp_path: Path) -> None:
+    model = {
+        b"a": {b"%04d" % number: b"v" * (number % 300) for number in range(1_000)},
+        b"b": {},
+        b"c": {b"k": b"v"},
+    }
+    with BoltFile(written(tmp_path / "db", model)) as db:
+        seen = Seen()
+        assert check(db, seen) == []
+        assert seen.model == model
+        rows = b"".join(key + row for items in model.values() for key, row in items.items())
+        assert seen.joined.endswith(rows)
 
 
 def test_unsorted_input_is_refused() -> None:

@@ -13,11 +13,18 @@ from typing import Final, Protocol
 from keyraft.base.errors import EtcdError, RawError
 from keyraft.grpc import ServerStream
 from keyraft.mvcc.backend import META, META_STORAGE_VERSION
+from keyraft.mvcc.wire import field, varint
 from keyraft.proto import rpc_pb2
 from keyraft.server import Member, parse
 from keyraft.service.guard import Guard
 
 _UNKNOWN: Final = 2
+
+# Fields of a SnapshotResponse. A gigabyte is passed on here: each copy of it that is not made
+# leaves the loop to the others.
+_REMAINING: Final = b"\x10"
+_BLOB: Final = b"\x1a"
+_VERSION: Final = b"\x22"
 
 
 class Feed(Protocol):
@@ -45,7 +52,7 @@ class SnapshotHandler:
         self._stream = stream
         self._open_snapshot = open_snapshot
         self._feed: Feed | None = None
-        self._version = ""
+        self._version = b""  # as a field of each answer
         self._started = False
         self._over = False
 
@@ -82,14 +89,13 @@ class SnapshotHandler:
 
     # --- the export's side --------------------------------------------------------------------
 
-    def blob(self, data: bytes, remaining_bytes: int, last: bool) -> bool:
+    def blob(self, data: memoryview, remaining_bytes: int, last: bool) -> bool:
         """Passes a piece on; whether more may come at once."""
         if self._over:
             return False
-        answer = rpc_pb2.SnapshotResponse(
-            remaining_bytes=remaining_bytes, blob=data, version=self._version
-        )
-        self._stream.send(answer.SerializeToString())
+        left = _REMAINING + varint(remaining_bytes) if remaining_bytes else b""
+        head = left + _BLOB + varint(len(data))
+        self._stream.send(b"".join((head, data, self._version)))
         if last:
             self._member.logger.info("successfully sent database snapshot to client")
             self._finish(0, "")
@@ -104,7 +110,8 @@ class SnapshotHandler:
         if self._over:
             return
         stored = self._member.backend.get(META, META_STORAGE_VERSION) or b""
-        self._version = stored.decode("utf-8", "replace")
+        version = stored.decode("utf-8", "replace").encode()
+        self._version = field(_VERSION, version) if version else b""
         self._feed = self._open_snapshot(self)
 
     def _finish(self, code: int, text: str) -> None:

@@ -7,7 +7,6 @@ found in `member/snap`.
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -222,27 +221,3 @@ def digest_mismatch(wanted: bytes, got: bytes) -> OfflineError:
     return OfflineError(
         f"expected sha256 [{' '.join(map(str, wanted))}], got [{' '.join(map(str, got))}]"
     )
-
-
-def check_digest(path: str, progress: Progress = no_progress) -> None:
-    """Compares the digest at a file's end, if there is one, with the bytes before it.
-
-    Raises OfflineError.
-    """
-    with open(path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        if not has_digest(size):
-            if size % SECTOR_BYTES:
-                raise OfflineError(
-                    f"snapshot file of {size} bytes is neither a database nor one with its digest"
-                )
-            return
-        sha = hashlib.sha256()
-        left = size - DIGEST_BYTES
-        while left and (data := file.read(min(left, READ_BYTES))):
-            sha.update(data)
-            left -= len(data)
-            progress(size - left, size)
-        wanted = file.read(DIGEST_BYTES)
-    if wanted != sha.digest():
-        raise digest_mismatch(wanted, sha.digest())

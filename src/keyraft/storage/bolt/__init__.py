@@ -1,8 +1,8 @@
 """bbolt's file format: a reader, its consistency check, and a bulk writer (format.py)."""
 
-from keyraft.storage.bolt.check import check, free_pages
+from keyraft.storage.bolt.check import Visitor, check, free_pages
 from keyraft.storage.bolt.format import PAGE_BYTES, BoltError, Meta
-from keyraft.storage.bolt.reader import BoltFile, Bucket
+from keyraft.storage.bolt.reader import BoltFile, Bucket, Leaf
 from keyraft.storage.bolt.update import Update
 from keyraft.storage.bolt.writer import Buckets, measure, write_file, write_stream
 
@@ -12,8 +12,10 @@ __all__ = [
     "BoltFile",
     "Bucket",
     "Buckets",
+    "Leaf",
     "Meta",
     "Update",
+    "Visitor",
     "check",
     "free_pages",
     "measure",

@@ -2,7 +2,9 @@
 
 Messages are bbolt's own (`tx_check.go`), because operators search for them. Beyond bbolt's check,
 which trusts offsets, whatever the reader refuses becomes a message as well; the check itself never
-fails. Memory: one bit and one byte a page.
+fails. Memory: two bytes a page.
+
+Who reads the whole database anyway hands in a `Visitor` and reads it once.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import islice
 from operator import lt
-from typing import Final
+from typing import Final, Protocol
 
 from keyraft.storage.bolt.format import (
     BRANCH,
@@ -21,15 +23,35 @@ from keyraft.storage.bolt.format import (
     NO_FREELIST,
     BoltError,
 )
-from keyraft.storage.bolt.reader import BoltFile, Bucket, Page
+from keyraft.storage.bolt.reader import BoltFile, Bucket, Leaf, Page
 
 ERRORS_MAX: Final = 1000  # a file with more wrong than this is described well enough
 
 
-def check(db: BoltFile) -> list[str]:
+class Visitor(Protocol):
+    """Sees all rows in their order, if the database is sound; else some of them."""
+
+    def bucket(self, name: bytes, depth: int) -> None:
+        """The leaves that follow are this bucket's. Depth 0 is the root, which has no name."""
+
+    def leaf(self, leaf: Leaf) -> None:
+        """The next leaf."""
+
+
+class _Nobody:
+    """Does not look."""
+
+    def bucket(self, name: bytes, depth: int) -> None:
+        """Does nothing."""
+
+    def leaf(self, leaf: Leaf) -> None:
+        """Does nothing."""
+
+
+def check(db: BoltFile, visitor: Visitor | None = None) -> list[str]:
     """What is wrong with the database; empty when it is sound. At most ERRORS_MAX messages."""
     messages: list[str] = []
-    for message in _Check(db).run():
+    for message in _Check(db, visitor or _Nobody()).run():
         messages.append(message)
         if len(messages) == ERRORS_MAX:
             break
@@ -54,10 +76,12 @@ def free_pages(db: BoltFile) -> list[int]:
 
 
 class _Check:
-    __slots__ = ("_db", "_free", "_reached")
+    __slots__ = ("_db", "_free", "_nested", "_reached", "_visitor")
 
-    def __init__(self, db: BoltFile) -> None:
+    def __init__(self, db: BoltFile, visitor: Visitor) -> None:
         self._db = db
+        self._visitor = visitor
+        self._nested = False  # a bucket was seen among the rows of the present one
         self._free = bytearray(db.meta.pages + 1)
         self._reached = bytearray(db.meta.pages + 1)
 
@@ -79,35 +103,39 @@ class _Check:
                     self._reached[number] = 1
             except BoltError as error:
                 yield str(error)
-        yield from self._bucket(db.root(), 0)
+        yield from self._bucket(b"", db.root(), 0)
         if stored:
             for number in range(db.meta.pages):
                 if not self._reached[number] and not self._free[number]:
                     yield f"page {number}: unreachable unfreed"
 
-    def _bucket(self, bucket: Bucket, depth: int) -> Iterator[str]:
+    def _bucket(self, name: bytes, bucket: Bucket, depth: int) -> Iterator[str]:
         if depth > DEPTH_MAX:
             yield "buckets are nested too deep"
             return
+        self._visitor.bucket(name, depth)
+        self._nested = False
         try:
             page = bucket.root_page()
             if bucket.root:
                 yield from self._tree(page, None, None, [])
             else:
                 yield from self._leaf(page, None, None, [page.id])
+            if not self._nested:
+                return
             nested = bucket.buckets()
         except BoltError as error:
             yield str(error)
             return
         while True:
             try:
-                _, child = next(nested)
+                name, child = next(nested)
             except StopIteration:
                 return
             except BoltError as error:
                 yield str(error)
                 return
-            yield from self._bucket(child, depth + 1)
+            yield from self._bucket(name, child, depth + 1)
 
     def _tree(
         self, page: Page, low: bytes | None, high: bytes | None, stack: list[int]
@@ -154,19 +182,24 @@ class _Check:
         extent = slice(page.id, page.id + page.overflow + 1)
         if page.flags != LEAF or any(self._reached[extent]) or self._free[page.id]:
             return False
-        if not _in_order(page.leaf_columns(with_values=False)[1], low, high):
+        leaf = page.leaf()
+        if not _in_order(leaf.keys, low, high):
             return False
         self._reached[extent] = b"\1" * (page.overflow + 1)
+        self._nested = self._nested or any(leaf.flags)
+        self._visitor.leaf(leaf)
         return True
 
     def _leaf(
         self, page: Page, low: bytes | None, high: bytes | None, stack: list[int]
     ) -> Iterator[str]:
-        keys = page.leaf_columns(with_values=False)[1]
-        if _in_order(keys, low, high):
+        leaf = page.leaf()
+        self._nested = self._nested or any(leaf.flags)
+        if _in_order(leaf.keys, low, high):
+            self._visitor.leaf(leaf)
             return
         before = low
-        for position, key in enumerate(keys):
+        for position, key in enumerate(leaf.keys):
             yield from _order("leaf", page.id, position, key, before, high, stack)
             before = key
 

@@ -12,11 +12,18 @@ pages at its front, which name the root. Two ways round that:
 Layout: 0 and 1 meta, 2 an empty freelist, then buckets in byte order of their names, then the
 root bucket. Buckets whose page would fill a quarter of a page at most are kept inline, as bbolt
 does. Pages are filled to FILL_PERCENT, as etcd's defragmentation does.
+
+Rows are taken CHUNK_ROWS at a time and laid out in columns, so that what is done for each row is
+done by C. Memory: one such chunk, and one page a level.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from itertools import accumulate, islice, pairwise
+from operator import add, lt, sub
 from struct import pack
 from typing import BinaryIO, Final
 
@@ -40,28 +47,86 @@ VALUE_BYTES_MAX: Final = (1 << 31) - 2  # bbolt's MaxValueSize
 KEY_BYTES_MAX: Final = 32_768  # bbolt's MaxKeySize
 FIRST_PAGE: Final = 3
 WRITE_BYTES: Final = 1 << 20  # what is handed to the file at once
+CHUNK_ROWS: Final = 64  # taken at once; each may be as long as a client's request
 
 Buckets = Iterable[tuple[bytes, Iterable[tuple[bytes, bytes]]]]
 """Name and sorted items of each bucket, names sorted."""
 
 
-class _Level:
-    """The open page of one level of a tree: keys of its elements, and values or children."""
+class _Branch:
+    """The open page of one level of branches."""
 
-    __slots__ = ("flags", "keys", "kind", "size", "values")
+    __slots__ = ("children", "keys", "size")
 
-    def __init__(self, kind: int) -> None:
-        self.kind = kind
+    def __init__(self) -> None:
         self.keys: list[bytes] = []
-        self.values: list[bytes] = []  # leaf: values
-        self.flags: list[int] = []  # leaf: element flags; branch: child pages
+        self.children: list[int] = []
         self.size = HEADER_BYTES
 
-    def clear(self) -> None:
-        self.keys.clear()
-        self.values.clear()
-        self.flags.clear()
-        self.size = HEADER_BYTES
+
+class _Rows:
+    """Rows in columns. `ends[n]` is what the first n take in a leaf, its header left out."""
+
+    __slots__ = ("ends", "key_sizes", "keys", "value_sizes", "values")
+
+    def __init__(self, keys: list[bytes], values: list[bytes]) -> None:
+        self.keys = keys
+        self.values = values
+        self.key_sizes = list(map(len, keys))
+        self.value_sizes = list(map(len, values))
+        bare = map(add, self.key_sizes, self.value_sizes)
+        self.ends = list(accumulate(map(ELEMENT_BYTES.__add__, bare), initial=0))
+
+    def check_order(self) -> None:
+        """Raises BoltError."""
+        keys = self.keys
+        if not all(map(lt, keys, islice(keys, 1, None))):
+            before, key = next(pair for pair in pairwise(keys) if pair[0] >= pair[1])
+            raise BoltError(f"key {key.hex()} follows {before.hex()}")
+
+    def cuts(self, room: int) -> list[int]:
+        """Where leaves of at most `room` end; what is behind the last fits into one.
+
+        A row that is longer is alone in its leaf.
+        """
+        ends = self.ends
+        total, at, cuts = ends[-1], 0, []
+        while total - ends[at] > room:
+            stop = max(bisect_right(ends, ends[at] + room) - 1, at + 1)
+            if stop == len(self.keys):
+                break
+            cuts.append(stop)
+            at = stop
+        return cuts
+
+    def leaves(self, cuts: list[int], flags: int) -> Iterator[tuple[bytes, bytes]]:
+        """Elements and data of each leaf that ends at a cut."""
+        ends, count = self.ends, cuts[-1]
+        # A position counts from its element, of which there are ever fewer before the data.
+        bare = list(map(sub, ends, range(0, (count + 1) * ELEMENT_BYTES, ELEMENT_BYTES)))
+        level = list(map(sub, bare, range(0, count * ELEMENT_BYTES, ELEMENT_BYTES)))
+        positions: list[int] = []
+        at = 0
+        for stop in cuts:
+            base = (stop - at) * ELEMENT_BYTES - level[at]
+            positions += map(base.__add__, level[at:stop])
+            at = stop
+        numbers = [flags] * (4 * count)
+        numbers[1::4] = positions
+        numbers[2::4] = self.key_sizes[:count]
+        numbers[3::4] = self.value_sizes[:count]
+        elements = pack(f"<{4 * count}I", *numbers)
+        pairs = [b""] * (2 * count)
+        pairs[0::2] = self.keys[:count]
+        pairs[1::2] = self.values[:count]
+        data = b"".join(pairs)
+        at = 0
+        for stop in cuts:
+            yield (
+                elements[at * ELEMENT_BYTES : stop * ELEMENT_BYTES],
+                data[bare[at] : bare[stop]],
+            )
+            at = stop
 
 
 class PageWriter:
@@ -83,84 +148,100 @@ class PageWriter:
 
     def tree(self, items: Iterable[tuple[bytes, bytes]], element_flags: int = 0) -> int:
         """Writes sorted items as a tree of their own; its root page. Raises BoltError."""
-        levels = [_Level(LEAF)]
-        self._fill(levels, items, element_flags)
-        return self._finish(levels)
+        levels: list[_Branch] = []
+        rest = self._fill(levels, items, element_flags)
+        return self._finish(levels, rest, element_flags)
 
     def bucket(self, items: Iterable[tuple[bytes, bytes]]) -> bytes:
         """Writes sorted items as a bucket; the value of its element in the root bucket."""
-        levels = [_Level(LEAF)]
-        self._fill(levels, items, 0)
-        leaf = levels[0]
-        if len(levels) == 1 and leaf.size <= self._page_bytes // 4:
-            inline = bytes(leaf.size)
+        levels: list[_Branch] = []
+        rest = self._fill(levels, items, 0)
+        size = HEADER_BYTES + rest.ends[-1]
+        if not levels and size <= self._page_bytes // 4:
+            inline = bytes(size)
             if self._with_bytes:
-                inline = leaf_bytes(0, 0, leaf.flags, leaf.keys, leaf.values)
+                inline = leaf_bytes(0, 0, [0] * len(rest.keys), rest.keys, rest.values)
             return bucket_header.pack(0, 0) + inline
-        return bucket_header.pack(self._finish(levels), 0)
+        return bucket_header.pack(self._finish(levels, rest, 0), 0)
 
     def _fill(
-        self, levels: list[_Level], items: Iterable[tuple[bytes, bytes]], element_flags: int
-    ) -> None:
-        leaf = levels[0]
-        keys, values, flags = leaf.keys, leaf.values, leaf.flags
-        fill = self._fill_bytes
-        size = HEADER_BYTES
-        before: bytes | None = None
-        for key, value in items:
-            if before is not None and key <= before:
-                raise BoltError(f"key {key.hex()} follows {before.hex()}")
-            before = key
-            more = ELEMENT_BYTES + len(key) + len(value)
-            if size + more > fill and keys:
-                leaf.size = size
-                self._close(levels, 0)
-                size = HEADER_BYTES
-            keys.append(key)
-            values.append(value)
-            flags.append(element_flags)
-            size += more
-        leaf.size = size
+        self, levels: list[_Branch], items: Iterable[tuple[bytes, bytes]], element_flags: int
+    ) -> _Rows:
+        """Writes all leaves but the last, whose rows it returns."""
+        left = iter(items)
+        room = self._fill_bytes - HEADER_BYTES
+        rows = _Rows([], [])
+        at = 0
+        while chunk := list(islice(left, CHUNK_ROWS)):
+            keys, values = zip(*chunk)
+            rows = _Rows([*rows.keys[at:], *keys], [*rows.values[at:], *values])
+            rows.check_order()
+            cuts = rows.cuts(room)
+            at = cuts[-1] if cuts else 0
+            self._leaves(levels, rows, cuts, element_flags)
+        return _Rows(rows.keys[at:], rows.values[at:])
 
-    def _close(self, levels: list[_Level], number: int) -> int:
-        """Writes a level's open page and tells the level above; the page's number."""
+    def _leaves(
+        self, levels: list[_Branch], rows: _Rows, cuts: list[int], element_flags: int
+    ) -> None:
+        """Writes rows up to the last cut and tells the level above."""
+        if not cuts:
+            return
+        made = rows.leaves(cuts, element_flags) if self._with_bytes else None
+        ends, page_bytes = rows.ends, self._page_bytes
+        at = 0
+        for stop in cuts:
+            size = HEADER_BYTES + ends[stop] - ends[at]
+            page = self.pages
+            extent = -(-size // page_bytes)
+            self.pages = page + extent
+            if made is not None:
+                head = header.pack(page, LEAF, stop - at, extent - 1)
+                self._emit(b"".join((head, *next(made), bytes(extent * page_bytes - size))))
+            self._above(levels, 0, rows.keys[at], page)
+            at = stop
+
+    def _above(self, levels: list[_Branch], number: int, key: bytes, page: int) -> None:
+        """Adds a child to the open branch of a level."""
+        if number == len(levels):
+            levels.append(_Branch())
+        above = levels[number]
+        more = ELEMENT_BYTES + len(key)
+        # A branch takes at least two children, however long their keys.
+        if above.size + more > self._fill_bytes and len(above.keys) >= 2:
+            self._close(levels, number)
+            above = levels[number]
+        above.keys.append(key)
+        above.children.append(page)
+        above.size += more
+
+    def _close(self, levels: list[_Branch], number: int) -> int:
+        """Writes a level's open branch and tells the level above; the page's number."""
         level = levels[number]
         page = self.pages
         extent = -(-level.size // self._page_bytes)
         self.pages += extent
         if self._with_bytes:
-            if level.kind == LEAF:
-                data = leaf_bytes(page, extent - 1, level.flags, level.keys, level.values)
-            else:
-                data = branch_bytes(page, extent - 1, level.keys, level.flags)
+            data = branch_bytes(page, extent - 1, level.keys, level.children)
             self._emit(data.ljust(extent * self._page_bytes, b"\0"))
-        if number + 1 == len(levels):
-            levels.append(_Level(BRANCH))
-        above = levels[number + 1]
-        key = level.keys[0] if level.keys else b""
-        level.clear()
-        more = ELEMENT_BYTES + len(key)
-        # A branch takes at least two children, however long their keys.
-        if above.size + more > self._fill_bytes and len(above.keys) >= 2:
-            self._close(levels, number + 1)
-        above.keys.append(key)
-        above.flags.append(page)
-        above.size += more
+        levels[number] = _Branch()
+        self._above(levels, number + 1, level.keys[0], page)
         return page
 
-    def _finish(self, levels: list[_Level]) -> int:
-        """Closes the open pages upwards; the number of the root."""
+    def _finish(self, levels: list[_Branch], rest: _Rows, element_flags: int) -> int:
+        """Writes what is open, upwards; the number of the root."""
+        page = self.pages
+        if rest.keys:
+            self._leaves(levels, rest, [len(rest.keys)], element_flags)
+        else:
+            page = self.place(partial(leaf_bytes, flags=[], keys=[], values=[]))
         number = 0
-        page = 0
-        while True:
-            top = number + 1 == len(levels)
-            level = levels[number]
-            if level.kind == BRANCH and top and len(level.flags) == 1:
-                return level.flags[0]
+        while number < len(levels) and (
+            len(levels[number].children) > 1 or number + 1 < len(levels)
+        ):
             page = self._close(levels, number)
-            if top:
-                return page
             number += 1
+        return page
 
     def place(self, make: Callable[[int, int], bytes]) -> int:
         """Writes one page made by `make(number, overflow)`; its number."""

@@ -15,7 +15,7 @@ from keyraft.storage.transfer.environment import TransferError
 from keyraft.storage.transfer.exporting import export, write_fd
 from keyraft.storage.transfer.importing import prepare
 
-NICENESS: Final = 5  # the member goes first
+NICENESS: Final = 10  # the member goes first
 
 
 def main(arguments: list[str]) -> int:

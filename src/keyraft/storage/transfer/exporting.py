@@ -17,6 +17,7 @@ The member commits what it wants to be in the snapshot, then starts the process.
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import hashlib
 import os
 import sys
@@ -97,12 +98,19 @@ def export_file(path: str, file: BinaryIO) -> int:
 
 
 class SnapshotExport:
-    """A snapshot on its way out of a process of its own. Close it, whatever happens."""
+    """A snapshot on its way out of a process of its own. Close it, whatever happens.
 
-    __slots__ = ("_process", "_remaining", "conf_state", "consistent_index", "size_bytes")
+    The pipe is read here and not by a StreamReader: a stream would copy each byte twice more and
+    wake the loop for each 64 KiB.
+    """
 
-    def __init__(self, process: asyncio.subprocess.Process, size_bytes: int, digest: bool) -> None:
+    __slots__ = ("_fd", "_process", "_remaining", "conf_state", "consistent_index", "size_bytes")
+
+    def __init__(
+        self, process: asyncio.subprocess.Process, fd: int, size_bytes: int, digest: bool
+    ) -> None:
         self._process = process
+        self._fd = fd  # our end of the pipe; -1 when closed
         self.size_bytes = size_bytes  # of the database, without the digest
         self.consistent_index = 0  # the last entry that the database holds
         self.conf_state = b""  # the configuration there, as bucket `meta` holds it
@@ -114,28 +122,31 @@ class SnapshotExport:
 
         Raises TransferError, OSError.
         """
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "keyraft.storage.transfer.child",
-            "export",
-            path,
-            "1" if digest else "0",
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            limit=_PIPE_BYTES,
-        )
-        export = cls(process, 0, digest)
+        ours, theirs = os.pipe2(os.O_CLOEXEC)
         try:
-            assert process.stdout is not None
-            head = await process.stdout.readexactly(_HEAD.size)
+            _enlarge(ours)
+            os.set_blocking(ours, False)
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "keyraft.storage.transfer.child",
+                "export",
+                path,
+                "1" if digest else "0",
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=theirs,
+                stderr=asyncio.subprocess.PIPE,
+            )
+        except BaseException:
+            os.close(ours)
+            raise
+        finally:
+            os.close(theirs)
+        export = cls(process, ours, 0, digest)
+        try:
+            head = await export._exactly(_HEAD.size)
             size, export.consistent_index, state_bytes = _HEAD.unpack(head)
-            export.conf_state = await process.stdout.readexactly(state_bytes)
-        except asyncio.IncompleteReadError:
-            text = await export._failure()
-            await export.close()
-            raise TransferError(text) from None
+            export.conf_state = await export._exactly(state_bytes)
         except BaseException:
             await export.close()
             raise
@@ -158,16 +169,44 @@ class SnapshotExport:
             size = min(size, self._remaining - DIGEST_BYTES)
         if not size:
             return b""
-        assert self._process.stdout is not None
-        try:
-            data = await self._process.stdout.readexactly(size)
-        except asyncio.IncompleteReadError:
-            raise TransferError(await self._failure()) from None
+        data = await self._exactly(size)
         self._remaining -= size
         return data
 
+    async def _exactly(self, size: int) -> bytes:
+        """The next bytes of the pipe. Raises TransferError when it ends before."""
+        parts: list[bytes] = []
+        while size:
+            try:
+                data = os.read(self._fd, size)
+            except BlockingIOError:
+                await self._readable()
+                continue
+            if not data:
+                raise TransferError(await self._failure())
+            parts.append(data)
+            size -= len(data)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    async def _readable(self) -> None:
+        loop = asyncio.get_running_loop()
+        ready: asyncio.Future[None] = loop.create_future()
+
+        def done() -> None:
+            if not ready.done():
+                ready.set_result(None)
+
+        loop.add_reader(self._fd, done)
+        try:
+            await ready
+        finally:
+            loop.remove_reader(self._fd)
+
     async def close(self) -> None:
         """Ends the process, finished or not."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
         if self._process.returncode is None:
             try:
                 self._process.kill()
@@ -179,6 +218,14 @@ class SnapshotExport:
         assert self._process.stderr is not None
         text = (await self._process.stderr.read(_ERROR_BYTES_MAX)).decode("utf-8", "replace")
         return text.strip() or "the exporting process ended unexpectedly"
+
+
+def _enlarge(pipe: int) -> None:
+    """Lets the process be as far ahead as the system allows a pipe to hold."""
+    try:
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+    except OSError:
+        return  # the user's pipes hold too much already: the loop wakes more often then
 
 
 def write_fd(fd: int) -> Callable[[bytes], None]:

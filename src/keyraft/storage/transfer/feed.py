@@ -14,7 +14,7 @@ _READ_BYTES: Final = 16 * BLOB_BYTES  # what is asked of the process at once
 class Sink(Protocol):
     """Where a snapshot goes. Called on the loop."""
 
-    def blob(self, data: bytes, remaining_bytes: int, last: bool) -> bool:
+    def blob(self, data: memoryview, remaining_bytes: int, last: bool) -> bool:
         """A piece of the database, or at last the digest; `remaining_bytes` of the database are
         still to come. False: no more before `SnapshotFeed.resume`."""
 
@@ -54,7 +54,7 @@ class SnapshotFeed:
             self._sink.failed(str(error))
 
     async def _hand_on(self, export: SnapshotExport) -> None:
-        while data := await export.read(_READ_BYTES):
+        while data := memoryview(await export.read(_READ_BYTES)):
             remaining = export.remaining_bytes - DIGEST_BYTES
             for start in range(0, len(data), BLOB_BYTES):
                 await self._room.wait()
@@ -62,3 +62,4 @@ class SnapshotFeed:
                 behind = max(0, remaining + len(data) - start - len(piece))
                 if not self._sink.blob(piece, behind, not export.remaining_bytes):
                     self._room.clear()
+            await asyncio.sleep(0)  # others have their turn, however fast the client reads
