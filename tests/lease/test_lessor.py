@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from keyraft.base import errors
 from keyraft.lease import (
     PROMOTED_EXPIRIES_PER_S,
+    PROMOTION_SLICE_LEASES,
     TTL_MAX_S,
     Lessor,
     NotPrimaryError,
     min_ttl_s,
 )
+from keyraft.lease.spread import Spread
 from keyraft.mvcc import MemoryBackend
 
 
@@ -185,6 +188,8 @@ def test_a_promotion_spreads_what_would_expire_together():
     for lease_id in range(1, 5001):
         lessor.grant(lease_id, 10, 0.0)
     lessor.promote(0.0, 1.0)
+    while lessor.promotion_step(0.0):
+        pass
     counts: list[int] = []
     now = 11.0
     while len(lessor) > 0:
@@ -387,3 +392,62 @@ class Twin(RuleBasedStateMachine):
 
 TestTwin = Twin.TestCase
 TestTwin.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+def many_followers(count: int, ttl_s: int) -> Lessor:
+    lessor = Lessor(MemoryBackend(), 2)
+    for lease_id in range(1, count + 1):
+        lessor.grant(lease_id, ttl_s, 0.0)
+    return lessor
+
+
+def test_a_promotion_goes_in_slices_and_no_lease_notices():
+    lessor = many_followers(3 * PROMOTION_SLICE_LEASES, 600)
+    lessor.promote(0.0, 1.0)
+    lessor.check()
+    first, last, last_s = 1, 3 * PROMOTION_SLICE_LEASES, 601  # spread: 750 a second
+    assert lessor.time_to_live(first, 1.0) == (600, 600)  # its turn has not come
+    assert lessor.running(first, 1.0) and lessor.time_to_live(last, 1.0) == (last_s, 600)
+    assert lessor.renew(first, 300.0) == 600
+    assert lessor.renew_at_once(2, 300.0) == 600
+    lessor.revoke(3, nothing)
+    lessor.grant(3, 5, 300.0)
+    lessor.checkpoint(4, 100, 300.0)
+    steps = 1
+    while lessor.promotion_step(301.0):
+        lessor.check()
+        steps += 1
+    assert steps == 2
+    lessor.check()
+    assert lessor.time_to_live(first, 300.0) == lessor.time_to_live(2, 300.0) == (600, 600)
+    assert lessor.time_to_live(3, 300.0) == (5, 5)
+    assert lessor.statistics()["expiry_entries"] <= last + 1
+    assert lessor.expired(305.0) == [4, 3]
+
+
+def test_a_promotion_cut_short_leaves_no_deadline():
+    lessor = many_followers(2 * PROMOTION_SLICE_LEASES, 10)
+    lessor.promote(0.0, 0.0)
+    lessor.demote()
+    lessor.check()
+    assert not lessor.promotion_step(1.0)
+    assert lessor.expired(1e9) == []
+    lessor.promote(100.0, 0.0)
+    lessor.promote(200.0, 0.0)
+    while lessor.promotion_step(200.0):
+        pass
+    lessor.check()
+    assert lessor.expired(209.9) == []
+    assert len(lessor.expired(210.0)) == 500
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(0, 6), max_size=60), st.integers(1, 5))
+def test_spread_deadlines_are_late_only_where_it_is_full(seconds: list[int], most: int):
+    spread = Spread(10.0, most)
+    placed = [spread.place(10.25 + second) for second in seconds]
+    counts = Counter(int(deadline - 10.0) for deadline in placed)
+    assert all(count <= most for count in counts.values())
+    for second, deadline in zip(seconds, placed):
+        assert deadline >= 10.25 + second
+        assert all(counts[between] == most for between in range(second, int(deadline - 10.0)))

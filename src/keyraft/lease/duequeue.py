@@ -10,7 +10,7 @@ longer than twice the ids that the owner has, plus a constant, however ids come 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from heapq import heapify, heappop, heappush
 from typing import Final
 
@@ -27,7 +27,7 @@ class DueQueue:
     __slots__ = ("_due_of", "_heap", "_live", "_rebuild_at")
 
     def __init__(
-        self, due_of: Callable[[int], float | None], live: Callable[[], Iterable[int]]
+        self, due_of: Callable[[int], float | None], live: Callable[[], Collection[int]]
     ) -> None:
         self._due_of = due_of
         self._live = live
@@ -41,7 +41,9 @@ class DueQueue:
         """Enters an id that has no entry, or one whose time has moved forward."""
         heappush(self._heap, (due_s, item))
         if len(self._heap) >= self._rebuild_at:
-            self.rebuild()
+            self._rebuild_at = max(_STALE_ENTRIES_MIN, 2 * len(self._live()))
+            if len(self._heap) >= self._rebuild_at:
+                self.rebuild()
 
     def rebuild(self) -> None:
         """One entry for each id that the owner gives a time."""

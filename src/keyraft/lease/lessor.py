@@ -9,7 +9,8 @@ plus an election's time for the clients to find it.
 Invariants (`check`):
 - a key hangs on at most one lease (the store, which knows each key's lease, sees to it);
 - `lease` bucket = the leases in memory: id, TTL and checkpointed remainder;
-- a primary gives each lease a deadline, a follower gives none;
+- a primary gives each lease a deadline, a follower gives none; a new primary gives them in slices
+  (`promotion_step`), and a lease that has its turn still to come is one that has not run out;
 - a lease that has run out is never renewed again: the renewal waits for the revocation, so a
   client that was told "renewed" still has its keys.
 
@@ -20,7 +21,7 @@ lease of a day that was an hour from its end gets a whole new day with every cha
 DEVIATION: a lease is in the checkpoint queue once. etcd enters it again with every checkpoint and
 every renewal after one, so the entries for a long-lived lease pile up.
 DEVIATION: leases are spread after a change of leader by one rule, "no more than 750 deadlines in
-any second", with the order of deadlines kept.
+any second", and none earlier than its own.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from typing import Final
 
 from keyraft.base import errors
 from keyraft.lease.duequeue import DueQueue
+from keyraft.lease.spread import Spread
 from keyraft.mvcc import Backend
 from keyraft.mvcc.backend import LEASE
 from keyraft.proto import lease_pb2
@@ -40,6 +42,7 @@ TTL_MAX_S: Final = 9_000_000_000
 SCAN_INTERVAL_S: Final = 0.5  # how often the primary looks for leases that have run out
 REVOKE_RATE_PER_S: Final = 1_000  # leases handed out for revocation a second, at most
 PROMOTED_EXPIRIES_PER_S: Final = 750  # what a promotion leaves room for: 3/4 of the revoke rate
+PROMOTION_SLICE_LEASES: Final = 1_000  # given deadlines in one step; about 3 ms
 CHECKPOINT_INTERVAL_S: Final = 300.0  # leases with more time than this are checkpointed so often
 CHECKPOINT_BATCH_LEASES: Final = 1_000  # leases in one LeaseCheckpoint proposal
 _NO_KEYS: Final[frozenset[bytes]] = frozenset()
@@ -98,6 +101,9 @@ class Lessor:
         self._leases: dict[int, _Lease] = {}
         self._waiters: dict[int, list[Callable[[bool], None]]] = {}
         self._primary = False
+        self._spread: Spread | None = None  # of the promotion under way
+        self._undated: list[_Lease] = []  # by the promotion under way
+        self._promoted_s = 0.0  # when the TTLs began anew
         self._expiry = DueQueue(self._expiry_due, lambda: self._leases)
         self._checkpoints = DueQueue(self._checkpoint_due, lambda: self._leases)
         self.granted_total = 0
@@ -153,7 +159,7 @@ class Lessor:
         if not self._primary:
             raise NotPrimaryError
         lease = self._find(lease_id)
-        return int(lease.expiry_s - now), lease.ttl_s
+        return int(self._deadline_s(lease) - now), lease.ttl_s
 
     # --- through the log ---------------------------------------------------------------------
 
@@ -269,35 +275,58 @@ class Lessor:
     def promote(self, now: float, extend_s: float) -> None:
         """Becomes the primary: every lease gets a deadline, `extend_s` (an election) longer.
 
-        No more than 750 deadlines fall into any one second, so that what piled up does not use
-        up the whole revoke rate. Takes about 2 µs a lease in one go; elections are rare.
+        Call `promotion_step` until all have theirs. No more than 750 deadlines fall into any one
+        second, so that what piled up does not use up the whole revoke rate.
         """
+        if self._primary:
+            self._forget_deadlines()
         self._primary = True
-        start_s = now + extend_s
-        leases = list(self._leases.values())
-        for lease in leases:
-            lease.expiry_s = start_s + (lease.remaining_ttl_s or lease.ttl_s)
-            lease.retry_s = 0.0
-            lease.checkpoint_due_s = None
-        if len(leases) >= REVOKE_RATE_PER_S:
-            leases.sort(key=_expiry_order)
-            for earlier, lease in zip(leases, leases[PROMOTED_EXPIRIES_PER_S:]):
-                lease.expiry_s = max(lease.expiry_s, earlier.expiry_s + 1.0)
-        self._expiry.rebuild()
-        self._checkpoints.clear()
-        for lease in leases:
+        self._promoted_s = now + extend_s
+        self._undated = list(self._leases.values())
+        if len(self._undated) >= REVOKE_RATE_PER_S:
+            self._spread = Spread(self._promoted_s, PROMOTED_EXPIRIES_PER_S)
+        self.promotion_step(now)
+
+    def promotion_step(self, now: float) -> bool:
+        """Gives some leases their deadlines; whether others wait for theirs."""
+        undated = self._undated
+        for lease in undated[-PROMOTION_SLICE_LEASES:]:
+            if self._leases.get(lease.id) is not lease:
+                continue
+            if lease.expiry_s == inf:  # else it has been renewed meanwhile
+                deadline_s = self._deadline_s(lease)
+                if self._spread is not None:
+                    deadline_s = self._spread.place(deadline_s)
+                lease.expiry_s = deadline_s
+            self._expiry.push(lease.expiry_s, lease.id)
             self._schedule_checkpoint(lease, now)
+        del undated[-PROMOTION_SLICE_LEASES:]
+        if not undated:
+            self._spread = None
+        return bool(undated)
+
+    def _deadline_s(self, lease: _Lease) -> float:
+        """A primary's; where the promotion has not come so far, what it will be at least."""
+        if lease.expiry_s < inf:
+            return lease.expiry_s
+        return self._promoted_s + (lease.remaining_ttl_s or lease.ttl_s)
 
     def demote(self) -> None:
         """No longer the primary: no deadlines; waiting renewals are told."""
         self._primary = False
+        self._forget_deadlines()
+        for lease_id in list(self._waiters):
+            self._wake(lease_id, revoked=False)
+
+    def _forget_deadlines(self) -> None:
+        self._undated = []
+        self._spread = None
         for lease in self._leases.values():
             lease.expiry_s = inf
+            lease.retry_s = 0.0
             lease.checkpoint_due_s = None
         self._expiry.clear()
         self._checkpoints.clear()
-        for lease_id in list(self._waiters):
-            self._wake(lease_id, revoked=False)
 
     def expired(
         self, now: float, limit: int = int(REVOKE_RATE_PER_S * SCAN_INTERVAL_S)
@@ -325,7 +354,7 @@ class Lessor:
                 break
             lease = self._leases[lease_id]
             lease.checkpoint_due_s = None
-            remaining_s = ceil(lease.expiry_s - now)
+            remaining_s = ceil(self._deadline_s(lease) - now)
             if remaining_s <= 0:
                 continue
             # Entered again at once: should the proposal be lost, the next one is on its way.
@@ -354,7 +383,11 @@ class Lessor:
         """Asserts the invariants at the head of this module."""
         hung = [key for lease in self._leases.values() for key in lease.keys or _NO_KEYS]
         assert len(hung) == len(set(hung)), "a key hangs on two leases"
+        assert self._primary or not self._undated, "a follower hands out deadlines"
+        undated = set(map(id, self._undated))
         for lease in self._leases.values():
+            if id(lease) in undated:
+                continue
             deadline = lease.expiry_s < inf
             assert deadline == self._primary, f"lease {lease.id:x} has deadline: {deadline}"
         stored = {

@@ -46,6 +46,17 @@ class Leasing:
         """Begins to look for leases that have run out."""
         self._member.loop.call_later(SCAN_INTERVAL_S, self._scan)
 
+    def promote(self) -> None:
+        """This member leads: all leases get their deadlines, in slices."""
+        member = self._member
+        member.lessor.promote(member.loop.time(), member.settings.election_s)
+        member.loop.call_soon(self._promote_on)
+
+    def _promote_on(self) -> None:
+        member = self._member
+        if not member.stopped and member.lessor.promotion_step(member.loop.time()):
+            member.loop.call_soon(self._promote_on)
+
     # --- the clock ----------------------------------------------------------------------------
 
     def _scan(self) -> None:

@@ -425,7 +425,7 @@ class Member:
         if entry.term != self.raft.node.raft.term or not self._leading:
             return
         self._alone = self.configuration.sole_voter
-        self.lessor.promote(self.loop.time(), self.settings.election_s)
+        self.leasing.promote()
         self.reads.first_commit_in_term()
         self.publisher.leads()
 
