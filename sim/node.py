@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Final
 
+from keyraft.app.forcing import force_new_cluster
 from keyraft.app.founding import Opened, Place, found, join, reopen
+from keyraft.base.errors import EtcdError
 from keyraft.base.log import NullLogger
 from keyraft.base.version import VERSION
 from keyraft.cluster import Member as ClusterMember
@@ -30,7 +32,7 @@ from keyraft.raft import (
     StateType,
 )
 from keyraft.raft.errors import StorageError
-from keyraft.server import Member, MemberSettings, OpenDoor, decode_conf_state
+from keyraft.server import Member, MemberSettings, OpenDoor, PeerHash, decode_conf_state
 from keyraft.service import Guard, WatchService
 from keyraft.storage.backend import MemoryEngine, WriteBuffer
 from keyraft.storage.backend.memory import Disk
@@ -64,6 +66,8 @@ class Habits:
     watch_rows: int = 500  # read from the store at once for watchers that are behind
     watch_message_bytes: int = 2_097_152  # larger ones are fragmented
     watch_pending_bytes: int = 67_108_864  # above it watchers fall behind
+    corrupt_check_s: float = 0.0
+    compact_hash_check_s: float = 0.0
 
 
 class WitnessedMember(Member):
@@ -192,6 +196,40 @@ class NodeNetwork(MemberNetwork):
         super().send(plain)
 
 
+class NodeHashes:
+    """The hashes of all other members that can be reached; a `PeerHashes`."""
+
+    def __init__(self, node: Node, nodes: dict[int, Node], loop: MemberLoop) -> None:
+        self._node = node
+        self._nodes = nodes
+        self._loop = loop
+
+    def ask(self, revision: int, done: Callable[[Sequence[PeerHash]], None]) -> None:
+        """Asks all of them; the answers come back after a while."""
+
+        def answer() -> None:
+            found = [
+                self._one(node, revision) for node in self._nodes.values() if node is not self._node
+            ]
+            self._loop.call_later(0.01, done, found)
+
+        self._loop.call_later(0.01, answer)
+
+    def _one(self, node: Node, revision: int) -> PeerHash:
+        member, network = node.member, self._node.network
+        there, back = (self._node.id, node.id), (node.id, self._node.id)
+        nobody = PeerHash(node.id, node.identity.peer_urls)
+        if member is None or not node.running:
+            return nobody
+        if not (network.reachable(*there) and network.reachable(*back)):
+            return nobody
+        try:
+            found = member.store.hash_kv(revision).run()
+        except EtcdError as error:
+            return PeerHash(node.id, node.identity.peer_urls, error=error)
+        return PeerHash(node.id, node.identity.peer_urls, member.store.revision, found)
+
+
 @dataclass(slots=True)
 class Database:
     """A database on its way, or received."""
@@ -240,6 +278,7 @@ class Node:
         self.lives = 0
         self.removed = False
         self._stalled_until_s = 0.0
+        self.forced = False  # starts with --force-new-cluster
 
     @property
     def id(self) -> int:
@@ -285,6 +324,8 @@ class Node:
         place = Place(self.disk, WAL_PATH, backend, NullLogger(), segment_bytes=SEGMENT_BYTES)
         if had_log:
             opened = reopen(place)
+            if self.forced:
+                force_new_cluster(opened, NullLogger())
         elif self._joins:
             others = [one for one in self._founders if one.id != self.id]
             opened = join(place, self.identity, self._joins, others)
@@ -300,6 +341,8 @@ class Node:
                 snapshot_catchup_entries=self.habits.catchup_entries,
                 strict_reconfig_check=self.habits.strict_reconfig,
                 compaction_batch_revisions=self.habits.compaction_batch,
+                corrupt_check_s=self.habits.corrupt_check_s,
+                compact_hash_check_s=self.habits.compact_hash_check_s,
             ),
             loop,
             lambda: EPOCH_UNIX_S + self.habits.wall_offset_s + loop.time(),
@@ -319,6 +362,7 @@ class Node:
         hub._message_bytes_max = self.habits.watch_message_bytes
         hub._pending_bytes_max = self.habits.watch_pending_bytes
         self.service = WatchService(member, Guard(member), self.chance)
+        member.peer_hashes = NodeHashes(self, self._nodes, loop)
         self.member = member
         for other in opened.others:
             member.network.add_peer(other.id, other.peer_urls)

@@ -87,6 +87,7 @@ def habits(chance: Random) -> Habits:
         watch_rows=chance.choice([2, 10, 500]),
         watch_message_bytes=chance.choice([150, 400, 2_097_152]),
         watch_pending_bytes=chance.choice([1_000, 67_108_864]),
+        corrupt_check_s=4.0,
     )
 
 
@@ -178,6 +179,8 @@ class Run:
         hashes = cluster.hashes()
         if len(hashes) != 1:
             raise Violation(f"members differ: {hashes}")
+        if any(member.alarms.any for member in cluster.members):
+            raise Violation("a member was accused of corruption")
         self._compare_with_twin()
         for watcher in self.watchers:
             watcher.judge()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from keyraft.base.log import Logger
 from keyraft.mvcc import BackendError
@@ -25,6 +25,8 @@ from keyraft.storage.wal import (
     WALError,
     purge_segments,
 )
+
+SYNC_EXPECTED_S: Final = 1.0  # a slower one is told (etcd `warnSyncDuration`)
 
 
 class Loop(Protocol):
@@ -71,6 +73,12 @@ class MemberLog:
     def _synced(self, seconds: float, size: int) -> None:
         self.fsync_s.observe(seconds)
         self.written_bytes += size
+        if seconds > SYNC_EXPECTED_S:
+            self._logger.warn(
+                "slow fdatasync",
+                took=f"{seconds:.9f}s",
+                expected_duration=f"{SYNC_EXPECTED_S:g}s",
+            )
 
     def append(
         self,

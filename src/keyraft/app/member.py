@@ -150,13 +150,20 @@ class _Running:
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
-        for other in opened.others:
-            member.network.add_peer(other.id, other.peer_urls)
-        await self._peers.serve(member)
-        member.start()
-        self._purge(loop, member_log)
-        await self._stop.wait()
+        self._peers.meet(member)
+        why = ""
+        if not opened.fresh and config.gate("InitialCorruptCheck"):
+            why = await self._compare_first(member)
+        if not why:
+            for other in opened.others:
+                member.network.add_peer(other.id, other.peer_urls)
+            await self._peers.serve(member)
+            member.start()
+            self._purge(loop, member_log)
+            await self._stop.wait()
         await self._close(member, member_log, opened, server, metrics_server, health)
+        if why:
+            raise StartError(why)
         return self._code
 
     # --- starting -----------------------------------------------------------------------------
@@ -244,6 +251,10 @@ class _Running:
                 config.auto_compaction_s() if periodic else config.auto_compaction_revisions()
             ),
             watch_progress_notify_s=config.watch_progress_notify_interval_s,
+            corrupt_check_s=config.corrupt_check_time_s,
+            compact_hash_check_s=(
+                config.compact_hash_check_time_s if config.gate("CompactHashCheck") else 0.0
+            ),
         )
         opened.backend.on_commit = self._commit_s.observe
         snapshots = SnapDir(OsFiles(), config.snap_directory, self._log)
@@ -281,6 +292,16 @@ class _Running:
         except BootError as error:
             raise StartError(str(error)) from None
         return member, member_log
+
+    async def _compare_first(self, member: Member) -> str:
+        """Compares the keys with those of the peers; why the member must not start, or nothing."""
+        compared: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        member.corruption.initial(compared.set_result)
+        why = await compared
+        if why:
+            self._log.error("checkInitialHashKV failed", error=why)
+            self._code = 1
+        return why
 
     def _open_snapshot(self, sink: Sink) -> SnapshotFeed:
         return SnapshotFeed(kv_directory(self._config), sink)

@@ -14,6 +14,7 @@ import socket
 from collections.abc import Callable
 
 from keyraft.app.config import Config
+from keyraft.app.forcing import force_new_cluster
 from keyraft.app.founding import Opened, Place, found, join, reopen
 from keyraft.app.startup import StartError, go_error
 from keyraft.app.transfers import snapshot_db_path
@@ -93,6 +94,8 @@ def open_disk(
     try:
         if had_log:
             opened = reopen(_place(config, files, backend))
+            if config.force_new_cluster:
+                force_new_cluster(opened, config.log)
         elif config.initial_cluster_state == "existing":
             opened = _join(config, files, backend, running)
         else:

@@ -21,6 +21,7 @@ from aiohttp import web
 
 from keyraft.app.config import Config
 from keyraft.app.forwarding import Forwarding
+from keyraft.app.peerhashes import HashQuestions
 from keyraft.app.startup import StartError, listen_error
 from keyraft.app.transfers import Transfers
 from keyraft.base import errors
@@ -57,6 +58,7 @@ class PeerPort:
         self._transport: Transport | None = None
         self._runner: web.AppRunner | None = None
         self._forwarding: Forwarding | None = None
+        self._hashes: HashQuestions | None = None
         self._server_tls, self._client_tls = _contexts(config)
 
     # --- starting -----------------------------------------------------------------------------
@@ -116,8 +118,13 @@ class PeerPort:
         if self._member is not None and self._transport is not None:
             self._transfers.send(self._member, self._transport, message)
 
+    def meet(self, member: Member) -> None:
+        """The member may ask its peers."""
+        self._hashes = HashQuestions(member, self.questions)
+        member.peer_hashes = self._hashes
+
     async def serve(self, member: Member) -> None:
-        """Answers the others from now on."""
+        """Answers the others from now on; `meet` has been called."""
         transport = self._transport
         assert transport is not None, "the port serves before it has a transport"
         self._member = member
@@ -140,6 +147,8 @@ class PeerPort:
     async def stop(self) -> None:
         """Leaves the others."""
         await self._transfers.stop()
+        if self._hashes is not None:
+            await self._hashes.stop()
         if self._forwarding is not None:
             await self._forwarding.stop()
         if self._transport is not None:

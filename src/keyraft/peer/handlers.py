@@ -196,16 +196,20 @@ class RaftHandlers:
             return http_error(412, "to field mismatch", headers)
         response = web.StreamResponse(headers=headers)
         response.enable_chunked_encoding()
-        await response.prepare(request)
-        if request.transport is None:
+        try:
+            await response.prepare(request)
+        except ConnectionError:
+            return response  # it has gone already
+        socket = request.transport  # None as soon as the peer has gone
+        if socket is None:
             return response
-        connection = _BodyConnection(request.transport)
+        connection = _BodyConnection(socket)
         writer = transport.attach(peer_id, kind, connection)
         try:
             await connection.closed
         finally:
             writer.detach(connection)
-            request.transport.close()
+            socket.close()
         return response
 
     def _refuse(

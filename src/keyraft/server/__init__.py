@@ -14,6 +14,7 @@ from keyraft.server.ports import (
     Network,
     NoNetwork,
     OpenDoor,
+    PeerHash,
     UnknownRequestError,
 )
 from keyraft.server.settings import MemberSettings
@@ -35,6 +36,7 @@ __all__ = [
     "Network",
     "NoNetwork",
     "OpenDoor",
+    "PeerHash",
     "Result",
     "UnknownRequestError",
     "decode_conf_state",

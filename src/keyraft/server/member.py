@@ -36,11 +36,13 @@ from keyraft.server.autocompaction import AutoCompaction, auto_compaction
 from keyraft.server.boot import Boot, build_node
 from keyraft.server.compacting import Compactor
 from keyraft.server.configuration import Configuration
+from keyraft.server.corruption import CorruptionChecker
 from keyraft.server.counters import Counters
 from keyraft.server.handover import Handover
 from keyraft.server.header import HeaderEncoder
+from keyraft.server.latewrites import LateWrites
 from keyraft.server.leasing import Leasing
-from keyraft.server.ports import Auth, DurableLog, LeaderCalls, Network
+from keyraft.server.ports import Auth, DurableLog, LeaderCalls, Network, PeerHashes
 from keyraft.server.publishing import Publisher
 from keyraft.server.quota import Quota
 from keyraft.server.raftloop import RaftLoop
@@ -131,6 +133,7 @@ class Member:
         self._stopping: list[Callable[[], None]] = []
         self.on_removed: Callable[[], None] | None = None
         self.leader_calls: LeaderCalls | None = None  # None where there is nobody to ask
+        self.peer_hashes: PeerHashes | None = None  # the same
 
         node, storage = build_node(settings, boot, chance, logger)
         self.raft = RaftLoop(loop, node, storage, log, network, self, boot.last_index)
@@ -149,6 +152,8 @@ class Member:
         self.snapshotter = Snapshotter(self, storage, log, boot.snapshot.index)
         self.publisher = Publisher(self)
         self.handover = Handover(self)
+        self.late_writes = LateWrites(self)
+        self.corruption = CorruptionChecker(self)
         self.reconfiguration = Reconfiguration(self)
         backend.before_commit(self._seal_batch)
 
@@ -172,6 +177,7 @@ class Member:
         self.raft.wake()
         self.loop.call_soon(self._campaign_if_alone)
         self.leasing.start()
+        self.corruption.start()
         if self.auto_compaction is not None:
             self.auto_compaction.start()
 
@@ -208,6 +214,7 @@ class Member:
         self.loop.call_later(self.settings.heartbeat_s, self._tick)
         self.ticked_s = now_s = self.loop.time()
         self.raft.tick()
+        self.late_writes.tick(now_s)
         if self._stamps:
             stamps, self._stamps = self._stamps, []
             self.waiting.close_batch(now_s, now_s + self.settings.request_timeout_s, stamps)

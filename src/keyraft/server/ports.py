@@ -7,9 +7,11 @@ given to a port is called on the loop, either before the call returns or later, 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from keyraft.base.errors import EtcdError, RawError
+from keyraft.mvcc import KVHash
 from keyraft.proto import rpc_pb2
 from keyraft.raft import Entry, HardState, Message, Snapshot, SnapshotMeta
 
@@ -94,6 +96,27 @@ class LeaderCalls(Protocol):
         done: Callable[[EtcdError | RawError | None], None],
     ) -> Callable[[], None]:
         """Makes a learner a voter."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerHash:
+    """What a peer says of its keys up to a revision; `found` is None when it says nothing.
+
+    `revision` is the one that the peer itself stands at.
+    """
+
+    member_id: int
+    endpoints: tuple[str, ...]
+    revision: int = 0
+    found: KVHash | None = None
+    error: EtcdError | None = None
+
+
+class PeerHashes(Protocol):
+    """The way to ask every other member for its hash."""
+
+    def ask(self, revision: int, done: Callable[[Sequence[PeerHash]], None]) -> None:
+        """Asks all of them; `done` is called once, on the loop, unless the member stops."""
 
 
 class NoNetwork:

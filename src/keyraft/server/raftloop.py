@@ -90,6 +90,8 @@ class RaftLoop:
         self._held: list[Entry] = []
         self._leading = False
         self._has_leader = False
+        self._deposed = False
+        self._began_s = 0.0
         self._stopped = False
         self.batches = 0
         self.batched_entries = 0
@@ -124,7 +126,24 @@ class RaftLoop:
     def tick(self) -> None:
         """One heartbeat interval has passed."""
         self.node.tick()
+        if self._ready is not None and self._leading and not self._deposed:
+            self._look_at_lead()
         self.wake()
+
+    def _look_at_lead(self) -> None:
+        """The disk stalls, and with it everything that a Ready would tell.
+
+        No heartbeat leaves meanwhile, so the others elect somebody and Raft, hearing of no quorum,
+        steps down. The member must know at once: it still answers clients.
+        """
+        if self.node.raft.state != StateType.LEADER:
+            self._deposed = True
+            self._events.leadership(self.node.raft.soft_state())
+
+    @property
+    def writing_since_s(self) -> float | None:
+        """When the write that is under way began, in loop time; None when there is none."""
+        return self._began_s if self._ready is not None else None
 
     def wake(self) -> None:
         """Has a turn run soon; for callers that have stepped the node themselves."""
@@ -211,6 +230,7 @@ class RaftLoop:
         if ready.soft_state is not None:
             self._leading = ready.soft_state.state == StateType.LEADER
             self._has_leader = ready.soft_state.lead != 0
+            self._deposed = False
             self._events.leadership(ready.soft_state)
         if ready.read_states:
             self._events.read_states(ready.read_states)
@@ -246,6 +266,7 @@ class RaftLoop:
             early, self._held = committed[:split], committed[split:]
         if entries or ready.hard_state is not None:
             self._early = early
+            self._began_s = self._loop.time()
             alone = len(entries) <= ALONE_ENTRIES_MAX and not self._queue and not early
             self._log.append(entries, ready.hard_state, ready.must_sync, self._persisted, alone)
             self._apply_early()
