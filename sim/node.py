@@ -68,12 +68,16 @@ class Habits:
     watch_pending_bytes: int = 67_108_864  # above it watchers fall behind
     corrupt_check_s: float = 0.0
     compact_hash_check_s: float = 0.0
+    watch_budget: int = 1_000  # of one slice of delivery
+    watch_slice_s: float = 0.0  # how long the next slice waits: others run meanwhile
+    trim_entries: int = 1  # the memory log is shortened in steps of so many
 
 
 class WitnessedMember(Member):
     """The real member, looked at."""
 
     witness: Witness
+    habits: Habits
 
     def leadership(self, soft: SoftState) -> None:
         """Leader or role have changed."""
@@ -81,9 +85,28 @@ class WitnessedMember(Member):
             self.witness.leads(self.settings.member_id, self.raft.node.raft.term)
         super().leadership(soft)
 
-    def watch(self, witness: Witness) -> None:
+    def _wake_watches(self) -> None:
+        self.loop.call_later(self.habits.watch_slice_s, self._deliver)
+
+    def _deliver(self) -> None:
+        """As the real one, but other work comes in between."""
+        if not self.stopped and self.watches.deliver(self.habits.watch_budget):
+            self.loop.call_later(self.habits.watch_slice_s, self._deliver)
+
+    def snapshot_installed(self, snapshot: Snapshot) -> None:
+        """The leader's database is in place."""
+        super().snapshot_installed(snapshot)
+        self.witness.snapshots += 1
+
+    def watch(self, witness: Witness, habits: Habits) -> None:
         """Everything that this member applies is witnessed; called before it starts."""
         self.witness = witness
+        self.habits = habits
+        self.snapshotter.trim_entries = habits.trim_entries
+        hub = self.watches
+        hub._chunk_rows = habits.watch_rows
+        hub._message_bytes_max = habits.watch_message_bytes
+        hub._pending_bytes_max = habits.watch_pending_bytes
         apply = self.queue._apply
         own = self.settings.member_id
 
@@ -355,12 +378,8 @@ class Node:
             opened.cluster,
             opened.boot,
         )
-        member.watch(self._witness)
+        member.watch(self._witness, self.habits)
         member.on_removed = self._removed
-        hub = member.watches
-        hub._chunk_rows = self.habits.watch_rows
-        hub._message_bytes_max = self.habits.watch_message_bytes
-        hub._pending_bytes_max = self.habits.watch_pending_bytes
         self.service = WatchService(member, Guard(member), self.chance)
         member.peer_hashes = NodeHashes(self, self._nodes, loop)
         self.member = member

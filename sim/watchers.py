@@ -84,8 +84,15 @@ class Watch:
             last = until if number == len(self.spans) - 1 else span.told
             check_watch(mine, span.batches, span.first_revision, last, self.prefix)
 
+    def past_all(self, truth: list[Event]) -> bool:
+        """Whether the next revision lies behind all events that this watch wants."""
+        mine = (event.revision for event in reversed(truth) if self._wants(event))
+        return self.next_revision > next(mine, 0)
+
     def _wants(self, event: Event) -> bool:
-        return not self.variant & (NODELETE if event.value is None else NOPUT)
+        return event.key.startswith(self.prefix) and not self.variant & (
+            NODELETE if event.value is None else NOPUT
+        )
 
     def _as_sent(self, event: Event) -> Event:
         gone = (event.revision, event.key) in self.without_previous
@@ -226,9 +233,10 @@ class WatchClient:
         self.events = 0
         cluster.loop.call_later(self._chance.random() * 3, self._glance)
 
-    def heard_all(self, revision: int) -> bool:
-        """Whether every watch is past a revision, and of those that began at all."""
-        return all(watch.next_revision > revision for watch in self.watches)
+    def heard_all(self) -> bool:
+        """Whether every watch is past the last event that it wants."""
+        events = self.cluster.witness.twin.events
+        return all(watch.past_all(events) for watch in self.watches)
 
     # --- lines --------------------------------------------------------------------------------
 
@@ -246,8 +254,7 @@ class WatchClient:
             return
         whim = chance.random()
         if self.steady or whim < 0.5:
-            progress = rpc_pb2.WatchRequest(progress_request=rpc_pb2.WatchProgressRequest())
-            line.ask(progress.SerializeToString())
+            self._ask_progress(line)
         elif whim < 0.6:
             self._hang_up()
         elif whim < 0.75:
@@ -273,6 +280,12 @@ class WatchClient:
         for watch in self.watches:
             request = rpc_pb2.WatchRequest(create_request=watch.create())
             line.ask(request.SerializeToString())
+        if self._chance.random() < 0.5:
+            self._ask_progress(line)
+
+    def _ask_progress(self, line: Line) -> None:
+        request = rpc_pb2.WatchRequest(progress_request=rpc_pb2.WatchProgressRequest())
+        line.ask(request.SerializeToString())
 
     def _new_watch(self) -> Watch:
         chance = self._chance

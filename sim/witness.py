@@ -47,7 +47,8 @@ class Witness:
         self._memberships: dict[int, Membership] = {}
         self.twin = Twin()
         self.membership: Membership = ()
-        self.changes = 0
+        self.changes = 0  # of the membership
+        self.snapshots = 0  # installed
         self.promises: dict[int, Promise] = {}
         self.revoked: dict[int, Revoked] = {}
         self.on_membership: Callable[[], None] | None = None

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from keyraft.base.errors import EtcdError, NotLeaderError, RawError
+from keyraft.base.errors import EtcdError, LeaseNotFoundError, NotLeaderError, RawError
 from keyraft.proto import rpc_pb2
 from keyraft.server import Result, wire
 from sim.cluster import SimCluster
-from sim.node import Node
+from sim.node import Habits, Node
 
 LEASE = 7
 TTL_S = 3
@@ -77,3 +77,34 @@ def test_a_leader_that_was_paused_asks_before_it_revokes_or_renews() -> None:
         asked = deposed.renew(deposed.first)
         deposed.keep_alive(4.0)
         assert [type(one) for one in asked] == [NotLeaderError]
+
+
+def ask_a_leader_that_is_cut_off(seed: int) -> bool:
+    """Renews a lease that only the successor knows; whether the old leader still led then."""
+    rates = iter([0.5, 1.5, 1.5])
+    cluster = SimCluster(3, seed, lambda chance: Habits(rate=next(rates)))
+    first = next(node for node in cluster.nodes.values() if node.habits.rate < 1)
+    assert first.member is not None
+
+    assert cluster.run_until(lambda: cluster.leader() is not None and cluster.agreed())
+    leader = cluster.leader()
+    assert leader is not None and leader.member is not None
+    leader.member.handover.move(first.id, lambda _: None)
+    assert cluster.run_until(lambda: cluster.leader() is first and cluster.agreed())
+    cluster.network.partition([[first.id], [n for n in cluster.nodes if n != first.id]])
+    assert cluster.run_until(lambda: cluster.leader() not in (first, None))
+    second = cluster.leader()
+    assert second is not None and second.member is not None
+    grant = rpc_pb2.LeaseGrantRequest(ID=LEASE, TTL=TTL_S).SerializeToString()
+    second.member.propose(wire.KIND_LEASE_GRANT, grant, lambda _: None)
+    assert cluster.run_until(lambda: LEASE in cluster.witness.twin.leases)
+    still_leads = first.member.is_leader
+    asked: list[int | EtcdError | RawError] = []
+    first.member.leasing.renew(LEASE, asked.append)
+    cluster.run(2.0)
+    assert not any(isinstance(one, LeaseNotFoundError) for one in asked)
+    return still_leads
+
+
+def test_a_leader_that_is_cut_off_does_not_say_that_a_lease_is_gone() -> None:
+    assert any(ask_a_leader_that_is_cut_off(seed) for seed in range(1, 6))

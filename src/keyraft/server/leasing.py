@@ -8,8 +8,9 @@ A leader that was paused, or whose disk was, may have been deposed and not know 
 successor renews the leases. So nothing is revoked or renewed on the word of a clock that stood
 still, or of a member whose Raft already follows somebody else: the first asks a quorum, the second
 refuses. A revocation that was proposed and waits is not passed on to a successor.
-DEVIATION: etcd looks at the clock only (`ensureLeadership`), and its successor may be handed the
-revocations of a leader whose disk stood still.
+DEVIATION: etcd looks at the clock only (`ensureLeadership`), its successor may be handed the
+revocations of a leader whose disk stood still, and a leader that is cut off says for a second or
+two that leases granted elsewhere do not exist.
 """
 
 from __future__ import annotations
@@ -123,7 +124,7 @@ class Leasing:
         """Renews a lease, or asks the leader to; `done` is called at once or later.
 
         Returns what takes back a renewal that has to wait, or None when there is nothing to take
-        back. A lease not known is looked for once more when all that is committed is applied; one
+        back. A lease not known is looked for once more behind a read index; one
         that has run out waits for its revocation; one with a checkpoint has it taken back first.
         NotLeaderError: ask the leader.
         """
@@ -158,19 +159,16 @@ class Leasing:
             self._renew_leading(lease_id, done)
 
     def _renew_leading(self, lease_id: int, done: Renewed) -> Callable[[], None] | None:
-        member = self._member
-        lessor = member.lessor
-        if not lessor.exists(lease_id):
-            if member.applied_index == member.committed_index:
-                done(errors.LeaseNotFoundError())
-            else:
-                member.reads.wait_applied(
-                    member.committed_index, lambda error: self._renew_applied(lease_id, done, error)
-                )
-            return None
-        return self._renew(lease_id, done)
+        if self._member.lessor.exists(lease_id):
+            return self._renew(lease_id, done)
+        # That a lease is gone must be true of the cluster, not of a leader that was cut off.
+        self._member.read_index(lambda error: self._renew_found(lease_id, done, error))
+        return None
 
-    def _renew_applied(self, lease_id: int, done: Renewed, error: EtcdError | None) -> None:
+    def _renew_found(
+        self, lease_id: int, done: Renewed, error: EtcdError | RawError | None
+    ) -> None:
+        """Everything that was committed when the renewal came is applied, or cannot be."""
         if error is not None:
             done(error)
         elif not self._leads():

@@ -36,6 +36,7 @@ class Snapshotter:
         settings = member.settings
         self._count = settings.snapshot_count
         self._keep = settings.snapshot_catchup_entries
+        self.trim_entries = TRIM_ENTRIES
         self._next_trim = 0
 
     @property
@@ -55,7 +56,7 @@ class Snapshotter:
             self._begin(index)
 
     def _trim(self, index: int) -> None:
-        self._next_trim = index + TRIM_ENTRIES
+        self._next_trim = index + self.trim_entries
         last_wanted = index - self._keep
         if last_wanted >= self._storage.first_index():
             # A follower that needs what is forgotten here is sent the database, and Raft wants to

@@ -1,0 +1,126 @@
+"""The tester of watches is tested: each planted bug of the hub is found within a few seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from keyraft.mvcc.hooks import Event
+from keyraft.mvcc.watch import WatchHub
+from keyraft.mvcc.watch_cohort import Watcher
+from sim.scenario import Violation, run
+
+Patch = pytest.MonkeyPatch
+
+SEEDS = range(1, 21)
+
+pytestmark = pytest.mark.sim
+
+
+def hunt() -> str:
+    """The first violation; empty when there is none."""
+    for seed in SEEDS:
+        try:
+            run(seed, seconds=12.0, size=3)
+        except Violation as violation:
+            return str(violation).split("\n", 1)[0]
+    return ""
+
+
+def skip_at_resume(patch: Patch) -> None:
+    """A watch that goes on begins one revision late."""
+    honest = WatchHub._make_ready
+
+    def make_ready(self: WatchHub, watcher: Watcher, first: int) -> None:
+        honest(self, watcher, first + 1)
+
+    patch.setattr(WatchHub, "_make_ready", make_ready)
+
+
+def repeat_at_resume(patch: Patch) -> None:
+    """A watch that goes on begins one revision early."""
+    honest = WatchHub.add
+
+    def add(self: WatchHub, watcher: Watcher) -> None:
+        watcher.start_revision = max(0, watcher.start_revision - 1)
+        honest(self, watcher)
+
+    patch.setattr(WatchHub, "add", add)
+
+
+def go_live_too_early(patch: Patch) -> None:
+    """At the end of a pass what happened meanwhile is forgotten."""
+    honest = WatchHub._end_pass
+
+    def end_pass(self: WatchHub) -> int:
+        self._pass_at = self._store.revision + 1
+        return honest(self)
+
+    patch.setattr(WatchHub, "_end_pass", end_pass)
+
+
+def forget_when_full(patch: Patch) -> None:
+    """A watcher whose stream is full goes on from now, not from what it has not been sent."""
+    honest = WatchHub._stall
+
+    def stall(self: WatchHub, watcher: Watcher, first: int) -> None:
+        honest(self, watcher, self._store.revision + 1)
+
+    patch.setattr(WatchHub, "_stall", stall)
+
+
+def promise_too_much(patch: Patch) -> None:
+    """A progress request is answered although not everything was sent."""
+
+    def caught_up(self: WatchHub, watcher: Watcher) -> bool:
+        return True
+
+    patch.setattr(WatchHub, "caught_up", caught_up)
+
+
+def tear_revisions(patch: Patch) -> None:
+    """The events of one revision are told one by one."""
+    honest = WatchHub.on_events
+
+    def on_events(self: WatchHub, revision: int, events: list[Event]) -> None:
+        for event in events:
+            honest(self, revision, [event])
+            for cohort in list(self._queue):
+                if cohort.job is None and cohort.pending:
+                    self._send(cohort.start_job(self._store.kv_at), 1_000)
+
+    patch.setattr(WatchHub, "on_events", on_events)
+
+
+def hide_compactions(patch: Patch) -> None:
+    """A watcher whose events are compacted away is sent what is left."""
+
+    def end_compacted(self: WatchHub, watcher: Watcher) -> None:
+        self._make_ready(watcher, self._store.compact_revision)
+
+    patch.setattr(WatchHub, "_end_compacted", end_compacted)
+
+
+def forget_at_snapshots(patch: Patch) -> None:
+    """What came with the leader's database is not told."""
+    patch.setattr(WatchHub, "suspend", lambda self: None)
+
+
+MUTANTS: list[Callable[[Patch], None]] = [
+    skip_at_resume,
+    repeat_at_resume,
+    go_live_too_early,
+    forget_when_full,
+    promise_too_much,
+    tear_revisions,
+    hide_compactions,
+    forget_at_snapshots,
+]
+
+
+@pytest.mark.parametrize("plant", MUTANTS, ids=lambda plant: plant.__name__)
+def test_a_bug_in_watches_is_found(plant: Callable[[Patch], None], monkeypatch: Patch) -> None:
+    plant(monkeypatch)
+    found = hunt()
+    assert "watch" in found, found or "nothing"
