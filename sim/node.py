@@ -14,6 +14,7 @@ from typing import Final
 
 from keyraft.app.forcing import force_new_cluster
 from keyraft.app.founding import Opened, Place, found, join, reopen
+from keyraft.auth import SimpleTokens
 from keyraft.base.errors import EtcdError
 from keyraft.base.log import NullLogger
 from keyraft.base.version import VERSION
@@ -32,7 +33,7 @@ from keyraft.raft import (
     StateType,
 )
 from keyraft.raft.errors import StorageError
-from keyraft.server import Member, MemberSettings, OpenDoor, PeerHash, decode_conf_state
+from keyraft.server import Member, MemberSettings, PeerHash, decode_conf_state
 from keyraft.service import Guard, WatchService
 from keyraft.storage.backend import MemoryEngine, WriteBuffer
 from keyraft.storage.backend.memory import Disk
@@ -41,6 +42,7 @@ from keyraft.storage.wal import Appender, SnapshotMark, WALError, valid_snapshot
 from sim.disk import SimDisk
 from sim.loop import MemberLoop, SimLoop
 from sim.network import MemberNetwork, SimNetwork
+from sim.passwords import SimPasswords
 from sim.witness import Witness
 
 WAL_PATH: Final = "/data/member/wal"
@@ -374,7 +376,8 @@ class Node:
             backend,
             NodeLog(self, opened, loop),
             NodeNetwork(self, loop),
-            OpenDoor(),
+            SimpleTokens(loop, Random(self.id)),
+            SimPasswords(loop),
             opened.cluster,
             opened.boot,
         )

@@ -33,6 +33,24 @@ class Recorder:
         self.log.append("writable")
 
 
+class ManyRecorder(Recorder):
+    """The same, taking what came at once at once: up to the first message that does something."""
+
+    def __init__(self, stream: Stream, log: list[object], sizes: list[int]) -> None:
+        super().__init__(stream, log)
+        self.sizes = sizes
+
+    def on_messages(self, messages: list[bytes]) -> int:
+        taken = 0
+        for message in messages:
+            self.on_message(message)
+            taken += 1
+            if message in (b"pause", b"finish"):
+                break
+        self.sizes.append(taken)
+        return taken
+
+
 class Bench:
     """`held` are the calls of /t.T/Hold, `streams` those of /t.T/Talk, `log` what happened."""
 
@@ -43,10 +61,12 @@ class Bench:
         self.streams: list[Stream] = []
         self.log: list[object] = []
         self.https: list[HttpRequest] = []
+        self.sizes: list[int] = []  # of what /t.T/Many was handed at once
         self.router.unary("/t.T/Echo", lambda call, request: request)
         self.router.unary("/t.T/Hold", self._hold)
         self.router.unary("/t.T/Fail", self._fail)
         self.router.stream("/t.T/Talk", self._talk)
+        self.router.stream("/t.T/Many", self._many)
         self.router.stream("/t.T/List", self._talk, "server_stream")
         self.peer = Peer()
         self.server = ServerConnection(
@@ -68,6 +88,10 @@ class Bench:
     def _talk(self, stream: Stream) -> Recorder:
         self.streams.append(stream)
         return Recorder(stream, self.log)
+
+    def _many(self, stream: Stream) -> ManyRecorder:
+        self.streams.append(stream)
+        return ManyRecorder(stream, self.log, self.sizes)
 
     def start(self, **values: int) -> list[Frame]:
         return self.feed(PREFACE + settings(**values))

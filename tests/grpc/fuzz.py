@@ -30,7 +30,7 @@ LIMITS = Limits(
     settings=Budget(20, 1.0),
     stream_faults=Budget(50, 1.0),
 )
-PATHS = ["/t.T/Echo", "/t.T/Hold", "/t.T/Fail", "/t.T/Talk", "/t.T/List", "/no", "/"]
+PATHS = ["/t.T/Echo", "/t.T/Hold", "/t.T/Fail", "/t.T/Talk", "/t.T/Many", "/t.T/List", "/no", "/"]
 # What one connection may hold at most: its limits, and one read's worth on top.
 HELD_BYTES_MAX = 300_000 + 20_005 * 50 + 200_000
 

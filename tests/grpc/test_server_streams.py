@@ -23,10 +23,15 @@ from tests.grpc.wire import (
 )
 
 
-def opened(limits: Limits | None = None, *extra: tuple[str, str], window: int = 65_535) -> Bench:
+def opened(
+    limits: Limits | None = None,
+    *extra: tuple[str, str],
+    window: int = 65_535,
+    path: str = "/t.T/Talk",
+) -> Bench:
     bench = Bench(limits)
     bench.start(window=window)
-    bench.feed(frame(HEADERS, END_HEADERS, 1, bench.peer.request("/t.T/Talk", *extra)))
+    bench.feed(frame(HEADERS, END_HEADERS, 1, bench.peer.request(path, *extra)))
     return bench
 
 
@@ -108,6 +113,104 @@ def test_a_stream_may_pause_again_within_a_delivery() -> None:
         bench.streams[0].resume_reading()
         assert len(bench.log) == seen
     bench.server.check()
+
+
+def test_messages_that_come_at_once_are_handed_over_at_once() -> None:
+    first = frame(DATA, 0, 1, message(b"first"))
+    same = b"".join(frame(DATA, 0, 1, message(b"m%03d" % i)) for i in range(400))
+    longer = b"".join(frame(DATA, 0, 1, message(b"x" * size)) for size in (0, 7, 7, 16_379))
+    two_in_a_frame = frame(DATA, 0, 1, message(b"a") + message(b"b"))
+    half = frame(DATA, 0, 1, message(b"halves")[:7]) + frame(DATA, 0, 1, message(b"halves")[7:])
+    wire = first + same + two_in_a_frame + longer + half + same + frame(DATA, END_STREAM, 1)
+    whole = opened(path="/t.T/Many")
+    whole.feed(first)
+    whole.feed(wire)
+    pieces = opened(path="/t.T/Many")
+    pieces.feed(first)
+    pieces.feed(wire, cut=11)
+    assert whole.log == pieces.log
+    assert len(whole.log) == 2 + 800 + 2 + 4 + 1 + 1 and whole.log[-1] == "half close"
+    assert whole.sizes == [401, 4, 400] and pieces.sizes == []
+
+
+def test_what_is_not_taken_at_once_comes_again() -> None:
+    bench = opened(Limits(stream_window_bytes=40_000), path="/t.T/Many")
+    bench.feed(frame(DATA, 0, 1, message(b"first")))
+    words = [b"one", b"pause", b"two", b"three", b"finish", b"four"]
+    bench.feed(b"".join(frame(DATA, 0, 1, message(each)) for each in words))
+    assert bench.log == [b"first", b"one", b"pause"]
+    bench.server.check()
+    bench.streams[0].resume_reading()
+    assert bench.log == [b"first", *words[:5]]
+    bench.server.check()
+
+
+def test_messages_in_a_row_get_their_window_back() -> None:
+    bench = opened(Limits(stream_window_bytes=40_000), path="/t.T/Many")
+    row = frame(DATA, 0, 1, message(b"x" * 995)) * 12
+    grants = 0
+    for _ in range(50):
+        grants += sum(f.code for f in bench.feed(row) if f.kind == WINDOW and f.stream == 1)
+    assert len(bench.log) == 600
+    assert 580_000 <= grants <= 600_000
+
+
+def test_several_messages_sent_in_one_piece() -> None:
+    for window in (65_535, 30):
+        bench = opened(window=window)
+        framed = message(b"one") + message(b"") + message(b"three")
+        bench.streams[0].send_framed(framed, 3)
+        out = bench.out()
+        received = data_of(out)
+        while len(received) < len(framed) and window == 30:
+            received += data_of(bench.feed(frame(WINDOW, 0, 1, word(4))))
+        assert received == framed
+    bench = opened()
+    large = message(b"y" * 20_000) * 3
+    bench.streams[0].send_framed(large, 3)
+    out = bench.out()
+    assert data_of(out) == large and max(len(f.payload) for f in out) <= 16_384
+    assert next(iter(r for r in bench.router if r.method == "Talk")).msg_sent == 3
+
+
+def test_one_message_in_shared_pieces() -> None:
+    pieces = [bytes([i]) * 16_256 for i in range(3)] + [b"end"]
+    whole = message(b"head" + b"".join(pieces))
+    bench = opened(window=1 << 20)
+    bench.feed(frame(WINDOW, 0, 0, word(1 << 20)))
+    bench.streams[0].send_shared(b"head", pieces)
+    assert bench.server.bulky is False  # less than what is worth it
+    frames = bench.out()
+    assert [len(f.payload) for f in frames if f.kind == DATA] == [16_265, 16_256, 16_256, 3]
+    assert data_of(frames) == whole
+    for _ in range(3):
+        bench.streams[0].send_shared(b"head", pieces)
+    assert bench.server.bulky
+    before = bench.server.bytes_out
+    taken = bench.server.take_pieces()
+    assert any(piece is pieces[1] for piece in taken)
+    assert data_of(bench.peer.read(b"".join(taken))) == whole * 3
+    assert bench.server.bytes_out - before == sum(map(len, taken))
+    assert not bench.server.has_output
+
+
+def test_shared_pieces_wait_for_windows_like_all_else() -> None:
+    pieces = [bytes([i]) * 16_256 for i in range(9)] + [b"end"]
+    whole = message(b"head" + b"".join(pieces))
+    bench = opened(Limits(stream_queue_bytes=100_000), window=20_000)
+    stream = bench.streams[0]
+    stream.send_shared(b"head", pieces)
+    assert stream.writable < 0
+    bench.server.check()
+    received = data_of(bench.out())
+    assert len(received) == 20_000
+    while len(received) < len(whole):
+        update = frame(WINDOW, 0, 1, word(7_777)) + frame(WINDOW, 0, 0, word(7_777))
+        frames = bench.feed(update)
+        assert max(len(f.payload) for f in frames) <= 16_384
+        received += data_of(frames)
+    assert received == whole
+    assert bench.log == ["writable"]
 
 
 def test_writable_says_when_to_stop_and_when_to_go_on() -> None:

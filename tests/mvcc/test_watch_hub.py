@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -79,6 +80,8 @@ class Client:
         self.got: list[rpc_pb2.WatchResponse] = []
         self.stream: WatchStream | None = None
         self.full = False
+        self.batches: list[int] = []
+        self.shared: list[int] = []
 
     @property
     def writable(self) -> int:
@@ -88,6 +91,20 @@ class Client:
 
     def send(self, message: bytes) -> None:
         self.queue.append(message)
+
+    def send_framed(self, framed: bytes, count: int) -> None:
+        self.batches.append(count)
+        while framed:
+            assert framed[:1] == b"\0"
+            stop = 5 + int.from_bytes(framed[1:5], "big")
+            self.queue.append(framed[5:stop])
+            framed = framed[stop:]
+            count -= 1
+        assert count == 0
+
+    def send_shared(self, head: bytes, pieces: Sequence[bytes]) -> None:
+        self.shared += map(id, pieces)
+        self.queue.append(head + b"".join(pieces))
 
     def read(self) -> list[rpc_pb2.WatchResponse]:
         """Takes what is queued; tells the stream if it had been full."""
@@ -127,9 +144,10 @@ class World:
     def wake(self) -> None:
         self.wakes += 1
 
-    def client(self, room: int = 1_000_000) -> Client:
+    def client(self, room: int = 1_000_000, bulk: bool = False) -> Client:
+        """`bulk`: as the server's end of a stream is, which takes many messages at once."""
         client = Client(room)
-        client.stream = WatchStream(self.hub, client)
+        client.stream = WatchStream(self.hub, client, client if bulk else None)
         return client
 
     def put(self, *keys: bytes, value: bytes = b"v") -> None:
@@ -170,6 +188,56 @@ def test_created_comes_first_and_each_revision_in_one_message():
     assert (created.created, created.watch_id, created.header.revision) == (True, 0, 1)
     assert (names([first]), first.header.revision) == ([(2, "a")], 2)
     assert (names([second]), second.header.revision) == ([(3, "b"), (3, "c")], 3)
+
+
+def test_neighbours_of_one_stream_are_sent_to_together():
+    world = World()
+    clients = [world.client(bulk=True) for _ in range(3)]
+    for client in clients:
+        assert client.stream
+        for _ in range(1_000):
+            client.stream.create(b"a", b"")
+        client.read()
+    world.put(b"a")
+    world.settle()
+    for client in clients:
+        got = client.read()
+        assert [response.watch_id for response in got] == list(range(1_000))
+        assert {tuple(names([response])) for response in got} == {((2, "a"),)}
+        assert 1 < len(client.batches) < 20  # each fits a frame
+
+
+def test_a_full_neighbour_is_left_out_of_a_batch():
+    world = World()
+    quick, slow = world.client(bulk=True), world.client(room=2, bulk=True)
+    for client in (quick, slow, quick, slow, slow, slow, quick):
+        assert client.stream
+        client.stream.create(b"a", b"")
+    quick.read(), slow.read()
+    world.put(b"a")
+    world.settle()
+    assert len(quick.queue) == 3 and len(slow.queue) == 2
+    assert world.hub.statistics()["slow_watchers"] == 2
+    seen = slow.read()
+    world.settle()
+    seen += slow.read()
+    world.settle()
+    assert sorted(response.watch_id for response in seen) == [0, 1, 2, 3]
+
+
+def test_large_payloads_are_cut_once_for_all():
+    world = World()
+    clients = [world.client(bulk=True) for _ in range(10)]
+    for client in clients:
+        assert client.stream
+        client.stream.create(b"a", b"")
+        client.read()
+    world.put(b"a", value=b"x" * 100_000)
+    world.settle()
+    for client in clients:
+        assert len(client.shared) == 7 and client.shared == clients[0].shared
+        (response,) = client.read()
+        assert response.events[0].kv.value == b"x" * 100_000
 
 
 def test_what_comes_faster_than_it_is_sent_shares_a_message():
@@ -625,10 +693,11 @@ class Guarantees(RuleBasedStateMachine):
         super().__init__()
         self.world = World(message_bytes_max=160, pending_bytes_max=4_000, chunk_rows=3)
         self.clients = [self.world.client(room) for room in (1, 3, 1_000_000)]
+        self.clients += [self.world.client(room, bulk=True) for room in (3, 1_000_000)]
         self.asked: list[dict[int, Asked]] = [{} for _ in self.clients]
         self.order: list[list[Asked]] = [[] for _ in self.clients]  # creations not yet answered
 
-    which = st.integers(0, 2)
+    which = st.integers(0, 4)
 
     @initialize(
         keys=st.lists(st.sampled_from(KEYS), max_size=12),
@@ -637,7 +706,7 @@ class Guarantees(RuleBasedStateMachine):
     def populate(self, keys: list[bytes], whats: list[tuple[bytes, bytes]]) -> None:
         self.write_much(keys)
         for number, what in enumerate(whats):
-            self.create(number % 3, what, -number, number % 2 == 0, 0, False)
+            self.create(number % 5, what, -number, number % 2 == 0, 0, False)
 
     @rule(
         keys=st.lists(st.sampled_from(KEYS), min_size=1, max_size=4, unique=True),
@@ -722,7 +791,7 @@ class Guarantees(RuleBasedStateMachine):
     def finish(self) -> None:
         for _ in range(10_000):
             more = self.world.hub.deliver()
-            read = [self.take(which) for which in range(3)]
+            read = [self.take(which) for which in range(5)]
             if not more and not any(read):
                 break
         assert self.world.hub.statistics()["slow_watchers"] == 0

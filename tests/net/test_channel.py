@@ -47,6 +47,7 @@ class Service:
         self.router.unary("/t.T/Fail", self._fail)
         self.router.unary("/t.T/Token", lambda call, request: call.metadata[b"token"])
         self.router.stream("/t.T/Echoes", self._open)
+        self.router.stream("/t.T/Shared", Sharer)
 
     def _hold(self, call: Call, request: bytes) -> None:
         call.on_cancel = self.cancels.append
@@ -59,6 +60,15 @@ class Service:
     def _open(self, stream: Stream) -> EchoStream:
         self.streams.append(EchoStream(stream))
         return self.streams[-1]
+
+
+class Sharer(EchoStream):
+    """Answers each message by one that shares its pieces with all other answers."""
+
+    pieces = tuple(bytes([i]) * 16_256 for i in range(60))
+
+    def on_message(self, message: bytes) -> None:
+        self.stream.send_shared(message, self.pieces)
 
 
 Body = Callable[[Service, Server, Channel], Awaitable[None]]
@@ -124,6 +134,20 @@ def test_an_error_arrives_with_code_and_text() -> None:
         with pytest.raises(RpcError) as caught:
             await channel.unary(b"/t.T/Nope", b"")
         assert caught.value.text == "unknown method Nope for service t.T"
+
+    run(body)
+
+
+def test_large_shared_pieces_arrive_in_order_and_whole() -> None:
+    async def body(service: Service, server: Server, channel: Channel) -> None:
+        streams = [await channel.stream(b"/t.T/Shared") for _ in range(5)]
+        for number in range(12):
+            for stream in streams:
+                await stream.send(b"%d" % number)
+        for stream in streams:
+            stream.half_close()
+            answers = [answer async for answer in stream]
+            assert answers == [b"%d" % i + b"".join(Sharer.pieces) for i in range(12)]
 
     run(body)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 
+from keyraft.auth import SimpleTokens
 from keyraft.base.log import NullLogger
 from keyraft.cluster import Cluster, cluster_id, new_member
 from keyraft.mvcc import MemoryBackend
@@ -25,12 +26,12 @@ from keyraft.server import (
     Member,
     MemberSettings,
     NoNetwork,
-    OpenDoor,
     Result,
     decode_conf_state,
     wire,
 )
 from sim.loop import SimLoop
+from sim.passwords import SimPasswords
 
 SYNC_S = 0.002
 
@@ -146,7 +147,8 @@ class OneMember:
             backend,
             self.log,
             NoNetwork(),
-            OpenDoor(),
+            SimpleTokens(self.loop, random.Random(8)),
+            SimPasswords(self.loop),
             cluster,
             boot,
         )

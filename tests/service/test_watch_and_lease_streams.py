@@ -40,6 +40,15 @@ class Transport:
 
     respond = send
 
+    def send_framed(self, framed: bytes, count: int) -> None:
+        while framed:
+            assert framed[:1] == b"\0"
+            stop = 5 + int.from_bytes(framed[1:5], "big")
+            self.send(framed[5:stop])
+            framed = framed[stop:]
+            count -= 1
+        assert count == 0
+
     def finish(self, code: int = 0, text: str = "") -> None:
         self.ended = (code, text)
 
@@ -170,6 +179,45 @@ def test_renewals_are_answered_in_order_and_an_unknown_lease_has_no_time():
     assert stream.kept() == [(5, 10), (-6, 20), (99, 0), (5, 10), (5, 10)]
     handler.on_half_close()
     assert stream.ended == (0, "")
+
+
+def test_renewals_that_come_at_once_are_answered_as_one_by_one():
+    services = Services()
+    leases = [5, -6, 300, 70_000]
+    for lease_id in leases:
+        services.grant(lease_id, 10 + lease_id % 7)
+    wanted = [(lease_id, 10 + lease_id % 7) for lease_id in leases]
+    stream = Transport()
+    handler = services.lease.keep_alive(stream)
+    requests = [renewal(lease_id) for lease_id in [*leases, 99, *leases, 5]]
+    for _ in range(2):  # the first time none is known
+        rest, calls = list(requests), 0
+        while rest:
+            rest = rest[handler.on_messages(rest) :]
+            calls += 1
+        assert stream.kept() == [*wanted, (99, 0), *wanted, wanted[0]]
+    assert calls == 3
+    revoke = rpc_pb2.LeaseRevokeRequest(ID=5).SerializeToString()
+    services.cluster.propose(wire.KIND_LEASE_REVOKE, revoke)
+    services.cluster.run(0.1)
+    assert handler.on_messages([renewal(5), renewal(5)]) == 1
+    assert stream.kept() == [(5, 0)]
+    services.grant(5, 40)
+    assert handler.on_messages([renewal(5), renewal(5)]) == 2
+    assert stream.kept() == [(5, 40), (5, 40)]
+
+
+def test_a_full_stream_takes_no_more_renewals():
+    services = Services()
+    services.grant(5, 10)
+    stream = Transport(room=3)
+    handler = services.lease.keep_alive(stream)
+    handler.on_message(renewal(5))
+    assert handler.on_messages([renewal(5)] * 2) == 2
+    assert stream.paused
+    stream.sent.clear()
+    handler.on_writable()
+    assert not stream.paused
 
 
 def test_a_renewal_that_waits_holds_the_stream_and_is_answered_before_its_end():

@@ -23,6 +23,7 @@ from keyraft.app.config import Config
 from keyraft.app.disk import MemberLog
 from keyraft.app.founding import Opened
 from keyraft.app.opening import has_log, kv_directory, open_disk
+from keyraft.app.passwords import BcryptPasswords
 from keyraft.app.peers import PeerPort
 from keyraft.app.startup import (
     StartError,
@@ -31,6 +32,7 @@ from keyraft.app.startup import (
     listen_error,
 )
 from keyraft.app.systemd import notify_ready
+from keyraft.app.tokens import token_provider
 from keyraft.app.transfers import Transfers
 from keyraft.base.errors import EtcdError
 from keyraft.base.limits import GRPC_OVERHEAD_BYTES
@@ -47,10 +49,10 @@ from keyraft.server import (
     Histogram,
     Member,
     MemberSettings,
-    OpenDoor,
     exponential,
 )
 from keyraft.service import (
+    AuthService,
     ClusterService,
     ElectionService,
     Guard,
@@ -110,6 +112,8 @@ class _Running:
         self._log.info(
             "configuring peer listeners", listen_peer_urls=_texts(config.listen_peer_urls)
         )
+        self._tokens = token_provider(config, loop)
+        self._passwords = BcryptPasswords(loop, config.bcrypt_cost)
         self._peers.bind()
         try:
             server, metrics_server = await self._listen(loop)
@@ -255,6 +259,7 @@ class _Running:
             compact_hash_check_s=(
                 config.compact_hash_check_time_s if config.gate("CompactHashCheck") else 0.0
             ),
+            client_cert_auth=config.client_cert_auth,
         )
         opened.backend.on_commit = self._commit_s.observe
         snapshots = SnapDir(OsFiles(), config.snap_directory, self._log)
@@ -284,7 +289,8 @@ class _Running:
                 opened.backend,
                 member_log,
                 self._peers.open(opened.member_id, opened.cluster_id),
-                OpenDoor(),
+                self._tokens,
+                self._passwords,
                 opened.cluster,
                 opened.boot,
                 lambda: opened.backend.overloaded,
@@ -316,6 +322,7 @@ class _Running:
         LeaseService(member, guard).register(self._router)
         LockService(member, guard).register(self._router)
         ElectionService(member, guard).register(self._router)
+        AuthService(member, guard).register(self._router)
         health.register(self._router)
         scrape = Scrape(
             member=member,
@@ -439,6 +446,7 @@ class _Running:
         member_log.close()
         if self._code != 1:
             self._checkpoints.stop()
+        self._passwords.close()
         opened.backend.close()
         self._log.info("closed etcd server", **fields)
 

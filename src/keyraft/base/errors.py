@@ -8,6 +8,7 @@ wrapper.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar
 
 
@@ -343,6 +344,18 @@ class RequestCanceledError(EtcdError):
 class DeadlineExceededError(EtcdError):
     code = 4
     text = "etcdserver: context deadline exceeded"
+
+
+class PostponedError(InvalidAuthTokenError):
+    """No answer yet: what the caller's token says is known once more of the log is applied.
+
+    `when(again)` calls `again(None)` then, or `again(error)` when it takes too long. Who cannot
+    wait takes it for the refusal that it is a kind of.
+    """
+
+    def __init__(self, when: Callable[[Callable[[EtcdError | None], None]], None]) -> None:
+        super().__init__()
+        self.when = when
 
 
 BY_TEXT: dict[str, type[EtcdError]] = {kind.text: kind for kind in EtcdError.__subclasses__()}

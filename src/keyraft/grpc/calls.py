@@ -7,7 +7,7 @@ after the end does nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from .head import RequestHead
@@ -73,10 +73,11 @@ class Call(Http2Stream):
 class Stream(Call):
     """One streaming call (router.ServerStream)."""
 
-    __slots__ = ("handler", "headers_sent")
+    __slots__ = ("handler", "headers_sent", "takes_many")
 
     handler: StreamHandler | None
     headers_sent: bool
+    takes_many: Callable[[list[bytes]], int] | None  # a BatchHandler's `on_messages`
 
     @property
     def writable(self) -> int:
@@ -89,6 +90,16 @@ class Stream(Call):
         """Sends one message; does nothing when the stream is over."""
         if not self.done:
             self.connection.send(self, message)
+
+    def send_framed(self, framed: bytes, count: int) -> None:
+        """Sends `count` messages, each with its five bytes in front; nothing when it is over."""
+        if not self.done:
+            self.connection.send_framed(self, framed, count)
+
+    def send_shared(self, head: bytes, pieces: Sequence[bytes]) -> None:
+        """Sends one message, head and pieces, whose pieces are not copied."""
+        if not self.done:
+            self.connection.send_shared(self, head, pieces)
 
     def finish(self, code: int = 0, text: str = "") -> None:
         """Ends the stream with a status, after everything sent before."""

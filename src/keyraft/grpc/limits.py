@@ -19,6 +19,7 @@ from keyraft.base.limits import GRPC_OVERHEAD_BYTES, REQUEST_BYTES_MAX
 HEAD_MEMO_ENTRIES_MAX: Final = 64  # header blocks, and heads, remembered per connection
 HEAD_MEMO_BLOCK_BYTES_MAX: Final = 2_048  # longer blocks are decoded each time
 RESET_MEMORY_STREAMS_MAX: Final = 4_096  # streams we reset whose late frames are dropped
+STREAM_BATCH_MESSAGES_MAX: Final = 1_024  # of a stream's that are handed over in one go
 PING_STRIKES_MAX: Final = 2  # gRPC-Go, internal/transport maxPingStrikes
 PING_IDLE_INTERVAL_S_MIN: Final = 7_200.0  # gRPC-Go, defaultPingTimeout, without a stream
 

@@ -6,7 +6,7 @@ the four Protocols below are all that it sees of the transport.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, Protocol
 
 from .status import CODE_NAMES, quote
@@ -62,6 +62,13 @@ class ServerStream(CallContext, Protocol):
     def send(self, message: bytes) -> None:
         """Sends one message; nothing happens when the stream is over."""
 
+    def send_framed(self, framed: bytes, count: int) -> None:
+        """Sends `count` messages in one piece, each with gRPC's five bytes in front of it."""
+
+    def send_shared(self, head: bytes, pieces: Sequence[bytes]) -> None:
+        """Sends one message, head and pieces. The pieces are sent as they are, without a copy, if
+        none is larger than a frame (16,384 bytes), the first together with the head."""
+
     def finish(self, code: int = 0, text: str = "") -> None:
         """Ends the stream with a status, after everything sent before."""
 
@@ -89,6 +96,14 @@ class StreamHandler(Protocol):
 
     def on_writable(self) -> None:
         """The queue has drained after it had been full."""
+
+
+class BatchHandler(StreamHandler, Protocol):
+    """A handler that saves by taking several messages at once, where they came at once."""
+
+    def on_messages(self, messages: list[bytes]) -> int:
+        """Takes from the front of two messages or more; how many, at least one. The others come
+        again, unless it has paused reading: then later. Raises nothing after the first."""
 
 
 HandleUnary = Callable[[UnaryCall, bytes], "bytes | None"]

@@ -9,10 +9,10 @@ result for the same bytes, which the tests check by feeding byte by byte.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
-from keyraft.base.errors import EtcdError, RawError
+from keyraft.base.errors import EtcdError, PostponedError, RawError
 
 from . import status
 from .calls import Call, Stream
@@ -37,9 +37,11 @@ from .http2.stream import Http2Stream, Inbox
 from .limits import (
     PING_IDLE_INTERVAL_S_MIN,
     PING_STRIKES_MAX,
+    STREAM_BATCH_MESSAGES_MAX,
     Limits,
 )
-from .router import BIDI_STREAM, CLIENT_STREAM, UNARY, Route, Router
+from .postponing import postpone
+from .router import BIDI_STREAM, CLIENT_STREAM, UNARY, Route, Router, StreamHandler
 
 _CONTENT_TYPE: Final = (b"content-type", b"application/grpc")
 _RESPONSE: Final[list[Header]] = [(b":status", b"200"), _CONTENT_TYPE]
@@ -218,50 +220,90 @@ class ServerConnection(Connection):
                         continue
             if kind == frames.DATA and not flags:
                 stream = streams.get(stream_id)
-                if type(stream) is Stream and self._stream_message(stream, data, pos, stop):
-                    pos = stop
-                    continue
+                if type(stream) is Stream:
+                    taken = self._stream_messages(stream, data, pos, end)
+                    if taken != pos:
+                        pos = taken
+                        continue
             self._frame(kind, flags, stream_id & frames.STREAM_ID_MAX, data, pos + 9, stop)
             pos = stop
         return pos
 
-    def _stream_message(self, stream: Stream, data: bytes, pos: int, stop: int) -> bool:
-        """One whole message of a bidirectional stream in a DATA frame of its own; False leaves the
-        frame to the long way."""
+    def _stream_messages(self, stream: Stream, data: bytes, pos: int, end: int) -> int:
+        """Messages of a bidirectional stream, each whole in a DATA frame of its own, as many as
+        stand in a row: where the first frame not taken begins. What is not so plain is left to
+        the long way."""
         inbox = stream.inbox
         route = stream.head.route
-        size = stop - pos - 9
+        handler = stream.handler
         if (
             inbox is None
+            or handler is None
             or inbox.paused
             or inbox.data
             or stream.done
             or stream.state not in (states.OPEN, states.HALF_CLOSED_LOCAL)
             or route is None
             or route.kind != BIDI_STREAM
-            or size < 5
-            or size > frames.FRAME_BYTES_DEFAULT
-            or size > inbox.window_left
-            or size - 5 > self.limits.message_bytes_max
-            or data[pos + 9]
-            or int.from_bytes(data[pos + 10 : pos + 14], "big") != size - 5
             or self._block is not None
         ):
-            return False
-        self._credit(size)
-        inbox.window_left -= size
-        inbox.received_bytes += size
-        inbox.messages += 1
-        route.msg_received += 1
-        assert stream.handler is not None
-        try:
-            stream.handler.on_message(data[pos + 14 : stop])
-        except (EtcdError, RawError) as error:
-            self.finish(stream, error.code, error.text)
+            return pos
+        start = pos
+        stops: list[int] = []
+        messages: list[bytes] = []
+        room = min(inbox.window_left, self._recv_window - self._recv_unacked)
+        unpack = frames.MESSAGE_HEADER.unpack_from
+        length_max = min(self.limits.message_bytes_max, frames.FRAME_BYTES_DEFAULT - 5)
+        most = 1 if stream.takes_many is None else STREAM_BATCH_MESSAGES_MAX
+        head, size = b"", 0
+        while len(messages) < most:
+            # Requests of one kind have frames of one size: their heads are the same bytes.
+            if size and data[pos : pos + 14] == head:
+                stop = pos + size
+            elif end - pos >= 14:
+                word, flags, stream_id, packed, length = unpack(data, pos)
+                if (
+                    word != length + 5 << 8
+                    or flags
+                    or stream_id != stream.stream_id
+                    or packed
+                    or length > length_max
+                ):
+                    break
+                head, size = data[pos : pos + 14], length + 14
+                stop = pos + size
+            else:
+                break
+            if stop > end or stop - start > room:
+                break
+            messages.append(data[pos + 14 : stop])
+            stops.append(stop)
+            pos = stop
+        if not messages:
+            return start
+        taken = self._hand_over(stream, handler, messages)
+        bytes_taken = stops[taken - 1] - start - 9 * taken
+        inbox.window_left -= bytes_taken
+        inbox.received_bytes += bytes_taken
+        inbox.messages += taken
+        route.msg_received += taken
+        self._credit(bytes_taken)
         if inbox.window_left * 2 < self.limits.stream_window_bytes:
             if stream.inbox is inbox and not inbox.paused:
                 self._grant(stream, inbox)
-        return True
+        return stops[taken - 1]
+
+    def _hand_over(self, stream: Stream, handler: StreamHandler, messages: list[bytes]) -> int:
+        """Gives messages to their handler; how many it took, at least one."""
+        try:
+            if len(messages) > 1 and stream.takes_many is not None:
+                return stream.takes_many(messages)
+            handler.on_message(messages[0])
+        except PostponedError as later:  # only ever the first one's
+            postpone(stream, messages[0], later, self._unary)
+        except (EtcdError, RawError) as error:
+            self.finish(stream, error.code, error.text)
+        return 1
 
     def _unary(self, call: Call, route: Route, message: bytes) -> None:
         """A unary request that is whole, to its handler."""
@@ -269,6 +311,9 @@ class ServerConnection(Connection):
         route.msg_received += 1
         try:
             reply = route.handle(call, message)  # type: ignore[misc]  # a unary route has it
+        except PostponedError as later:
+            postpone(call, message, later, self._unary)
+            return
         except (EtcdError, RawError) as error:
             self.finish(call, error.code, error.text)
             return
@@ -348,6 +393,7 @@ class ServerConnection(Connection):
         stream = Stream(self, stream_id, state, window, head, deadline)
         stream.headers_sent = False
         stream.handler = None
+        stream.takes_many = None
         self._register(stream)
         try:
             handler = route.open(stream)
@@ -355,6 +401,7 @@ class ServerConnection(Connection):
             self.finish(stream, error.code, error.text)
             return
         stream.handler = handler
+        stream.takes_many = getattr(handler, "on_messages", None)
         if ends and not stream.done:
             self._remote_end(stream)
 
@@ -428,6 +475,8 @@ class ServerConnection(Connection):
             assert call.handler is not None
             try:
                 call.handler.on_message(message)
+            except PostponedError as later:
+                postpone(call, message, later, self._unary)
             except (EtcdError, RawError) as error:
                 self.finish(call, error.code, error.text)
         else:
@@ -580,6 +629,30 @@ class ServerConnection(Connection):
             stream.headers_sent = True
             self._send_headers(stream, _RESPONSE, ends=False)
         self._send_message(stream, message)
+        route = stream.head.route
+        assert route is not None
+        route.msg_sent += 1
+        if not self._awake:
+            self._wake()
+
+    def send_framed(self, stream: Stream, framed: bytes, count: int) -> None:
+        """Stream.send_framed."""
+        if not stream.headers_sent:
+            stream.headers_sent = True
+            self._send_headers(stream, _RESPONSE, ends=False)
+        self._send_data(stream, framed)
+        route = stream.head.route
+        assert route is not None
+        route.msg_sent += count
+        if not self._awake:
+            self._wake()
+
+    def send_shared(self, stream: Stream, head: bytes, pieces: Sequence[bytes]) -> None:
+        """Stream.send_shared."""
+        if not stream.headers_sent:
+            stream.headers_sent = True
+            self._send_headers(stream, _RESPONSE, ends=False)
+        self._send_pieces(stream, head, pieces)
         route = stream.head.route
         assert route is not None
         route.msg_sent += 1

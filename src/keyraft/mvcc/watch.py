@@ -53,6 +53,7 @@ from .watch_cohort import (
     READY,
     STALLED,
     SYNCED,
+    BulkSink,
     Cohort,
     CohortIndex,
     Job,
@@ -64,6 +65,9 @@ WATCHERS_MAX: Final = 1_000_000  # of a member; about 500 bytes each
 PENDING_BYTES_MAX: Final = 67_108_864  # events waiting to be sent to synced watchers
 CHUNK_ROWS: Final = 500  # read from the store at once; about 1 ms
 SLICE_BUDGET: Final = 1_000  # messages in one slice; about 2 ms
+BATCH_BYTES_MAX: Final = 16_384  # messages of neighbours that go out together: a frame
+BATCH_MESSAGE_BYTES_MAX: Final = 4_096  # larger ones go alone
+_HEAD_BYTES_MAX: Final = 16  # of a message beside header and payload: a watch id, five of gRPC's
 _BUDGET_SHIFT: Final = 13  # 8 KiB of a message cost as much as a message
 
 
@@ -217,43 +221,80 @@ class WatchHub:
             self._pass_jobs -= 1
 
     def _send(self, job: Job, budget: int) -> int:
-        """Sends a job to its next targets; the loop that all of a member's fan-out goes through."""
+        """Sends a job to its next targets; the loop that all of a member's fan-out goes through.
+
+        Small messages to neighbours of one stream go out together, in one frame.
+        """
         targets = job.targets
         at, count = job.at, len(targets)
         first, after, payload = job.first, job.after, job.payload
         head = self._header(job.covered)
         cost = 1 + (len(payload) >> _BUDGET_SHIFT)
-        large = len(payload) + 64 >= self._message_bytes_max
-        id_field: bytes | None = None
-        message = b""
-        events = len(job.encoded)
+        message_bytes = len(head) + len(payload) + _HEAD_BYTES_MAX
+        large = message_bytes >= self._message_bytes_max
+        batched = message_bytes <= BATCH_MESSAGE_BYTES_MAX and not large
+        heads: dict[int, bytes] = {}  # gRPC's five bytes and the header, by the id field's length
+        batch: list[bytes] = []
+        stream: BulkSink | None = None  # whose messages are in the batch
+        room = 0  # messages that the batch may still take
         sent = 0
         while at < count and budget > 0:
             watcher = targets[at]
             at += 1
-            if watcher.min_revision >= after:
+            seen = watcher.min_revision
+            if seen >= after:
                 continue
-            sink = watcher.sink
-            if sink.writable <= 0:
-                self._stall(watcher, first)
+            bulk = watcher.bulk
+            if not batched or bulk is None or seen > first:
+                if batch:
+                    _send_batch(stream, batch)
+                stream = None
+                if watcher.sink.writable <= 0:
+                    self._stall(watcher, first)
+                    continue
+                budget -= cost
+                sent += 1
+                self._send_one(watcher, head, job, large)
                 continue
-            # Noted before it is sent: a sink inside the member may end its watcher on the spot.
-            seen, watcher.min_revision = watcher.min_revision, after
+            if bulk is not stream or not room:
+                if batch:
+                    _send_batch(stream, batch)
+                writable = watcher.sink.writable
+                if writable <= 0:
+                    stream = None
+                    self._stall(watcher, first)
+                    continue
+                stream = bulk
+                room = max(1, min(writable, BATCH_BYTES_MAX) // message_bytes)
+            id_field = watcher.id_field
+            framed = heads.get(len(id_field))
+            if framed is None:
+                size = len(head) + len(id_field) + len(payload)
+                framed = heads[len(id_field)] = b"\0" + size.to_bytes(4, "big") + head
+            batch += framed, id_field, payload
+            watcher.min_revision = after
             watcher.sent = True
-            budget -= cost
+            room -= 1
+            budget -= 1
             sent += 1
-            if seen > first:
-                self._send_some(watcher, head, job, seen)
-            elif large and watcher.fragment:
-                self._send_fragments(watcher, head, job.encoded)
-            else:
-                if watcher.id_field != id_field:
-                    id_field = watcher.id_field
-                    message = b"".join((head, id_field, payload))
-                sink.send(message)
+        if batch:
+            _send_batch(stream, batch)
         job.at = at
-        self.events_total += sent * events
+        self.events_total += sent * len(job.encoded)
         return budget
+
+    def _send_one(self, watcher: Watcher, head: bytes, job: Job, large: bool) -> None:
+        # Noted before it is sent: a sink inside the member may end its watcher on the spot.
+        seen, watcher.min_revision = watcher.min_revision, job.after
+        watcher.sent = True
+        if seen > job.first:
+            self._send_some(watcher, head, job, seen)
+        elif large and watcher.fragment:
+            self._send_fragments(watcher, head, job.encoded)
+        elif watcher.bulk is not None and job.pieces:
+            watcher.bulk.send_shared(head + watcher.id_field, job.pieces)
+        else:
+            watcher.sink.send(job.message(head, watcher.id_field))
 
     def _send_some(self, watcher: Watcher, head: bytes, job: Job, first: int) -> None:
         if watcher.fragment:
@@ -552,3 +593,9 @@ class WatchHub:
                 weight += cohort.weight + (cohort.job.weight if cohort.job is not None else 0)
         assert weight == self.pending_bytes, f"{weight} bytes held, {self.pending_bytes} counted"
         assert all(watcher.state == READY for watcher in self._ready)
+
+
+def _send_batch(stream: BulkSink | None, batch: list[bytes]) -> None:
+    assert stream is not None, "messages for nobody"
+    stream.send_framed(b"".join(batch), len(batch) // 3)
+    batch.clear()

@@ -13,6 +13,7 @@ from it on will be. Everything else here may be dropped and read again from the 
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Sequence
 from typing import Final, Protocol
 
 from keyraft.base.clock import Random
@@ -31,6 +32,9 @@ MESSAGE_BYTES_TARGET: Final = 1_048_576
 """A message holds whole revisions up to about this size; clients commonly accept 4 MiB."""
 
 SUFFIXES_MAX: Final = 8  # parts of a job that are kept for the next who needs the same
+
+PIECE_BYTES: Final = 16_256
+"""What a large payload is cut into once for all: with a head, a frame of HTTP/2 (16,384)."""
 
 EVENT_OVERHEAD_BYTES: Final = 128  # counted for an event beside its KeyValue
 
@@ -53,10 +57,21 @@ class Sink(Protocol):
         """Queues one message; harmless when the stream is over."""
 
 
+class BulkSink(Protocol):
+    """The same stream's ways for many messages and for large ones."""
+
+    def send_framed(self, framed: bytes, count: int) -> None:
+        """Queues `count` messages, each with gRPC's five bytes in front."""
+
+    def send_shared(self, head: bytes, pieces: Sequence[bytes]) -> None:
+        """Queues one message: head and pieces. The pieces are others' too, and never copied."""
+
+
 class Watcher:
     """One watch of one stream; changed by the hub only."""
 
     __slots__ = (
+        "bulk",
         "cohort",
         "end",
         "fragment",
@@ -82,6 +97,7 @@ class Watcher:
         variant: int,
         sink: Sink,
         stalled_with: dict[Watcher, None],
+        bulk: BulkSink | None = None,
     ) -> None:
         self.id = watch_id
         self.id_field = watch_id_field(watch_id)
@@ -91,6 +107,7 @@ class Watcher:
         self.min_revision = start_revision
         self.variant = variant
         self.sink = sink
+        self.bulk = bulk  # None for a sink inside the member
         self.stalled_with = stalled_with  # the stream's watchers that wait for room
         self.state = READY
         self.cohort: Cohort | None = None
@@ -103,12 +120,14 @@ class Job:
     """Events on their way to the watchers of a cohort. `covered` is the header's revision."""
 
     __slots__ = (
+        "_last",
         "after",
         "at",
         "covered",
         "encoded",
         "first",
         "payload",
+        "pieces",
         "revisions",
         "suffixes",
         "targets",
@@ -129,10 +148,23 @@ class Job:
         self.covered = covered
         self.encoded = encoded
         self.payload = b"".join(encoded)
+        self.pieces: list[bytes] = []  # the payload once more, when it is large
+        if len(self.payload) > PIECE_BYTES:
+            view = memoryview(self.payload)
+            self.pieces = [
+                bytes(view[at : at + PIECE_BYTES]) for at in range(0, len(view), PIECE_BYTES)
+            ]
         self.targets = targets
         self.at = 0  # the first `at` targets are served
         self.weight = weight  # what `pending_bytes` counts for it
         self.suffixes: dict[int, bytes] = {}
+        self._last: tuple[bytes, bytes, bytes] = (b"", b"", b"")
+
+    def message(self, head: bytes, id_field: bytes) -> bytes:
+        """The whole as one message; the same object for the next who has the same id."""
+        if self._last[1] != id_field or self._last[0] != head:
+            self._last = head, id_field, b"".join((head, id_field, self.payload))
+        return self._last[2]
 
     def from_revision(self, revision: int) -> list[bytes]:
         """The events from a revision on, for one that has seen the others."""

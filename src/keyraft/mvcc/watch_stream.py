@@ -7,19 +7,21 @@ from __future__ import annotations
 
 from . import watch_messages as messages
 from .watch import WatchHub
-from .watch_cohort import ENDED, Sink, Watcher
+from .watch_cohort import ENDED, BulkSink, Sink, Watcher
 from .watch_ranges import OPEN
 
 
 class WatchStream:
-    """One stream; `close` it. What it answers goes to its sink at once."""
+    """One stream; `close` it. What it answers goes to its sink at once. `bulk` is the same sink's
+    ways for many messages and large ones, where it has such."""
 
-    __slots__ = ("_hub", "_next_id", "_sink", "_stalled", "watchers")
+    __slots__ = ("_bulk", "_hub", "_next_id", "_sink", "_stalled", "watchers")
 
-    def __init__(self, hub: WatchHub, sink: Sink) -> None:
+    def __init__(self, hub: WatchHub, sink: Sink, bulk: BulkSink | None = None) -> None:
         hub.streams += 1
         self._hub = hub
         self._sink = sink
+        self._bulk = bulk
         self._next_id = 0
         self._stalled: dict[Watcher, None] = {}
         self.watchers: dict[int, Watcher] = {}
@@ -56,7 +58,9 @@ class WatchStream:
         elif watch_id in self.watchers:
             self.refuse(messages.REASON_DUPLICATE_ID)
             return
-        watcher = Watcher(watch_id, start, end, start_revision, variant, self._sink, self._stalled)
+        watcher = Watcher(
+            watch_id, start, end, start_revision, variant, self._sink, self._stalled, self._bulk
+        )
         watcher.fragment = fragment
         watcher.notify = notify
         self.watchers[watch_id] = watcher

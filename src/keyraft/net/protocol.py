@@ -75,6 +75,7 @@ class Http2Protocol(asyncio.Protocol, Generic[C]):
         self._timer_at = _FOREVER
         self._paused = False
         self._resuming = False
+        self._plain = True
 
     def start(self, connection: C) -> None:
         """From here on the socket speaks HTTP/2."""
@@ -97,6 +98,8 @@ class Http2Protocol(asyncio.Protocol, Generic[C]):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
         self.transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
+        # TLS would make a record of each piece.
+        self._plain = transport.get_extra_info("sslcontext") is None
 
     def data_received(self, data: bytes) -> None:
         connection = self.connection
@@ -133,9 +136,14 @@ class Http2Protocol(asyncio.Protocol, Generic[C]):
         connection, transport = self.connection, self.transport
         if connection is None or transport is None:
             return
-        data = connection.take_output()
-        if data and not transport.is_closing():
-            transport.write(data)
+        if connection.bulky and self._plain:
+            pieces = connection.take_pieces()
+            if not transport.is_closing():
+                transport.writelines(pieces)
+        else:
+            data = connection.take_output()
+            if data and not transport.is_closing():
+                transport.write(data)
         if connection.closed:
             transport.close()
         elif connection.wants_resume and not self._paused and not self._resuming:

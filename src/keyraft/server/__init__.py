@@ -1,19 +1,18 @@
 """One member: propose, persist, send, apply; reads, alarms, quota. Deterministic: loop, clocks,
 disk, network and chance are handed in."""
 
+from keyraft.auth import Identity
 from keyraft.server.boot import Boot, BootError
 from keyraft.server.configuration import decode_conf_state, encode_conf_state
 from keyraft.server.counters import Counters, Histogram, Histograms, exponential
 from keyraft.server.member import Member
 from keyraft.server.parsing import parse
 from keyraft.server.ports import (
-    Auth,
     DurableLog,
-    Identity,
     LeaderCalls,
     Network,
     NoNetwork,
-    OpenDoor,
+    Passwords,
     PeerHash,
     UnknownRequestError,
 )
@@ -21,7 +20,6 @@ from keyraft.server.settings import MemberSettings
 from keyraft.server.waiting import Done, Result
 
 __all__ = [
-    "Auth",
     "Boot",
     "BootError",
     "Counters",
@@ -35,7 +33,7 @@ __all__ = [
     "MemberSettings",
     "Network",
     "NoNetwork",
-    "OpenDoor",
+    "Passwords",
     "PeerHash",
     "Result",
     "UnknownRequestError",

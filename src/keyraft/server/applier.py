@@ -17,13 +17,15 @@ from typing import TYPE_CHECKING
 
 from google.protobuf.message import DecodeError
 
+from keyraft.auth import Identity
 from keyraft.base import errors
 from keyraft.base.errors import EtcdError, RawError
 from keyraft.proto import raft_internal_pb2, rpc_pb2
 from keyraft.raft import Entry
 from keyraft.server import alarms, quota, wire
 from keyraft.server.parsing import parse
-from keyraft.server.ports import Identity, UnknownRequestError
+from keyraft.server.ports import UnknownRequestError
+from keyraft.server.users import UserRequests
 
 if TYPE_CHECKING:
     from keyraft.server.member import Member
@@ -51,6 +53,7 @@ class Applier:
     def __init__(self, member: Member) -> None:
         self._member = member
         self._store = member.store
+        self._users = UserRequests(member.auth, member.logger)
         self._waiting_pop = member.waiting.pop
         self._encode_header = member.headers.encode
         self._counts = [0] * _KINDS_LOW
@@ -109,7 +112,7 @@ class Applier:
             return
         waiter = self._waiting_pop(parsed.stamp, None)
         try:
-            result = self._carry_out(parsed, waiter is not None)
+            result = self._carry_out(parsed, entry.index, waiter is not None)
         except (EtcdError, RawError) as refusal:
             if waiter is not None:
                 waiter.fail(refusal.code, refusal.text)
@@ -117,7 +120,7 @@ class Applier:
         if waiter is not None:
             waiter.respond(result)
 
-    def _carry_out(self, parsed: wire.Parsed, is_awaited: bool) -> bytes:
+    def _carry_out(self, parsed: wire.Parsed, index: int, is_awaited: bool) -> bytes:
         """A request taken apart; one without effect is only done for somebody who waits."""
         kind = parsed.kind
         if kind in _CLUSTER:
@@ -125,24 +128,17 @@ class Applier:
             return b""
         if kind == 0 or (not is_awaited and kind in _NO_EFFECT):
             return b""
-        identity = self._identity(parsed)
+        identity = None
+        if self._member.auth.enabled:
+            identity = Identity(parsed.username, parsed.auth_revision)
         handler = self._handlers.get(kind)
         if handler is None:
-            body = self._member.auth.apply(kind, parsed.request, identity)
+            body = self._users.apply(kind, parsed.request, identity, index, is_awaited)
             return self._member.header(self._store.revision) + body
         self._counts[kind] += 1
         if identity is not None:
             self._check(kind, parsed.request, identity)
         return handler(parsed.request)
-
-    def _identity(self, parsed: wire.Parsed) -> Identity | None:
-        """Who proposed it; AuthOldRevisionError when permissions have changed since it was checked."""
-        auth = self._member.auth
-        if not auth.enabled:
-            return None
-        if parsed.auth_revision and parsed.auth_revision < auth.revision:
-            raise errors.AuthOldRevisionError
-        return Identity(parsed.username, parsed.auth_revision)
 
     def _check(self, kind: int, request: bytes, identity: Identity) -> None:
         auth = self._member.auth

@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol
 
+from keyraft.auth import ROOT
 from keyraft.base import errors
 from keyraft.base.errors import EtcdError
 from keyraft.proto import rpc_pb2
@@ -29,7 +30,7 @@ HOUR_S: Final = 3_600.0
 NOTES_PER_INTERVAL: Final = 10
 REVISION_INTERVAL_S: Final = 300.0
 NOTES_MAX: Final = 100_000  # a retention of more than a year: the oldest note counts
-_ROOT: Final = b"root"
+_ROOT: Final = ROOT.encode()
 
 
 class Plan(Protocol):

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from keyraft.auth import ROOT
 from keyraft.base import errors
 from keyraft.base.errors import EtcdError, RawError
 from keyraft.lease import CHECKPOINT_BATCH_LEASES, SCAN_INTERVAL_S, NotPrimaryError
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 FRESH_TICKS: Final = 3  # heartbeats since the last tick; more, and the clock stood still (etcd)
 CHECKPOINT_BATCHES_MAX: Final = 500  # of a scan (etcd `leaseCheckpointRate` / 2)
-_ROOT: Final = b"root"
+_ROOT: Final = ROOT.encode()
 
 Renewed = Callable[["int | EtcdError | RawError"], None]
 """Gets the TTL in seconds, or the refusal; LeaseNotFoundError when the lease is gone."""
@@ -143,13 +144,10 @@ class Leasing:
             return None
         return self._renew_leading(lease_id, done)
 
-    def renew_at_once(self, lease_id: int) -> int:
-        """The TTL of a lease renewed without further ado; 0 whenever `renew` has more to do."""
+    def may_renew_at_once(self, now_s: float) -> bool:
+        """Whether `lessor.renew_at_once` may be asked now; else `renew` has more to do."""
         member = self._member
-        now_s = member.loop.time()
-        if not member.raft.leads(member.term) or not self._fresh(now_s):
-            return 0
-        return member.lessor.renew_at_once(lease_id, now_s)
+        return member.raft.leads(member.term) and self._fresh(now_s)
 
     def _renew_sure(self, lease_id: int, done: Renewed, error: EtcdError | RawError | None) -> None:
         """A quorum has answered that this member leads, or nobody has."""

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final
 
+from keyraft.auth import AuthStore, TokenProvider
 from keyraft.base import errors
 from keyraft.base.clock import Loop, Random, WallClock
 from keyraft.base.errors import EtcdError
@@ -30,6 +31,7 @@ from keyraft.mvcc.backend import META, META_CONSISTENT_INDEX, META_TERM, Backend
 from keyraft.proto import rpc_pb2
 from keyraft.raft import Entry, ReadState, Snapshot, SoftState, StateType
 from keyraft.server.alarms import AlarmStore
+from keyraft.server.appliedwaits import AppliedWaits
 from keyraft.server.applier import Applier
 from keyraft.server.applying import ApplyQueue
 from keyraft.server.autocompaction import AutoCompaction, auto_compaction
@@ -42,7 +44,7 @@ from keyraft.server.handover import Handover
 from keyraft.server.header import HeaderEncoder
 from keyraft.server.latewrites import LateWrites
 from keyraft.server.leasing import Leasing
-from keyraft.server.ports import Auth, DurableLog, LeaderCalls, Network, PeerHashes
+from keyraft.server.ports import DurableLog, LeaderCalls, Network, Passwords, PeerHashes
 from keyraft.server.publishing import Publisher
 from keyraft.server.quota import Quota
 from keyraft.server.raftloop import RaftLoop
@@ -74,7 +76,8 @@ class Member:
         backend: Backend,
         log: DurableLog,
         network: Network,
-        auth: Auth,
+        tokens: TokenProvider,
+        passwords: Passwords,
         cluster: Cluster,
         boot: Boot,
         overloaded: Callable[[], bool] = _never,
@@ -86,10 +89,13 @@ class Member:
         self.logger = logger
         self.backend = backend
         self.network = network
-        self.auth = auth
+        self.passwords = passwords
         self.counters = Counters()
         self.lessor = Lessor(
             backend, min_ttl_s(settings.election_ticks, int(settings.heartbeat_s * 1000))
+        )
+        self.auth = AuthStore(
+            backend, self.lessor, tokens, passwords.hash_now, settings.client_cert_auth
         )
         self.lessor.on_grant = self.counters.lease_ttl_s.of().observe
         self.store = Store(
@@ -147,6 +153,7 @@ class Member:
             self._slow_apply,
             overloaded,
         )
+        self.token_waits = AppliedWaits()
         self.reads = ReadIndex(loop, self, self.counters, logger, settings.request_timeout_s)
         self.configuration = Configuration(self, cluster, boot.conf_state)
         self.snapshotter = Snapshotter(self, storage, log, boot.snapshot.index)
@@ -223,6 +230,8 @@ class Member:
             self.counters.proposals_failed += failed
             self.raft.forget(self._given_up)
         self.reads.tick(now_s)
+        if self.token_waits:
+            self.token_waits.expire(now_s, errors.InvalidAuthTokenError())
         self.configuration.tick(now_s)
         self.publisher.tick(now_s)
         self.handover.tick(now_s)
@@ -267,7 +276,7 @@ class Member:
         """
         if self.committed_index - self.queue.applied_index > APPLY_GAP_ENTRIES_MAX:
             raise errors.TooManyRequestsError
-        if username:
+        if username or auth_revision:
             stamp = self._stamper.stamp_for(username, auth_revision)
         else:
             stamp = self._stamp()
@@ -398,12 +407,14 @@ class Member:
         self._consistent_index = max(self._consistent_index, meta.index)
         self.watches.suspend()
         self.lessor.load(self.backend)
+        self.auth.load(self.backend)
         self.store.reset(self.backend)
         self.compactor.resume()
         self.alarms.load(self.backend)
         self.configuration.restored(meta.conf_state)
         self.look_at_service()
         self.reads.applied(meta.index)
+        self.token_waits.applied(meta.index)
 
     def dropped(self, proposals: list[bytes]) -> None:
         """Raft refuses them, for instance while leadership is handed over."""
@@ -466,6 +477,8 @@ class Member:
     def _slice_done(self, applied_index: int, entries: int, seconds: float) -> None:
         self.applier.slice_done(seconds)
         self.reads.applied(applied_index)
+        if self.token_waits:
+            self.token_waits.applied(applied_index)
         self.snapshotter.applied(applied_index)
 
     def _wake_watches(self) -> None:

@@ -1,4 +1,4 @@
-"""What a member is handed: its log on disk, its network, its users.
+"""What a member is handed: its log on disk, its network, what hashes passwords.
 
 `app` hands in real ones, the simulator its own. Everything runs on the loop's thread; a callback
 given to a port is called on the loop, either before the call returns or later, exactly once.
@@ -143,85 +143,19 @@ class NoNetwork:
         return {}
 
 
-class Identity:
-    """Who asks, as a token says, and the revision of the users that this was read at."""
+class Passwords(Protocol):
+    """Where passwords are hashed and compared: slowly on purpose, and so not on the loop."""
 
-    __slots__ = ("revision", "username")
+    def hash(self, password: bytes, done: Callable[[bytes | EtcdError | RawError], None]) -> None:
+        """The bcrypt text of a password, or why it has none."""
 
-    def __init__(self, username: bytes, revision: int) -> None:
-        self.username = username
-        self.revision = revision
+    def verify(
+        self, password: bytes, hashed: bytes, done: Callable[[bool | EtcdError], None]
+    ) -> None:
+        """Whether a password is the one that was hashed."""
 
-
-class Auth(Protocol):
-    """Users and their permissions. While `enabled` is false nothing else is asked.
-
-    The checks raise errors of `base.errors`; they run once before a read and again when a write is
-    applied, so that a permission taken away between the two counts.
-    """
-
-    enabled: bool
-    revision: int
-    nobody: Identity
-    """Who has no credentials, while users exist."""
-
-    def identify(self, metadata: Mapping[bytes, bytes], common_name: str | None) -> Identity | None:
-        """Who the caller is; None without credentials."""
-
-    def check_admin(self, identity: Identity | None) -> None:
-        """The caller holds the root role."""
-
-    def check_range(self, identity: Identity, key: bytes, range_end: bytes) -> None:
-        """READ on [key, range_end)."""
-
-    def check_put(self, identity: Identity, request: rpc_pb2.PutRequest) -> None:
-        """WRITE on the key and on what hangs on its lease, READ for prev_kv."""
-
-    def check_delete(self, identity: Identity, request: rpc_pb2.DeleteRangeRequest) -> None:
-        """WRITE on the range, READ for prev_kv."""
-
-    def check_txn(self, identity: Identity, request: rpc_pb2.TxnRequest) -> None:
-        """All of a transaction, both branches."""
-
-    def check_lease_revoke(self, identity: Identity, lease_id: int) -> None:
-        """WRITE on every key that hangs on the lease."""
-
-    def apply(self, kind: int, request: bytes, identity: Identity | None) -> bytes:
-        """Carries out a request about users or roles; answers the response without its header."""
-
-
-class OpenDoor:
-    """No users: everybody may do everything."""
-
-    enabled = False
-    revision = 1
-    nobody = Identity(b"", 0)
-
-    def identify(self, metadata: Mapping[bytes, bytes], common_name: str | None) -> Identity | None:
-        """Nobody in particular."""
-        return None
-
-    def check_admin(self, identity: Identity | None) -> None:
-        """Granted."""
-
-    def check_range(self, identity: Identity, key: bytes, range_end: bytes) -> None:
-        """Granted."""
-
-    def check_put(self, identity: Identity, request: rpc_pb2.PutRequest) -> None:
-        """Granted."""
-
-    def check_delete(self, identity: Identity, request: rpc_pb2.DeleteRangeRequest) -> None:
-        """Granted."""
-
-    def check_txn(self, identity: Identity, request: rpc_pb2.TxnRequest) -> None:
-        """Granted."""
-
-    def check_lease_revoke(self, identity: Identity, lease_id: int) -> None:
-        """Granted."""
-
-    def apply(self, kind: int, request: bytes, identity: Identity | None) -> bytes:
-        """There is no store of users to change."""
-        raise UnknownRequestError(kind)
+    def hash_now(self, password: bytes) -> bytes:
+        """The same at once: only for entries of etcd 3.4, which come with the password itself."""
 
 
 class UnknownRequestError(Exception):

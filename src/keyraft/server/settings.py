@@ -33,6 +33,7 @@ class MemberSettings:
     watch_progress_notify_s: float = 600.0
     corrupt_check_s: float = 0  # between comparisons with the peers' keys; 0 is off
     compact_hash_check_s: float = 0  # between comparisons of compaction hashes; 0 is off
+    client_cert_auth: bool = False  # a certificate's common name is a user's
     feature_gates: frozenset[str] = field(default_factory=frozenset)
 
     @property

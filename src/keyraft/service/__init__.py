@@ -1,5 +1,6 @@
 """The gRPC services, registered on a router."""
 
+from keyraft.service.auth import AuthService
 from keyraft.service.cluster import ClusterService
 from keyraft.service.election import ElectionService
 from keyraft.service.guard import Guard
@@ -11,6 +12,7 @@ from keyraft.service.maintenance import MaintenanceService
 from keyraft.service.watch import WatchService
 
 __all__ = [
+    "AuthService",
     "ClusterService",
     "ElectionService",
     "Guard",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from keyraft.base.errors import EtcdError, RawError
+from keyraft.base.errors import EtcdError, PostponedError, RawError
 from keyraft.grpc import SERVER_STREAM, Router, ServerStream, StreamHandler, UnaryCall, status
 from keyraft.proto import election_pb2, mvcc_pb2, rpc_pb2
 from keyraft.server import Member, parse
@@ -109,6 +109,8 @@ class _Observer:
         try:
             request = parse(election_pb2.LeaderRequest, message)
             driver = self._driver = Driver(self._member, self._guard.identify(self._stream))
+        except PostponedError:
+            raise
         except (EtcdError, RawError) as refusal:
             self._done(RawError(refusal.code, refusal.text))
             return

@@ -10,11 +10,14 @@ Streams that demanded a leader are ended after three election timeouts without o
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
+from keyraft.auth import NOBODY, TokenAheadError
 from keyraft.base import errors
 from keyraft.base.clock import Loop
-from keyraft.grpc import CallContext, ServerStream
+from keyraft.base.errors import EtcdError
+from keyraft.grpc import CallContext, ServerStream, UnaryCall
 from keyraft.server import Identity, Member
 
 CLIENT_VERSIONS_MAX: Final = 256  # distinct ones that are counted apart; the rest share a series
@@ -70,10 +73,29 @@ class Guard:
 
     def identify(self, call: CallContext) -> Identity | None:
         """Who calls, None while there are no users or the caller names none."""
-        auth = self._member.auth
+        member = self._member
+        auth = member.auth
         if not auth.enabled:
             return None
-        return auth.identify(call.metadata, call.common_name)
+        try:
+            return auth.identify(call.metadata, call.common_name, member.applied_index)
+        except TokenAheadError as ahead:
+            index = ahead.index
+        raise errors.PostponedError(lambda again: self._wait(index, again))
+
+    def caller(self, call: CallContext) -> Identity:
+        """Who calls, or nobody."""
+        return self.identify(call) or NOBODY
+
+    def propose(self, call: UnaryCall, kind: int, request: bytes) -> None:
+        """Sends a call's request through the log as its caller's; the call itself waits."""
+        member = self._member
+        if member.auth.enabled:
+            identity = self.identify(call)
+            if identity is not None:
+                member.propose_for(call, kind, request, identity.username, identity.revision)
+                return
+        member.propose_for(call, kind, request)
 
     def check_admin(self, call: CallContext) -> None:
         """The caller holds the root role."""
@@ -84,6 +106,12 @@ class Guard:
         """The caller is some user."""
         if self._member.auth.enabled and self.identify(call) is None:
             raise errors.UserEmptyError
+
+    def _wait(self, index: int, again: Callable[[EtcdError | None], None]) -> None:
+        """Until the entry that made a token is applied here, or for a request's time."""
+        member = self._member
+        deadline_s = self._loop.time() + member.settings.request_timeout_s
+        member.token_waits.add(index, deadline_s, again)
 
     def _refuse(self, call: CallContext, learner_may: bool) -> None:
         """The slow way, taken only while something is missing."""

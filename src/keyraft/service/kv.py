@@ -25,7 +25,7 @@ from keyraft.mvcc import (
     plain_range,
 )
 from keyraft.proto import rpc_pb2
-from keyraft.server import Member, parse, quota, wire
+from keyraft.server import Identity, Member, parse, quota, wire
 from keyraft.service.guard import Guard
 from keyraft.service.rangestream import open_range_stream
 
@@ -84,7 +84,7 @@ class KVService:
         elif len(request) >= member.quota.room:
             self._check_quota(quota.PUT_OVERHEAD_BYTES + len(request))
         if member.auth.enabled:
-            self._propose(call, wire.KIND_PUT, request)
+            self._guard.propose(call, wire.KIND_PUT, request)
         else:
             member.propose_for(call, wire.KIND_PUT, request)
         return None
@@ -93,7 +93,7 @@ class KVService:
         """DeleteRangeRequest -> DeleteRangeResponse."""
         self._guard.admit(call)
         check_delete_range(parse(rpc_pb2.DeleteRangeRequest, request))
-        self._propose(call, wire.KIND_DELETE_RANGE, request)
+        self._guard.propose(call, wire.KIND_DELETE_RANGE, request)
         return None
 
     def txn(self, call: UnaryCall, request: bytes) -> bytes | None:
@@ -104,14 +104,15 @@ class KVService:
         self._check_quota(quota.txn_cost(message))
         check_txn(message, member.settings.txn_ops_max)
         if not is_read_only(message):
-            self._propose(call, wire.KIND_TXN, request)
+            self._guard.propose(call, wire.KIND_TXN, request)
             return None
 
         def read() -> bytes:
             auth = member.auth
             if auth.enabled:
-                identity = self._guard.identify(call) or auth.nobody
+                identity = self._guard.caller(call)
                 auth.check_txn(identity, message)
+                auth.confirm(identity)
             body = self._store.txn(request)
             return member.header(self._store.revision) + body
 
@@ -126,7 +127,7 @@ class KVService:
         self._guard.check_admin(call)
         message = parse(rpc_pb2.CompactionRequest, request)
         if not message.physical:
-            self._propose(call, wire.KIND_COMPACTION, request)
+            self._guard.propose(call, wire.KIND_COMPACTION, request)
             return None
 
         compactor = self._member.compactor
@@ -139,16 +140,6 @@ class KVService:
                 physical, wire.KIND_COMPACTION, request, identity.username, identity.revision
             )
         return None
-
-    def _propose(self, call: UnaryCall, kind: int, request: bytes) -> None:
-        """The call itself waits for the answer."""
-        member = self._member
-        if member.auth.enabled:
-            identity = self._guard.identify(call)
-            if identity is not None:
-                member.propose_for(call, kind, request, identity.username, identity.revision)
-                return
-        member.propose_for(call, kind, request)
 
     def _check_quota(self, cost: int) -> None:
         """Refuses what would exceed the quota, and raises the alarm for this member."""
@@ -183,12 +174,14 @@ class KVService:
 
         def read() -> bytes | None:
             auth = member.auth
+            identity: Identity | None = None
             if auth.enabled:
-                identity = self._guard.identify(call) or auth.nobody
+                identity = self._guard.caller(call)
                 auth.check_range(identity, message.key, message.range_end)
+                auth.confirm(identity)
             if not message.range_end:
                 return member.header(self._store.revision) + self._store.range(request)
-            return self._sliced(call, message)
+            return self._sliced(call, message, identity)
 
         if message.serializable or member.readable:
             return read()
@@ -214,8 +207,13 @@ class KVService:
 
         self._member.read_index(ready)
 
-    def _sliced(self, call: UnaryCall, message: rpc_pb2.RangeRequest) -> bytes | None:
-        """A range of many keys: at once if it takes no longer than a slice, else over turns."""
+    def _sliced(
+        self, call: UnaryCall, message: rpc_pb2.RangeRequest, identity: Identity | None
+    ) -> bytes | None:
+        """A range of many keys: at once if it takes no longer than a slice, else over turns.
+
+        Who may see them is asked before, and at the end whether the users are still the same.
+        """
         member = self._member
         revision = self._store.revision
         work: Generator[None, None, bytes] = self._store.range_steps(message)
@@ -228,6 +226,8 @@ class KVService:
                     next(work)
                 except StopIteration as finished:
                     body: bytes = finished.value
+                    if identity is not None:
+                        member.auth.confirm(identity)
                     return member.header(revision) + body
                 if loop.time() >= until_s:
                     loop.call_soon(go_on)

@@ -8,7 +8,7 @@ Source: etcd `server/etcdserver/api/v3rpc/lease.go`, `server/etcdserver/v3_serve
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from keyraft.base import errors
@@ -17,7 +17,7 @@ from keyraft.grpc import Router, ServerStream, StreamHandler, UnaryCall
 from keyraft.lease import NotPrimaryError
 from keyraft.mvcc.wire import varint
 from keyraft.proto import rpc_pb2
-from keyraft.server import Identity, Member, Result, parse, quota, wire
+from keyraft.server import Identity, Member, parse, quota, wire
 from keyraft.service.guard import Guard
 
 KNOWN_RENEWALS_MAX: Final = 131_072  # requests remembered, about 200 bytes each
@@ -26,14 +26,32 @@ LEASE_ID_MASK: Final = (1 << 63) - 1  # ids that the server picks are positive
 NOT_PRIMARY: Final = "not a primary lessor"
 
 
+class _Renewal:
+    """What the answers to one LeaseKeepAliveRequest have in common."""
+
+    __slots__ = ("field", "lease_id", "tail", "ttl_s")
+
+    def __init__(self, lease_id: int) -> None:
+        self.lease_id = lease_id
+        self.field = b"\x10" + varint(lease_id)  # the answer's ID
+        self.ttl_s = 0
+        self.tail = self.field  # ID and, unless it is 0, the TTL
+
+    def renewed(self, ttl_s: int) -> bytes:
+        """The answer behind its header, kept for the next time."""
+        self.ttl_s = ttl_s
+        self.tail = self.field + b"\x18" + varint(ttl_s)
+        return self.tail
+
+
 class LeaseService:
     """Registered on a router; one per member."""
 
     def __init__(self, member: Member, guard: Guard) -> None:
         self.member = member
         self.guard = guard
-        # Renewals come again and again: their bytes -> the lease's id, and its field in the answer.
-        self.known: dict[bytes, tuple[int, bytes]] = {}
+        # Renewals come again and again: their bytes -> what does not change in the answer.
+        self.known: dict[bytes, _Renewal] = {}
 
     def register(self, router: Router) -> None:
         """Makes the methods callable."""
@@ -56,7 +74,7 @@ class LeaseService:
                 message.ID = member.next_id() & LEASE_ID_MASK
             request = message.SerializeToString()
         self.guard.check_user(call)
-        self._propose(call, wire.KIND_LEASE_GRANT, request)
+        self.guard.propose(call, wire.KIND_LEASE_GRANT, request)
         return None
 
     def revoke(self, call: UnaryCall, request: bytes) -> bytes | None:
@@ -64,21 +82,8 @@ class LeaseService:
         self.guard.admit(call)
         parse(rpc_pb2.LeaseRevokeRequest, request)
         self.guard.check_user(call)
-        self._propose(call, wire.KIND_LEASE_REVOKE, request)
+        self.guard.propose(call, wire.KIND_LEASE_REVOKE, request)
         return None
-
-    def _propose(self, call: UnaryCall, kind: int, request: bytes) -> None:
-        def done(result: Result) -> None:
-            if isinstance(result, bytes):
-                call.respond(result)
-            else:
-                call.fail(result.code, result.text)
-
-        identity = self.guard.identify(call)
-        if identity is None:
-            self.member.propose(kind, request, done)
-        else:
-            self.member.propose(kind, request, done, identity.username, identity.revision)
 
     def time_to_live(self, call: UnaryCall, request: bytes) -> bytes | None:
         """LeaseTimeToLiveRequest -> LeaseTimeToLiveResponse; TTL -1 for a lease that is not."""
@@ -87,11 +92,10 @@ class LeaseService:
         self.guard.check_user(call)
         member = self.member
         if message.keys and member.auth.enabled:
-            identity = self.guard.identify(call) or member.auth.nobody
-            for key in member.lessor.keys(message.ID):
-                member.auth.check_range(identity, key, b"")
+            member.auth.check_lease_read(self.guard.caller(call), message.ID)
+        users = member.auth.revision
         if member.leader_calls is not None and not member.is_leader:
-            self._ask_leader(call, message)
+            self._ask_leader(call, message, users)
             return None
         if member.applied_index == member.committed_index:
             return self._time_to_live(message)
@@ -101,6 +105,7 @@ class LeaseService:
                 if error is not None:
                     raise error
                 answer = self._time_to_live(message)
+                self._confirm(message, users)
             except (EtcdError, RawError) as refusal:
                 call.fail(refusal.code, refusal.text)
             else:
@@ -109,13 +114,25 @@ class LeaseService:
         member.reads.wait_applied(member.committed_index, applied)
         return None
 
-    def _ask_leader(self, call: UnaryCall, message: rpc_pb2.LeaseTimeToLiveRequest) -> None:
+    def _confirm(self, message: rpc_pb2.LeaseTimeToLiveRequest, users: int) -> None:
+        """Keys may be told if nobody's permissions have changed since they were looked at."""
+        auth = self.member.auth
+        if message.keys and auth.enabled and users != auth.revision:
+            raise errors.AuthOldRevisionError
+
+    def _ask_leader(
+        self, call: UnaryCall, message: rpc_pb2.LeaseTimeToLiveRequest, users: int
+    ) -> None:
         member = self.member
         assert member.leader_calls is not None, "there is nobody to ask"
 
         def answered(answer: rpc_pb2.LeaseTimeToLiveResponse | EtcdError | RawError) -> None:
             if isinstance(answer, errors.LeaseNotFoundError):
                 answer = rpc_pb2.LeaseTimeToLiveResponse(ID=message.ID, TTL=-1)
+            try:
+                self._confirm(message, users)
+            except EtcdError as refusal:
+                answer = refusal
             if isinstance(answer, EtcdError | RawError):
                 call.fail(answer.code, answer.text)
                 return
@@ -158,18 +175,14 @@ class LeaseService:
         member = self.member
         if identity is None:
             raise errors.UserEmptyError
-        try:
-            member.auth.check_admin(identity)
-        except errors.PermissionDeniedError:
+        if not member.auth.is_admin(identity):
             for lease_id in ids:
-                for key in member.lessor.keys(lease_id):
-                    member.auth.check_range(identity, key, b"")
+                member.auth.check_lease_read(identity, lease_id)
 
-    def renewal(self, request: bytes) -> tuple[int, bytes]:
+    def renewal(self, request: bytes) -> _Renewal:
         """The lease that a LeaseKeepAliveRequest names, and the answer's ID field."""
-        lease_id = parse(rpc_pb2.LeaseKeepAliveRequest, request).ID
-        found = lease_id, b"\x10" + varint(lease_id)
-        if self.member.lessor.exists(lease_id) and len(request) <= _RENEWAL_BYTES_MAX:
+        found = _Renewal(parse(rpc_pb2.LeaseKeepAliveRequest, request).ID)
+        if self.member.lessor.exists(found.lease_id) and len(request) <= _RENEWAL_BYTES_MAX:
             if len(self.known) >= KNOWN_RENEWALS_MAX:
                 self.known.clear()
             self.known[request] = found
@@ -199,24 +212,55 @@ class KeepAlive:
 
     def on_message(self, message: bytes) -> None:
         """Renews one lease."""
+        if not self._renew_at_once((message,)):
+            self._renew(message)
+
+    def on_messages(self, messages: list[bytes]) -> int:
+        """Renews what can be renewed at once and answers it in one piece; else one lease."""
+        taken = self._renew_at_once(messages)
+        if not taken:
+            self._renew(messages[0])
+            return 1
+        return taken
+
+    def _renew_at_once(self, messages: Sequence[bytes]) -> int:
+        """The common case, as many in a row as are of it; how many."""
         member = self._member
-        known = self._known.get(message)
-        if known is not None and not member.auth.enabled:
-            lease_id, field = known
-            ttl_s = member.leasing.renew_at_once(lease_id)
-            if ttl_s:
-                stream = self._stream
-                head = member.header(member.store.revision)
-                stream.send(b"".join((head, field, b"\x18", varint(ttl_s))))
-                if stream.writable <= 0:
-                    self._hold()
-                return
-        self._renew(message)
+        now_s = member.loop.time()
+        if member.auth.enabled or not member.leasing.may_renew_at_once(now_s):
+            return 0
+        known = self._known
+        renew_at_once = member.lessor.renew_at_once
+        head = member.header(member.store.revision)
+        heads: dict[int, bytes] = {}  # gRPC's five bytes and the header, by the size of the rest
+        out: list[bytes] = []
+        for message in messages:
+            renewal = known.get(message)
+            if renewal is None:
+                break
+            ttl_s = renew_at_once(renewal.lease_id, now_s)
+            if not ttl_s:
+                break
+            tail = renewal.tail if ttl_s == renewal.ttl_s else renewal.renewed(ttl_s)
+            size = len(tail)
+            framed = heads.get(size)
+            if framed is None:
+                framed = heads[size] = b"\0" + (len(head) + size).to_bytes(4, "big") + head
+            out.append(framed)
+            out.append(tail)
+        if out:
+            self._stream.send_framed(b"".join(out), len(out) // 2)
+            if self._stream.writable <= 0:
+                self._hold()
+        return len(out) // 2
 
     def _renew(self, message: bytes) -> None:
         try:
-            lease_id, field = self._service.renewal(message)
+            renewal = self._service.renewal(message)
+            lease_id, field = renewal.lease_id, renewal.field
             self._check(lease_id)
+        except errors.PostponedError:
+            raise
         except (EtcdError, RawError) as refusal:
             self._finish(refusal.code, refusal.text)
             return
@@ -249,7 +293,9 @@ class KeepAlive:
     def _check(self, lease_id: int) -> None:
         auth = self._service.member.auth
         if auth.enabled:
-            identity = self._service.guard.identify(self._stream) or auth.nobody
+            identity = self._service.guard.identify(self._stream)
+            if identity is None:
+                raise errors.UserEmptyError
             auth.check_lease_revoke(identity, lease_id)
 
     def _renewed(self, head: bytes, outcome: int | EtcdError | RawError) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 
-from keyraft.base.errors import EtcdError, RawError
+from keyraft.base.errors import EtcdError, PostponedError, RawError
 from keyraft.grpc import ServerStream, StreamHandler
 from keyraft.mvcc import check_range_stream
 from keyraft.proto import rpc_pb2
@@ -33,6 +33,8 @@ class RangeStreamHandler:
         """The request; there is only one."""
         try:
             self._start(message)
+        except PostponedError:
+            raise
         except (EtcdError, RawError) as refusal:
             self._finish(refusal.code, refusal.text)
 
@@ -76,8 +78,9 @@ class RangeStreamHandler:
         request = self._request
         auth = self._member.auth
         if auth.enabled:
-            identity = self._guard.identify(self._stream) or auth.nobody
+            identity = self._guard.caller(self._stream)
             auth.check_range(identity, request.key, request.range_end)
+            auth.confirm(identity)
         self._chunks = self._member.store.range_stream(
             request, self._member.header, self._member.settings.request_bytes_max
         )

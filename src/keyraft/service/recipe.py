@@ -18,6 +18,7 @@ from typing import Final, TypeVar
 
 from google.protobuf.message import Message
 
+from keyraft.auth import NOBODY
 from keyraft.base import errors
 from keyraft.base.errors import EtcdError, RawError
 from keyraft.grpc import status
@@ -216,7 +217,7 @@ def range_(request: rpc_pb2.RangeRequest) -> Operation:
                 return
             try:
                 if member.auth.enabled:
-                    identity = driver.identity or member.auth.nobody
+                    identity = driver.identity or NOBODY
                     member.auth.check_range(identity, request.key, request.range_end)
                 body = member.store.range(request.SerializeToString())
             except (EtcdError, RawError) as refusal:
@@ -275,7 +276,7 @@ def may_watch(driver: Driver, key: bytes, range_end: bytes) -> None:
     """Raises what keeps the caller from watching."""
     auth = driver.member.auth
     if auth.enabled:
-        auth.check_range(driver.identity or auth.nobody, key, range_end)
+        auth.check_range(driver.identity or NOBODY, key, range_end)
 
 
 def wait_delete(driver: Driver, key: bytes, revision: int) -> Recipe[None]:

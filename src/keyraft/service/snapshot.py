@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from keyraft.base.errors import EtcdError, RawError
+from keyraft.base.errors import EtcdError, PostponedError, RawError
 from keyraft.grpc import ServerStream
 from keyraft.mvcc.backend import META, META_STORAGE_VERSION
 from keyraft.mvcc.wire import field, varint
@@ -66,6 +66,9 @@ class SnapshotHandler:
         try:
             parse(rpc_pb2.SnapshotRequest, message)
             self._guard.check_admin(self._stream)
+        except PostponedError:
+            self._started = False
+            raise
         except (EtcdError, RawError) as refusal:
             self._finish(refusal.code, refusal.text)
             return

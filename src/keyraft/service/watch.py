@@ -61,7 +61,7 @@ class WatchHandler:
     def __init__(self, service: WatchService, stream: ServerStream) -> None:
         self._service = service
         self._stream = stream
-        self._watches = WatchStream(service.member.watches, stream)
+        self._watches = WatchStream(service.member.watches, stream, stream)
         self._timer: Timer | None = None
         self._paused = False
         self._over = False
@@ -129,8 +129,10 @@ class WatchHandler:
         if not auth.enabled:
             return ""
         try:
-            identity = self._service.guard.identify(self._stream) or auth.nobody
+            identity = self._service.guard.caller(self._stream)
             auth.check_range(identity, request.key or b"\0", request.range_end)
+        except errors.PostponedError:
+            raise
         except (EtcdError, RawError) as refusal:
             known = isinstance(refusal, _REASONS)
             error = refusal if known else errors.PermissionDeniedError()

@@ -11,13 +11,17 @@ a stream in `_waiting` has a queue; frames of one stream leave in the order they
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
 
 from keyraft.grpc.limits import Limits
 
 from . import frames, states
 from .hpack import Encoder, Header
 from .stream import Http2Stream, SendQueue
+
+BULK_BYTES_MIN: Final = 65_536  # output that is not joined has so much
+BULK_PIECE_BYTES_MIN: Final = 2_048  # and so much on average in a piece
 
 
 def _nothing() -> None:
@@ -68,6 +72,19 @@ class Output:
         return data
 
     @property
+    def bulky(self) -> bool:
+        """Whether the output is in pieces so large that joining them costs more than it saves."""
+        return self._out_bytes >= BULK_BYTES_MIN + BULK_PIECE_BYTES_MIN * len(self._out)
+
+    def take_pieces(self) -> list[bytes]:
+        """The same as `take_output` gives, not joined."""
+        out, self._out = self._out, []
+        self._out_bytes = 0
+        self._awake = False
+        self.bytes_out += sum(map(len, out))
+        return out
+
+    @property
     def has_output(self) -> bool:
         """Whether `take_output` would give anything."""
         return bool(self._out)
@@ -115,16 +132,69 @@ class Output:
         self._send_data(stream, b"\0" + (size - 5).to_bytes(4, "big") + message)
 
     def _send_data(self, stream: Http2Stream, chunk: bytes) -> None:
-        """Puts DATA into the stream's queue and sends what may go."""
+        """Sends DATA at once where all may go; else it waits in the stream's queue."""
         queue = stream.queue
         if queue is None:
+            size = len(chunk)
+            if (
+                size <= self.send_window
+                and size <= stream.send_window
+                and 0 < size <= self.peer_frame_bytes_max
+                and not self._blocked
+                and self._out_bytes < self.limits.output_bytes_max
+            ):
+                self._sent_since_ping = True
+                self.send_window -= size
+                stream.send_window -= size
+                self._out_bytes += size
+                self._out.append(frames.HEADER.pack(size << 8, 0, stream.stream_id))
+                self._out.append(chunk)
+                return
             queue = stream.queue = SendQueue()
         queue.chunks.append(chunk)
-        queue.bytes += len(chunk)
-        self.queued_bytes += len(chunk)
+        self._queued(stream, queue, len(chunk))
+
+    def _queued(self, stream: Http2Stream, queue: SendQueue, size: int) -> None:
+        queue.bytes += size
+        self.queued_bytes += size
         if queue.bytes >= self.limits.stream_queue_bytes:
             queue.full = True
         self._pump(stream)
+
+    def _send_pieces(self, stream: Http2Stream, head: bytes, pieces: Sequence[bytes]) -> None:
+        """One gRPC message, head and pieces: a frame for each piece, none of which is copied."""
+        size = len(head) + sum(map(len, pieces))
+        first = frames.PREFIX.pack(0, size) + head
+        size += 5
+        stream_id = stream.stream_id
+        frame_bytes_max = self.peer_frame_bytes_max
+        if (
+            stream.queue is None
+            and size <= self.send_window
+            and size <= stream.send_window
+            and len(first) + len(pieces[0]) <= frame_bytes_max
+            and max(map(len, pieces)) <= frame_bytes_max
+            and not self._blocked
+            and self._out_bytes < self.limits.output_bytes_max
+        ):
+            self._sent_since_ping = True
+            self.send_window -= size
+            stream.send_window -= size
+            self._out_bytes += size
+            out = self._out
+            pack = frames.HEADER.pack
+            out.append(pack(len(first) + len(pieces[0]) << 8, 0, stream_id) + first)
+            out.append(pieces[0])
+            for piece in pieces[1:]:
+                out.append(pack(len(piece) << 8, 0, stream_id))
+                out.append(piece)
+            return
+        queue = stream.queue
+        if queue is None:
+            queue = stream.queue = SendQueue()
+        queue.chunks.append(first)
+        queue.chunks.extend(pieces)
+        self._queued(stream, queue, size)
 
     def _end_stream(self, stream: Http2Stream, trailers: list[Header] | None) -> None:
         """Ends our half, after everything queued."""

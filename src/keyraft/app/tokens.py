@@ -1,0 +1,44 @@
+"""The kind of tokens that `--auth-token` asks for."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+
+from keyraft.app.config import Config
+from keyraft.app.startup import StartError, go_error
+from keyraft.auth import NoTokens, OptionsError, SimpleTokens, TokenProvider, parse_options
+from keyraft.auth.options import INVALID, JWT, SIMPLE
+
+
+def token_provider(config: Config, loop: asyncio.AbstractEventLoop) -> TokenProvider:
+    """Reads the keys that the flag names. Raises StartError."""
+    try:
+        options = parse_options(config.auth_token)
+        if options.kind == SIMPLE:
+            config.log.warn("simple token is not cryptographically signed")
+            return SimpleTokens(loop, random.SystemRandom(), config.auth_token_ttl)
+        if options.kind != JWT:
+            return NoTokens()
+        if options.unknown:
+            config.log.warn("unknown JWT options", keys=list(options.unknown))
+        # Signatures bring a large library, which most members never need.
+        from keyraft.auth.jwt import JWTTokens, load_keys
+
+        try:
+            public, private = _read(options.public_key_file), _read(options.private_key_file)
+        except OSError as error:
+            config.log.error("problem loading JWT options", error=go_error("open", error))
+            raise OptionsError(INVALID) from None
+        return JWTTokens(load_keys(options.sign_method, public, private), options.ttl_s, time.time)
+    except OptionsError as error:
+        config.log.warn("failed to create token provider", error=str(error))
+        raise StartError(str(error)) from None
+
+
+def _read(path: str) -> bytes:
+    if not path:
+        return b""
+    with open(path, "rb") as file:
+        return file.read()

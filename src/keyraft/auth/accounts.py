@@ -1,0 +1,224 @@
+"""Users and roles as they are added, changed and deleted. What each request answers, or refuses.
+
+Whoever is allowed to ask has been looked at before (`server/users.py`). The order of the refusals
+is the original's: a client sees the first.
+
+Source: etcd `server/auth/store.go`.
+
+DEVIATION: permissions on the same key keep the order they were granted in. The original sorts
+unstably beyond twelve permissions of a role, and differently in each version of its compiler.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from keyraft.auth.ranges import OPEN_END, is_valid
+from keyraft.base import errors
+from keyraft.base.errors import RawError
+from keyraft.proto import auth_pb2, rpc_pb2
+
+if TYPE_CHECKING:
+    from keyraft.auth.store import AuthStore
+
+ROOT: Final = "root"
+"""The user and the role that may do everything."""
+
+NO_PASSWORD_USER: Final = (
+    2,
+    "auth: authentication failed, password was given for no password user",
+)
+
+
+class Accounts:
+    """What apply changes. Raises errors of `base.errors` before anything is changed."""
+
+    def __init__(self, store: AuthStore, hash_password: Callable[[bytes], bytes]) -> None:
+        self._store = store
+        self._hash_password = hash_password
+
+    # --- users ----------------------------------------------------------------------------------
+
+    def user_add(self, request: rpc_pb2.AuthUserAddRequest) -> rpc_pb2.AuthUserAddResponse:
+        """A user without roles. Raises UserEmptyError, UserExistsError."""
+        if not request.name:
+            raise errors.UserEmptyError
+        if self._store.records.user(request.name) is not None:
+            raise errors.UserExistsError
+        user = auth_pb2.User(name=request.name.encode(), options=request.options)
+        if not request.options.no_password:
+            user.password = self._password(request.password, request.hashedPassword)
+        self._store.records.put_user(user)
+        self._store.changed()
+        return rpc_pb2.AuthUserAddResponse()
+
+    def user_delete(self, request: rpc_pb2.AuthUserDeleteRequest) -> rpc_pb2.AuthUserDeleteResponse:
+        """Root stays while users are asked who they are."""
+        if self._store.enabled and request.name == ROOT:
+            raise errors.InvalidAuthManagementError
+        self._find_user(request.name)
+        self._store.records.delete_user(request.name)
+        self._store.changed()
+        self._store.tokens.forget(request.name)
+        return rpc_pb2.AuthUserDeleteResponse()
+
+    def user_change_password(
+        self, request: rpc_pb2.AuthUserChangePasswordRequest
+    ) -> rpc_pb2.AuthUserChangePasswordResponse:
+        """A new hash; a user without password stays without."""
+        user = self._find_user(request.name)
+        if user.options.no_password:
+            user.ClearField("password")
+        else:
+            user.password = self._password(request.password, request.hashedPassword)
+        self._store.records.put_user(user)
+        self._store.changed()
+        self._store.tokens.forget(request.name)
+        return rpc_pb2.AuthUserChangePasswordResponse()
+
+    def user_get(self, request: rpc_pb2.AuthUserGetRequest) -> rpc_pb2.AuthUserGetResponse:
+        """A user's roles."""
+        return rpc_pb2.AuthUserGetResponse(roles=self._find_user(request.name).roles)
+
+    def user_list(self, request: rpc_pb2.AuthUserListRequest) -> rpc_pb2.AuthUserListResponse:
+        """All names."""
+        names = [user.name.decode() for user in self._store.records.users()]
+        return rpc_pb2.AuthUserListResponse(users=names)
+
+    def user_grant_role(
+        self, request: rpc_pb2.AuthUserGrantRoleRequest
+    ) -> rpc_pb2.AuthUserGrantRoleResponse:
+        """A role more; role root need not exist. A role that the user has changes nothing."""
+        user = self._find_user(request.user)
+        if request.role != ROOT:
+            self._find_role(request.role)
+        if request.role not in user.roles:
+            roles = sorted([*user.roles, request.role])
+            del user.roles[:]
+            user.roles.extend(roles)
+            self._store.records.put_user(user)
+            self._store.changed()
+        return rpc_pb2.AuthUserGrantRoleResponse()
+
+    def user_revoke_role(
+        self, request: rpc_pb2.AuthUserRevokeRoleRequest
+    ) -> rpc_pb2.AuthUserRevokeRoleResponse:
+        """A role less. Raises RoleNotGrantedError."""
+        if self._store.enabled and request.name == ROOT and request.role == ROOT:
+            raise errors.InvalidAuthManagementError
+        user = self._find_user(request.name)
+        if request.role not in user.roles:
+            raise errors.RoleNotGrantedError
+        _take_role(user, request.role)
+        self._store.records.put_user(user)
+        self._store.changed()
+        return rpc_pb2.AuthUserRevokeRoleResponse()
+
+    # --- roles ----------------------------------------------------------------------------------
+
+    def role_add(self, request: rpc_pb2.AuthRoleAddRequest) -> rpc_pb2.AuthRoleAddResponse:
+        """A role that may do nothing yet. Raises RoleEmptyError, RoleExistsError."""
+        if not request.name:
+            raise errors.RoleEmptyError
+        if self._store.records.role(request.name) is not None:
+            raise errors.RoleExistsError
+        self._store.records.put_role(auth_pb2.Role(name=request.name.encode()))
+        self._store.changed()
+        return rpc_pb2.AuthRoleAddResponse()
+
+    def role_delete(self, request: rpc_pb2.AuthRoleDeleteRequest) -> rpc_pb2.AuthRoleDeleteResponse:
+        """Taken from every user too; role root stays while users are asked who they are."""
+        if self._store.enabled and request.role == ROOT:
+            raise errors.InvalidAuthManagementError
+        self._find_role(request.role)
+        self._store.records.delete_role(request.role)
+        for user in self._store.records.users():
+            if request.role in user.roles:
+                _take_role(user, request.role)
+                self._store.records.put_user(user)
+        self._store.changed()
+        return rpc_pb2.AuthRoleDeleteResponse()
+
+    def role_get(self, request: rpc_pb2.AuthRoleGetRequest) -> rpc_pb2.AuthRoleGetResponse:
+        """A role's permissions; root's is told as what it amounts to."""
+        role = self._find_role(request.role)
+        answer = rpc_pb2.AuthRoleGetResponse()
+        if request.role == ROOT:
+            answer.perm.add(permType=auth_pb2.Permission.READWRITE, range_end=OPEN_END)
+        else:
+            answer.perm.extend(role.keyPermission)
+        return answer
+
+    def role_list(self, request: rpc_pb2.AuthRoleListRequest) -> rpc_pb2.AuthRoleListResponse:
+        """All names."""
+        names = [role.name.decode() for role in self._store.records.roles()]
+        return rpc_pb2.AuthRoleListResponse(roles=names)
+
+    def role_grant_permission(
+        self, request: rpc_pb2.AuthRoleGrantPermissionRequest
+    ) -> rpc_pb2.AuthRoleGrantPermissionResponse:
+        """One permission more, or of another kind on the range of the first with that key."""
+        if not request.HasField("perm"):
+            raise errors.PermissionNotGivenError
+        granted = request.perm
+        if not is_valid(granted.key, granted.range_end):
+            raise errors.InvalidAuthManagementError
+        role = self._find_role(request.name)
+        held = next((each for each in role.keyPermission if each.key >= granted.key), None)
+        if held is not None and (held.key, held.range_end) == (granted.key, granted.range_end):
+            held.permType = granted.permType
+        else:
+            new = auth_pb2.Permission(
+                permType=granted.permType, key=granted.key, range_end=granted.range_end
+            )
+            permissions = sorted([*role.keyPermission, new], key=lambda each: each.key)
+            role = auth_pb2.Role(name=role.name, keyPermission=permissions)
+        self._store.records.put_role(role)
+        self._store.changed()
+        return rpc_pb2.AuthRoleGrantPermissionResponse()
+
+    def role_revoke_permission(
+        self, request: rpc_pb2.AuthRoleRevokePermissionRequest
+    ) -> rpc_pb2.AuthRoleRevokePermissionResponse:
+        """Every permission on exactly this range. Raises PermissionNotGrantedError."""
+        role = self._find_role(request.role)
+        wanted = (request.key, request.range_end)
+        kept = [each for each in role.keyPermission if (each.key, each.range_end) != wanted]
+        if len(kept) == len(role.keyPermission):
+            raise errors.PermissionNotGrantedError
+        self._store.records.put_role(auth_pb2.Role(name=role.name, keyPermission=kept))
+        self._store.changed()
+        return rpc_pb2.AuthRoleRevokePermissionResponse()
+
+    # --- inside ---------------------------------------------------------------------------------
+
+    def _find_user(self, name: str) -> auth_pb2.User:
+        user = self._store.records.user(name)
+        if user is None:
+            raise errors.UserNotFoundError
+        return user
+
+    def _find_role(self, name: str) -> auth_pb2.Role:
+        role = self._store.records.role(name)
+        if role is None:
+            raise errors.RoleNotFoundError
+        return role
+
+    def _password(self, plain: str, hashed: str) -> bytes:
+        """What is stored: the hash that the proposer made."""
+        if plain and not hashed:
+            return self._hash_password(plain.encode())
+        try:
+            text = hashed.replace("\r", "").replace("\n", "")
+            return base64.b64decode(text.encode("ascii"), validate=True)
+        except (UnicodeEncodeError, binascii.Error):
+            raise RawError(*NO_PASSWORD_USER) from None
+
+
+def _take_role(user: auth_pb2.User, role: str) -> None:
+    kept = [each for each in user.roles if each != role]
+    del user.roles[:]
+    user.roles.extend(kept)

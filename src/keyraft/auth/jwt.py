@@ -1,0 +1,199 @@
+"""JSON Web Tokens: signed statements of who somebody is and as of which revision of the users.
+
+    header {"alg":METHOD,"typ":"JWT"}   claims {"exp":unix,"revision":N,"username":NAME}
+
+A member knows a token by its signature, so nothing is learned from the log and a token outlives a
+restart; but every change of users makes all of them stale. A token is verified once, and what it
+says is remembered until it runs out. With only a public key a member verifies and cannot sign.
+
+Source: etcd `server/auth/jwt.go`, `options.go`; RFC 7519; golang-jwt's rules for times.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from dataclasses import dataclass
+from typing import Any, Final
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
+from cryptography.x509 import load_pem_x509_certificate
+from jwt.algorithms import Algorithm, get_default_algorithms
+from jwt.exceptions import InvalidKeyError
+
+from keyraft.auth.identity import Identity
+from keyraft.auth.options import INVALID, OptionsError
+from keyraft.base.clock import WallClock
+from keyraft.base.errors import RawError
+
+TOKEN_BYTES_MAX: Final = 16_384
+KNOWN_MAX: Final = 10_000  # verified tokens that are remembered, about 1 KiB each
+VERIFY_ONLY: Final = (2, "auth: token signing attempted with verify-only key")
+METHODS: Final = frozenset(
+    f"{family}{bits}" for family in ("HS", "RS", "PS", "ES") for bits in (256, 384, 512)
+) | {"EdDSA"}
+
+_KINDS: Final[dict[str, tuple[type, type]]] = {
+    "RS": (rsa.RSAPrivateKey, rsa.RSAPublicKey),
+    "PS": (rsa.RSAPrivateKey, rsa.RSAPublicKey),
+    "ES": (ec.EllipticCurvePrivateKey, ec.EllipticCurvePublicKey),
+    "Ed": (ed25519.Ed25519PrivateKey, ed25519.Ed25519PublicKey),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """A method and its keys; `private` None verifies only."""
+
+    method: str
+    algorithm: Algorithm
+    private: Any
+    public: Any
+
+
+def load_keys(method: str, public_pem: bytes, private_pem: bytes) -> Keys:
+    """Raises OptionsError in the original's words."""
+    if method not in METHODS:
+        raise OptionsError(INVALID)
+    algorithm = get_default_algorithms()[method]
+    if method.startswith("HS"):
+        if not private_pem:
+            raise OptionsError("auth: missing key data")
+        return Keys(method, algorithm, private_pem, private_pem)
+    kinds = _KINDS[method[:2]]
+    private = _private(private_pem) if private_pem else None
+    public = _public(public_pem) if public_pem else None
+    for key, wanted in ((private, kinds[0]), (public, kinds[1])):
+        if key is not None and not isinstance(key, wanted):
+            raise OptionsError(f"key is not a valid {method} key")
+    if private is None and public is None:
+        raise OptionsError("auth: missing key data")
+    if private is not None:
+        if public is not None and public != private.public_key():
+            raise OptionsError("auth: public and private keys don't match")
+        public = private.public_key()
+    return Keys(method, algorithm, private, public)
+
+
+def _private(pem: bytes) -> Any:
+    try:
+        return load_pem_private_key(pem, None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise OptionsError(f"invalid private key: {error}") from None
+
+
+def _public(pem: bytes) -> Any:
+    try:
+        if b"CERTIFICATE" in pem:
+            return load_pem_x509_certificate(pem).public_key()
+        return load_pem_public_key(pem)
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise OptionsError(f"invalid public key: {error}") from None
+
+
+class JWTTokens:
+    """Makes and verifies them."""
+
+    learned = False
+
+    def __init__(self, keys: Keys, ttl_s: float, now: WallClock) -> None:
+        self._keys = keys
+        self._ttl_s = ttl_s
+        self._now = now
+        self._header = _encode({"alg": keys.method, "typ": "JWT"})
+        self._known: dict[bytes, tuple[Identity, float, float]] = {}  # with exp and nbf, Unix s
+
+    def prefix(self) -> str:
+        """Nothing of it is drawn."""
+        return ""
+
+    def index_of(self, token: bytes) -> int:
+        """No entry makes it known."""
+        return 0
+
+    def forget(self, username: str | None = None) -> None:
+        """Signed is signed; the revision in the claims makes old tokens worthless."""
+
+    def assign(self, username: str, prefix: str, index: int, revision: int) -> str:
+        """A new one. Raises RawError when there is no key to sign with."""
+        if self._keys.private is None:
+            raise RawError(*VERIFY_ONLY)
+        claims = {
+            "exp": int(self._now() + self._ttl_s),
+            "revision": revision,
+            "username": username,
+        }
+        signed = self._header + b"." + _encode(claims)
+        try:
+            signature = self._keys.algorithm.sign(signed, self._keys.private)
+        except (ValueError, InvalidKeyError) as error:
+            raise RawError(2, str(error)) from None
+        return (signed + b"." + _base64(signature)).decode()
+
+    def identify(self, token: bytes, revision: int) -> Identity | None:
+        """Whose it is, as of the revision that it was made at."""
+        known = self._known.get(token)
+        if known is None:
+            known = self._verify(token)
+            if known is None:
+                return None
+            if len(self._known) >= KNOWN_MAX:
+                self._known.clear()
+            self._known[token] = known
+        identity, expires, not_before = known
+        now = self._now()
+        if not not_before <= now < expires:
+            self._known.pop(token, None)
+            return None
+        return identity
+
+    def _verify(self, token: bytes) -> tuple[Identity, float, float] | None:
+        if len(token) > TOKEN_BYTES_MAX:
+            return None
+        parts = token.split(b".")
+        if len(parts) != 3:
+            return None
+        try:
+            header, claims = (json.loads(_decode(part)) for part in parts[:2])
+            signature = _decode(parts[2])
+            if not isinstance(header, dict) or header.get("alg") != self._keys.method:
+                return None
+            signed = parts[0] + b"." + parts[1]
+            if not self._keys.algorithm.verify(signed, self._keys.public, signature):
+                return None
+        except (ValueError, RecursionError):
+            return None
+        if not isinstance(claims, dict):
+            return None
+        username, revision = claims.get("username"), claims.get("revision")
+        expires = claims.get("exp") or float("inf")
+        not_before = claims.get("nbf") or 0
+        if not isinstance(username, str):
+            return None
+        for number in (revision, expires, not_before):
+            if not isinstance(number, int | float) or isinstance(number, bool):
+                return None
+        assert revision is not None, "a number"
+        try:
+            return Identity(username.encode(), max(0, int(revision))), expires, not_before
+        except (ValueError, OverflowError):  # no name, or no number
+            return None
+
+
+def _encode(value: dict[str, Any]) -> bytes:
+    return _base64(json.dumps(value, separators=(",", ":")).encode())
+
+
+def _base64(data: bytes) -> bytes:
+    return base64.urlsafe_b64encode(data).rstrip(b"=")
+
+
+def _decode(text: bytes) -> bytes:
+    """Raw URL-safe base64: padding and foreign letters are refused (ValueError)."""
+    if b"=" in text or b"+" in text or b"/" in text:
+        raise binascii.Error("not base64url")
+    padded = text + b"=" * (-len(text) % 4)
+    return base64.b64decode(padded, altchars=b"-_", validate=True)

@@ -1,0 +1,325 @@
+"""The users: who there is, which roles they have, what those may do, and who may ask.
+
+Changed by apply alone, in log order, so that all members agree; every change counts the revision
+up by one. A request carries the revision that its caller was identified at, and one that is older
+than the store's is refused, because what was allowed may no longer be. Changes of users and roles
+themselves are not compared by revision: they only need root (etcd `apply/auth.go`).
+
+Invariants (`check`):
+- the buckets hold what `records` says, and the revision in memory is the stored one;
+- `enabled` implies a user root with the role root;
+- a user's roles are sorted and named once.
+
+Source: etcd `server/auth/store.go`, `server/etcdserver/apply/auth.go`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final, Protocol
+
+from keyraft.auth.accounts import NO_PASSWORD_USER, ROOT, Accounts
+from keyraft.auth.identity import Identity
+from keyraft.auth.ranges import Ranges, interval
+from keyraft.auth.records import Records
+from keyraft.auth.tokens import TokenProvider
+from keyraft.base import errors
+from keyraft.base.errors import EtcdError, RawError
+from keyraft.mvcc import Backend
+from keyraft.proto import auth_pb2, raft_internal_pb2, rpc_pb2
+
+_BEARER: Final = b"Bearer "
+_READ, _WRITE, _READWRITE = (
+    auth_pb2.Permission.READ,
+    auth_pb2.Permission.WRITE,
+    auth_pb2.Permission.READWRITE,
+)
+
+
+class LeaseKeys(Protocol):
+    """What hangs on leases."""
+
+    def keys(self, lease_id: int) -> list[bytes]:
+        """The keys on a lease; none for an unknown one."""
+
+
+class _Grants:
+    """What one user may do, worked out of its roles."""
+
+    __slots__ = ("is_root", "read", "write")
+
+    def __init__(self, is_root: bool, read: Ranges, write: Ranges) -> None:
+        self.is_root = is_root
+        self.read = read
+        self.write = write
+
+
+class TokenAheadError(Exception):
+    """A simple token whose entry is still to be applied here."""
+
+    def __init__(self, index: int) -> None:
+        super().__init__(index)
+        self.index = index
+
+
+class AuthStore:
+    """Owned by the member's loop. Checks raise errors of `base.errors`."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        leases: LeaseKeys,
+        tokens: TokenProvider,
+        hash_password: Callable[[bytes], bytes],
+        certificates: bool = False,
+    ) -> None:
+        """`hash_password` is for entries of etcd 3.4, whose passwords are in the log.
+
+        `certificates`: a verified certificate's common name is a user's name.
+        """
+        self._leases = leases
+        self.tokens = tokens
+        self.accounts = Accounts(self, hash_password)
+        self._certificates = certificates
+        self._grants: dict[bytes, _Grants] = {}
+        self.enabled = False
+        self.revision = 0
+        self.load(backend)
+
+    def load(self, backend: Backend) -> None:
+        """Reads everything anew: at the start, and when a snapshot has replaced the database."""
+        self.records = Records(backend)
+        self.enabled = self.records.enabled()
+        self.revision = self.records.revision()
+        self._grants.clear()
+        if not self.revision:
+            self.changed()
+
+    # --- who asks -------------------------------------------------------------------------------
+
+    def identify(
+        self, metadata: Mapping[bytes, bytes], common_name: str | None, applied_index: int
+    ) -> Identity | None:
+        """Who a call's token or certificate says it is; None without credentials.
+
+        Raises InvalidAuthTokenError, TokenAheadError.
+        """
+        token = metadata.get(b"token")
+        if token is None:
+            token = metadata.get(b"authorization")
+        if token is not None:
+            if token.startswith(_BEARER):
+                token = token[len(_BEARER) :]
+            identity = self.tokens.identify(token, self.revision)
+            if identity is None:
+                index = self.tokens.index_of(token)
+                if index > applied_index:
+                    raise TokenAheadError(index)
+                raise errors.InvalidAuthTokenError
+            return identity
+        if common_name is None or not self._certificates or b"grpcgateway-accept" in metadata:
+            return None
+        return Identity(common_name.encode(), self.revision)
+
+    def confirm(self, identity: Identity) -> None:
+        """A read was answered for the caller as the users are now, not as they were."""
+        if identity.revision and identity.revision != self.revision:
+            raise errors.AuthOldRevisionError
+
+    # --- what may be done -----------------------------------------------------------------------
+
+    def check_admin(self, identity: Identity | None) -> None:
+        """The caller holds the root role. Raises UserEmptyError, UserNotFoundError."""
+        if not self.enabled:
+            return
+        if identity is None or not identity.username:
+            raise errors.UserEmptyError
+        grants = self._grants_of(identity.username)
+        if grants is None:
+            raise errors.UserNotFoundError
+        if not grants.is_root:
+            raise errors.PermissionDeniedError
+
+    def is_admin(self, identity: Identity | None) -> bool:
+        """`check_admin` as a question."""
+        try:
+            self.check_admin(identity)
+        except EtcdError:
+            return False
+        return True
+
+    def check_range(self, identity: Identity, key: bytes, range_end: bytes) -> None:
+        """READ on a range, or on one key."""
+        grants = self._grants.get(identity.username)
+        if grants is None or identity.revision < self.revision:
+            grants = self._standing(identity)
+        if not grants.is_root and not grants.read.has_range(key, range_end):
+            raise errors.PermissionDeniedError
+
+    def check_write(self, identity: Identity, key: bytes, range_end: bytes = b"") -> None:
+        """WRITE on a range, or on one key."""
+        grants = self._grants.get(identity.username)
+        if grants is None or identity.revision < self.revision:
+            grants = self._standing(identity)
+        if not grants.is_root and not grants.write.has_range(key, range_end):
+            raise errors.PermissionDeniedError
+
+    def check_put(self, identity: Identity, request: rpc_pb2.PutRequest) -> None:
+        """WRITE on the key and on all that hangs on its lease, READ for prev_kv.
+
+        Who puts a key on a lease must be able to revoke the lease.
+        """
+        self.check_write(identity, request.key)
+        if request.lease:
+            self.check_lease_revoke(identity, request.lease)
+        if request.prev_kv:
+            self.check_range(identity, request.key, b"")
+
+    def check_delete(self, identity: Identity, request: rpc_pb2.DeleteRangeRequest) -> None:
+        """WRITE on the range, READ for prev_kv."""
+        self.check_write(identity, request.key, request.range_end)
+        if request.prev_kv:
+            self.check_range(identity, request.key, request.range_end)
+
+    def check_txn(self, identity: Identity, request: rpc_pb2.TxnRequest) -> None:
+        """READ on what is compared; every operation of both branches, nested ones included."""
+        for compare in request.compare:
+            self.check_range(identity, compare.key, compare.range_end)
+        for branch in (request.success, request.failure):
+            for operation in branch:
+                self._check_operation(identity, operation)
+
+    def _check_operation(self, identity: Identity, operation: rpc_pb2.RequestOp) -> None:
+        which = operation.WhichOneof("request")
+        if which == "request_range":
+            wanted = operation.request_range
+            self.check_range(identity, wanted.key, wanted.range_end)
+        elif which == "request_put":
+            self.check_put(identity, operation.request_put)
+        elif which == "request_delete_range":
+            self.check_delete(identity, operation.request_delete_range)
+        elif which == "request_txn":
+            self.check_txn(identity, operation.request_txn)
+
+    def check_lease_revoke(self, identity: Identity, lease_id: int) -> None:
+        """WRITE on every key that hangs on the lease; root needs no look."""
+        if not self.is_admin(identity):
+            for key in self._leases.keys(lease_id):
+                self.check_write(identity, key)
+
+    def check_lease_read(self, identity: Identity, lease_id: int) -> None:
+        """READ on every key that hangs on the lease."""
+        if not self.is_admin(identity):
+            for key in self._leases.keys(lease_id):
+                self.check_range(identity, key, b"")
+
+    def _standing(self, identity: Identity) -> _Grants:
+        """What the caller may do, once it is known to be somebody, and of the present."""
+        if not identity.revision:
+            raise errors.UserEmptyError
+        if identity.revision < self.revision:
+            raise errors.AuthOldRevisionError
+        grants = self._grants_of(identity.username)
+        if grants is None:
+            raise errors.PermissionDeniedError
+        return grants
+
+    def _grants_of(self, username: bytes) -> _Grants | None:
+        """Worked out once per user and change."""
+        grants = self._grants.get(username)
+        if grants is None:
+            user = self.records.user(username)
+            if user is None:
+                return None
+            grants = self._grants[username] = self._work_out(user)
+        return grants
+
+    def _work_out(self, user: auth_pb2.User) -> _Grants:
+        read, write = [], []
+        for name in user.roles:
+            role = self.records.role(name)
+            for granted in role.keyPermission if role is not None else ():
+                keys = interval(granted.key, granted.range_end)
+                if granted.permType in (_READ, _READWRITE):
+                    read.append(keys)
+                if granted.permType in (_WRITE, _READWRITE):
+                    write.append(keys)
+        return _Grants(ROOT in user.roles, Ranges(read), Ranges(write))
+
+    # --- on and off -----------------------------------------------------------------------------
+
+    def enable(self) -> None:
+        """From now on callers must be users. Raises RootUserNotExistError, RootRoleNotGrantedError."""
+        if self.enabled:
+            return
+        root = self.records.user(ROOT)
+        if root is None:
+            raise errors.RootUserNotExistError
+        if ROOT not in root.roles:
+            raise errors.RootRoleNotGrantedError
+        self.records.set_enabled(True)
+        self.enabled = True
+        self._grants.clear()
+
+    def disable(self) -> None:
+        """Everybody may do everything again; all tokens are forgotten."""
+        if not self.enabled:
+            return
+        self.records.set_enabled(False)
+        self.enabled = False
+        self.changed()
+        self.tokens.forget()
+
+    def password_of(self, username: str) -> bytes:
+        """The stored hash that a password is to be compared with.
+
+        Raises AuthNotEnabledError, AuthFailedError, RawError.
+        """
+        if not self.enabled:
+            raise errors.AuthNotEnabledError
+        user = self.records.user(username)
+        if user is None:
+            raise errors.AuthFailedError
+        if user.options.no_password:
+            raise RawError(*NO_PASSWORD_USER)
+        return user.password
+
+    def authenticate(
+        self, request: raft_internal_pb2.InternalAuthenticateRequest, index: int, wanted: bool
+    ) -> rpc_pb2.AuthenticateResponse:
+        """The token of entry `index`; the password was compared before it went into the log.
+
+        `wanted`: somebody waits here for the answer.
+        """
+        if not self.enabled:
+            raise errors.AuthNotEnabledError
+        user = self.records.user(request.name)
+        if user is None or user.options.no_password:
+            raise errors.AuthFailedError
+        if not wanted and not self.tokens.learned:
+            return rpc_pb2.AuthenticateResponse()
+        token = self.tokens.assign(request.name, request.simple_token, index, self.revision)
+        return rpc_pb2.AuthenticateResponse(token=token)
+
+    # --- inside ---------------------------------------------------------------------------------
+
+    def has_role(self, identity: Identity, role: str) -> bool:
+        """Whether the caller holds a role."""
+        user = self.records.user(identity.username) if identity.username else None
+        return user is not None and role in user.roles
+
+    def changed(self) -> None:
+        """Users or roles have: counts, and works everything out anew."""
+        self.revision += 1
+        self.records.set_revision(self.revision)
+        self._grants.clear()
+
+    def check(self) -> None:
+        """Asserts the invariants at the head of this module."""
+        assert self.enabled == self.records.enabled(), self.enabled
+        assert self.revision == self.records.revision(), self.revision
+        for user in self.records.users():
+            roles = list(user.roles)
+            assert roles == sorted(set(roles)), f"{user.name!r} has roles {roles}"
+        root = self.records.user(ROOT)
+        assert not self.enabled or (root is not None and ROOT in root.roles), "nobody is root"

@@ -1,0 +1,156 @@
+"""Tokens: what a client shows instead of its password.
+
+A *simple token* is 16 random letters, a dot and the index of the log entry that made it. Every
+member learns it by applying that entry, none stores it, and each forgets it some time after it was
+last shown there. A token whose index lies ahead of what is applied here may be good: it is too
+early to say (`index_of`).
+
+Source: etcd `server/auth/simple_token.go`.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+from keyraft.auth.identity import Identity
+from keyraft.base import errors
+from keyraft.base.clock import Loop, Random
+
+PREFIX_LETTERS: Final = 16
+TTL_S: Final = 300.0  # where the flag says 0
+TOKENS_MAX: Final = 100_000  # about 300 bytes each; beyond them the longest unused are forgotten
+_SWEEP_TOKENS_MIN: Final = 1_024
+_LETTERS: Final = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_INDEX_DIGITS_MAX: Final = 20
+
+
+class TokenProvider(Protocol):
+    """Makes and knows tokens of one kind."""
+
+    learned: bool
+    """Whether every member must see a token made in order to know it."""
+
+    def prefix(self) -> str:
+        """The part of a token that is drawn before its entry goes into the log."""
+
+    def assign(self, username: str, prefix: str, index: int, revision: int) -> str:
+        """The token of the Authenticate entry at `index`. Raises RawError."""
+
+    def identify(self, token: bytes, revision: int) -> Identity | None:
+        """Whose it is; None when it is unknown, foreign or has run out.
+
+        `revision` is the present one of the users.
+        """
+
+    def index_of(self, token: bytes) -> int:
+        """The entry that makes it known here; 0 when no entry does."""
+
+    def forget(self, username: str | None = None) -> None:
+        """Makes the tokens of a user worthless, or all of them."""
+
+
+class NoTokens:
+    """`--auth-token=`: nobody gets one."""
+
+    learned = False
+
+    def prefix(self) -> str:
+        """There is none."""
+        return ""
+
+    def assign(self, username: str, prefix: str, index: int, revision: int) -> str:
+        """Refuses, as the original does."""
+        raise errors.AuthFailedError
+
+    def identify(self, token: bytes, revision: int) -> Identity | None:
+        """Nobody's."""
+        return None
+
+    def index_of(self, token: bytes) -> int:
+        """None makes one."""
+        return 0
+
+    def forget(self, username: str | None = None) -> None:
+        """There are none."""
+
+
+class _Token:
+    __slots__ = ("expires_s", "identity")
+
+    def __init__(self, identity: Identity, expires_s: float) -> None:
+        self.identity = identity
+        self.expires_s = expires_s  # on the loop's clock
+
+
+class SimpleTokens:
+    """The simple tokens that this member knows."""
+
+    learned = True
+
+    def __init__(self, loop: Loop, chance: Random, ttl_s: float = TTL_S) -> None:
+        """`ttl_s`: how long one lives after it was last shown."""
+        self._time = loop.time
+        self._chance = chance
+        self._ttl_s = ttl_s if ttl_s > 0 else TTL_S
+        self._tokens: dict[bytes, _Token] = {}
+        self._sweep_at = _SWEEP_TOKENS_MIN
+
+    def __len__(self) -> int:
+        return len(self._tokens)
+
+    def prefix(self) -> str:
+        """16 random letters."""
+        draw = self._chance.randrange
+        return "".join(_LETTERS[draw(0, len(_LETTERS))] for _ in range(PREFIX_LETTERS))
+
+    def assign(self, username: str, prefix: str, index: int, revision: int) -> str:
+        """Remembers `prefix.index`."""
+        token = f"{prefix}.{index}"
+        if len(self._tokens) >= self._sweep_at:
+            self._sweep()
+        identity = Identity(username.encode(), revision)
+        self._tokens[token.encode()] = _Token(identity, self._time() + self._ttl_s)
+        return token
+
+    def identify(self, token: bytes, revision: int) -> Identity | None:
+        """Whose it is, as of now; the token's time starts over."""
+        known = self._tokens.get(token)
+        if known is None:
+            return None
+        now_s = self._time()
+        if known.expires_s < now_s:
+            del self._tokens[token]
+            return None
+        known.expires_s = now_s + self._ttl_s
+        identity = known.identity
+        if identity.revision != revision:
+            identity = known.identity = Identity(identity.username, revision)
+        return identity
+
+    def index_of(self, token: bytes) -> int:
+        """The number behind the only dot."""
+        parts = token.split(b".")
+        if len(parts) != 2 or not parts[1].isdigit() or len(parts[1]) > _INDEX_DIGITS_MAX:
+            return 0
+        return int(parts[1])
+
+    def forget(self, username: str | None = None) -> None:
+        """As the user is deleted or has a new password, or authentication is switched off."""
+        if username is None:
+            self._tokens.clear()
+            return
+        name = username.encode()
+        for token in [
+            token for token, known in self._tokens.items() if known.identity.username == name
+        ]:
+            del self._tokens[token]
+
+    def _sweep(self) -> None:
+        """Forgets what has run out, and what is too much."""
+        now_s = self._time()
+        kept = {token: known for token, known in self._tokens.items() if known.expires_s >= now_s}
+        if len(kept) >= TOKENS_MAX:
+            newest = sorted(kept.items(), key=lambda each: each[1].expires_s)
+            kept = dict(newest[len(newest) // 2 :])
+        self._tokens = kept
+        self._sweep_at = min(TOKENS_MAX, max(_SWEEP_TOKENS_MIN, 2 * len(kept)))

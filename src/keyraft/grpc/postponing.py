@@ -1,0 +1,54 @@
+"""Requests whose handler could not answer yet: it is called again with the same message.
+
+Meanwhile a stream's further messages wait, so their order stays. A unary call that has ended by
+then (its deadline, its client) is let be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from keyraft.base.errors import EtcdError, PostponedError, RawError
+
+from .calls import Call, Stream
+from .router import Route
+
+
+def postpone(
+    call: Call,
+    message: bytes,
+    later: PostponedError,
+    unary: Callable[[Call, Route, bytes], None],
+) -> None:
+    """Calls the handler once more when `later` says; `unary` gives a unary request to its own."""
+    if isinstance(call, Stream):
+        call.pause_reading()
+
+    def again(error: EtcdError | None) -> None:
+        if call.done:
+            return
+        if error is not None:
+            call.fail(error.code, error.text)
+        elif isinstance(call, Stream):
+            _deliver(call, message)
+        else:
+            route = call.head.route
+            assert route is not None, "a call with a handler has a route"
+            route.msg_received -= 1  # counted when it came
+            unary(call, route, message)
+
+    later.when(again)
+
+
+def _deliver(stream: Stream, message: bytes) -> None:
+    inbox = stream.inbox
+    assert inbox is not None and stream.handler is not None, "a paused stream has both"
+    inbox.paused = False
+    try:
+        stream.handler.on_message(message)
+    except (EtcdError, RawError) as refusal:
+        stream.finish(refusal.code, refusal.text)
+        return
+    if not inbox.paused:  # the handler did not pause it for a reason of its own
+        inbox.paused = True
+        stream.resume_reading()
