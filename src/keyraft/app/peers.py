@@ -24,6 +24,7 @@ from keyraft.app.forwarding import Forwarding
 from keyraft.app.peerhashes import HashQuestions
 from keyraft.app.startup import StartError, listen_error
 from keyraft.app.transfers import Transfers
+from keyraft.auth import TokenAheadError
 from keyraft.base import errors
 from keyraft.base.errors import EtcdError, RawError
 from keyraft.base.limits import LOOP_SLICE_S
@@ -240,7 +241,8 @@ class PeerPort:
         }
 
     async def promote(self, member_id: int, token: str | None) -> list[dict[str, Any]]:
-        """A learner becomes a voter."""
+        """A learner becomes a voter, if the token is an administrator's."""
+        await self._check_admin(token)
         done: asyncio.Future[EtcdError | RawError | None] = (
             asyncio.get_running_loop().create_future()
         )
@@ -251,6 +253,28 @@ class PeerPort:
         if error is not None:
             raise errors.RequestTimeoutError
         return self.members_json()
+
+    async def _check_admin(self, token: str | None) -> None:
+        """The follower that asks has let its client through; the leader looks for itself."""
+        member = self._here
+        auth = member.auth
+        if not auth.enabled:
+            return
+        metadata = {b"token": token.encode("utf-8", "surrogateescape")} if token else {}
+        try:
+            auth.check_admin(auth.identify(metadata, None, member.applied_index))
+            return
+        except TokenAheadError as ahead:
+            index = ahead.index
+        applied: asyncio.Future[EtcdError | RawError | None] = (
+            asyncio.get_running_loop().create_future()
+        )
+        deadline_s = member.loop.time() + member.settings.request_timeout_s
+        member.token_waits.add(index, deadline_s, lambda error: _settle(applied, error))
+        error = await applied
+        if error is not None:
+            raise error
+        auth.check_admin(auth.identify(metadata, None, index))
 
     async def hash_kv(self, revision: int) -> HashAnswer:
         """The hash of the keys."""

@@ -8,6 +8,9 @@ as a range end of one zero byte.
 Invariants (`check`): begins and ends alternate strictly; what is open at the end comes last.
 
 Source: etcd `server/auth/range_perm_cache.go`, `pkg/adt/interval_tree.go` (the rules, not the tree).
+
+DEVIATION: a request's range that ends before it begins is granted by its key. The original's tree
+looks for the same, and misses it when a node on its way lies between the two ends.
 """
 
 from __future__ import annotations
@@ -38,18 +41,18 @@ def is_valid(key: bytes, range_end: bytes) -> bool:
 class Ranges:
     """A set of keys made of intervals; changed by nobody."""
 
-    __slots__ = ("_begins", "_ends", "_open_from", "_single")
+    __slots__ = ("_begins", "_ends", "_open_from")
 
     def __init__(self, intervals: Iterable[Interval]) -> None:
         """Intervals in any order; those without a key or that end before they begin hold nothing."""
-        self._single = sorted(
+        ordered = sorted(
             ((begin, end) for begin, end in intervals if begin and (end is None or begin < end)),
             key=lambda each: each[0],
         )
         self._begins: list[bytes] = []
         self._ends: list[bytes] = []
         self._open_from: bytes | None = None
-        for begin, end in self._single:
+        for begin, end in ordered:
             if self._ends and begin <= self._ends[-1]:
                 begin, last = self._begins.pop(), self._ends.pop()
                 if end is not None:
@@ -71,23 +74,14 @@ class Ranges:
         """Whether every key of a request's range is; an empty `range_end` means the key alone."""
         if not range_end:
             return self.has_key(key)
-        if not key:
-            return False
-        if self._open_from is not None and key >= self._open_from:
-            return range_end == OPEN_END or key < range_end or self._spans(key, range_end)
         if range_end == OPEN_END:
-            return False
+            return bool(key) and self._open_from is not None and key >= self._open_from
         if range_end <= key:
-            return self._spans(key, range_end)
+            return self.has_key(key)
+        if self._open_from is not None and key >= self._open_from:
+            return True
         at = bisect_right(self._begins, key)
         return at > 0 and range_end <= self._ends[at - 1]
-
-    def _spans(self, key: bytes, range_end: bytes) -> bool:
-        """The rule for a range without keys: one granted interval must reach around both its ends.
-
-        The original allows no other, and its answer (nothing found, or permission denied) is seen.
-        """
-        return any(begin < range_end and (end is None or key < end) for begin, end in self._single)
 
     def check(self) -> None:
         """Asserts the invariants at the head of this module."""

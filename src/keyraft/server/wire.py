@@ -116,13 +116,17 @@ def read_varint(data: bytes, at: int) -> tuple[int, int]:
 _TAGS: Final = {kind: varint(kind << 3 | 2) for kind in KINDS}
 
 
+PROPOSERS_MAX: Final = 4_096  # users whose part of a header is remembered
+
+
 class Stamper:
     """Makes stamps: encoded RequestHeaders, each with an id of its own."""
 
-    __slots__ = ("_head", "_high", "_high_bytes", "_ids")
+    __slots__ = ("_head", "_high", "_high_bytes", "_ids", "_proposers")
 
     def __init__(self, ids: RequestIDGenerator) -> None:
         self._ids = ids
+        self._proposers: dict[tuple[bytes, int], bytes] = {}
         self._high = -1
         self._high_bytes = b""
         self._head = b""
@@ -139,12 +143,22 @@ class Stamper:
 
     def stamp_for(self, username: bytes, auth_revision: int) -> bytes:
         """The header of a request by a user, as permissions were at `auth_revision`."""
-        body = b"\x08" + varint(self._ids.next())
-        if username:
-            body += b"\x12" + varint(len(username)) + username
-        if auth_revision:
-            body += b"\x18" + varint(auth_revision)
+        proposer = self._proposers.get((username, auth_revision))
+        if proposer is None:
+            proposer = self._proposer(username, auth_revision)
+        body = b"\x08" + varint(self._ids.next()) + proposer
         return _HEADER_TAG + varint(len(body)) + body
+
+    def _proposer(self, username: bytes, auth_revision: int) -> bytes:
+        proposer = b""
+        if username:
+            proposer += b"\x12" + varint(len(username)) + username
+        if auth_revision:
+            proposer += b"\x18" + varint(auth_revision)
+        if len(self._proposers) >= PROPOSERS_MAX:
+            self._proposers.clear()
+        self._proposers[username, auth_revision] = proposer
+        return proposer
 
     def next_id(self) -> int:
         """A bare id, for read index rounds and leases."""
@@ -184,6 +198,22 @@ def split(data: bytes) -> tuple[int, bytes, bytes] | None:
     if end + 3 > size or data[end + 2] != size - end - 3:
         return None
     return tag >> 3, data[at:end], data[end:]
+
+
+def proposer_part(stamp: bytes) -> bytes | None:
+    """What follows the id in a stamp that `split` has found: the proposer's name and revision.
+
+    None when the header does not begin with an id. Empty for nobody.
+    """
+    try:
+        if stamp[3] != 0x08:
+            return None
+        at = 4
+        while stamp[at] >= 0x80:
+            at += 1
+    except IndexError:
+        return None
+    return stamp[at + 1 :]
 
 
 def stamp_of(data: bytes) -> bytes:

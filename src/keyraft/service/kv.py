@@ -153,12 +153,19 @@ class KVService:
         """RangeRequest -> RangeResponse."""
         member = self._member
         key = plain_range(request)
-        if key is None or member.auth.enabled:
+        if key is None:
             return self._any_range(call, request)
         serializable = request[-1] == 1 and len(request) == len(key) + 4
+        auth = member.auth
+        if auth.enabled and not (serializable or member.readable):
+            return self._any_range(call, request)
         self._guard.admit(call, serializable)
         store = self._store
         if serializable or member.readable:
+            if auth.enabled:
+                identity = self._guard.caller(call)
+                auth.check_range(identity, key, b"")
+                auth.confirm(identity)
             return self._encode_header(store.revision, member.term) + store.get(key)
         found = key
         self._read_later(

@@ -1,0 +1,184 @@
+"""The same users do the same things to the original and to ours: every answer is compared.
+
+At the end both databases are saved, and their buckets of users and roles must be the same bytes
+but for the salts of the passwords.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+
+from keyraft.mvcc.backend import AUTH as AUTH_BUCKET
+from keyraft.mvcc.backend import AUTH_ROLES, AUTH_USERS
+from keyraft.proto import auth_pb2, rpc_pb2
+from keyraft.storage.bolt import BoltFile
+from tests.auth.users import AUTH, RESPONSES, Generator
+from tests.differential.compare import Answer, difference, everything, hash_operation
+from tests.differential.operations import LEASE, Operation
+from tests.differential.operations import RESPONSES as KV_RESPONSES
+from tests.support.server import ORACLE, OURS, Server, etcdctl, needs_oracle
+
+CALL_TIMEOUT_S = 30.0
+OPERATIONS = 1_000
+PASSWORD_BYTES = 60
+USER_EMPTY = Answer(None, 3, "etcdserver: user name is empty")
+DENIED = Answer(None, 7, "etcdserver: permission denied")
+
+
+class Client:
+    """Raw calls with the tokens that its server has given out."""
+
+    def __init__(self, endpoint: str) -> None:
+        self._channel = grpc.insecure_channel(endpoint)
+        self.tokens: dict[str, str] = {"stranger": "aaaaaaaaaaaaaaaa.1"}
+
+    def call(self, asked: Operation, user: str | None) -> Answer:
+        """The answer, identifiers masked; a token is kept and masked."""
+        metadata = [("token", self.tokens[user])] if user is not None else []
+        try:
+            response = self._channel.unary_unary(asked.method)(
+                asked.request, timeout=CALL_TIMEOUT_S, metadata=metadata
+            )
+        except grpc.RpcError as error:
+            return Answer(None, error.code().value[0], error.details())
+        kind = RESPONSES.get(asked.method) or KV_RESPONSES[asked.method]
+        message = kind.FromString(response)
+        for field in ("cluster_id", "member_id", "raft_term"):
+            message.header.ClearField(field)
+        if isinstance(message, rpc_pb2.AuthenticateResponse):
+            assert isinstance(asked.message, rpc_pb2.AuthenticateRequest)
+            self.tokens[asked.message.name] = message.token
+            prefix, _, index = message.token.partition(".")
+            assert prefix.isalpha() and len(prefix) == 16 and index.isdecimal(), message.token
+            message.token = f"prefix.{index}"
+        return Answer(message)
+
+    def close(self) -> None:
+        self._channel.close()
+
+
+def excuse(asked: Operation, original: Answer, ours: Answer) -> str:
+    """What the original has changed since 3.5.1, by name."""
+    if asked.method == AUTH + "AuthStatus" and original in (USER_EMPTY, DENIED):
+        if ours.message is not None:
+            return "AuthStatus answers everybody (3.7: needAdminPermission)"
+    if isinstance(asked.message, rpc_pb2.AuthRoleGetRequest) and asked.message.role == "root":
+        if isinstance(ours.message, rpc_pb2.AuthRoleGetResponse) and original.message is not None:
+            whole = auth_pb2.Permission(permType=auth_pb2.Permission.READWRITE, range_end=b"\0")
+            if list(ours.message.perm) == [whole]:
+                return "role root is told as what it amounts to (3.6: RoleGet)"
+    return ""
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Iterator[tuple[Server, Server]]:
+    """Both with cheap hashes."""
+    flags = ("--bcrypt-cost=4",)
+    servers = (
+        Server(ORACLE, tmp_path / "original", flags=flags),
+        Server(OURS, tmp_path / "ours", flags=flags),
+    )
+    for server in servers:
+        server.spawn()
+    try:
+        for server in servers:
+            assert server.wait_ready(), server.log[-2000:]
+        yield servers
+    finally:
+        for server in servers:
+            server.kill()
+
+
+def log_in(user: str) -> Operation:
+    """Authenticate with the password that most users begin with."""
+    request = rpc_pb2.AuthenticateRequest(name=user, password="pw")
+    return Operation(AUTH + "Authenticate", request.SerializeToString(), request)
+
+
+def buckets(server: Server, place: Path) -> dict[bytes, dict[bytes, bytes]]:
+    """Users and roles as stored, every hash of a password replaced."""
+    path = place / f"{server.client_port}.db"
+    saved = etcdctl(server.endpoint, "--user=root:pw", "snapshot", "save", str(path))
+    assert saved.returncode == 0, saved.stderr
+    found: dict[bytes, dict[bytes, bytes]] = {}
+    with BoltFile(path) as file:
+        for name, bucket in file.root().buckets():
+            if name in (AUTH_BUCKET, AUTH_USERS, AUTH_ROLES):
+                found[name] = dict(bucket.items())
+    for name, value in found[AUTH_USERS].items():
+        user = auth_pb2.User.FromString(value)
+        if user.password:
+            assert len(user.password) == PASSWORD_BYTES and user.password.startswith(b"$2a$04$")
+            found[AUTH_USERS][name] = value.replace(user.password, b"p" * PASSWORD_BYTES)
+    return found
+
+
+def run(seed: int, count: int, left: Client, right: Client) -> tuple[Counter[str], Counter[str]]:
+    """`count` operations; calls and refusals, and the excuses."""
+    generator = Generator(seed)
+    seen: Counter[str] = Counter()
+    excused: Counter[str] = Counter()
+    asking = generator.setting_up()
+    asking.append(log_in("root"))
+    setting_up = len(asking)
+    enabled = False
+    for number in range(count):
+        user = None
+        if not enabled and number >= setting_up:
+            asked = generator.setting_up()[-1]
+        elif asking:
+            asked = asking.pop(0)
+        else:
+            asked = generator.next()
+            user = generator.caller() if enabled else None
+        if user not in left.tokens and (user is not None or asked.method.startswith(LEASE)):
+            user = "root" if "root" in left.tokens else None
+        original, ours = left.call(asked, user), right.call(asked, user)
+        seen[asked.method if original.message is not None else original.text] += 1
+        differs, _ = difference(asked, original, ours)
+        why = excuse(asked, original, ours) if differs else ""
+        excused[why] += 1
+        where = f"seed {seed}, operation {number} by {user}: {asked}"
+        assert not differs or why, f"{where}\n--- original\n{original}\n--- ours\n{ours}"
+        if asked.method == AUTH + "AuthEnable" and original.message is not None:
+            enabled = True
+        if asked.method == AUTH + "AuthDisable" and original.message is not None:
+            enabled = False
+        if not enabled and number >= setting_up:
+            asking = [log_in("root")]
+        elif original.text == "etcdserver: invalid auth token" and user != "stranger":
+            assert user is not None
+            for client in (left, right):
+                del client.tokens[user]
+            asking.append(log_in(user))
+    return seen, excused
+
+
+@pytest.mark.real
+@needs_oracle()
+@pytest.mark.parametrize("seed", [1])
+def test_the_same_users_get_the_same_answers(
+    pair: tuple[Server, Server], seed: int, tmp_path: Path
+) -> None:
+    left, right = (Client(server.endpoint) for server in pair)
+    try:
+        seen, _ = run(seed, OPERATIONS, left, right)
+        for client in (left, right):
+            client.call(Generator(0).setting_up()[-1], None)
+            assert client.call(log_in("root"), None).message is not None
+        for asked in (everything(), hash_operation()):
+            answers = left.call(asked, "root"), right.call(asked, "root")
+            assert not difference(asked, *answers)[0], answers
+        assert buckets(pair[0], tmp_path) == buckets(pair[1], tmp_path)
+    finally:
+        left.close()
+        right.close()
+    for method in RESPONSES:
+        assert seen[method], f"{method} was never answered"
+    for text in ("permission denied", "invalid auth token", "invalid auth management"):
+        assert seen[f"etcdserver: {text}"], f"never refused: {text}; {seen}"
