@@ -10,56 +10,18 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-import grpc
 import pytest
 
-from keyraft.mvcc.backend import AUTH as AUTH_BUCKET
-from keyraft.mvcc.backend import AUTH_ROLES, AUTH_USERS
 from keyraft.proto import auth_pb2, rpc_pb2
-from keyraft.storage.bolt import BoltFile
+from tests.auth.calls import Client, buckets, log_in
 from tests.auth.users import AUTH, RESPONSES, Generator
 from tests.differential.compare import Answer, difference, everything, hash_operation
 from tests.differential.operations import LEASE, Operation
-from tests.differential.operations import RESPONSES as KV_RESPONSES
-from tests.support.server import ORACLE, OURS, Server, etcdctl, needs_oracle
+from tests.support.server import ORACLE, OURS, Server, needs_oracle
 
-CALL_TIMEOUT_S = 30.0
 OPERATIONS = 1_000
-PASSWORD_BYTES = 60
 USER_EMPTY = Answer(None, 3, "etcdserver: user name is empty")
 DENIED = Answer(None, 7, "etcdserver: permission denied")
-
-
-class Client:
-    """Raw calls with the tokens that its server has given out."""
-
-    def __init__(self, endpoint: str) -> None:
-        self._channel = grpc.insecure_channel(endpoint)
-        self.tokens: dict[str, str] = {"stranger": "aaaaaaaaaaaaaaaa.1"}
-
-    def call(self, asked: Operation, user: str | None) -> Answer:
-        """The answer, identifiers masked; a token is kept and masked."""
-        metadata = [("token", self.tokens[user])] if user is not None else []
-        try:
-            response = self._channel.unary_unary(asked.method)(
-                asked.request, timeout=CALL_TIMEOUT_S, metadata=metadata
-            )
-        except grpc.RpcError as error:
-            return Answer(None, error.code().value[0], error.details())
-        kind = RESPONSES.get(asked.method) or KV_RESPONSES[asked.method]
-        message = kind.FromString(response)
-        for field in ("cluster_id", "member_id", "raft_term"):
-            message.header.ClearField(field)
-        if isinstance(message, rpc_pb2.AuthenticateResponse):
-            assert isinstance(asked.message, rpc_pb2.AuthenticateRequest)
-            self.tokens[asked.message.name] = message.token
-            prefix, _, index = message.token.partition(".")
-            assert prefix.isalpha() and len(prefix) == 16 and index.isdecimal(), message.token
-            message.token = f"prefix.{index}"
-        return Answer(message)
-
-    def close(self) -> None:
-        self._channel.close()
 
 
 def excuse(asked: Operation, original: Answer, ours: Answer) -> str:
@@ -92,30 +54,6 @@ def pair(tmp_path: Path) -> Iterator[tuple[Server, Server]]:
     finally:
         for server in servers:
             server.kill()
-
-
-def log_in(user: str) -> Operation:
-    """Authenticate with the password that most users begin with."""
-    request = rpc_pb2.AuthenticateRequest(name=user, password="pw")
-    return Operation(AUTH + "Authenticate", request.SerializeToString(), request)
-
-
-def buckets(server: Server, place: Path) -> dict[bytes, dict[bytes, bytes]]:
-    """Users and roles as stored, every hash of a password replaced."""
-    path = place / f"{server.client_port}.db"
-    saved = etcdctl(server.endpoint, "--user=root:pw", "snapshot", "save", str(path))
-    assert saved.returncode == 0, saved.stderr
-    found: dict[bytes, dict[bytes, bytes]] = {}
-    with BoltFile(path) as file:
-        for name, bucket in file.root().buckets():
-            if name in (AUTH_BUCKET, AUTH_USERS, AUTH_ROLES):
-                found[name] = dict(bucket.items())
-    for name, value in found[AUTH_USERS].items():
-        user = auth_pb2.User.FromString(value)
-        if user.password:
-            assert len(user.password) == PASSWORD_BYTES and user.password.startswith(b"$2a$04$")
-            found[AUTH_USERS][name] = value.replace(user.password, b"p" * PASSWORD_BYTES)
-    return found
 
 
 def run(seed: int, count: int, left: Client, right: Client) -> tuple[Counter[str], Counter[str]]:
