@@ -19,6 +19,7 @@ from keyraft.cluster import (
     decide_cluster_version,
     downgrade_is_complete,
     may_change,
+    may_join,
     minimal_server_version,
     parse_downgrade_target,
     parse_version,
@@ -95,3 +96,12 @@ def test_the_storage_follows_the_cluster() -> None:
     assert storage_version_to_write(V37, None) == V37
     assert storage_version_to_write(V37, V37) is None
     assert storage_version_to_write(V36, V37) == V36
+
+
+def test_who_may_join() -> None:
+    local = Version(3, 7, 1)
+    assert may_join(local, {1: "3.7.0", 2: None}, NullLogger())
+    assert may_join(local, {1: "3.5.0", 2: "not_decided"}, NullLogger())
+    assert not may_join(local, {1: "3.8.0"}, NullLogger())
+    assert not may_join(local, {1: "3.7.0", 2: "2.3.0"}, NullLogger())
+    assert not may_join(local, {1: None, 2: "not_decided"}, NullLogger()), "nobody has said it"

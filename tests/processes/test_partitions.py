@@ -23,7 +23,9 @@ from tests.support.history import PATIENCE_S, Load
 
 pytestmark = pytest.mark.real
 
+
 PROGRESS = 40  # acknowledged writes that show that a side goes on
+LITTLE = 10  # the same in the short runs
 ROUNDS = 12  # of random faults in a long run
 
 
@@ -79,17 +81,17 @@ def test_a_leader_cut_off_and_its_successor_killed(tmp_path: Path) -> None:
         load = fleet.load()
         first = fleet.leader_among(fleet.names)
         others = [name for name in fleet.names if name != first]
-        load.wait_acknowledged(PROGRESS, first)
+        load.wait_acknowledged(LITTLE, first)
         fleet.cuts.cut(*both([first], others))
         second = fleet.leader_among(others)
-        load.wait_acknowledged(PROGRESS, *others)
+        load.wait_acknowledged(LITTLE, *others)
         quorum_lost(fleet, [first])
         fleet.cuts.heal()
         fleet.leader_among(fleet.names)
         fleet.servers[second].kill()
         rest = [name for name in fleet.names if name != second]
         fleet.leader_among(rest)
-        load.wait_acknowledged(PROGRESS, *rest)
+        load.wait_acknowledged(LITTLE, *rest)
         fleet.servers[second].start()
         judge(fleet, load)
 
@@ -98,7 +100,7 @@ def test_halves_of_four_members_both_stand_still(tmp_path: Path) -> None:
     with Fleet(tmp_path, 4) as fleet:
         load = fleet.load()
         leader = fleet.leader_among(fleet.names)
-        load.wait_acknowledged(PROGRESS, *fleet.names)
+        load.wait_acknowledged(LITTLE, *fleet.names)
         others = [name for name in fleet.names if name != leader]
         fleet.cuts.cut(*both([leader, others[0]], others[1:]))
         quorum_lost(fleet, fleet.names)

@@ -30,6 +30,7 @@ from keyraft.base.errors import EtcdError, RawError
 from keyraft.base.limits import LOOP_SLICE_S
 from keyraft.base.urls import URL
 from keyraft.base.version import VERSION
+from keyraft.cluster import may_join, parse_version
 from keyraft.net import client_context, server_context
 from keyraft.peer.answers import AnswerHandlers, HashAnswer
 from keyraft.peer.handlers import RaftHandlers
@@ -43,6 +44,7 @@ from keyraft.server import Member
 _SNAP: Final = int(MessageType.SNAP)
 BACKLOG_CONNECTIONS: Final = 1_024
 APPLY_WAIT_S: Final = 1.0  # etcd `applyTimeout`: a forwarded lease question waits so long
+VERSIONS_TIMEOUT_S: Final = 5.0  # of each peer URL of a cluster that is to be joined
 BOOTSTRAPPED_TIMEOUT_S: Final = 1.0  # nobody answers while a cluster is being founded
 SHUTDOWN_S: Final = 0.5
 
@@ -91,8 +93,23 @@ class PeerPort:
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=tls)) as session:
             ask = Questions(session, self._log)
             if joining:
-                return await ask.cluster(peer_urls)
+                view = await ask.cluster(peer_urls)
+                if not may_join(parse_version(VERSION), await self._versions(ask, view), self._log):
+                    raise StartError("incompatible with current running cluster")
+                return view
             return await ask.cluster(peer_urls, BOOTSTRAPPED_TIMEOUT_S, tell=False)
+
+    async def _versions(self, ask: Questions, view: ClusterView) -> dict[int, str | None]:
+        """What version each member of a running cluster says that the cluster has."""
+        own = {str(url) for url in self._config.initial_advertise_peer_urls}
+
+        async def version(member: Mapping[str, Any]) -> str | None:
+            urls = [url for url in member.get("peerURLs") or () if url not in own]
+            answer = await ask.versions(urls, VERSIONS_TIMEOUT_S)
+            return answer.get("etcdcluster") if answer is not None else None
+
+        told = await asyncio.gather(*(version(member) for member in view.members))
+        return {int(member["id"]): text for member, text in zip(view.members, told, strict=True)}
 
     @property
     def metrics(self) -> PeerMetrics:

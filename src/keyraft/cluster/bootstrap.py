@@ -74,18 +74,20 @@ def adopt_ids(
     """
     mine = sorted(local, key=lambda member: member.id)
     theirs = sorted(existing, key=lambda member: member.id)
-    listed = " ".join(format_id(member.id) for member in theirs)
-    prefix = f"error validating peerURLs {{ClusterID:{format_id(cluster)} Members:[{listed}]}}: "
+    listed = " ".join(map(_listed, theirs))
+    prefix = (
+        f"error validating peerURLs {{ClusterID:{format_id(cluster)} Members:[{listed}] "
+        "RemovedMemberIDs:[]}: "
+    )
     if len(mine) != len(theirs):
         raise BootstrapError(prefix + "member count is unequal")
     named: list[Member] = []
     for member in theirs:
         reason = ""
-        for number, candidate in enumerate(mine):
+        for candidate in mine:
             reason = urls_difference(member.peer_urls, candidate.peer_urls, resolve)
             if not reason:
                 named.append(replace(candidate, id=member.id))
-                del mine[number]
                 break
         else:
             urls = " ".join(member.peer_urls)
@@ -127,6 +129,16 @@ def _resolved(text: str, resolve: Resolve) -> str:
     if url.is_unix or url.hostname == "localhost":
         return url.text
     return f"{url.scheme}://{resolve(url.host)}{url.path}"
+
+
+def _listed(member: Member) -> str:
+    """A member as Go prints it."""
+    learner = "true" if member.is_learner else "false"
+    return (
+        f"&{{ID:{format_id(member.id)} "
+        f"RaftAttributes:{{PeerURLs:[{' '.join(member.peer_urls)}] IsLearner:{learner}}} "
+        f"Attributes:{{Name:{member.name} ClientURLs:[{' '.join(member.client_urls)}]}}}}"
+    )
 
 
 def _quoted(texts: Iterable[str]) -> str:

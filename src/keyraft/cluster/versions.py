@@ -147,6 +147,38 @@ def minimal_server_version(
     return lowest
 
 
+def may_join(local: Version, clusters: Mapping[int, str | None], log: Logger) -> bool:
+    """Whether a server of this version may join; `clusters`: what each member says of the cluster's.
+
+    Somebody must have said it (etcd `isCompatibleWithVers`).
+    """
+    told = False
+    for id, text in clusters.items():
+        if text is None:
+            continue
+        try:
+            version = parse_version(text)
+        except VersionError as error:
+            log.warn(
+                "failed to parse cluster version of remote member",
+                remote_member_id=f"{id:x}",
+                remote_member_cluster_version=text,
+                error=str(error),
+            )
+            continue
+        low = version.is_below(MIN_CLUSTER_VERSION)
+        if low or local.without_patch.is_below(version):
+            log.warn(
+                f"cluster version of remote member is not compatible; too {'low' if low else 'high'}",
+                remote_member_id=f"{id:x}",
+                remote_member_cluster_version=text,
+                minimum_cluster_version_supported=short(MIN_CLUSTER_VERSION),
+            )
+            return False
+        told = True
+    return told
+
+
 def decide_cluster_version(
     cluster: Version | None, lowest: Version | None, downgrade: Downgrade, log: Logger
 ) -> Version | None:
