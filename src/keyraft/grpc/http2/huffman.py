@@ -7,6 +7,7 @@ has five bits. A string may end only on the path of ones, at most seven deep: th
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Final
 
 from .constants import HUFFMAN_LENGTHS_BITS
@@ -72,8 +73,12 @@ def _accepting(nodes: list[list[int]]) -> frozenset[int]:
     return frozenset(accepting)
 
 
-_STEPS: Final = _steps(_tree())
-_ACCEPTING: Final = _accepting(_tree())
+@cache
+def _tables() -> tuple[list[tuple[int, int]], frozenset[int]]:
+    """Half-byte steps and where a string may end; made when first needed, as a program that only
+    imports a client should not wait for them."""
+    nodes = _tree()
+    return _steps(nodes), _accepting(nodes)
 
 
 # Element node << 4 | byte -> (the next node * 16 or -1, the symbols), made from two half-byte steps
@@ -82,10 +87,11 @@ _BYTE_STEPS: Final[dict[int, tuple[int, bytes]]] = {}
 
 
 def _byte_step(node: int, byte: int) -> tuple[int, bytes]:
+    steps = _tables()[0]
     symbols = bytearray()
     following = node
     for nibble in (byte >> 4, byte & 15):
-        following, symbol = _STEPS[following | nibble]
+        following, symbol = steps[following | nibble]
         if following < 0:
             break
         if symbol >= 0:
@@ -107,7 +113,7 @@ def decode(data: bytes) -> bytes:
         if node < 0:
             raise HpackError("the Huffman code's end-of-string symbol inside a string")
         out += symbols
-    if node not in _ACCEPTING:
+    if node and node not in _tables()[1]:
         raise HpackError("a Huffman-coded string ends within a symbol")
     return out
 
