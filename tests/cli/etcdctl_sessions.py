@@ -300,6 +300,7 @@ def hashes_have_their_revision(words: list[str], out: bytes) -> bytes:
     if words[:2] != ["endpoint", "hashkv"]:
         return out
     out = re.sub(rb',"hash_revision":\d+', b"", out)
+    out = re.sub(rb'"HashRevision" : .*\n', b"", out)
     return re.sub(rb"^(\S+, \d+), \d+$", rb"\1", out, flags=re.M)
 
 
@@ -313,6 +314,8 @@ def tables_have_other_frames(words: list[str], out: bytes) -> bytes:
             cells = [cell.strip() for cell in re.split("[|│]", row)[1:-1]]
             if len(cells) == 16:
                 cells = [*cells[:3], cells[4], *cells[8:14]]
+            if words[:2] == ["endpoint", "hashkv"]:
+                cells = cells[:2]  # without the revision of the hash
             rows.append(", ".join(cells))
     return "\n".join(rows).encode() or out
 
@@ -342,6 +345,20 @@ def learners_are_added_as_such(words: list[str], out: bytes) -> bytes:
     return out.replace(b" added as learner to ", b" added to ")
 
 
+def versions_are_their_own(words: list[str], out: bytes) -> bytes:
+    """The version of the API is 3.5 there and 3.7 here."""
+    return re.sub(rb"API version: 3\.\d+", b"API version: V", out)
+
+
+def members_to_add_come_in_any_order(words: list[str], out: bytes) -> bytes:
+    """The initial cluster lists members in the order of their ids."""
+    found = re.search(rb'ETCD_INITIAL_CLUSTER="(.*)"', out)
+    if not found:
+        return out
+    members = b",".join(sorted(found[1].split(b",")))
+    return out.replace(found[1], members)
+
+
 def help_pages_are_ours(words: list[str], out: bytes) -> bytes:
     """The pages of help have another layout since 3.7, and words of their own here."""
     return b"" if out.startswith((b"NAME:", b"Usage:")) or b"\nUsage:\n" in out else out
@@ -349,6 +366,8 @@ def help_pages_are_ours(words: list[str], out: bytes) -> bytes:
 
 OUT_CHANGES: Final[list[Change]] = [
     help_pages_are_ours,
+    versions_are_their_own,
+    members_to_add_come_in_any_order,
     headers_hide_revision_zero,
     status_has_more_fields,
     hashes_have_their_revision,
@@ -366,7 +385,13 @@ def saving_names_its_argument(words: list[str], err: bytes) -> bytes:
     return err.replace(b"expects one argument <filename>", b"expects one argument")
 
 
+def failed_defragmentation_tells_its_time(words: list[str], err: bytes) -> bytes:
+    """Since 3.6 defrag tells how long its failure took."""
+    return re.sub(rb"(Failed to defragment etcd member\[\S+\])\. took \S+\. ", rb"\1 ", err)
+
+
 ERR_CHANGES: Final[list[Change]] = [
+    failed_defragmentation_tells_its_time,
     saving_names_its_argument,
     log_lines_are_no_output,
     range_deletes_ask_for_the_flag,

@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO
 
 import pytest
 
+from tests.cli.etcdctl_forms import UNREACHABLE
+from tests.golden.sessions import line
 from tests.support.server import (
     ETCDCTL,
     ORACLE,
@@ -103,9 +107,18 @@ def put(server: Server, key: str, value: str) -> None:
 def test_without_a_server_both_give_up_alike() -> None:
     (port,) = free_ports(1)
     options = [f"--endpoints=127.0.0.1:{port}", "--command-timeout=300ms", "--dial-timeout=200ms"]
-    for words in (["get", "a"], ["put", "a", "b"], ["member", "list"], ["lease", "grant", "5"]):
-        both(*options, *words)
-    both(*options, "--user=u:p", "get", "a")
+    lines = [*UNREACHABLE, line("get a --user=u:p"), line("snapshot save nosuch/file")]
+    lines += [line(f"{words} -w json") for words in ("get a", "lease grant 5", "endpoint status")]
+    with ThreadPoolExecutor(8) as many:
+        told = [
+            many.map(lambda each: run(tool, *options, *each[0], stdin=each[1]), lines)  # noqa: B023
+            for tool in (ORIGINAL, MINE)
+        ]
+        for (words, _), first, second in zip(lines, *told):
+            if words[0] == "defrag":
+                assert re.fullmatch(r"(.*\])\. took \S+\. (\(.*\)\n)", second[2])
+                second = (*second[:2], re.sub(r"\. took \S+\.", "", second[2]))
+            assert first == second, words
     code, out, err = run(MINE, *options, "endpoint", "health")
     assert (code, out) == (1, "")
     assert err == (
@@ -113,6 +126,31 @@ def test_without_a_server_both_give_up_alike() -> None:
         "Error: unhealthy cluster\n"
     )
     both(*options, "endpoint", "status")
+
+
+def test_commands_without_a_deadline_wait_for_their_server(tmp_path: Path) -> None:
+    server = Server(ORACLE, tmp_path / "data")
+    here = f"--endpoints={server.endpoint}"
+    waiting = [
+        Following(MINE, here, *words, stdin=subprocess.DEVNULL)
+        for words in (
+            ["--command-timeout=1ms", "elect", "e", "me"],
+            ["--command-timeout=1ms", "lock", "l", "echo", "held"],
+            ["--command-timeout=1ms", "role", "add", "r"],
+            ["--command-timeout=1ms", "watch", "w", "--rev=1"],
+        )
+    ]
+    server.start()
+    try:
+        assert waiting[0].lines(2)[1] == "me"
+        assert waiting[1].lines(1) == ["held"]
+        assert waiting[2].lines(1) == ["Role r created"]
+        put(server, "w", "v")
+        assert waiting[3].lines(3) == ["PUT", "w", "v"]
+        for each in waiting:
+            each.end()
+    finally:
+        server.kill()
 
 
 def test_variables_stand_in_for_flags_and_conflicts_are_refused(server: Server) -> None:
@@ -302,10 +340,11 @@ def test_the_older_spellings_reach_etcdutl(server: Server, tmp_path: Path) -> No
     assert run(MINE, here, "snapshot", "save", str(path))[0] == 0
     utl = (sys.executable, "-m", "keyraft.cli.etcdutl")
     for words in (["status", str(path)], ["status", str(path), "-w=json"], ["status"]):
-        code, out, _ = run(utl, "snapshot", *words)
+        code, out, err = run(utl, "snapshot", *words)
         told = f"Deprecated: Use `etcdutl snapshot {words[0]}` instead.\n\n"
-        assert run(MINE, "snapshot", *words)[:2] == (code, told + out)
-        assert run(ORIGINAL, "snapshot", *words)[:2][0] == code
+        assert run(MINE, "snapshot", *words) == (code, out, told + err)
+        first = run(ORIGINAL, "snapshot", *words)
+        assert (first[0], first[2][: len(told)]) == (code, told)
     restored = tmp_path / "restored"
     flags = [f"--data-dir={restored}", "--skip-hash-check=false"]
     variables = {"ETCDCTL_API": "3"}

@@ -8,7 +8,7 @@ import signal
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
-from keyraft.cli.ctl.context import Context, error_text
+from keyraft.cli.ctl.context import FOREVER_S, Context, error_text
 from keyraft.cli.ctl.exits import BAD_ARGS, ERROR, Exit
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ async def lock(context: Context) -> None:
             await session.lease.wait_lost()
             raise Exit(ERROR, "session expired")
 
-    async with context.client() as client:
+    async with context.client(timeout_s=FOREVER_S) as client:
         try:
             async with Session(client, context["ttl"]) as session:
                 told = await _until_signal(hold(client, session))
@@ -109,7 +109,7 @@ async def elect(context: Context) -> None:
         raise Exit(BAD_ARGS, "no proposal argument but -l not set")
     if len(arguments) == 2 and context["listen"]:
         raise Exit(BAD_ARGS, "proposal given but -l is set")
-    async with context.client() as client:
+    async with context.client(timeout_s=FOREVER_S) as client:
         try:
             if len(arguments) == 1:
                 await _until_signal(_observe(context, client, arguments[0]))

@@ -160,8 +160,11 @@ class Context:
         return tls
 
     @asynccontextmanager
-    async def client(self, *endpoint: str) -> AsyncIterator[Client]:
-        """A client of `endpoint`, by default of all endpoints; code 2 when it cannot be built."""
+    async def client(self, *endpoint: str, timeout_s: float | None = None) -> AsyncIterator[Client]:
+        """A client of `endpoint`, by default of all endpoints; code 2 when it cannot be built.
+
+        Calls end after `timeout_s`, by default --command-timeout.
+        """
         from keyraft.client import Client
         from keyraft.client.errors import EtcdError, RawError
 
@@ -178,7 +181,7 @@ class Context:
                 user=user,
                 password=password,
                 token=token,
-                timeout_s=self.timeout_s,
+                timeout_s=self.timeout_s if timeout_s is None else timeout_s,
                 keepalive_s=self.values["keepalive-time"],
                 keepalive_timeout_s=self.values["keepalive-timeout"],
                 dial_timeout_s=self.values["dial-timeout"],

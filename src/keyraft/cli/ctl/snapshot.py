@@ -127,8 +127,7 @@ def restore(context: Context) -> None:
 
 def _elsewhere(context: Context, name: str) -> None:
     """Hands over to etcdutl in this place, with the flags that it knows."""
-    context.configure()
-    print(f"Deprecated: Use `etcdutl snapshot {name}` instead.\n", flush=True)
+    print(f"Deprecated: Use `etcdutl snapshot {name}` instead.\n", file=sys.stderr, flush=True)
     words = ["snapshot", name, *context.arguments, f"--write-out={context['write-out']}"]
     for flag in context.command.flags:
         if flag.name in context.values.given:

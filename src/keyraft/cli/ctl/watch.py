@@ -86,6 +86,8 @@ async def watch(context: Context) -> None:
         async with context.client() as client:
             await _show(context, start(client, context.values, arguments), command)
     except BadWatch as error:
+        if not context.arguments:
+            context.configure()  # what is wrong with the flags is told first
         raise Exit(BAD_ARGS, str(error)) from None
     raise Exit(INTERRUPTED, "watch is canceled by the server")
 

@@ -57,8 +57,9 @@ class Session:
             task.cancel()
         if lease is not None:
             try:
-                await lease.revoke()
-            except (errors.DeadlineError, errors.UnavailableError):
+                async with asyncio.timeout(self._ttl_s):  # then it is gone without us
+                    await lease.revoke()
+            except (errors.DeadlineError, errors.UnavailableError, TimeoutError):
                 pass
 
     async def __aenter__(self) -> Session:
