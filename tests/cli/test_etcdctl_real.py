@@ -18,7 +18,10 @@ from typing import IO
 
 import pytest
 
-from tests.cli.etcdctl_forms import UNREACHABLE
+from keyraft.cli.ctl.command import Command
+from keyraft.cli.ctl.flags import shown
+from keyraft.cli.ctl.tree import ROOT
+from tests.cli.etcdctl_forms import COMMANDS, UNREACHABLE
 from tests.golden.sessions import line
 from tests.support.server import (
     ETCDCTL,
@@ -337,6 +340,7 @@ def test_a_saved_snapshot_is_whole_or_not_there(server: Server, tmp_path: Path) 
 def test_the_older_spellings_reach_etcdutl(server: Server, tmp_path: Path) -> None:
     here = f"--endpoints={server.endpoint}"
     path = tmp_path / "a.db"
+    put(server, "older", "1")
     assert run(MINE, here, "snapshot", "save", str(path))[0] == 0
     utl = (sys.executable, "-m", "keyraft.cli.etcdutl")
     for words in (["status", str(path)], ["status", str(path), "-w=json"], ["status"]):
@@ -349,14 +353,45 @@ def test_the_older_spellings_reach_etcdutl(server: Server, tmp_path: Path) -> No
     flags = [f"--data-dir={restored}", "--skip-hash-check=false"]
     variables = {"ETCDCTL_API": "3"}
     assert run(MINE, "snapshot", "restore", str(path), *flags, variables=variables)[0] == 0
+    assert run(MINE, "defrag", f"--data-dir={restored}")[0] == 0
+    assert run(MINE, "defrag", f"--data-dir={tmp_path / 'nosuch'}")[0] == 1
     again = Server(ORACLE, restored).start()
     try:
-        assert run(MINE, f"--endpoints={again.endpoint}", "get", "snap")[1] == "snap\n1\n"
+        assert run(MINE, f"--endpoints={again.endpoint}", "get", "older")[1] == "older\n1\n"
     finally:
         again.kill()
 
 
 # --- the rest ----------------------------------------------------------------------------------
+
+
+def find(path: str) -> Command:
+    command = ROOT
+    for name in path.split():
+        command = next(child for child in command.children if child.name == name)
+    return command
+
+
+def test_every_flag_of_the_original_is_there_with_its_default() -> None:
+    option = re.compile(r"\s+(?:-(\w), )?\s*--([\w-]+)(?:\[=(\w+)\]|=(\S*))")
+
+    def original(path: str) -> set[tuple[str, str, str]]:
+        shown_there = run(ORIGINAL, *path.split(), "--help")[1].partition("OPTIONS:")[2]
+        found = {
+            (match[2], match[1] or "", (match[3] or match[4] or "").strip('"'))
+            for match in map(option.match, shown_there.splitlines())
+            if match
+        }
+        assert len(found) > 15
+        return {each for each in found if each[0] != "help"}
+
+    with ThreadPoolExecutor(4) as many:
+        for path, wanted in zip(COMMANDS, many.map(original, COMMANDS)):
+            flags = {
+                (flag.name, flag.short, shown(flag, flag.default))
+                for flag in find(path).all_flags()
+            }
+            assert wanted <= flags, path
 
 
 def test_a_mirror_follows(server: Server, tmp_path: Path) -> None:

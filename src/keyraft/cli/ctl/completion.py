@@ -1,14 +1,26 @@
-"""completion: a script for a shell that completes commands and flags."""
+"""completion: a script for a shell that completes commands, flags and output forms.
+
+Each script holds one table: for every command its subcommands, its flags, and which of the flags
+take a value. It walks the words that were typed from command to command, passing over flags and
+their values; what no table knows is an argument, for which files are offered.
+
+DEVIATION: the scripts are our own; the original's ask the program at every key, which would be
+slower than the table.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Final
 
 from keyraft.cli.ctl.command import Command
 from keyraft.cli.ctl.context import Context
 from keyraft.cli.ctl.exits import ERROR, Exit
 
-SHELLS = ("bash", "zsh", "fish", "powershell")
+FORMS: Final = "fields json protobuf simple table"
+
+Row = tuple[str, str, str, str]
+"""Path, subcommands, flags, flags that take a value; all but the path separated by blanks."""
 
 
 def _commands(command: Command) -> Iterator[Command]:
@@ -17,10 +29,22 @@ def _commands(command: Command) -> Iterator[Command]:
         yield from _commands(child)
 
 
-def _words(command: Command) -> list[str]:
-    """What may come after a command: its children and its flags."""
-    flags = command.all_flags()
-    return [*(child.name for child in command.children), *(f"--{flag.name}" for flag in flags)]
+def _rows(root: Command) -> list[Row]:
+    rows = []
+    for command in _commands(root):
+        flags = command.all_flags()
+        taking = [flag for flag in flags if flag.kind != "bool"]
+        valued = [f"--{flag.name}" for flag in taking]
+        valued += [f"-{flag.short}" for flag in taking if flag.short]
+        rows.append(
+            (
+                command.path.removeprefix(root.name).strip(),
+                " ".join(child.name for child in command.children),
+                " ".join([f"--{flag.name}" for flag in flags] + ["--help"]),
+                " ".join(valued),
+            )
+        )
+    return rows
 
 
 def completion(context: Context) -> None:
@@ -35,75 +59,130 @@ def completion(context: Context) -> None:
 
 def script(root: Command, shell: str) -> str:
     """The script for `root`, whatever its name; `shell` is one of SHELLS."""
-    table = {
-        command.path.removeprefix(root.name).strip(): _words(command) for command in _commands(root)
-    }
-    write = {"bash": _bash, "zsh": _zsh, "fish": _fish, "powershell": _powershell}[shell]
-    return write(table).replace("etcdctl", root.name)
+    return SHELLS[shell](_rows(root)).replace("etcdctl", root.name)
 
 
-def _cases(table: dict[str, list[str]]) -> str:
-    return "\n".join(
-        f'        "{path}") words="{" ".join(words)}" ;;' for path, words in table.items()
+def _bash(rows: list[Row]) -> str:
+    cases = "\n".join(
+        f'        "{path}") commands="{commands}" flags="{flags}" valued="{valued}" ;;'
+        for path, commands, flags, valued in rows
     )
-
-
-def _bash(table: dict[str, list[str]]) -> str:
     return f"""# bash completion for etcdctl
+__etcdctl_table() {{
+    case "$1" in
+{cases}
+    esac
+}}
 _etcdctl() {{
-    local words path="" word i
+    local current="${{COMP_WORDS[COMP_CWORD]}}" path="" flag="" word offered i
+    local commands flags valued
+    __etcdctl_table ""
     for ((i = 1; i < COMP_CWORD; i++)); do
         word="${{COMP_WORDS[i]}}"
-        [[ "$word" == -* ]] || path="${{path:+$path }}$word"
+        if [[ -n "$flag" ]]; then
+            [[ "$word" == "=" ]] || flag=""
+        elif [[ " $valued " == *" $word "* ]]; then
+            flag="$word"
+        elif [[ "$word" != -* && " $commands " == *" $word "* ]]; then
+            path="${{path:+$path }}$word"
+            __etcdctl_table "$path"
+        fi
     done
-    case "$path" in
-{_cases(table)}
-        *) words="" ;;
+    [[ "$current" != "=" ]] || current=""
+    case "$flag" in
+        "") if [[ "$current" == -* ]]; then offered="$flags"; else offered="$commands"; fi ;;
+        -w | --write-out) offered="{FORMS}" ;;
+        *) offered="" ;;
     esac
-    COMPREPLY=($(compgen -W "$words" -- "${{COMP_WORDS[COMP_CWORD]}}"))
-    [[ -n "${{COMPREPLY[*]}}" ]] || COMPREPLY=($(compgen -f -- "${{COMP_WORDS[COMP_CWORD]}}"))
+    COMPREPLY=($(compgen -W "$offered" -- "$current"))
+    [[ -n "${{COMPREPLY[*]}}" || -n "$offered" ]] || COMPREPLY=($(compgen -f -- "$current"))
 }}
 complete -F _etcdctl etcdctl"""
 
 
-def _zsh(table: dict[str, list[str]]) -> str:
+def _zsh(rows: list[Row]) -> str:
     return f"""#compdef etcdctl
-_etcdctl() {{
-    local wordlist=("${{(@)words[2,CURRENT-1]:#-*}}") words
-    case "${{wordlist[*]}}" in
-{_cases(table)}
-        *) words="" ;;
-    esac
-    compadd -- ${{(s: :)words}}
-}}
-compdef _etcdctl etcdctl"""
+autoload -U +X bashcompinit && bashcompinit
+{_bash(rows)}"""
 
 
-def _fish(table: dict[str, list[str]]) -> str:
-    lines = ["# fish completion for etcdctl"]
-    for path, words in table.items():
-        condition = (
-            "; and ".join(f"__fish_seen_subcommand_from {word}" for word in path.split())
-            or "__fish_use_subcommand"
-        )
-        for word in words:
-            what = f"-l {word[2:]}" if word.startswith("--") else f"-f -a {word}"
-            lines.append(f"complete -c etcdctl -n '{condition}' {what}")
-    return "\n".join(lines)
+def _fish(rows: list[Row]) -> str:
+    cases = "\n".join(
+        f"        case '{path}'\n"
+        f"            set -g __etcdctl_commands {commands}\n"
+        f"            set -g __etcdctl_flags {flags}\n"
+        f"            set -g __etcdctl_valued {valued}"
+        for path, commands, flags, valued in rows
+    )
+    return f"""# fish completion for etcdctl
+function __etcdctl_table
+    switch "$argv"
+{cases}
+    end
+end
+function __etcdctl_offer
+    set -l path
+    set -l flag
+    __etcdctl_table
+    for word in (commandline -opc)[2..-1]
+        if test -n "$flag"
+            set flag
+        else if contains -- $word $__etcdctl_valued
+            set flag $word
+        else if contains -- $word $__etcdctl_commands
+            set -a path $word
+            __etcdctl_table $path
+        end
+    end
+    set -l current (commandline -ct)
+    if string match -q -- '-w' "$flag"; or string match -q -- '--write-out' "$flag"
+        string split ' ' '{FORMS}'
+    else if test -n "$flag"
+        __fish_complete_path "$current"
+    else if string match -q -- '-*' "$current"
+        string join \\n -- $__etcdctl_flags
+    else if test -n "$__etcdctl_commands"
+        string join \\n -- $__etcdctl_commands
+    else
+        __fish_complete_path "$current"
+    end
+end
+complete -c etcdctl -f -a '(__etcdctl_offer)'"""
 
 
-def _powershell(table: dict[str, list[str]]) -> str:
-    rows = "\n".join(
-        f"        '{path}' = @({', '.join(repr(word) for word in words)})"
-        for path, words in table.items()
+def _powershell(rows: list[Row]) -> str:
+    cases = "\n".join(
+        f"        '{path}' = @('{commands}', '{flags}', '{valued}')"
+        for path, commands, flags, valued in rows
     )
     return f"""# powershell completion for etcdctl
 Register-ArgumentCompleter -Native -CommandName etcdctl -ScriptBlock {{
-    param($word, $ast, $position)
+    param($current, $ast, $position)
     $table = @{{
-{rows}
+{cases}
     }}
-    $typed = $ast.CommandElements | Select-Object -Skip 1 | ForEach-Object {{ "$_" }}
-    $path = ($typed | Where-Object {{ $_ -notlike '-*' -and $_ -ne $word }}) -join ' '
-    $table[$path] | Where-Object {{ $_ -like "$word*" }}
+    $typed = @($ast.CommandElements | Select-Object -Skip 1 | ForEach-Object {{ "$_" }})
+    if ($current -ne '' -and $typed.Count) {{ $typed = @($typed | Select-Object -SkipLast 1) }}
+    $path = ''
+    $flag = ''
+    foreach ($word in $typed) {{
+        if ($flag -ne '') {{ $flag = '' }}
+        elseif (($table[$path][2] -split ' ') -ccontains $word) {{ $flag = $word }}
+        elseif ($word -ne '' -and ($table[$path][0] -split ' ') -ccontains $word) {{
+            $path = "$path $word".Trim()
+        }}
+    }}
+    $offered = $table[$path][0]
+    if ($current -like '-*') {{ $offered = $table[$path][1] }}
+    if ($flag -ne '') {{ $offered = '' }}
+    if (@('-w', '--write-out') -ccontains $flag) {{ $offered = '{FORMS}' }}
+    $offered -split ' ' | Where-Object {{ $_ -ne '' -and $_ -like "$current*" }}
 }}"""
+
+
+SHELLS: Final[dict[str, Callable[[list[Row]], str]]] = {
+    "bash": _bash,
+    "zsh": _zsh,
+    "fish": _fish,
+    "powershell": _powershell,
+}

@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from keyraft.cli.ctl.context import Context, error_text
+from keyraft.cli.ctl.elsewhere import become_etcdutl
 from keyraft.cli.ctl.exits import BAD_ARGS, ERROR, Exit
 from keyraft.cli.ctl.gofmt import duration, parse_uint
 from keyraft.cli.ctl.printers.base import Health, complain, line
@@ -98,8 +99,15 @@ async def hash_kv(context: Context) -> None:
 
 
 async def defrag(context: Context) -> None:
-    """Rewrites each endpoint's database without its holes, one after the other."""
+    """Rewrites each endpoint's database without its holes, one after the other.
+
+    DEVIATION: with --data-dir, which 3.5 had, only the directory is defragmented; the original
+    goes on to the endpoints, which nobody named.
+    """
     from keyraft.client.errors import EtcdError, RawError
+
+    if context["data-dir"]:
+        become_etcdutl("defrag", f"--data-dir={context['data-dir']}")
 
     failed = False
     for endpoint in await context.cluster_endpoints():

@@ -9,6 +9,7 @@ import time
 from typing import Final
 
 from keyraft.cli.ctl.context import Context, error_text
+from keyraft.cli.ctl.elsewhere import become_etcdutl
 from keyraft.cli.ctl.exits import BAD_ARGS, INTERRUPTED, Exit
 from keyraft.cli.ctl.gofmt import duration, size
 
@@ -126,13 +127,10 @@ def restore(context: Context) -> None:
 
 
 def _elsewhere(context: Context, name: str) -> None:
-    """Hands over to etcdutl in this place, with the flags that it knows."""
-    print(f"Deprecated: Use `etcdutl snapshot {name}` instead.\n", file=sys.stderr, flush=True)
-    words = ["snapshot", name, *context.arguments, f"--write-out={context['write-out']}"]
+    words = [*context.arguments, f"--write-out={context['write-out']}"]
     for flag in context.command.flags:
         if flag.name in context.values.given:
             value = context[flag.name]
             shown = str(value).lower() if isinstance(value, bool) else value
             words.append(f"--{flag.name}={shown}")
-    command = [sys.executable, "-m", "keyraft.cli.etcdutl", *words]
-    os.execv(sys.executable, command)
+    become_etcdutl(f"snapshot {name}", *words)

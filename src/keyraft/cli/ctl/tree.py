@@ -166,6 +166,7 @@ DEFRAG = Command(
     run=f"{_HERE}.endpoint:defrag",
     group=MAINTENANCE,
     inherited=[_CLUSTER],
+    flags=[_string("data-dir", "defragment this directory instead (deprecated: use etcdutl)")],
 )
 ENDPOINT = Command(
     "endpoint <subcommand>",
