@@ -150,6 +150,7 @@ class Configuration:
         """A snapshot of the leader's has replaced the database."""
         before = {other.id for other in self.cluster.members}
         self.cluster.load()
+        self.capable = self.cluster.version is not None
         self._take(state)
         network, own = self._member.network, self._member.settings.member_id
         after = {other.id: other for other in self.cluster.members}

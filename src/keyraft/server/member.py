@@ -413,6 +413,7 @@ class Member:
         self.alarms.load(self.backend)
         self.configuration.restored(meta.conf_state)
         self.look_at_service()
+        self.publisher.restored()
         self.reads.applied(meta.index)
         self.token_waits.applied(meta.index)
 

@@ -1,0 +1,39 @@
+"""Members that join a cluster whose log no longer begins at the first entry, in virtual time."""
+
+from __future__ import annotations
+
+import pytest
+
+from keyraft.proto import rpc_pb2
+from keyraft.server import Member, wire
+from sim.cluster import SimCluster
+from sim.node import Habits
+
+pytestmark = pytest.mark.sim
+
+
+@pytest.mark.parametrize("is_learner", [False, True])
+@pytest.mark.parametrize("seed", range(1, 6))
+def test_a_member_that_begins_with_a_snapshot_serves_soon(seed: int, is_learner: bool) -> None:
+    cluster = SimCluster(3, seed, lambda _: Habits(snapshot_count=20, catchup_entries=5))
+    assert cluster.run_until(lambda: cluster.leader() is not None and cluster.agreed())
+    cluster.run(6.0)  # connected for long enough to be changed
+    leader = cluster.leader()
+    assert leader is not None and leader.member is not None
+    for number in range(2_000):
+        request = rpc_pb2.PutRequest(key=b"k%d" % number, value=b"v").SerializeToString()
+        leader.member.propose(wire.KIND_PUT, request, lambda _: None)
+    cluster.run(3.0)
+    assert cluster.agreed()
+    new = cluster.newcomer(is_learner)
+    outcome: list[object] = []
+    leader.member.reconfiguration.add(new, outcome.append)
+    assert cluster.run_until(lambda: outcome == [None], 5.0)
+    node = cluster.admit(new)
+    node.start()
+    member = node.member
+    assert isinstance(member, Member)
+    assert cluster.run_until(lambda: member.publisher.published, 3.0), "it waits for a timeout"
+    assert member.store.revision > 2_000 and member.snapshotter.index > 1_000
+    assert member.configuration.capable and member.in_service != is_learner
+    assert cluster.run_until(cluster.agreed, 2.0) and len(cluster.hashes()) == 1
