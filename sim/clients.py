@@ -48,7 +48,8 @@ class SimClient:
     def _next(self) -> None:
         if self.stopped:
             return
-        nodes = [node for node in self._cluster.nodes.values() if node.running]
+        # Also those that are paused: the request waits for them, and its client for three seconds.
+        nodes = [node for node in self._cluster.nodes.values() if node.member is not None]
         if not nodes:
             self._later()
             return
@@ -80,13 +81,17 @@ class SimClient:
         member = node.member
         assert member is not None
         self._history.append(operation)
-        try:
-            self._send(node, member, call, answered, unknown)
-        except (EtcdError, RawError):
-            self._history.remove(operation)  # refused at the door: it never happened
-            self._attempt += 1
-            self._later()
-            return
+
+        def arrives() -> None:
+            try:
+                self._send(node, member, call, answered, unknown)
+            except (EtcdError, RawError):
+                if attempt == self._attempt:
+                    self._history.remove(operation)  # refused at the door: it never happened
+                    self._attempt += 1
+                    self._later()
+
+        node.later(arrives)
         self._cluster.loop.call_later(PATIENCE_S, unknown)
 
     def _choose(self) -> tuple[Any, ...]:

@@ -65,6 +65,7 @@ class Chaos:
             self._crash,
             self._kill,
             self._pause,
+            self._pause_leader,
             self._halves,
             self._one_way,
             self._alone,
@@ -115,9 +116,15 @@ class Chaos:
             self._again(node)
 
     def _pause(self) -> None:
-        node = self._node()
+        self._pause_node(self._node())
+
+    def _pause_leader(self) -> None:
+        """For longer than it takes to elect another."""
+        self._pause_node(self._cluster.leader(), 1.5)
+
+    def _pause_node(self, node: Node | None, seconds_min: float = 0.0) -> None:
         if node is not None:
-            seconds = self._chance.random() * 5
+            seconds = seconds_min + self._chance.random() * 4
             self._cluster.tell(f"{node.identity.name} is paused for {seconds:.1f} s")
             node.pause()
             self._cluster.loop.call_later(seconds, node.resume)
@@ -203,6 +210,17 @@ class Chaos:
 
     def _reconfigure(self) -> None:
         self._operator.act(self._chance)
+
+
+class Sleep(Chaos):
+    """Leaders are cut off and fall asleep; when they wake up, clients are already waiting."""
+
+    def _choices(self) -> list[Callable[[], None]]:
+        return [self._sleep, self._heal]
+
+    def _sleep(self) -> None:
+        self._leader_alone()
+        self._pause_leader()
 
 
 class Storm(Chaos):

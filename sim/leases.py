@@ -51,7 +51,7 @@ class LeaseHolder:
     def _next(self) -> None:
         if self.stopped:
             return
-        nodes = [node for node in self._cluster.nodes.values() if node.running]
+        nodes = [node for node in self._cluster.nodes.values() if node.member is not None]
         if not nodes:
             self._later()
             return
@@ -112,13 +112,13 @@ class LeaseHolder:
                 self._later()
 
         request = rpc_pb2.LeaseGrantRequest(ID=lease, TTL=ttl_s).SerializeToString()
-        self._propose(member, wire.KIND_LEASE_GRANT, request, done, attempt)
+        self._propose(node, wire.KIND_LEASE_GRANT, request, done, attempt)
 
     def _renew(self) -> None:
         """Asks whoever says that it leads; several may."""
         self._renewals -= 1
         nodes = self._cluster.nodes.values()
-        leading = [n for n in nodes if n.running and n.member is not None and n.member.is_leader]
+        leading = [node for node in nodes if node.member is not None and node.member.is_leader]
         if not leading:
             self._later()
             return
@@ -143,7 +143,7 @@ class LeaseHolder:
             if self._ends(attempt):
                 self._later(0.1 + self._chance.random() * self._ttl_s / 3)
 
-        member.leasing.renew(lease, done)
+        node.later(member.leasing.renew, lease, done)
 
     def _put(self, node: Node, member: Member) -> None:
         self._values += 1
@@ -170,7 +170,7 @@ class LeaseHolder:
                 self._later()
 
         request = rpc_pb2.PutRequest(key=key.encode(), value=value.encode(), lease=lease)
-        self._propose(member, wire.KIND_PUT, request.SerializeToString(), done, attempt)
+        self._propose(node, wire.KIND_PUT, request.SerializeToString(), done, attempt)
 
     def _let_go(self, node: Node, member: Member) -> None:
         """Half of the leases are revoked, the others run out."""
@@ -188,14 +188,20 @@ class LeaseHolder:
                 self._later()
 
         request = rpc_pb2.LeaseRevokeRequest(ID=lease).SerializeToString()
-        self._propose(member, wire.KIND_LEASE_REVOKE, request, done, attempt)
+        self._propose(node, wire.KIND_LEASE_REVOKE, request, done, attempt)
 
-    def _propose(self, member: Member, kind: int, request: bytes, done: Done, attempt: int) -> None:
-        try:
-            member.propose(kind, request, done)
-        except (EtcdError, RawError):
-            if self._ends(attempt):
-                self._later()
+    def _propose(self, node: Node, kind: int, request: bytes, done: Done, attempt: int) -> None:
+        member = node.member
+        assert member is not None, "somebody lives there"
+
+        def arrives() -> None:
+            try:
+                member.propose(kind, request, done)
+            except (EtcdError, RawError):
+                if self._ends(attempt):
+                    self._later()
+
+        node.later(arrives)
 
 
 def expiries(cluster: SimCluster) -> list[Operation]:

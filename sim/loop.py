@@ -93,6 +93,7 @@ class MemberLoop:
         self._loop = loop
         self._rate = rate
         self._held: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
+        self._requests: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
         self.alive = True
         self.paused = False
 
@@ -112,16 +113,25 @@ class MemberLoop:
         """Nothing that this member planned will happen."""
         self.alive = False
         self._held.clear()
+        self._requests.clear()
 
     def pause(self) -> None:
         """The process is stopped; time goes on without it."""
         self.paused = True
 
-    def resume(self) -> None:
-        """What came due during the pause happens now, in its order."""
+    def request(self, callback: Callable[..., Any], *args: Any) -> None:
+        """Something from a client: a paused member finds it in its sockets when it goes on."""
+        if self.paused:
+            self._requests.append((callback, args))
+        else:
+            self.call_soon(callback, *args)
+
+    def resume(self, requests_first: bool = False) -> None:
+        """What came due during the pause happens now, in its order; clients' requests by themselves."""
         self.paused = False
         held, self._held = self._held, []
-        for callback, args in held:
+        requests, self._requests = self._requests, []
+        for callback, args in requests + held if requests_first else held + requests:
             self._loop.call_soon(self._run, callback, args)
 
     def _run(self, callback: Callable[..., Any], args: tuple[Any, ...]) -> None:

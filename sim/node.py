@@ -330,9 +330,9 @@ class Node:
         self._stalled_until_s = 0.0
         self.disk.failing = False
 
-    def later(self, callback: Callable[..., None], *args: object) -> None:
-        """Something reaches this life of the member, unless it ends before."""
-        self._loop.call_soon(callback, *args)
+    def later(self, callback: Callable[..., object], *args: object) -> None:
+        """A client's request reaches this life of the member, unless it ends before."""
+        self._loop.request(callback, *args)
 
     # --- lives --------------------------------------------------------------------------------
 
@@ -425,7 +425,7 @@ class Node:
 
     def resume(self) -> None:
         """It goes on where it was."""
-        self._loop.resume()
+        self._loop.resume(requests_first=self.chance.random() < 0.5)
 
     def _removed(self) -> None:
         self.removed = True

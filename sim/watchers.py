@@ -319,7 +319,8 @@ class WatchClient:
         elif response.events:
             self._events(self._by_id[response.watch_id], response)
         elif response.watch_id == -1:
-            for watch in self.watches:
+            # Of those that are created and not cancelled: only for them does the member speak.
+            for watch in self._by_id.values():
                 self._covered(watch, response.header.revision)
         else:
             self._covered(self._by_id[response.watch_id], response.header.revision)

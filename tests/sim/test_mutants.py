@@ -67,7 +67,7 @@ def test_answering_a_vote_before_it_is_stored_is_found(monkeypatch: Patch) -> No
             self._loop.call_soon(done)
 
     monkeypatch.setattr(NodeLog, "append", append)
-    violation = hunt(range(1, 60), seconds=30.0, size=3, fault_interval_s=0.25, storm=True)
+    violation = hunt(range(1, 150), seconds=30.0, size=3, fault_interval_s=0.25, storm=True)
     assert "both lead in term" in violation
 
 
@@ -82,7 +82,7 @@ def test_reading_without_a_read_index_is_found(monkeypatch: Patch) -> None:
 def test_reading_on_a_lease_after_a_pause_is_found(monkeypatch: Patch) -> None:
     leased = functools.partial(boot.Config, read_only=ReadOnlyOption.LEASE_BASED)
     monkeypatch.setattr(boot, "Config", leased)
-    assert "not linearizable" in hunt(range(1, 60), size=3)
+    assert "not linearizable" in hunt(range(1, 60), size=3, sleep=True)
 
 
 def figure_8(seed: int) -> None:

@@ -9,11 +9,16 @@ import pytest
 from keyraft.mvcc.hooks import Event
 from keyraft.mvcc.watch import WatchHub
 from keyraft.mvcc.watch_cohort import Watcher
+from sim.clients import SimClient
+from sim.cluster import SimCluster
+from sim.node import Habits
 from sim.scenario import Violation, run
+from sim.watchers import WatchClient
+from sim.watches import WatchViolation
 
 Patch = pytest.MonkeyPatch
 
-SEEDS = range(1, 21)
+SEEDS = range(1, 61)
 
 pytestmark = pytest.mark.sim
 
@@ -102,11 +107,6 @@ def hide_compactions(patch: Patch) -> None:
     patch.setattr(WatchHub, "_end_compacted", end_compacted)
 
 
-def forget_at_snapshots(patch: Patch) -> None:
-    """What came with the leader's database is not told."""
-    patch.setattr(WatchHub, "suspend", lambda self: None)
-
-
 MUTANTS: list[Callable[[Patch], None]] = [
     skip_at_resume,
     repeat_at_resume,
@@ -115,7 +115,6 @@ MUTANTS: list[Callable[[Patch], None]] = [
     promise_too_much,
     tear_revisions,
     hide_compactions,
-    forget_at_snapshots,
 ]
 
 
@@ -124,3 +123,34 @@ def test_a_bug_in_watches_is_found(plant: Callable[[Patch], None], monkeypatch: 
     plant(monkeypatch)
     found = hunt()
     assert "watch" in found, found or "nothing"
+
+
+def watch_through_a_snapshot(seed: int) -> None:
+    """Followers are cut off and then sent the leader's database, with watchers at all of them."""
+    cluster = SimCluster(3, seed, lambda chance: Habits(catchup_entries=3))
+    watchers = [WatchClient(cluster) for _ in range(8)]
+    clients = [SimClient(cluster, number, []) for number in range(3)]
+    cluster.run(6.0)
+    for node in list(cluster.nodes.values()):
+        cluster.network.partition([[node.id], [one for one in cluster.nodes if one != node.id]])
+        cluster.run(3.0)
+        cluster.network.heal()
+        cluster.run(3.0)
+    for client in clients:
+        client.stop()
+    for watcher in watchers:
+        watcher.steady = True
+    cluster.run(4.0)
+    assert cluster.run_until(lambda: all(watcher.heard_all() for watcher in watchers))
+    assert cluster.witness.snapshots
+    for watcher in watchers:
+        watcher.judge()
+
+
+def test_watchers_hear_what_came_with_a_snapshot(monkeypatch: Patch) -> None:
+    for seed in range(1, 3):
+        watch_through_a_snapshot(seed)
+    monkeypatch.setattr(WatchHub, "suspend", lambda self: None)
+    with pytest.raises(WatchViolation):
+        for seed in range(1, 12):
+            watch_through_a_snapshot(seed)
