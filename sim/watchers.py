@@ -12,7 +12,7 @@ behind the revision that a progress notification, or the message's header, cover
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Final
@@ -137,6 +137,19 @@ class Line:
         self._put(message)
         self._room_bytes -= len(message)
         self._was_full = self._was_full or self._room_bytes <= 0
+
+    def send_framed(self, framed: bytes, count: int) -> None:
+        """Queues `count` messages, each with its five bytes in front."""
+        at = 0
+        for _ in range(count):
+            end = at + 5 + int.from_bytes(framed[at + 1 : at + 5], "big")
+            self.send(framed[at + 5 : end])
+            at = end
+        assert at == len(framed), f"{len(framed) - at} bytes behind the last message"
+
+    def send_shared(self, head: bytes, pieces: Sequence[bytes]) -> None:
+        """Queues one message that is made of pieces."""
+        self.send(b"".join((head, *pieces)))
 
     def finish(self, code: int = 0, text: str = "") -> None:
         """The handler ends the stream."""
