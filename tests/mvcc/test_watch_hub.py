@@ -126,6 +126,7 @@ class World:
     pending_bytes_max: int = 1 << 26
     watchers_max: int = 1_000_000
     chunk_rows: int = 500
+    pass_slice: int = 1_000
     past: Past = field(default_factory=Past)
     wakes: int = 0
 
@@ -139,6 +140,7 @@ class World:
             watchers_max=self.watchers_max,
             pending_bytes_max=self.pending_bytes_max,
             chunk_rows=self.chunk_rows,
+            pass_slice=self.pass_slice,
         )
 
     def wake(self) -> None:
@@ -691,7 +693,9 @@ class Guarantees(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.world = World(message_bytes_max=160, pending_bytes_max=4_000, chunk_rows=3)
+        self.world = World(
+            message_bytes_max=160, pending_bytes_max=4_000, chunk_rows=3, pass_slice=2
+        )
         self.clients = [self.world.client(room) for room in (1, 3, 1_000_000)]
         self.clients += [self.world.client(room, bulk=True) for room in (3, 1_000_000)]
         self.asked: list[dict[int, Asked]] = [{} for _ in self.clients]

@@ -39,6 +39,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
 from typing import Final, Protocol
 
 from keyraft.base.clock import Random
@@ -64,6 +65,7 @@ from .watch_messages import EncodedEvent
 WATCHERS_MAX: Final = 1_000_000  # of a member; about 500 bytes each
 PENDING_BYTES_MAX: Final = 67_108_864  # events waiting to be sent to synced watchers
 CHUNK_ROWS: Final = 500  # read from the store at once; about 1 ms
+PASS_SLICE_WATCHERS: Final = 1_000  # taken into a pass or out of it at once; about 2 ms
 SLICE_BUDGET: Final = 1_000  # messages in one slice; about 2 ms
 BATCH_BYTES_MAX: Final = 16_384  # messages of neighbours that go out together: a frame
 BATCH_MESSAGE_BYTES_MAX: Final = 4_096  # larger ones go alone
@@ -102,6 +104,7 @@ class WatchHub:
         watchers_max: int = WATCHERS_MAX,
         pending_bytes_max: int = PENDING_BYTES_MAX,
         chunk_rows: int = CHUNK_ROWS,
+        pass_slice: int = PASS_SLICE_WATCHERS,
     ) -> None:
         self._store = store
         self._header = header
@@ -111,11 +114,13 @@ class WatchHub:
         self._watchers_max = watchers_max
         self._pending_bytes_max = pending_bytes_max
         self._chunk_rows = chunk_rows
+        self._pass_slice = pass_slice
         self._live = CohortIndex(random)
         self._lagging = CohortIndex(random)
         self._queue: deque[Cohort] = deque()
         self._ready: dict[Watcher, None] = {}
         self._pass_at = 0  # the next revision that the pass reads; 0: no pass is under way
+        self._pass_lowest = NEVER  # what those taken into a pass not yet begun need
         self._pass_until = 0  # the last revision that the pass reads
         self._pass_jobs = 0  # cohorts that its last chunk is not yet delivered to
         self._pass_next = False  # whose turn it is: the pass's or the synced watchers'
@@ -169,6 +174,7 @@ class WatchHub:
                 self._make_ready(watcher, self._pass_from(watcher))
             self._drop_pending(cohort)
         self._pass_at = 0
+        self._pass_lowest = NEVER
         self._rouse()
 
     # --- delivery -----------------------------------------------------------------------------
@@ -178,7 +184,7 @@ class WatchHub:
         queue = self._queue
         while budget > 0:
             # The pass goes on when its last chunk is delivered, in turn with the synced.
-            may_pass = not self._pass_jobs and bool(self._pass_at or self._ready)
+            may_pass = not self._pass_jobs and self._pass_due
             if may_pass and (self._pass_next or not queue):
                 self._pass_next = False
                 budget -= self._advance_pass()
@@ -187,7 +193,7 @@ class WatchHub:
                 budget = self._serve(budget)
             else:
                 break
-        self._awake = bool(queue or self._pass_at or self._ready)
+        self._awake = bool(queue) or self._pass_due
         return self._awake
 
     def _serve(self, budget: int) -> int:
@@ -413,10 +419,15 @@ class WatchHub:
         return cost + 1 + rows // 4
 
     def _start_pass(self) -> int:
+        """Takes some of those that are ready into the pass to come; with the last it begins."""
         store = self._store
-        ready, self._ready = self._ready, {}
-        lowest = NEVER
-        for watcher in ready:
+        ready = self._ready
+        self._chunk_first = 0  # nothing of this pass is on its way yet
+        taken = 0
+        while ready and taken < self._pass_slice:
+            watcher = next(iter(ready))
+            del ready[watcher]
+            taken += 1
             if watcher.min_revision < store.compact_revision:
                 self._end_compacted(watcher)
             elif watcher.min_revision > store.revision:
@@ -424,19 +435,20 @@ class WatchHub:
             else:
                 self._lagging.join(watcher)
                 watcher.state = LAGGING
-                lowest = min(lowest, watcher.min_revision)
-        if lowest < NEVER:
-            self._pass_at = lowest
+                self._pass_lowest = min(self._pass_lowest, watcher.min_revision)
+        if not ready and self._pass_lowest < NEVER:
+            self._pass_at, self._pass_lowest = self._pass_lowest, NEVER
             self._pass_until = store.revision
-        return 1 + len(ready) // 2
+        return 1 + taken // 2
 
     def _end_pass(self) -> int:
-        """All of its watchers have seen everything before `_pass_at`."""
+        """Some of its watchers, all of which have seen everything before `_pass_at`, go on; with
+        the last it ends."""
         next_revision = self._pass_at
         current = self._store.revision
         moved = 0
-        for cohort in self._lagging.cohorts():
-            for watcher in list(cohort.watchers):
+        for cohort in self._lagging.some(self._pass_slice):
+            for watcher in list(islice(cohort.watchers, self._pass_slice - moved)):
                 self._leave(watcher)
                 moved += 1
                 if next_revision > current:
@@ -444,8 +456,16 @@ class WatchHub:
                     self._go_live(watcher)
                 else:
                     self._make_ready(watcher, next_revision)
-        self._pass_at = 0
+            if moved >= self._pass_slice:
+                break
+        if not len(self._lagging):
+            self._pass_at = 0
         return 1 + moved // 2
+
+    @property
+    def _pass_due(self) -> bool:
+        """Whether a pass is under way, or somebody waits for one."""
+        return bool(self._pass_at or self._ready or self._pass_lowest < NEVER)
 
     def _drop_compacted(self) -> None:
         """The store was compacted past the pass: some watchers' events are gone."""
@@ -502,7 +522,7 @@ class WatchHub:
         self._store.listener = self.on_events if self.synced else None
 
     def _rouse(self) -> None:
-        if not self._awake and (self._queue or self._pass_at or self._ready):
+        if not self._awake and (self._queue or self._pass_due):
             self._awake = True
             self._wake()
 
@@ -585,7 +605,8 @@ class WatchHub:
                     )
         assert synced == self.synced, f"{synced} watchers in live cohorts, {self.synced} counted"
         for cohort in self._lagging.cohorts():
-            assert self._pass_at, "a cohort lags without a pass"
+            due = self._pass_at or self._pass_lowest < NEVER
+            assert due, "a cohort lags without a pass"
             assert all(watcher.state == LAGGING for watcher in cohort.watchers)
         for cohort in self._queue:
             assert cohort.queued, "a cohort is queued and does not know it"

@@ -259,6 +259,11 @@ class CohortIndex:
         """All of them."""
         return [cohort for range_ in self._ranges.values() for cohort in range_.values()]
 
+    def some(self, count: int) -> list[Cohort]:
+        """As many, or all there are; more where the last range has several."""
+        some = self._ranges.some(count)
+        return [cohort for range_ in some for cohort in range_.values()]
+
     def join(self, watcher: Watcher) -> None:
         """Puts a watcher that is in no cohort into its own."""
         variants = self._ranges.get(watcher.start, watcher.end)

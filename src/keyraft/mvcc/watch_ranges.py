@@ -13,6 +13,7 @@ the greatest end in its subtree; every range is found under exactly one shape.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
+from itertools import chain, islice
 from typing import Final, Generic, TypeVar
 
 from keyraft.base.clock import Random
@@ -122,6 +123,11 @@ class RangeIndex(Generic[T]):
     def values(self) -> list[T]:
         """All values."""
         return [*self._keys.values(), *self._open.values(), *self._ranges.values()]
+
+    def some(self, count: int) -> list[T]:
+        """As many values, or all there are."""
+        values = chain(self._keys.values(), self._open.values(), self._ranges.values())
+        return list(islice(values, count))
 
     def check(self) -> None:
         """Asserts the invariants at the head of this module."""
