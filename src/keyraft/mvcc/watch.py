@@ -423,11 +423,10 @@ class WatchHub:
         store = self._store
         ready = self._ready
         self._chunk_first = 0  # nothing of this pass is on its way yet
-        taken = 0
-        while ready and taken < self._pass_slice:
-            watcher = next(iter(ready))
-            del ready[watcher]
-            taken += 1
+        taken = list(islice(ready, self._pass_slice))
+        for watcher in taken:
+            if ready.pop(watcher, watcher) is watcher:
+                continue  # ended meanwhile by a sink inside the member
             if watcher.min_revision < store.compact_revision:
                 self._end_compacted(watcher)
             elif watcher.min_revision > store.revision:
@@ -439,7 +438,7 @@ class WatchHub:
         if not ready and self._pass_lowest < NEVER:
             self._pass_at, self._pass_lowest = self._pass_lowest, NEVER
             self._pass_until = store.revision
-        return 1 + taken // 2
+        return 1 + len(taken)
 
     def _end_pass(self) -> int:
         """Some of its watchers, all of which have seen everything before `_pass_at`, go on; with
@@ -460,7 +459,7 @@ class WatchHub:
                 break
         if not len(self._lagging):
             self._pass_at = 0
-        return 1 + moved // 2
+        return 1 + moved
 
     @property
     def _pass_due(self) -> bool:
