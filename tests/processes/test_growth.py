@@ -243,7 +243,7 @@ def test_a_member_moves_with_its_directory_under_load(tmp_path: Path) -> None:
         # The flags name the old place still: a directory that has a member decides.
         new = Server(OURS, tmp_path / "elsewhere", moving, old.flags, client_port, peer_port)
         fleet.servers[moving] = new
-        fleet._clients.pop(moving, None)
+        fleet.forget(moving)
         new.start()
         writers.say("one moved, meanwhile")
         assert identity(fleet, moving) == member_id

@@ -108,6 +108,12 @@ class Fleet(LocalCluster):
             self._clients[name] = Client(self.servers[name].endpoint, timeout_s=PATIENCE_S)
         return self._clients[name]
 
+    def forget(self, name: str) -> None:
+        """The member will be found elsewhere."""
+        client = self._clients.pop(name, None)
+        if client is not None:
+            self.portal.run(client.close())
+
     def told(self, name: str) -> rpc_pb2.StatusResponse | None:
         """A member's own status; None while it does not answer."""
         try:
