@@ -126,7 +126,7 @@ class Stamper:
 
     def __init__(self, ids: RequestIDGenerator) -> None:
         self._ids = ids
-        self._proposers: dict[tuple[bytes, int], bytes] = {}
+        self._proposers: dict[tuple[bytes, int], tuple[bytes, bytes]] = {}
         self._high = -1
         self._high_bytes = b""
         self._head = b""
@@ -136,29 +136,38 @@ class Stamper:
         ident = self._ids.next()
         high = ident >> LOW_BITS
         if high != self._high:
-            self._high = high
-            self._high_bytes = varint(high)
-            self._head = _HEADER_TAG + bytes((3 + len(self._high_bytes), 0x08))
+            self._begin(high)
         return self._head + LOW[ident & LOW_MASK] + self._high_bytes
 
     def stamp_for(self, username: bytes, auth_revision: int) -> bytes:
         """The header of a request by a user, as permissions were at `auth_revision`."""
-        proposer = self._proposers.get((username, auth_revision))
-        if proposer is None:
-            proposer = self._proposer(username, auth_revision)
-        body = b"\x08" + varint(self._ids.next()) + proposer
-        return _HEADER_TAG + varint(len(body)) + body
+        ident = self._ids.next()
+        high = ident >> LOW_BITS
+        if high != self._high:
+            self._begin(high)
+        parts = self._proposers.get((username, auth_revision))
+        if parts is None:
+            parts = self._proposer(username, auth_revision)
+        return parts[0] + LOW[ident & LOW_MASK] + parts[1]
 
-    def _proposer(self, username: bytes, auth_revision: int) -> bytes:
-        proposer = b""
+    def _begin(self, high: int) -> None:
+        self._high = high
+        self._high_bytes = varint(high)
+        self._head = _HEADER_TAG + bytes((3 + len(self._high_bytes), 0x08))
+        self._proposers.clear()
+
+    def _proposer(self, username: bytes, auth_revision: int) -> tuple[bytes, bytes]:
+        """What is before the id's low bits, and what is behind them."""
+        behind = self._high_bytes
         if username:
-            proposer += b"\x12" + varint(len(username)) + username
+            behind += b"\x12" + varint(len(username)) + username
         if auth_revision:
-            proposer += b"\x18" + varint(auth_revision)
+            behind += b"\x18" + varint(auth_revision)
         if len(self._proposers) >= PROPOSERS_MAX:
             self._proposers.clear()
-        self._proposers[username, auth_revision] = proposer
-        return proposer
+        parts = _HEADER_TAG + varint(3 + len(behind)) + b"\x08", behind
+        self._proposers[username, auth_revision] = parts
+        return parts
 
     def next_id(self) -> int:
         """A bare id, for read index rounds and leases."""

@@ -21,11 +21,12 @@ from google.protobuf.message import Message
 from keyraft.auth import NOBODY
 from keyraft.base import errors
 from keyraft.base.errors import EtcdError, RawError
-from keyraft.grpc import status
+from keyraft.grpc import CallContext, status
 from keyraft.mvcc import WatchStream, check_delete_range, check_range
 from keyraft.mvcc.wire import field
 from keyraft.proto import rpc_pb2
 from keyraft.server import Identity, Member, Result, wire
+from keyraft.service.guard import Guard
 
 SESSION_TTL_S: Final = 60  # of the lease that a session without one is given
 QUEUED_RESPONSES_MAX: Final = 16  # that a local watch holds; the rest stays in the store
@@ -166,6 +167,16 @@ class Driver:
         done, self._done, self._recipe = self._done, None, None
         if done is not None:
             done(value)
+
+
+def caller_of(guard: Guard, call: CallContext) -> Identity | None:
+    """Who calls; a refusal has lost its code on the way, like every other here."""
+    try:
+        return guard.identify(call)
+    except errors.PostponedError:
+        raise
+    except EtcdError as refusal:
+        raise RawError(status.UNKNOWN, refusal.text) from None
 
 
 # --- operations ---------------------------------------------------------------------------------
