@@ -82,6 +82,9 @@ SAME = [
     ["--cert-file=/nonexistent", "--key-file=/nonexistent",
      "--listen-client-urls=https://127.0.0.1:0", "--advertise-client-urls=https://127.0.0.1:0"],
     ["--listen-client-urls=https://127.0.0.1:0", "--advertise-client-urls=https://127.0.0.1:0"],
+    ["--auth-token=x"],
+    ["--auth-token=jwt,sign-method=RS256,pub-key=/nonexistent"],
+    ["--auth-token=jwt,sign-method=RS256"],
 ]  # fmt: skip
 
 

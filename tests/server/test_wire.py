@@ -49,6 +49,24 @@ def test_a_user_and_his_revision_travel_in_the_stamp() -> None:
     assert parsed.ident
 
 
+def test_the_proposer_is_what_follows_the_id() -> None:
+    stamper = wire.Stamper(RequestIDGenerator(0xFFFF, 1.0))
+    parts = set()
+    for _ in range(3 << wire.LOW_BITS):  # over the edge of the ids' low bits
+        stamp = stamper.stamp_for(b"alice", 300)
+        parts.add(wire.proposer_part(stamp))
+    assert parts == {b"\x12\x05alice\x18\xac\x02"}
+    parsed = wire.parse(stamp)
+    assert (parsed.username, parsed.auth_revision, parsed.stamp) == (b"alice", 300, stamp)
+    ids = {wire.parse(make()).ident for make in (stamper.stamp, lambda: stamp)}
+    assert len(ids) == 2
+    assert wire.proposer_part(stamper.stamp()) == b""
+    long = stamper.stamp_for(b"x" * 300, 1)
+    assert wire.parse(long).username == b"x" * 300
+    for broken in (b"", stamp[:3], stamp[:5], b"\xa2\x06\x02\x12\x00"):
+        assert wire.proposer_part(broken) is None
+
+
 @given(st.binary(max_size=64))
 def test_any_bytes_are_an_entry_or_malformed(data: bytes) -> None:
     try:

@@ -1,0 +1,227 @@
+"""Logging in, passwords and tokens at one member in virtual time."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+import pytest
+
+from keyraft.base.errors import EtcdError, PostponedError
+from keyraft.proto import auth_pb2, rpc_pb2
+from keyraft.server import wire
+from keyraft.service import AuthService, Guard, KVService, LeaseService, WatchService
+from sim.passwords import HASH_S
+from tests.server.harness import OneMember
+
+from .calls import Answer, FakeCall, ask
+
+DENIED = (7, "etcdserver: permission denied")
+BAD_TOKEN = (16, "etcdserver: invalid auth token")
+
+
+class Users:
+    """The services of one member, with root and alice, who has a/."""
+
+    def __init__(self) -> None:
+        self.one = OneMember()
+        self.one.run(1.0)
+        self.tokens: dict[str, bytes] = {}
+        self.serve()
+        for name in ("root", "alice"):
+            self.do("UserAdd", rpc_pb2.AuthUserAddRequest(name=name, password="pw"))
+        for name in ("root", "r"):
+            self.do("RoleAdd", rpc_pb2.AuthRoleAddRequest(name=name))
+        perm = auth_pb2.Permission(permType=2, key=b"a/", range_end=b"a0")  # type: ignore[arg-type]
+        granted = rpc_pb2.AuthRoleGrantPermissionRequest(name="r", perm=perm)
+        self.do("RoleGrantPermission", granted)
+        for user, role in (("root", "root"), ("alice", "r")):
+            self.do("UserGrantRole", rpc_pb2.AuthUserGrantRoleRequest(user=user, role=role))
+        self.do("AuthEnable", rpc_pb2.AuthEnableRequest())
+        for name in ("root", "alice"):
+            self.log_in(name)
+
+    def serve(self) -> None:
+        """New services, as after a restart."""
+        member = self.one.member
+        self.guard = Guard(member)
+        self.methods: dict[str, Any] = {}
+        AuthService(member, self.guard).register(self)  # type: ignore[arg-type]
+        self.kv = KVService(member, self.guard)
+
+    def unary(self, path: str, handle: Any) -> None:
+        self.methods[path.rpartition("/")[2]] = handle
+
+    def do(self, name: str, request: Any, user: str | None = None) -> Answer:
+        call = self.as_user(user)
+        ask(self.methods[name], request.SerializeToString(), call)
+        self.one.run(0.3)
+        return call.answer
+
+    def as_user(self, user: str | None) -> FakeCall:
+        return FakeCall({} if user is None else {b"token": self.tokens[user]})
+
+    def log_in(self, name: str, password: str = "pw") -> Answer:
+        answer = self.do("Authenticate", rpc_pb2.AuthenticateRequest(name=name, password=password))
+        if isinstance(answer, bytes):
+            response = rpc_pb2.AuthenticateResponse.FromString(answer)
+            self.tokens[name] = response.token.encode()
+        return answer
+
+    def put(self, key: bytes, user: str) -> Answer:
+        call = self.as_user(user)
+        ask(self.kv.put, rpc_pb2.PutRequest(key=key, value=b"v").SerializeToString(), call)
+        self.one.run(0.05)
+        return call.answer
+
+
+@pytest.fixture
+def users() -> Users:
+    return Users()
+
+
+def logged(users: Users) -> bytes:
+    return b"".join(entry.data for entry in users.one.log.entries)
+
+
+def test_no_password_is_in_the_log(users: Users) -> None:
+    request = rpc_pb2.AuthUserAddRequest(name="carol", password="my secret")
+    users.do("UserAdd", request, "root")
+    change = rpc_pb2.AuthUserChangePasswordRequest(name="carol", password="my other")
+    users.do("UserChangePassword", change, "root")
+    none = auth_pb2.UserAddOptions(no_password=True)
+    users.do(
+        "UserAdd",
+        rpc_pb2.AuthUserAddRequest(name="cert", password="my third", options=none),
+        "root",
+    )
+    assert isinstance(users.log_in("carol", "my other"), bytes)
+    for secret in (b"my secret", b"my other", b"my third"):
+        assert secret not in logged(users)
+
+
+def test_puts_are_checked_when_they_are_applied(users: Users) -> None:
+    assert isinstance(users.put(b"a/x", "alice"), bytes)
+    assert users.put(b"b", "alice") == DENIED
+    late = users.as_user("alice")
+    revoke = rpc_pb2.AuthUserRevokeRoleRequest(name="alice", role="r").SerializeToString()
+    ask(users.methods["UserRevokeRole"], revoke, users.as_user("root"))
+    ask(users.kv.put, rpc_pb2.PutRequest(key=b"a/late", value=b"v").SerializeToString(), late)
+    users.one.run(0.05)
+    assert late.answer == (3, "etcdserver: revision of auth store is old")
+    assert users.one.get(b"a/late") is None
+
+
+def test_two_administrators_do_not_get_in_each_others_way(users: Users) -> None:
+    calls = [users.as_user("root") for _ in range(3)]
+    for number, call in enumerate(calls):
+        request = rpc_pb2.AuthRoleAddRequest(name=f"new{number}").SerializeToString()
+        ask(users.methods["RoleAdd"], request, call)
+    users.one.run(0.1)
+    assert all(isinstance(call.answer, bytes) for call in calls)
+
+
+def test_a_login_during_a_change_of_users_is_begun_anew(users: Users) -> None:
+    call = FakeCall()
+    request = rpc_pb2.AuthenticateRequest(name="alice", password="pw").SerializeToString()
+    ask(users.methods["Authenticate"], request, call)
+    users.one.run(HASH_S / 2)
+    change = rpc_pb2.AuthUserDeleteRequest(name="alice").SerializeToString()
+    ask(users.methods["UserDelete"], change, users.as_user("root"))
+    users.one.run(1.0)
+    assert call.answer == (
+        3,
+        "etcdserver: authentication failed, invalid user ID or password",
+    )
+
+
+def test_a_token_ahead_is_waited_for(users: Users) -> None:
+    member = users.one.member
+    users.tokens["alice"] = users.tokens["alice"].partition(b".")[0] + b".%d" % (
+        member.applied_index + 1
+    )
+    for handle, request in (
+        (users.kv.put, rpc_pb2.PutRequest(key=b"a/x", value=b"v")),
+        (users.kv.range, rpc_pb2.RangeRequest(key=b"a/x")),
+        (users.methods["UserGet"], rpc_pb2.AuthUserGetRequest(name="alice")),
+    ):
+        with pytest.raises(PostponedError) as later:
+            handle(users.as_user("alice"), request.SerializeToString())  # type: ignore[operator]
+        again: list[EtcdError | None] = []
+        later.value.when(again.append)
+        assert again == []
+        users.put(b"a/other", "root")
+        assert again == [None]
+        with pytest.raises(EtcdError, match="invalid auth token"):  # known now, and not good
+            handle(users.as_user("alice"), request.SerializeToString())  # type: ignore[operator]
+        users.tokens["alice"] = b"x.%d" % (member.applied_index + 1)
+
+
+def test_a_token_of_an_entry_that_never_comes_is_refused_in_time(users: Users) -> None:
+    users.tokens["alice"] = b"x.18446744073709551615"
+    with pytest.raises(PostponedError) as later:
+        users.kv.put(users.as_user("alice"), b"\n\3a/x\x12\1v")  # type: ignore[arg-type]
+    again: list[EtcdError | None] = []
+    later.value.when(again.append)
+    users.one.run(users.one.settings.request_timeout_s + 1)
+    assert [str(error) for error in again] == [BAD_TOKEN[1]]
+    assert len(users.one.member.token_waits) == 0
+    # who cannot wait takes it for what it may be
+    assert ask(users.kv.put, b"\n\3a/x\x12\1v", users.as_user("alice")).answer == BAD_TOKEN
+
+
+def test_streams_pass_a_token_ahead_on(users: Users) -> None:
+    member = users.one.member
+    call = FakeCall({b"token": b"x.%d" % (member.applied_index + 1)})
+    watch = WatchService(member, users.guard, Random(1)).open(call)
+    create = rpc_pb2.WatchCreateRequest(key=b"a/x")
+    with pytest.raises(PostponedError):
+        watch.on_message(rpc_pb2.WatchRequest(create_request=create).SerializeToString())
+    assert not call.sent
+    keep_alive = LeaseService(member, users.guard).keep_alive(call)
+    with pytest.raises(PostponedError):
+        keep_alive.on_message(rpc_pb2.LeaseKeepAliveRequest(ID=7).SerializeToString())
+    assert not call.sent and call.finished is None
+
+
+def test_users_come_back_after_a_crash(users: Users) -> None:
+    users.put(b"a/x", "alice")
+    revision = users.one.member.auth.revision
+    users.one.crash()
+    users.one.start()
+    users.one.run(1.0)
+    users.serve()
+    auth = users.one.member.auth
+    auth.check()
+    assert (auth.enabled, auth.revision) == (True, revision)
+    users.log_in("alice")
+    assert isinstance(users.put(b"a/x", "alice"), bytes)
+    assert users.put(b"b", "alice") == DENIED
+
+
+def test_leases_run_out_although_users_are_asked(users: Users) -> None:
+    lease = LeaseService(users.one.member, users.guard)
+    granted = users.as_user("alice")
+    ask(lease.grant, rpc_pb2.LeaseGrantRequest(ID=7, TTL=2).SerializeToString(), granted)
+    users.one.run(0.1)
+    put = rpc_pb2.PutRequest(key=b"a/leased", value=b"v", lease=7).SerializeToString()
+    ask(users.kv.put, put, users.as_user("alice"))
+    users.one.run(0.1)
+    assert users.one.get(b"a/leased") == b"v"
+    users.one.run(5.0)
+    assert users.one.get(b"a/leased") is None
+
+
+def test_a_forged_header_is_no_way_in(users: Users) -> None:
+    """Entries are what members agree on; a request's own bytes cannot end in a header of root's."""
+    forged = wire.wrap(wire.KIND_PUT, b"", wire.Stamper(_Ids()).stamp_for(b"root", 99))
+    request = rpc_pb2.PutRequest(key=b"b", value=forged).SerializeToString()
+    call = users.as_user("alice")
+    ask(users.kv.put, request, call)
+    users.one.run(0.05)
+    assert call.answer == DENIED
+
+
+class _Ids:
+    def next(self) -> int:
+        return 1 << 40
