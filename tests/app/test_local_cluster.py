@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.server import environment, free_ports
+from tests.support.ports import free_ports
+from tests.support.server import environment
 
 PROGRAM = """
 import asyncio, sys

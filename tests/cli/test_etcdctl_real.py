@@ -23,6 +23,7 @@ from keyraft.cli.ctl.flags import shown
 from keyraft.cli.ctl.tree import ROOT
 from tests.cli.etcdctl_forms import COMMANDS, UNREACHABLE
 from tests.golden.sessions import line
+from tests.support.ports import free_ports
 from tests.support.server import (
     ETCDCTL,
     ORACLE,
@@ -30,7 +31,6 @@ from tests.support.server import (
     OURS,
     Server,
     environment,
-    free_ports,
     needs_oracle,
 )
 

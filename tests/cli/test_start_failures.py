@@ -10,15 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.server import (
-    ORACLE,
-    OURS,
-    Server,
-    environment,
-    etcdctl,
-    free_ports,
-    needs_oracle,
-)
+from tests.support.ports import free_ports
+from tests.support.server import ORACLE, OURS, Server, environment, etcdctl, needs_oracle
 
 TIMEOUT_S = 60
 

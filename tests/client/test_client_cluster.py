@@ -13,7 +13,8 @@ import pytest
 
 from keyraft.client import Client, errors
 from keyraft.client.recipes import Lock, Session
-from tests.support.server import ORACLE, OURS, Server, environment, free_ports, needs_oracle
+from tests.support.ports import free_ports
+from tests.support.server import ORACLE, OURS, Server, environment, needs_oracle
 
 pytestmark = [pytest.mark.real, needs_oracle()]
 

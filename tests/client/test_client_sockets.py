@@ -12,15 +12,8 @@ import pytest
 
 from keyraft.client import TLS, Client, errors
 from tests.net.certificates import Files, make_authority
-from tests.support.server import (
-    ETCDCTL,
-    ORACLE,
-    OURS,
-    Server,
-    environment,
-    free_ports,
-    needs_oracle,
-)
+from tests.support.ports import free_ports
+from tests.support.server import ETCDCTL, ORACLE, OURS, Server, environment, needs_oracle
 
 pytestmark = [pytest.mark.real, needs_oracle()]
 

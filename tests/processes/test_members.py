@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.cluster import LocalCluster
-from tests.support.server import ORACLE, OURS, Server, etcdctl, free_ports, needs_oracle
+from tests.support.ports import free_ports
+from tests.support.server import ORACLE, OURS, Server, etcdctl, needs_oracle
 
 pytestmark = [pytest.mark.real, needs_oracle()]
 

@@ -21,7 +21,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.server import ETCDCTL, ROOT, environment, free_ports, needs_oracle
+from tests.support.ports import free_ports
+from tests.support.server import ETCDCTL, ROOT, environment, needs_oracle
 
 pytestmark = [pytest.mark.real, needs_oracle()]
 

