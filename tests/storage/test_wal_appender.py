@@ -104,6 +104,28 @@ def test_one_slow_sync_sends_the_next_ones_to_the_thread() -> None:
     assert fast >= FAST_SYNCS_MIN
 
 
+def test_a_few_late_syncs_among_fast_ones_change_nothing() -> None:
+    """As they are beside busy processes: one in twenty waits for a tick of the scheduler."""
+    policy = SyncPolicy(fast_s=0.002)
+    for number in range(2_000):
+        policy.observe((0.004 if number % 40 else 0.008) if number % 20 == 19 else 0.0002)
+        assert policy.inline(100, True) == (number >= FAST_SYNCS_MIN - 1), number
+
+
+def test_a_disk_that_turns_slow_is_noticed_within_ten_syncs() -> None:
+    policy = SyncPolicy(fast_s=0.002)
+    for _ in range(1_000):
+        policy.observe(0.00005)
+    held_up = 0
+    while policy.inline(100, True):
+        policy.observe(0.01)
+        held_up += 1
+    assert held_up <= 10
+    for _ in range(100):
+        policy.observe(0.01)
+        assert not policy.inline(100, True)
+
+
 def test_a_disk_that_is_always_slow_is_never_trusted() -> None:
     policy = SyncPolicy(fast_s=0.0005)
     for _ in range(1000):

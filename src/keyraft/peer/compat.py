@@ -74,17 +74,20 @@ def check_request(headers: Mapping[str, str], cluster_id: int) -> str | None:
     return None
 
 
-async def check_stream_response(response: aiohttp.ClientResponse, peer: str, local_id: int) -> None:
-    """Raises when the peer did not open the stream; MemberRemovedError when it never will."""
-    if response.status == 200:
+def check_stream_status(status: int, text: str, peer: str, local_id: int) -> None:
+    """Raises when the peer did not open the stream; MemberRemovedError when it never will.
+
+    `text`: the body of a 412.
+    """
+    if status == 200:
         return
-    if response.status == 410:
+    if status == 410:
         raise MemberRemovedError
-    if response.status == 404:
+    if status == 404:
         raise PeerRefusal(f"peer {peer} failed to find local node {local_id:x}")
-    if response.status == 412:
-        raise PeerRefusal(await _refusal_text(response))
-    raise PeerRefusal(f"unhandled http status {response.status}")
+    if status == 412:
+        raise PeerRefusal(_refusal(text))
+    raise PeerRefusal(f"unhandled http status {status}")
 
 
 async def check_post_response(response: aiohttp.ClientResponse) -> None:
@@ -94,12 +97,13 @@ async def check_post_response(response: aiohttp.ClientResponse) -> None:
     if response.status == 403:
         raise MemberRemovedError
     if response.status == 412:
-        raise PeerRefusal(await _refusal_text(response))
+        body = await response.content.read(ANSWER_BYTES_MAX)
+        raise PeerRefusal(_refusal(body.decode("utf-8", "replace")))
     raise PeerRefusal(f'unexpected http status {response.reason} while posting to "{response.url}"')
 
 
-async def _refusal_text(response: aiohttp.ClientResponse) -> str:
-    text = (await response.content.read(ANSWER_BYTES_MAX)).decode("utf-8", "replace").rstrip("\n")
+def _refusal(body: str) -> str:
+    text = body.rstrip("\n")
     if text in (INCOMPATIBLE_VERSION, CLUSTER_ID_MISMATCH):
         return text
     return f'unhandled error "{text}" when precondition failed'

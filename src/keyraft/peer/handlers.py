@@ -39,6 +39,8 @@ class _BodyConnection:
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
+        # At once, not at the end of the loop's turn: the leader's own sync may hold up the turn.
+        transport.set_write_buffer_limits(high=0)
         self.closed = asyncio.get_running_loop().create_future()
 
     def write(self, data: bytes) -> None:

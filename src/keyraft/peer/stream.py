@@ -9,13 +9,13 @@ is dropped and the peer reported unreachable, which is what Raft expects of a ne
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
-import aiohttp
-
 from keyraft.base.log import Logger
-from keyraft.peer.compat import MemberRemovedError, PeerRefusal, check_stream_response
+from keyraft.peer.compat import MemberRemovedError, PeerRefusal, check_stream_status
+from keyraft.peer.dialing import IncomingStream, StreamError
 from keyraft.peer.frames import (
     AppendDecoder,
     AppendEncoder,
@@ -32,7 +32,6 @@ CONN_TIMEOUT_S: Final = 5.0  # reads and writes of a peer connection (etcd ConnR
 LINK_HEARTBEAT_S: Final = CONN_TIMEOUT_S / 3
 REDIAL_S: Final = 0.1  # etcd dials each stream at most every 100 ms
 WRITE_BUFFER_BYTES_MAX: Final = 32 * 1024 * 1024  # unsent bytes of one stream before it drops
-READ_CHUNK_BYTES_MAX: Final = 1 << 20
 
 MSGAPP: Final = "msgapp"
 MESSAGE: Final = "message"
@@ -159,6 +158,7 @@ class StreamReader:
 
     __slots__ = (
         "_deliver",
+        "_dial_timeout_s",
         "_headers",
         "_kind",
         "_local_id",
@@ -168,8 +168,8 @@ class StreamReader:
         "_peer_id",
         "_picker",
         "_removed",
-        "_session",
         "_status",
+        "_tls",
     )
 
     def __init__(
@@ -177,7 +177,8 @@ class StreamReader:
         kind: str,
         local_id: int,
         peer_id: int,
-        session: aiohttp.ClientSession,
+        tls: ssl.SSLContext | None,
+        dial_timeout_s: float,
         picker: URLPicker,
         headers: Mapping[str, str],
         status: PeerStatus,
@@ -190,7 +191,8 @@ class StreamReader:
         self._local_id = local_id
         self._peer_id = peer_id
         self._name = hex_id(peer_id)
-        self._session = session
+        self._tls = tls
+        self._dial_timeout_s = dial_timeout_s
         self._picker = picker
         self._headers = {**headers, "X-Raft-To": self._name}
         self._status = status
@@ -213,28 +215,35 @@ class StreamReader:
             dialled_s = loop.time()
             url = self._picker.pick()
             action = "dial"
+            stream = IncomingStream(CONN_TIMEOUT_S)
             try:
-                async with self._session.get(
-                    f"{url}/raft/stream/{self._kind}/{hex_id(self._local_id)}",
-                    headers=self._headers,
-                ) as response:
-                    await check_stream_response(response, self._name, self._local_id)
-                    action = "read"
-                    self._status.activate(loop.time())
-                    self._logger.info(
-                        "established TCP streaming connection with remote peer",
-                        stream_reader_type=channel,
-                        local_member_id=hex_id(self._local_id),
-                        remote_peer_id=self._name,
-                    )
-                    await self._read(response)
-                    reason = "EOF"
+                status = await stream.open(
+                    url,
+                    f"/raft/stream/{self._kind}/{hex_id(self._local_id)}",
+                    self._headers,
+                    self._tls,
+                    self._dial_timeout_s,
+                )
+                text = await stream.text() if status == 412 else ""
+                check_stream_status(status, text, self._name, self._local_id)
+                action = "read"
+                self._status.activate(loop.time())
+                self._logger.info(
+                    "established TCP streaming connection with remote peer",
+                    stream_reader_type=channel,
+                    local_member_id=hex_id(self._local_id),
+                    remote_peer_id=self._name,
+                )
+                await stream.read(self._feed())
+                reason = "EOF"
             except MemberRemovedError as error:
                 reason = str(error)
                 self._removed()
-            except (PeerRefusal, FrameError, aiohttp.ClientError, OSError, TimeoutError) as error:
+            except (PeerRefusal, FrameError, StreamError, OSError, TimeoutError) as error:
                 reason = str(error) or type(error).__name__
                 self._status.deactivate(channel, action, reason)
+            finally:
+                stream.close()
             if action == "dial":
                 self._picker.unreachable(url)
             else:
@@ -247,15 +256,19 @@ class StreamReader:
                 )
             await asyncio.sleep(max(0.0, REDIAL_S - (loop.time() - dialled_s)))
 
-    async def _read(self, response: aiohttp.ClientResponse) -> None:
-        decoder = (
+    def _feed(self) -> Callable[[bytes], None]:
+        """What takes the bytes of one connection."""
+        decode = (
             AppendDecoder(self._local_id, self._peer_id)
             if self._kind == MSGAPP
             else MessageDecoder()
-        )
-        received = self._metrics.received_bytes
-        async for data in response.content.iter_any():
-            received[self._name] += len(data)
-            messages = decoder.feed(data)
+        ).feed
+        received, name, deliver = self._metrics.received_bytes, self._name, self._deliver
+
+        def feed(data: bytes) -> None:
+            received[name] += len(data)
+            messages = decode(data)
             if messages:
-                self._deliver(messages)
+                deliver(messages)
+
+        return feed

@@ -25,7 +25,6 @@ from keyraft.peer.prober import Prober
 from keyraft.peer.snapshot import SnapshotSender
 from keyraft.peer.status import PeerStatus, hex_id
 from keyraft.peer.stream import (
-    CONN_TIMEOUT_S,
     LINK_HEARTBEAT_S,
     MESSAGE,
     MSGAPP,
@@ -106,7 +105,8 @@ class Peer:
                     kind,
                     transport.local_id,
                     peer_id,
-                    transport.stream_session,
+                    transport.tls,
+                    transport.dial_timeout_s,
                     self.picker,
                     transport.headers,
                     self.status,
@@ -172,20 +172,15 @@ class Transport:
         self._remotes: dict[int, Pipeline] = {}
         self._stopping: set[asyncio.Task[None]] = set()
 
-        def session(read_timeout_s: float | None) -> aiohttp.ClientSession:
-            return aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(
-                    limit=0, ssl=tls if tls is not None else True, ttl_dns_cache=1
-                ),
-                timeout=aiohttp.ClientTimeout(
-                    total=None, sock_connect=dial_timeout_s, sock_read=read_timeout_s
-                ),
-                auto_decompress=False,
-                read_bufsize=1 << 18,
-            )
-
-        self.stream_session = session(CONN_TIMEOUT_S)
-        self.session = session(None)
+        self.tls = tls
+        self.dial_timeout_s = dial_timeout_s
+        self.session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                limit=0, ssl=tls if tls is not None else True, ttl_dns_cache=1
+            ),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=dial_timeout_s),
+            auto_decompress=False,
+        )
 
     # --- membership ---------------------------------------------------------------------------
 
@@ -326,7 +321,6 @@ class Transport:
             return_exceptions=True,
         )
         await self.session.close()
-        await self.stream_session.close()
 
     def _dropped(self, peer: Peer, message: Message, channel: str) -> None:
         self.raft.report_unreachable(peer.id)

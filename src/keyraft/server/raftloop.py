@@ -9,6 +9,9 @@ The order is persist -> send -> apply -> acknowledge:
 - one write is under way at a time. While it syncs, proposals gather into the next batch and the
   entries of the batch before are applied and answered, so disk and interpreter work side by side.
 
+- a follower answers the leader first and applies then: its answer is waited for, its state is not;
+- a leader's bare news of a commit index waits for the next entries to carry it (see `notices`).
+
 Proposals of one turn of the event loop become one call of `propose`, one write and one sync. While
 there is no leader they wait, as long as their proposers do.
 """
@@ -24,6 +27,7 @@ from keyraft.raft import (
     Entry,
     MemoryStorage,
     Message,
+    MessageType,
     ProposalDroppedError,
     RawNode,
     ReadState,
@@ -32,12 +36,14 @@ from keyraft.raft import (
     SoftState,
     StateType,
 )
+from keyraft.server.notices import CommitNotices
 from keyraft.server.ports import DurableLog, Network
 
 BATCH_ENTRIES_MAX: Final = 4_000  # of one propose; below the apply gap that refuses requests
 BATCH_BYTES_MAX: Final = 16 << 20  # of one propose; a larger single proposal goes alone
 QUEUE_BYTES_MAX: Final = 256 << 20  # proposals not yet taken by Raft; more is refused
 _TYPE: Final = attrgetter("type")  # zero for a normal entry
+_PROP: Final = MessageType.PROP.value
 ALONE_ENTRIES_MAX: Final = 4  # a batch so small may be synced on the loop itself
 
 
@@ -78,6 +84,7 @@ class RaftLoop:
         self._storage = storage
         self._log = log
         self._network = network
+        self._notices = CommitNotices(loop, network)
         self._events = events
         self._stable_index = stable_index
         self._queue: list[bytes] = []
@@ -121,6 +128,9 @@ class RaftLoop:
         """Takes a message from a peer; the outcome is carried out this turn."""
         if not self._stopped:
             self.node.step(message)
+            if message.type == _PROP:
+                # A follower's client waits for the commit of these.
+                self._notices.awaited(self.node.raft.log.last_index())
             self.wake()
 
     def tick(self) -> None:
@@ -158,6 +168,7 @@ class RaftLoop:
     def stop(self) -> None:
         """Nothing is carried out after this but the write that is under way."""
         self._stopped = True
+        self._notices.stop()
 
     @property
     def writing(self) -> bool:
@@ -236,7 +247,7 @@ class RaftLoop:
             self._events.read_states(ready.read_states)
         self._ready = ready
         if self._leading and ready.messages:
-            self._network.send(ready.messages)
+            self._notices.send(ready.messages)
         if ready.snapshot is not None:
             # The snapshot is durable before any entry behind it is.
             self._log.install(ready.snapshot, ready.hard_state, self._snapshot_durable)
@@ -267,7 +278,9 @@ class RaftLoop:
         if entries or ready.hard_state is not None:
             self._early = early
             self._began_s = self._loop.time()
-            alone = len(entries) <= ALONE_ENTRIES_MAX and not self._queue and not early
+            # On a follower nobody waits for what is to be applied.
+            waits = self._queue or (early and self._leading) or len(early) > ALONE_ENTRIES_MAX
+            alone = len(entries) <= ALONE_ENTRIES_MAX and not waits
             self._log.append(entries, ready.hard_state, ready.must_sync, self._persisted, alone)
             self._apply_early()
         else:
@@ -291,12 +304,12 @@ class RaftLoop:
         if ready.entries:
             self._storage.append(ready.entries)
             self._stable_index = ready.entries[-1].index
+        if not self._leading and ready.messages:
+            self._network.send(ready.messages)
         self._apply_early()
         if self._held:
             held, self._held = self._held, []
             self._apply(held)
-        if not self._leading and ready.messages:
-            self._network.send(ready.messages)
         self.node.advance()
         self._ready = None
         if not self._in_turn:
