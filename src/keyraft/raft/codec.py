@@ -63,6 +63,13 @@ _SMALL: Final = [_plain_varint(value) for value in range(_TABLE_SIZE)]
 _LEAD: Final = [bytes((low & 127 | 128, low >> 7 | 128)) for low in range(_TABLE_SIZE)]
 
 
+# Members' ids are 64 random bits, and the same few stand in every message: they are remembered.
+_ID_MIN: Final = 1 << 42
+_IDS_KEPT_MAX: Final = 256
+_id_bytes: Final[dict[int, bytes]] = {}
+_ids: Final[dict[bytes, tuple[int, int]]] = {}  # ten bytes from an id's first: value, bytes taken
+
+
 def encode_varint(value: int) -> bytes:
     """An unsigned 64-bit integer as protobuf writes it, 1 to 10 bytes."""
     if value < _TABLE_SIZE:
@@ -70,7 +77,14 @@ def encode_varint(value: int) -> bytes:
     high = value >> 14
     if high < _TABLE_SIZE:
         return _LEAD[value & 0x3FFF] + _SMALL[high]
-    return _LEAD[value & 0x3FFF] + encode_varint(high)
+    if value < _ID_MIN:
+        return _LEAD[value & 0x3FFF] + encode_varint(high)
+    known = _id_bytes.get(value)
+    if known is None:
+        if len(_id_bytes) >= _IDS_KEPT_MAX:
+            _id_bytes.clear()
+        known = _id_bytes[value] = _plain_varint(value)
+    return known
 
 
 def varint_size(value: int) -> int:
@@ -94,6 +108,19 @@ def _read_varint(buf: bytes, pos: int, end: int) -> tuple[int, int]:
         if shift > 63:
             break
     raise CodecError("a varint is cut short or longer than 64 bits")
+
+
+def _read_id(buf: bytes, pos: int, end: int) -> tuple[int, int]:
+    """`_read_varint` for what is likely to come again."""
+    chunk = buf[pos : pos + 10]
+    known = _ids.get(chunk)
+    if known is not None and pos + known[1] <= end:
+        return known[0], pos + known[1]
+    value, stop = _read_varint(buf, pos, end)
+    if len(_ids) >= _IDS_KEPT_MAX:
+        _ids.clear()
+    _ids[chunk] = (value, stop - pos)
+    return value, stop
 
 
 def _read_length(buf: bytes, pos: int, end: int) -> tuple[int, int]:
@@ -408,23 +435,20 @@ def _decode_snapshot(buf: bytes, pos: int, end: int) -> Snapshot:
 
 # --- messages -------------------------------------------------------------------------------------
 
-_NUMBER_TAGS: Final = {
-    "to": b"\x10",
-    "from_": b"\x18",
-    "term": b"\x20",
-    "log_term": b"\x28",
-    "index": b"\x30",
-}
-
 
 def encode_message(message: Message) -> bytes:
     """The type always, the rest where it is not zero; an empty snapshot counts as none."""
     parts = [b"\x08", encode_varint(message.type)]
-    for name, tag in _NUMBER_TAGS.items():
-        value = getattr(message, name)
-        if value:
-            parts.append(tag)
-            parts.append(encode_varint(value))
+    if message.to:
+        parts += b"\x10", encode_varint(message.to)
+    if message.from_:
+        parts += b"\x18", encode_varint(message.from_)
+    if message.term:
+        parts += b"\x20", encode_varint(message.term)
+    if message.log_term:
+        parts += b"\x28", encode_varint(message.log_term)
+    if message.index:
+        parts += b"\x30", encode_varint(message.index)
     for entry in message.entries:
         encoded = encode_entry(entry)
         parts.append(b"\x3a")
@@ -464,8 +488,6 @@ def decode_message(buf: bytes) -> Message:
 
 _MESSAGE_SCALARS: Final = {
     0x08: "type",
-    0x10: "to",
-    0x18: "from_",
     0x20: "term",
     0x28: "log_term",
     0x30: "index",
@@ -487,6 +509,10 @@ def _decode_message(buf: bytes, pos: int, end: int, depth: int) -> Message:
             pos, stop = _read_length(buf, pos, end)
             entries.append(_decode_entry(buf, pos, stop))
             pos = stop
+        elif key == 0x10:
+            message.to, pos = _read_id(buf, pos, end)
+        elif key == 0x18:
+            message.from_, pos = _read_id(buf, pos, end)
         elif key in _MESSAGE_SCALARS:
             value, pos = _read_varint(buf, pos, end)
             setattr(message, _MESSAGE_SCALARS[key], value)
