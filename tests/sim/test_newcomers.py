@@ -1,9 +1,10 @@
-"""Members that join a cluster whose log no longer begins at the first entry, in virtual time."""
+"""Changes of membership in virtual time: who joins late, and who must wait for a leader."""
 
 from __future__ import annotations
 
 import pytest
 
+from keyraft.base import errors
 from keyraft.proto import rpc_pb2
 from keyraft.server import Member, wire
 from sim.cluster import SimCluster
@@ -37,3 +38,29 @@ def test_a_member_that_begins_with_a_snapshot_serves_soon(seed: int, is_learner:
     assert member.store.revision > 2_000 and member.snapshotter.index > 1_000
     assert member.configuration.capable and member.in_service != is_learner
     assert cluster.run_until(cluster.agreed, 2.0) and len(cluster.hashes()) == 1
+
+
+@pytest.mark.parametrize("comes_back", [True, False])
+def test_a_change_waits_for_a_leader_as_long_as_any_proposal(comes_back: bool) -> None:
+    cluster = SimCluster(3, 2)
+    assert cluster.run_until(lambda: cluster.leader() is not None and cluster.agreed())
+    cluster.run(6.0)
+    staying, *going = cluster.nodes.values()
+    for node in going:
+        node.crash()
+    member = staying.member
+    assert member is not None
+    assert cluster.run_until(lambda: not member.leader, 5.0)
+    outcome: list[object] = []
+    member.reconfiguration.update(going[0].id, ["http://elsewhere:2380"], outcome.append)
+    cluster.run(3.0)
+    assert outcome == []
+    if comes_back:
+        for node in going:
+            node.start()
+        assert cluster.run_until(lambda: outcome == [None], 4.0)
+        moved = member.configuration.cluster.member(going[0].id)
+        assert moved is not None and moved.peer_urls == ("http://elsewhere:2380",)
+    else:
+        cluster.run(5.0)
+        assert [type(one) for one in outcome] == [errors.RequestTimeoutError]

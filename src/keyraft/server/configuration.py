@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from keyraft.base import errors
 from keyraft.base.errors import EtcdError, RawError
@@ -43,6 +43,8 @@ from keyraft.server.parsing import parse
 if TYPE_CHECKING:
     from keyraft.server.member import Member
 
+_UNKNOWN: Final = 2
+
 ChangeDone = Callable[[EtcdError | RawError | None], None]
 
 
@@ -55,6 +57,7 @@ class Configuration:
         self.state = state
         self._stored: bytes | None = None
         self._waiting: dict[int, tuple[float, ChangeDone]] = {}
+        self._held: dict[int, ConfChange] = {}  # of them those that have no leader to go to
         self.capable = cluster.version is not None
         self._look()
 
@@ -74,18 +77,36 @@ class Configuration:
     # --- changes ------------------------------------------------------------------------------
 
     def propose(self, change: ConfChange, done: ChangeDone) -> None:
-        """Sends a change through the log; `done(None)` when it is applied, or its refusal."""
+        """Sends a change through the log; `done(None)` when it is applied, or its refusal.
+
+        While there is no leader it waits for one, as any proposal. Raises StoppedError; RawError
+        when the leader takes none now.
+        """
         member = self._member
         if member.stopped:
             raise errors.StoppedError
         change.id = member.next_id()
-        try:
-            member.raft.node.propose_conf_change(change)
-        except ProposalDroppedError as error:
-            raise RawError(2, str(error)) from None
+        if member.raft.node.raft.lead:
+            try:
+                member.raft.node.propose_conf_change(change)
+            except ProposalDroppedError as error:
+                raise RawError(_UNKNOWN, str(error)) from None
+        else:
+            self._held[change.id] = change
         deadline_s = member.loop.time() + member.settings.request_timeout_s
         self._waiting[change.id] = (deadline_s, done)
         member.raft.wake()
+
+    def leader_known(self) -> None:
+        """What has waited for a leader is proposed."""
+        held, self._held = self._held, {}
+        for change in held.values():
+            try:
+                self._member.raft.node.propose_conf_change(change)
+            except ProposalDroppedError as error:
+                self._answer(change.id, RawError(_UNKNOWN, str(error)))
+        if held:
+            self._member.raft.wake()
 
     def tick(self, now_s: float) -> None:
         """Times out; called with every Raft tick."""
@@ -101,6 +122,7 @@ class Configuration:
             self._answer(ident, error)
 
     def _answer(self, ident: int, error: EtcdError | RawError | None) -> None:
+        self._held.pop(ident, None)
         waiting = self._waiting.pop(ident, None)
         if waiting is not None:
             waiting[1](error)

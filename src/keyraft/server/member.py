@@ -369,6 +369,7 @@ class Member:
             self._leader_elected_s = self.loop.time()
             self.reads.leader_changed(had_leader)
             self.handover.leader_is(soft.lead)
+            self.configuration.leader_known()
         if self._leading and not leading:
             self._alone = False
             self.lessor.demote()
