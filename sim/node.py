@@ -62,6 +62,8 @@ class Habits:
     sync_max_s: float = 0.004
     commit_s: float = 0.003
     rate: float = 1.0  # of the member's clock
+    heartbeat_s: float = 0.1
+    election_ticks: int = 10
     wall_offset_s: float = 0.0  # of its calendar
     strict_reconfig: bool = True
     compaction_batch: int = 1_000  # revisions
@@ -362,6 +364,8 @@ class Node:
                 cluster_id=opened.cluster_id,
                 name=self.identity.name,
                 client_urls=(f"http://{self.identity.name}:2379",),
+                heartbeat_s=self.habits.heartbeat_s,
+                election_ticks=self.habits.election_ticks,
                 snapshot_count=self.habits.snapshot_count,
                 snapshot_catchup_entries=self.habits.catchup_entries,
                 strict_reconfig_check=self.habits.strict_reconfig,

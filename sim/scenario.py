@@ -90,6 +90,8 @@ def habits(chance: Random) -> Habits:
         snapshot_count=chance.choice([15, 40, 200]),
         catchup_entries=chance.choice([3, 10, 50]),
         sync_max_s=chance.choice([0.001, 0.01, 0.05]),
+        heartbeat_s=0.2,  # the usual election timeout, with half of the messages
+        election_ticks=5,
         rate=chance.choice([1.0, 1.0, 0.9, 1.1]),
         wall_offset_s=chance.choice([0.0, 0.0, -86_400.0, 3_600.0]),
         strict_reconfig=chance.random() < 0.5,
@@ -98,8 +100,8 @@ def habits(chance: Random) -> Habits:
         watch_message_bytes=chance.choice([150, 400, 2_097_152]),
         watch_pending_bytes=chance.choice([1_000, 67_108_864]),
         corrupt_check_s=4.0,
-        watch_budget=chance.choice([1, 10, 1_000]),
-        watch_slice_s=chance.choice([0.0, 0.01, 0.1]),
+        watch_budget=chance.choice([2, 10, 1_000]),
+        watch_slice_s=chance.choice([0.0, 0.005, 0.03]),
         trim_entries=chance.choice([1, 20, 1_000]),
     )
 

@@ -262,7 +262,7 @@ class WatchClient:
             self._connect()
             return
         now_s = self.cluster.loop.time()
-        if now_s - self._heard_s > PATIENCE_S:
+        if now_s - self._heard_s > PATIENCE_S * (5 if self.steady else 1):
             self._hang_up()
             return
         whim = chance.random()
