@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from keyraft.proto import rpc_pb2
 from tests.auth.calls import Client, buckets, found_users
+from tests.auth.matrix import CLUSTER
 from tests.auth.users import AUTH, operation
 from tests.differential.compare import everything, hash_operation
 from tests.differential.operations import KV
@@ -157,6 +160,35 @@ def ports(server: Server) -> tuple[int, int]:
     return server.client_port, server.peer_port
 
 
+def promotions(clients: list[Client], cluster: LocalCluster, root: str) -> None:
+    """Root may ask any member; the leader looks at the token that a follower passes on."""
+    request = operation(CLUSTER + "MemberPromote", rpc_pb2.MemberPromoteRequest(ID=5))
+    for client in clients:
+        client.tokens["root"] = root
+        answers = [client.call(request, user) for user in ("root", "alice", None)]
+        assert [answer.text for answer in answers] == [
+            "etcdserver: member not found",
+            "etcdserver: permission denied",
+            "etcdserver: user name is empty",
+        ]
+    asked = {
+        token: {_promote(server, token) for server in cluster.servers.values()}
+        for token in (root, f"Bearer {root}", clients[0].tokens["alice"], "")
+    }
+    # 404 is the leader's answer to root: there is no such member; a follower has none
+    assert list(asked.values()) == [{404, 500}, {404, 500}, {500}, {500}]
+
+
+def _promote(server: Server, token: str) -> int:
+    url = f"http://127.0.0.1:{server.peer_port}/members/promote/5"
+    request = urllib.request.Request(url, method="POST", headers={"Authorization": token})
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(request, timeout=30)
+    code = refused.value.code
+    refused.value.close()
+    return code
+
+
 def test_users_outlive_restarts_and_reach_who_was_away(tmp_path: Path) -> None:
     flags = (CHEAP, "--snapshot-count=50", "--snapshot-catchup-entries=10")
     three = LocalCluster(tmp_path, OURS, OURS, OURS, flags=flags)
@@ -191,6 +223,7 @@ def test_users_outlive_restarts_and_reach_who_was_away(tmp_path: Path) -> None:
         again.log_in("root")
         stored = [buckets(server, tmp_path, True) for server in three.servers.values()]
         assert stored[0] == stored[1] == stored[2]
+        promotions(made[2:], three, again.tokens["root"])
         again.do(AUTH + "AuthDisable", rpc_pb2.AuthDisableRequest(), "root")
         for each in made[2:]:
             each.do(KV + "Range", get(b"\0", b"\0"))

@@ -100,6 +100,30 @@ def test_etcdctl_takes_certificates_as_the_original(secured: Secured) -> None:
         assert said[0] == said[1], words
 
 
+def test_a_certificate_names_a_user_who_needs_no_password(secured: Secured) -> None:
+    server, files = secured
+
+    async def work() -> None:
+        full = TLS(str(files.ca), str(files.client_cert), str(files.client_key))  # CN root
+        async with Client(server.endpoint, tls=full) as client:
+            await client.auth.user_add("root", no_password=True)
+            await client.auth.user_add("guest", "pw")
+            await client.auth.role_add("root")
+            await client.auth.user_grant_role("root", "root")
+            await client.auth.enable()
+            await client.put("k", "v")
+            async with client.watch("k", start_revision=1) as watch:
+                assert (await anext(watch)).kv.value == b"v"
+            assert list((await client.auth.users()).users) == ["guest", "root"]
+            async with Client(server.endpoint, tls=full, user="guest", password="pw") as guest:
+                with pytest.raises(errors.PermissionDeniedError):
+                    await guest.put("k", "w")  # a token comes before the certificate
+            await client.auth.disable()
+            await client.put("k", "x")
+
+    asyncio.run(asyncio.wait_for(work(), 60))
+
+
 def test_a_unix_socket_is_an_endpoint(tmp_path: Path) -> None:
     server = Server(ORACLE, tmp_path / "data").start()
     path = tmp_path / "etcd.sock"

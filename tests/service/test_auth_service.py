@@ -6,11 +6,13 @@ from random import Random
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from keyraft.base.errors import EtcdError, PostponedError
-from keyraft.proto import auth_pb2, rpc_pb2
+from keyraft.proto import auth_pb2, lock_pb2, rpc_pb2
 from keyraft.server import wire
-from keyraft.service import AuthService, Guard, KVService, LeaseService, WatchService
+from keyraft.service import AuthService, Guard, KVService, LeaseService, LockService, WatchService
 from sim.passwords import HASH_S
 from tests.server.harness import OneMember
 
@@ -212,6 +214,23 @@ def test_leases_run_out_although_users_are_asked(users: Users) -> None:
     assert users.one.get(b"a/leased") is None
 
 
+def test_who_waits_for_a_lock_while_users_change_still_gets_it(users: Users) -> None:
+    lock = LockService(users.one.member, users.guard)
+    request = lock_pb2.LockRequest(name=b"a/lock").SerializeToString()
+    first, second = users.as_user("root"), users.as_user("alice")
+    ask(lock.lock, request, first)
+    users.one.run(0.1)
+    ask(lock.lock, request, second)
+    users.one.run(0.1)
+    assert isinstance(first.answer, bytes) and second.answer is None
+    users.do("RoleAdd", rpc_pb2.AuthRoleAddRequest(name="new"), "root")
+    key = lock_pb2.LockResponse.FromString(first.answer).key
+    unlock = lock_pb2.UnlockRequest(key=key).SerializeToString()
+    ask(lock.unlock, unlock, users.as_user("root"))
+    users.one.run(0.1)
+    assert isinstance(second.answer, bytes), second.answer
+
+
 def test_a_forged_header_is_no_way_in(users: Users) -> None:
     """Entries are what members agree on; a request's own bytes cannot end in a header of root's."""
     forged = wire.wrap(wire.KIND_PUT, b"", wire.Stamper(_Ids()).stamp_for(b"root", 99))
@@ -225,3 +244,72 @@ def test_a_forged_header_is_no_way_in(users: Users) -> None:
 class _Ids:
     def next(self) -> int:
         return 1 << 40
+
+
+NAMES = st.sampled_from(["root", "alice", "r", "new", "", "ü", "x" * 40_000])
+PASSWORDS = st.sampled_from(["", "pw", "p" * 73, "\0"])
+BYTES = st.sampled_from([b"", b"\0", b"a", b"a/", b"\xff" * 40_000])
+PERMISSIONS = st.none() | st.builds(
+    auth_pb2.Permission, permType=st.sampled_from([0, 1, 2, 7, -1]), key=BYTES, range_end=BYTES
+)
+REQUESTS: dict[str, st.SearchStrategy[Any]] = {
+    "UserAdd": st.builds(
+        rpc_pb2.AuthUserAddRequest,
+        name=NAMES,
+        password=PASSWORDS,
+        hashedPassword=st.sampled_from(["", "?", "aGFzaA==", "a" * 1_000]),
+        options=st.none() | st.builds(auth_pb2.UserAddOptions, no_password=st.booleans()),
+    ),
+    "UserChangePassword": st.builds(
+        rpc_pb2.AuthUserChangePasswordRequest, name=NAMES, password=PASSWORDS, hashedPassword=NAMES
+    ),
+    "UserDelete": st.builds(rpc_pb2.AuthUserDeleteRequest, name=NAMES),
+    "UserGrantRole": st.builds(rpc_pb2.AuthUserGrantRoleRequest, user=NAMES, role=NAMES),
+    "UserRevokeRole": st.builds(rpc_pb2.AuthUserRevokeRoleRequest, name=NAMES, role=NAMES),
+    "RoleAdd": st.builds(rpc_pb2.AuthRoleAddRequest, name=NAMES),
+    "RoleDelete": st.builds(rpc_pb2.AuthRoleDeleteRequest, role=NAMES),
+    "RoleGrantPermission": st.builds(
+        rpc_pb2.AuthRoleGrantPermissionRequest, name=NAMES, perm=PERMISSIONS
+    ),
+    "RoleRevokePermission": st.builds(
+        rpc_pb2.AuthRoleRevokePermissionRequest, role=NAMES, key=BYTES, range_end=BYTES
+    ),
+    "Authenticate": st.builds(rpc_pb2.AuthenticateRequest, name=NAMES, password=PASSWORDS),
+    "AuthEnable": st.just(rpc_pb2.AuthEnableRequest()),
+    "AuthDisable": st.just(rpc_pb2.AuthDisableRequest()),
+}
+KINDS = sorted(kind for kind in wire.KINDS if 1_000 <= kind < 1_300)
+STRANGE = Users()
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.data())
+def test_strange_values_are_answered_or_refused(data: st.DataObject) -> None:
+    name = data.draw(st.sampled_from(sorted(REQUESTS)))
+    if STRANGE.one.member.auth.enabled:
+        STRANGE.log_in("root")
+    assert STRANGE.do(name, data.draw(REQUESTS[name]), "root") is not None
+    STRANGE.one.member.auth.check()
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.sampled_from(sorted(STRANGE.methods)), st.binary(max_size=30))
+def test_bytes_that_are_no_request_are_answered_or_refused(name: str, request: bytes) -> None:
+    call = STRANGE.as_user("root")
+    ask(STRANGE.methods[name], request, call)
+    STRANGE.one.run(0.3)
+    assert call.answer is not None
+    STRANGE.one.member.auth.check()
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.sampled_from(KINDS), st.binary(max_size=30), st.binary(max_size=20))
+def test_entries_of_other_makers_never_stop_a_member(
+    kind: int, request: bytes, username: bytes
+) -> None:
+    results: list[object] = []
+    member = STRANGE.one.member
+    member.propose(kind, request, results.append, username, member.auth.revision)
+    STRANGE.one.run(0.1)
+    assert len(results) == 1
+    member.auth.check()

@@ -19,7 +19,6 @@ from keyraft.service.recipe import (
     LocalWatch,
     Recipe,
     Resume,
-    caller_of,
     expect,
     first_created,
     may_watch,
@@ -54,7 +53,7 @@ class ElectionService:
 
     def _driver(self, call: UnaryCall) -> Driver:
         self._guard.admit(call)
-        return Driver(self._member, caller_of(self._guard, call))
+        return Driver(self._member, self._guard, call)
 
     def campaign(self, call: UnaryCall, request: bytes) -> bytes | None:
         """CampaignRequest -> CampaignResponse, once elected."""
@@ -109,7 +108,7 @@ class _Observer:
         """The one request."""
         try:
             request = parse(election_pb2.LeaderRequest, message)
-            driver = self._driver = Driver(self._member, caller_of(self._guard, self._stream))
+            driver = self._driver = Driver(self._member, self._guard, self._stream)
         except PostponedError:
             raise
         except (EtcdError, RawError) as refusal:

@@ -15,7 +15,6 @@ from keyraft.service.recipe import (
     Driver,
     Gone,
     Recipe,
-    caller_of,
     delete,
     expect,
     first_created,
@@ -45,7 +44,7 @@ class LockService:
         """LockRequest -> LockResponse, once the lock is held."""
         message = parse(lock_pb2.LockRequest, request)
         self._guard.admit(call)
-        driver = Driver(self._member, caller_of(self._guard, call))
+        driver = Driver(self._member, self._guard, call)
         start(driver, lock(driver, message), call)
         return None
 
@@ -53,7 +52,7 @@ class LockService:
         """UnlockRequest -> UnlockResponse; also for a lock that nobody holds."""
         message = parse(lock_pb2.UnlockRequest, request)
         self._guard.admit(call)
-        driver = Driver(self._member, caller_of(self._guard, call))
+        driver = Driver(self._member, self._guard, call)
         start(driver, _unlock(message.key), call)
         return None
 

@@ -96,9 +96,12 @@ class LocalWatch:
 class Driver:
     """Runs one recipe for one caller; `done` gets its value, or the refusal to tell."""
 
-    def __init__(self, member: Member, identity: Identity | None) -> None:
+    def __init__(self, member: Member, guard: Guard, call: CallContext) -> None:
+        """Raises what keeps the caller from asking at all."""
         self.member = member
-        self.identity = identity
+        self._guard = guard
+        self._call = call
+        self.caller()
         self._recipe: Recipe[object] | None = None
         self._done: Callable[[object | RawError], None] | None = None
         self._gone = False
@@ -106,6 +109,18 @@ class Driver:
         self._running = False
         self._step = 0  # answers to any other step come too late
         self._answer: list[object] = []  # one that came while the operation was being started
+
+    def caller(self) -> Identity | None:
+        """Who asks, as of now: users may change while a recipe waits.
+
+        Like every other refusal here, that of a bad token has lost its code on the way.
+        """
+        try:
+            return self._guard.identify(self._call)
+        except errors.PostponedError:
+            raise
+        except EtcdError as refusal:
+            raise RawError(status.UNKNOWN, refusal.text) from None
 
     def run(self, recipe: Recipe[T], done: Callable[[T | RawError], None]) -> None:
         """Starts the recipe."""
@@ -169,16 +184,6 @@ class Driver:
             done(value)
 
 
-def caller_of(guard: Guard, call: CallContext) -> Identity | None:
-    """Who calls; a refusal has lost its code on the way, like every other here."""
-    try:
-        return guard.identify(call)
-    except errors.PostponedError:
-        raise
-    except EtcdError as refusal:
-        raise RawError(status.UNKNOWN, refusal.text) from None
-
-
 # --- operations ---------------------------------------------------------------------------------
 
 
@@ -189,7 +194,7 @@ def propose(kind: int, request: Message, answer: type[Message]) -> Operation:
         def done(result: Result) -> None:
             resume(answer.FromString(result) if isinstance(result, bytes) else result)
 
-        member, identity = driver.member, driver.identity
+        member, identity = driver.member, driver.caller()
         data = request.SerializeToString()
         if identity is None:
             member.propose(kind, data, done)
@@ -228,7 +233,7 @@ def range_(request: rpc_pb2.RangeRequest) -> Operation:
                 return
             try:
                 if member.auth.enabled:
-                    identity = driver.identity or NOBODY
+                    identity = driver.caller() or NOBODY
                     member.auth.check_range(identity, request.key, request.range_end)
                 body = member.store.range(request.SerializeToString())
             except (EtcdError, RawError) as refusal:
@@ -287,7 +292,7 @@ def may_watch(driver: Driver, key: bytes, range_end: bytes) -> None:
     """Raises what keeps the caller from watching."""
     auth = driver.member.auth
     if auth.enabled:
-        auth.check_range(driver.identity or NOBODY, key, range_end)
+        auth.check_range(driver.caller() or NOBODY, key, range_end)
 
 
 def wait_delete(driver: Driver, key: bytes, revision: int) -> Recipe[None]:
