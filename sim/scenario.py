@@ -195,6 +195,11 @@ class Run:
         if any(member.alarms.any for member in cluster.members):
             raise Violation("a member was accused of corruption")
         self._compare_with_twin()
+        for member in cluster.members:
+            member.store.check()
+            member.watches.check()
+            member.lessor.check()
+            member.configuration.cluster.check()
         for watcher in self.watchers:
             watcher.judge()
         settle(cluster, history)

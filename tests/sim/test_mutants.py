@@ -13,6 +13,8 @@ from keyraft.raft import Entry, HardState
 from keyraft.raft.config import ReadOnlyOption
 from keyraft.raft.log import RaftLog
 from keyraft.server import Member, Result, wire
+from keyraft.server.leasing import Leasing
+from keyraft.server.raftloop import RaftLoop
 from keyraft.server.reads import ReadDone
 from sim.cluster import SimCluster
 from sim.node import Node, NodeLog
@@ -83,6 +85,13 @@ def test_reading_on_a_lease_after_a_pause_is_found(monkeypatch: Patch) -> None:
     leased = functools.partial(boot.Config, read_only=ReadOnlyOption.LEASE_BASED)
     monkeypatch.setattr(boot, "Config", leased)
     assert "not linearizable" in hunt(range(1, 60), size=3, sleep=True)
+
+
+def test_leases_in_the_hands_of_a_deposed_leader_are_found(monkeypatch: Patch) -> None:
+    monkeypatch.setattr(Leasing, "_leads", lambda self: self._member.lessor.primary)
+    monkeypatch.setattr(Leasing, "_fresh", lambda self, now_s: True)
+    monkeypatch.setattr(RaftLoop, "leads", lambda self, term: True)
+    assert "lease" in hunt(range(1, 60), size=3, sleep=True)
 
 
 def figure_8(seed: int) -> None:
