@@ -69,20 +69,35 @@ class Recorder:
                     continue
 
 
+class Lines(NullLogger):
+    """What an operator reads."""
+
+    def __init__(self) -> None:
+        self.warnings: list[tuple[str, dict[str, object]]] = []
+        self.infos: list[tuple[str, dict[str, object]]] = []
+
+    def warn(self, message: str, **fields: object) -> None:
+        self.warnings.append((message, fields))
+
+    def info(self, message: str, **fields: object) -> None:
+        self.infos.append((message, fields))
+
+
 class Member:
     """A transport with its peer port."""
 
     def __init__(self, member_id: int, cluster_id: int = CLUSTER) -> None:
         self.id = member_id
+        self.lines = Lines()
         self.cluster_id = cluster_id
         self.raft = Recorder()
 
     async def start(self, port: int = 0) -> None:
         app = web.Application()
         self.runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
-        self.transport = Transport(self.id, self.cluster_id, [], self.raft, NullLogger())
+        self.transport = Transport(self.id, self.cluster_id, [], self.raft, self.lines)
         app.router.add_get("/version", self.version)
-        RaftHandlers(self.transport, self.raft, NullLogger()).register(app)
+        RaftHandlers(self.transport, self.raft, self.lines).register(app)
         await self.runner.setup()
         site = web.TCPSite(self.runner, "127.0.0.1", port)
         await site.start()
@@ -116,6 +131,29 @@ def heartbeat(to: int, from_: int, term: int = 1) -> Message:
 def working(member: Member, peer_id: int) -> bool:
     peer = member.transport.peer(peer_id)
     return peer is not None and all(writer.working for writer in peer.writers.values())
+
+
+def test_the_operator_is_told_of_peers_that_come_and_go_and_of_strangers() -> None:
+    async def main() -> None:
+        a, b = await pair()
+        await a.raft.until(lambda: working(a, 2) and working(b, 1))
+        assert ("peer became active", {"peer_id": "2"}) in a.lines.infos
+        await b.stop()
+        gone = "peer became inactive (message send to peer failed)"
+        await a.raft.until(lambda: any(text == gone for text, _ in a.lines.warnings))
+        stranger = Member(3, cluster_id=0xBAD)
+        await stranger.start()
+        stranger.transport.add_peer(1, [a.url])
+        ignored = "request sent was ignored by remote peer due to cluster ID mismatch"
+        await stranger.raft.until(lambda: ignored in dict(stranger.lines.warnings))
+        told = dict(stranger.lines.warnings)[ignored]
+        assert told["local_member_cluster_id"] == "bad" and told["remote_peer_id"] == "1"
+        refused = dict(a.lines.warnings)["request cluster ID mismatch"]
+        assert refused["remote_peer_cluster_id"] == "bad"
+        await stranger.stop()
+        await a.stop()
+
+    run(main())
 
 
 def test_messages_pass_in_both_directions_over_the_streams() -> None:

@@ -14,7 +14,13 @@ from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
 from keyraft.base.log import Logger
-from keyraft.peer.compat import MemberRemovedError, PeerRefusal, check_stream_status
+from keyraft.peer.compat import (
+    CLUSTER_ID_MISMATCH,
+    INCOMPATIBLE_VERSION,
+    MemberRemovedError,
+    PeerRefusal,
+    check_stream_status,
+)
 from keyraft.peer.dialing import IncomingStream, StreamError
 from keyraft.peer.frames import (
     AppendDecoder,
@@ -32,11 +38,17 @@ CONN_TIMEOUT_S: Final = 5.0  # reads and writes of a peer connection (etcd ConnR
 LINK_HEARTBEAT_S: Final = CONN_TIMEOUT_S / 3
 REDIAL_S: Final = 0.1  # etcd dials each stream at most every 100 ms
 WRITE_BUFFER_BYTES_MAX: Final = 32 * 1024 * 1024  # unsent bytes of one stream before it drops
+REFUSED_REPORT_S: Final = 5.0  # DEVIATION: etcd tells of every attempt, ten times a second
 
 MSGAPP: Final = "msgapp"
 MESSAGE: Final = "message"
 # how the two are called in log lines
 STREAM_NAMES: Final = {MSGAPP: "stream MsgApp v2", MESSAGE: "stream Message"}
+
+_IGNORED: Final = {
+    CLUSTER_ID_MISMATCH: "cluster ID mismatch",
+    INCOMPATIBLE_VERSION: "server version incompatibility",
+}
 
 
 class Connection(Protocol):
@@ -205,6 +217,7 @@ class StreamReader:
         """Dials, reads, and dials again; ends only by cancellation."""
         loop = asyncio.get_running_loop()
         channel = STREAM_NAMES[self._kind]
+        refused_s = float("-inf")
         self._logger.info(
             "started stream reader with remote peer",
             stream_reader_type=channel,
@@ -242,6 +255,15 @@ class StreamReader:
             except (PeerRefusal, FrameError, StreamError, OSError, TimeoutError) as error:
                 reason = str(error) or type(error).__name__
                 self._status.deactivate(channel, action, reason)
+                if reason in _IGNORED and loop.time() - refused_s >= REFUSED_REPORT_S:
+                    refused_s = loop.time()
+                    self._logger.warn(
+                        f"request sent was ignored by remote peer due to {_IGNORED[reason]}",
+                        local_member_id=hex_id(self._local_id),
+                        local_member_cluster_id=self._headers["X-Etcd-Cluster-ID"],
+                        remote_peer_id=self._name,
+                        error=reason,
+                    )
             finally:
                 stream.close()
             if action == "dial":
