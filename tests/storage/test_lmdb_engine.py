@@ -204,3 +204,24 @@ def test_the_storage_process_ends_with_the_member(tmp_path: Path) -> None:
         member.kill()
     # It holds the lock until it is gone, so having the lock means that it is gone.
     LMDBEngine(tmp_path / "kv", Calls(), lambda: None).close()
+
+
+def test_the_storage_process_of_a_killed_member_says_nothing(tmp_path: Path) -> None:
+    """It writes the last batch, and nobody reads that it has."""
+    from keyraft.storage.backend import lmdb_engine
+
+    arguments = [str(lmdb_engine._SITE), str(tmp_path), str(1 << 20), "key"]
+    with subprocess.Popen(
+        [sys.executable, "-S", "-E", "-s", str(lmdb_engine._WRITER), *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as writer:
+        assert writer.stdin is not None and writer.stdout is not None
+        assert writer.stdout.read(5) == bytes(5), "the database is open"
+        writer.stdout.close()
+        writer.stdin.write(bytes(8))  # an empty batch
+        writer.stdin.close()
+        assert writer.stderr is not None
+        assert writer.stderr.read() == b""
+        assert writer.wait() == 0

@@ -113,6 +113,8 @@ def main(arguments: list[str]) -> None:
                     env.reader_check()  # those of killed processes would hold back free pages
                 answer(0, "")
         env.close()
+    except BrokenPipeError:
+        os._exit(0)  # the member was killed; what it is not told of, its log has
     except (lmdb.Error, OSError) as error:
         answer(1, f"{type(error).__name__}: {error}")
         os._exit(1)
