@@ -351,8 +351,9 @@ class PeerPort:
 
     def time_to_live(self, lease_id: int, keys: bool) -> rpc_pb2.LeaseTimeToLiveResponse:
         """A question passed on by a follower."""
-        lessor = self._here.lessor
-        if not lessor.primary:
+        member = self._here
+        lessor = member.lessor
+        if not lessor.primary or not member.leasing.may_renew_at_once(member.loop.time()):
             raise errors.NotLeaderError
         if not lessor.exists(lease_id):
             raise errors.LeaseNotFoundError

@@ -97,7 +97,8 @@ class LeaseService:
         if member.leader_calls is not None and not member.is_leader:
             self._ask_leader(call, message, users)
             return None
-        if member.applied_index == member.committed_index:
+        may_answer = member.leasing.may_renew_at_once(member.loop.time())
+        if not member.is_leader or (may_answer and member.lessor.exists(message.ID)):
             return self._time_to_live(message)
 
         def applied(error: EtcdError | None) -> None:
@@ -111,7 +112,8 @@ class LeaseService:
             else:
                 call.respond(answer)
 
-        member.reads.wait_applied(member.committed_index, applied)
+        # That a lease is gone must be true of the cluster, not of a leader that was cut off.
+        member.read_index(applied)
         return None
 
     def _confirm(self, message: rpc_pb2.LeaseTimeToLiveRequest, users: int) -> None:
