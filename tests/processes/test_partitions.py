@@ -19,7 +19,7 @@ import pytest
 from keyraft.client import Client, errors
 from tests.support.cutting import both
 from tests.support.fleet import Fleet
-from tests.support.history import PATIENCE_S, Load
+from tests.support.history import PATIENCE_S, WAIT_S, Load
 from tests.support.server import ORACLE, OURS, needs_oracle
 
 pytestmark = pytest.mark.real
@@ -56,14 +56,16 @@ async def stands_still(endpoint: str) -> None:
             await demanding.put("refused", "at once")
 
     async with (
-        Client(endpoint, timeout_s=PATIENCE_S) as client,
-        Client(endpoint, require_leader=True) as demanding,
+        Client(endpoint, timeout_s=WAIT_S) as client,
+        Client(endpoint, timeout_s=WAIT_S, require_leader=True) as demanding,
     ):
         told = await client.maintenance.status()
         assert told.leader == 0 and errors.NoLeaderError.text in told.errors, told
         await client.get("a", serializable=True)
         await asyncio.gather(
-            late(client.put("refused", "later")), late(client.get("a")), refused(demanding)
+            late(client.put("refused", "later", timeout_s=PATIENCE_S)),
+            late(client.get("a", timeout_s=PATIENCE_S)),
+            refused(demanding),
         )
 
 
