@@ -55,6 +55,7 @@ def run(
     *words: str,
     stdin: bytes = b"",
     variables: dict[str, str] | None = None,
+    limit_s: float = LIMIT_S,
 ) -> tuple[int, str, str]:
     """(exit code, standard output, standard error without the log) of one command."""
     done = subprocess.run(
@@ -62,7 +63,7 @@ def run(
         input=stdin,
         capture_output=True,
         env=environment() | (variables or {}),
-        timeout=LIMIT_S,
+        timeout=limit_s,
         check=False,
     )
     out, err = (part.decode("utf-8", "replace") for part in (done.stdout, done.stderr))
