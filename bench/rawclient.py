@@ -131,7 +131,9 @@ class Connection:
         self.received += size
         self._unfilled += size
         if self._unfilled > REFILL_BYTES:
-            self.socket.sendall(frame(_WINDOW, 0, 0, struct.pack(">I", self._unfilled)))
+            # Frames' heads came along, for which no window was spent.
+            update = struct.pack(">I", self._unfilled * 3 // 4)
+            self.socket.sendall(frame(_WINDOW, 0, 0, update))
             self._unfilled = 0
         if not self.counting:
             self._parse(self._buffer[:size])
