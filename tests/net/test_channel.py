@@ -65,7 +65,7 @@ class Service:
 class Sharer(EchoStream):
     """Answers each message by one that shares its pieces with all other answers."""
 
-    pieces = tuple(bytes([i]) * 16_256 for i in range(60))
+    pieces = [*(bytes([i]) * 16_256 for i in range(60)), b"end"]
 
     def on_message(self, message: bytes) -> None:
         self.stream.send_shared(message, self.pieces)

@@ -7,7 +7,7 @@ after the end does nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from .head import RequestHead
@@ -96,7 +96,7 @@ class Stream(Call):
         if not self.done:
             self.connection.send_framed(self, framed, count)
 
-    def send_shared(self, head: bytes, pieces: Sequence[bytes]) -> None:
+    def send_shared(self, head: bytes, pieces: list[bytes]) -> None:
         """Sends one message, head and pieces, whose pieces are not copied."""
         if not self.done:
             self.connection.send_shared(self, head, pieces)

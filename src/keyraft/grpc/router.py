@@ -6,7 +6,7 @@ the four Protocols below are all that it sees of the transport.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final, Protocol
 
 from .status import CODE_NAMES, quote
@@ -65,9 +65,10 @@ class ServerStream(CallContext, Protocol):
     def send_framed(self, framed: bytes, count: int) -> None:
         """Sends `count` messages in one piece, each with gRPC's five bytes in front of it."""
 
-    def send_shared(self, head: bytes, pieces: Sequence[bytes]) -> None:
-        """Sends one message, head and pieces. The pieces are sent as they are, without a copy, if
-        none is larger than a frame (16,384 bytes), the first together with the head."""
+    def send_shared(self, head: bytes, pieces: list[bytes]) -> None:
+        """Sends one message, head and pieces. The pieces, all of one size but for a smaller last
+        one, are sent as they are, without a copy, if one fits a frame (16,384 bytes) with the
+        head."""
 
     def finish(self, code: int = 0, text: str = "") -> None:
         """Ends the stream with a status, after everything sent before."""

@@ -9,7 +9,7 @@ result for the same bytes, which the tests check by feeding byte by byte.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final
 
 from keyraft.base.errors import EtcdError, PostponedError, RawError
@@ -647,7 +647,7 @@ class ServerConnection(Connection):
         if not self._awake:
             self._wake()
 
-    def send_shared(self, stream: Stream, head: bytes, pieces: Sequence[bytes]) -> None:
+    def send_shared(self, stream: Stream, head: bytes, pieces: list[bytes]) -> None:
         """Stream.send_shared."""
         if not stream.headers_sent:
             stream.headers_sent = True

@@ -13,7 +13,6 @@ from it on will be. Everything else here may be dropped and read again from the 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
 from typing import Final, Protocol
 
 from keyraft.base.clock import Random
@@ -63,8 +62,9 @@ class BulkSink(Protocol):
     def send_framed(self, framed: bytes, count: int) -> None:
         """Queues `count` messages, each with gRPC's five bytes in front."""
 
-    def send_shared(self, head: bytes, pieces: Sequence[bytes]) -> None:
-        """Queues one message: head and pieces. The pieces are others' too, and never copied."""
+    def send_shared(self, head: bytes, pieces: list[bytes]) -> None:
+        """Queues one message: head and pieces, all of one size but for a smaller last one. The
+        pieces are others' too, and never copied or changed."""
 
 
 class Watcher:

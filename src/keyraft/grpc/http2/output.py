@@ -11,7 +11,7 @@ a stream in `_waiting` has a queue; frames of one stream leave in the order they
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from keyraft.grpc.limits import Limits
@@ -161,19 +161,21 @@ class Output:
             queue.full = True
         self._pump(stream)
 
-    def _send_pieces(self, stream: Http2Stream, head: bytes, pieces: Sequence[bytes]) -> None:
-        """One gRPC message, head and pieces: a frame for each piece, none of which is copied."""
-        size = len(head) + sum(map(len, pieces))
+    def _send_pieces(self, stream: Http2Stream, head: bytes, pieces: list[bytes]) -> None:
+        """One gRPC message, head and pieces: a frame for each piece, none of which is copied.
+
+        All pieces but the last are of one size, and the last is not larger.
+        """
+        piece_bytes = len(pieces[0])
+        size = len(head) + piece_bytes * (len(pieces) - 1) + len(pieces[-1])
         first = frames.PREFIX.pack(0, size) + head
         size += 5
         stream_id = stream.stream_id
-        frame_bytes_max = self.peer_frame_bytes_max
         if (
             stream.queue is None
             and size <= self.send_window
             and size <= stream.send_window
-            and len(first) + len(pieces[0]) <= frame_bytes_max
-            and max(map(len, pieces)) <= frame_bytes_max
+            and len(first) + piece_bytes <= self.peer_frame_bytes_max
             and not self._blocked
             and self._out_bytes < self.limits.output_bytes_max
         ):
@@ -183,11 +185,13 @@ class Output:
             self._out_bytes += size
             out = self._out
             pack = frames.HEADER.pack
-            out.append(pack(len(first) + len(pieces[0]) << 8, 0, stream_id) + first)
+            out.append(pack(len(first) + piece_bytes << 8, 0, stream_id) + first)
             out.append(pieces[0])
-            for piece in pieces[1:]:
-                out.append(pack(len(piece) << 8, 0, stream_id))
-                out.append(piece)
+            if len(pieces) > 1:
+                between = [pack(piece_bytes << 8, 0, stream_id)] * (2 * len(pieces) - 2)
+                between[1::2] = pieces[1:]
+                between[-2] = pack(len(pieces[-1]) << 8, 0, stream_id)
+                out += between
             return
         queue = stream.queue
         if queue is None:
