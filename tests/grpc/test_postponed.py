@@ -19,6 +19,7 @@ class Patience:
         self.open = False
         self.waiting: list[Again] = []
         self.asked: list[bytes] = []
+        self.cancelled: list[int] = []
         bench.router.unary("/t.T/Later", self.unary)
         bench.router.stream("/t.T/Talks", self.stream)
         bench.router.stream("/t.T/Lists", self.stream, "server_stream")
@@ -59,7 +60,7 @@ class Talker:
         self.stream.finish()
 
     def on_cancel(self, code: int) -> None:
-        pass
+        self._patience.cancelled.append(code)
 
     def on_writable(self) -> None:
         pass
@@ -147,3 +148,4 @@ def test_a_stream_that_waited_too_long_ends() -> None:
     patience.go(InvalidAuthTokenError())
     frames = bench.out()
     assert frames[0].headers["grpc-status"] == "16"
+    assert patience.cancelled == [16]

@@ -24,7 +24,7 @@ from keyraft.auth.ranges import Ranges, interval
 from keyraft.auth.records import Records
 from keyraft.auth.tokens import TokenProvider
 from keyraft.base import errors
-from keyraft.base.errors import RawError
+from keyraft.base.errors import EtcdError, RawError
 from keyraft.mvcc import Backend
 from keyraft.proto import auth_pb2, raft_internal_pb2, rpc_pb2
 
@@ -207,6 +207,14 @@ class AuthStore:
         if not self.is_admin(identity):
             for key in self._leases.keys(lease_id):
                 self.check_write(identity, key)
+
+    def may_revoke(self, identity: Identity, lease_id: int) -> bool:
+        """`check_lease_revoke` as a question."""
+        try:
+            self.check_lease_revoke(identity, lease_id)
+        except EtcdError:
+            return False
+        return True
 
     def check_lease_read(self, identity: Identity, lease_id: int) -> None:
         """READ on every key that hangs on the lease."""

@@ -1,7 +1,8 @@
 """Requests whose handler could not answer yet: it is called again with the same message.
 
 Meanwhile a stream's further messages wait, so their order stays. A unary call that has ended by
-then (its deadline, its client) is let be.
+then (its deadline, its client) is let be. A stream that has waited too long is over: its handler
+is told as if the client had left, because it does not end by the handler's own doing.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ def postpone(
         if call.done:
             return
         if error is not None:
+            if isinstance(call, Stream) and call.handler is not None:
+                call.handler.on_cancel(error.code)
             call.fail(error.code, error.text)
         elif isinstance(call, Stream):
             _deliver(call, message)

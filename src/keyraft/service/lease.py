@@ -229,8 +229,17 @@ class KeepAlive:
         """The common case, as many in a row as are of it; how many."""
         member = self._member
         now_s = member.loop.time()
-        if member.auth.enabled or not member.leasing.may_renew_at_once(now_s):
+        if not member.leasing.may_renew_at_once(now_s):
             return 0
+        auth = member.auth
+        caller: Identity | None = None
+        if auth.enabled:
+            try:
+                caller = self._service.guard.identify(self._stream)
+            except EtcdError:
+                return 0  # and then refused, or postponed
+            if caller is None:
+                return 0
         known = self._known
         renew_at_once = member.lessor.renew_at_once
         head = member.header(member.store.revision)
@@ -239,6 +248,8 @@ class KeepAlive:
         for message in messages:
             renewal = known.get(message)
             if renewal is None:
+                break
+            if caller is not None and not auth.may_revoke(caller, renewal.lease_id):
                 break
             ttl_s = renew_at_once(renewal.lease_id, now_s)
             if not ttl_s:
