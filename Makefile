@@ -10,6 +10,8 @@ N ?= 1
 K ?=
 SEED ?=
 BENCH ?=
+# Two files of tests at a time; WORKERS= runs them one after the other.
+WORKERS ?= -n 2 --dist loadfile
 
 .PHONY: check setup fix lint layers types fast t test run bench soak sim gen hpack-stories raft-scripts clean
 
@@ -52,7 +54,7 @@ types: $(VENV)/.dev
 	$(BIN)/mypy
 
 fast: $(VENV)/.dev
-	$(RUN) -m pytest -m 'not real and not soak and not sim' tests
+	$(RUN) -m pytest $(WORKERS) -m 'not real and not soak and not sim' tests
 
 fix: $(VENV)/.dev
 	$(BIN)/ruff check -q --fix . ; $(BIN)/ruff format -q .
@@ -62,7 +64,7 @@ t: $(VENV)/.dev
 
 # --- the whole ------------------------------------------------------------------------------
 test: $(VENV)/.dev lint layers types
-	$(RUN) -m pytest -m 'not soak' tests
+	$(RUN) -m pytest $(WORKERS) -m 'not soak' tests
 
 run: $(VENV)/.run
 	@exec $(BIN)/keyraft run $(N)
