@@ -471,7 +471,7 @@ class Node:
     def learn_removed(self) -> None:
         """Another member says that this one was removed."""
         if self.member is not None:
-            self._loop.call_soon(self.member.removed)
+            self._loop.call_soon(self.member.departures.dismissed)
 
     def _dial(self, member: Member) -> None:
         """The streams that a member keeps open to each other: there, too, it hears of its removal."""

@@ -64,3 +64,35 @@ def test_a_change_waits_for_a_leader_as_long_as_any_proposal(comes_back: bool) -
     else:
         cluster.run(5.0)
         assert [type(one) for one in outcome] == [errors.RequestTimeoutError]
+
+
+@pytest.mark.parametrize("asked_of_leader", [True, False])
+@pytest.mark.parametrize("size", [2, 3, 4, 5])
+def test_a_leader_that_is_removed_leaves_others_that_go_on(
+    size: int, asked_of_leader: bool
+) -> None:
+    """It stays until they know: two need to know that they are one."""
+    cluster = SimCluster(size, size)
+    assert cluster.run_until(lambda: cluster.leader() is not None and cluster.agreed())
+    cluster.run(6.0)
+    leader = cluster.leader()
+    assert leader is not None
+    rest = [node for node in cluster.nodes.values() if node is not leader]
+    asked = (leader if asked_of_leader else rest[0]).member
+    assert asked is not None
+    outcome: list[object] = []
+    asked.reconfiguration.remove(leader.id, outcome.append)
+    survivor = rest[0].member
+    assert survivor is not None
+    known = survivor.configuration.cluster
+    assert cluster.run_until(lambda: known.is_removed(leader.id), 1.0)
+    answers: list[object] = []  # to a put that comes before anybody leads
+    request = rpc_pb2.PutRequest(key=b"k", value=b"v").SerializeToString()
+    survivor.propose(wire.KIND_PUT, request, answers.append)
+    assert cluster.run_until(lambda: bool(answers), 4.0), "it was lost with the old leader"
+    assert isinstance(answers[0], bytes), answers
+    assert cluster.run_until(lambda: leader.member is None, 2.0), "it does not stop itself"
+    assert outcome == [None]
+    assert [one.id for one in survivor.configuration.cluster.members] == sorted(
+        node.id for node in rest
+    )

@@ -228,7 +228,7 @@ class PeerPort:
     def removed_from_cluster(self) -> None:
         """The others say that this member is no longer one of them."""
         if self._member is not None:
-            self._member.removed()
+            self._member.departures.dismissed()
 
     async def receive_snapshot(self, message: Message, database: AsyncIterator[bytes]) -> int:
         """A database from the leader."""

@@ -158,9 +158,10 @@ class Configuration:
         network = self._member.network
         if kind == ConfChangeType.REMOVE_NODE:
             if member_id == own:
-                self._member.removed()
+                self._member.departures.own()
             else:
                 network.remove_peer(member_id)
+                self._member.departures.other(member_id)
         elif member_id == own:
             return
         elif kind == ConfChangeType.UPDATE_NODE:

@@ -40,6 +40,7 @@ from keyraft.server.compacting import Compactor
 from keyraft.server.configuration import Configuration
 from keyraft.server.corruption import CorruptionChecker
 from keyraft.server.counters import Counters
+from keyraft.server.departures import Departures
 from keyraft.server.handover import Handover
 from keyraft.server.header import HeaderEncoder
 from keyraft.server.latewrites import LateWrites
@@ -160,6 +161,7 @@ class Member:
         self.publisher = Publisher(self)
         self.handover = Handover(self)
         self.late_writes = LateWrites(self)
+        self.departures = Departures(self)
         self.corruption = CorruptionChecker(self)
         self.reconfiguration = Reconfiguration(self)
         backend.before_commit(self._seal_batch)
@@ -182,13 +184,14 @@ class Member:
         self.configuration.start_peers()
         self.loop.call_later(self.settings.heartbeat_s, self._tick)
         self.raft.wake()
-        self.loop.call_soon(self._campaign_if_alone)
+        self.loop.call_soon(self.campaign_if_alone)
         self.leasing.start()
         self.corruption.start()
         if self.auto_compaction is not None:
             self.auto_compaction.start()
 
-    def _campaign_if_alone(self) -> None:
+    def campaign_if_alone(self) -> None:
+        """Nobody need be asked: leads, where this is the only voter and nobody leads."""
         if self.configuration.sole_voter and not self.leader and not self.stopped:
             self.raft.node.campaign()
             self.raft.wake()
@@ -460,11 +463,6 @@ class Member:
         self.in_service = bool(
             self.leader and configuration.capable and not configuration.is_learner
         )
-
-    def removed(self) -> None:
-        """This member was removed from the cluster; `on_removed` stops it."""
-        if self.on_removed is not None:
-            self.on_removed()
 
     def _slow_apply(self, first_index: int, last_index: int, seconds: float) -> None:
         self.counters.slow_apply += 1
