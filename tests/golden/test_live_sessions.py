@@ -123,6 +123,11 @@ def watch_session(server: Server) -> list[str]:
     wanted = sum(max(1, stdin.count("watch ")) for _, stdin in WATCHES)
     await_watchers(server, wanted)
     try:
+        # What is past is shown before anything new is put: the original reads it ten times a
+        # second, and its headers tell the revision of then.
+        for background, (words, stdin) in zip(started, WATCHES):
+            if "--rev" in words + stdin:
+                background.until("\n")
         for words in (
             ("put", "foo", "4"),
             ("put", "foo", "5"),
