@@ -84,8 +84,13 @@ class SimCluster:
 
     @property
     def members(self) -> list[Member]:
-        """Those that live."""
-        return [node.member for node in self.nodes.values() if node.member is not None]
+        """Those that live and belong to the cluster."""
+        ids = self.witness.ids
+        return [
+            node.member
+            for node in self.nodes.values()
+            if node.member is not None and node.id in ids
+        ]
 
     def leader(self) -> Node | None:
         """The node that leads in the highest term; None while nobody does."""
@@ -116,8 +121,11 @@ class SimCluster:
         if index != leader.member.committed_index:
             return False
         ids = self.witness.ids
-        if any(node.member is not None and node.id not in ids for node in self.nodes.values()):
-            return False
+        for node in self.nodes.values():
+            # One that has never heard of anybody does not hear of its removal either.
+            member = node.member
+            if member is not None and node.id not in ids and member.configuration.cluster.members:
+                return False
         for ident in ids:
             node = self.nodes.get(ident)
             if node is None or node.member is None or node.member.applied_index != index:

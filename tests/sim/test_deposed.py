@@ -79,6 +79,27 @@ def test_a_leader_that_was_paused_asks_before_it_revokes_or_renews() -> None:
         assert [type(one) for one in asked] == [NotLeaderError]
 
 
+def test_the_first_tick_after_a_pause_does_not_make_a_leader_sure() -> None:
+    met = 0
+    for seed in range(1, 6):
+        deposed = Deposed(seed, lambda node: node.pause())
+        cluster, first = deposed.cluster, deposed.first
+        cluster.network.cut(first.id, first.id)
+        for other in cluster.nodes:
+            cluster.network.cut(other, first.id)
+        first._loop._held = [call for call in first._loop._held if call[0] != first._step]
+        first.resume()
+        cluster.run(0.001)
+        member = first.member
+        assert member is not None and member.is_leader, "only its clock has come to it so far"
+        assert member.loop.time() - member.ticked_s < 0.01
+        met += member.lessor.running(LEASE, member.loop.time())
+        asked = deposed.renew(first)
+        deposed.keep_alive(4.0)
+        assert not any(isinstance(one, int) for one in asked)
+    assert met, "the lease had run out each time"
+
+
 def ask_a_leader_that_is_cut_off(seed: int) -> bool:
     """Renews a lease that only the successor knows; whether the old leader still led then."""
     rates = iter([0.5, 1.5, 1.5])

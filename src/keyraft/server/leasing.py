@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from keyraft.server.member import Member
 
 FRESH_TICKS: Final = 3  # heartbeats since the last tick; more, and the clock stood still (etcd)
+STEADY_ELECTIONS: Final = 2  # election timeouts after which Raft would have given up by itself
 CHECKPOINT_BATCHES_MAX: Final = 500  # of a scan (etcd `leaseCheckpointRate` / 2)
 _ROOT: Final = ROOT.encode()
 
@@ -85,9 +86,16 @@ class Leasing:
         return member.lessor.primary and member.raft.leads(member.term)
 
     def _fresh(self, now_s: float) -> bool:
-        """Whether the loop has run all the time, so that Raft knows what its leadership is worth."""
+        """Whether the loop has run all the time, so that Raft knows what its leadership is worth.
+
+        The first tick after a pause does not make it so: check-quorum needs some time.
+        """
         member = self._member
-        return now_s - member.ticked_s <= FRESH_TICKS * member.settings.heartbeat_s
+        settings = member.settings
+        return (
+            now_s - member.ticked_s <= FRESH_TICKS * settings.heartbeat_s
+            and now_s - member.stood_still_s >= STEADY_ELECTIONS * settings.election_s
+        )
 
     def _revoke_expired(self, now_s: float) -> None:
         member = self._member

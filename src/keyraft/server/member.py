@@ -44,7 +44,7 @@ from keyraft.server.departures import Departures
 from keyraft.server.handover import Handover
 from keyraft.server.header import HeaderEncoder
 from keyraft.server.latewrites import LateWrites
-from keyraft.server.leasing import Leasing
+from keyraft.server.leasing import FRESH_TICKS, Leasing
 from keyraft.server.ports import DurableLog, LeaderCalls, Network, Passwords, PeerHashes
 from keyraft.server.publishing import Publisher
 from keyraft.server.quota import Quota
@@ -136,6 +136,7 @@ class Member:
         self._alone = False
         self._leader_elected_s = 0.0
         self.ticked_s = loop.time()
+        self.stood_still_s = float("-inf")  # when ticks last came again after a longer break
         self.stopped = False
         self._stopping: list[Callable[[], None]] = []
         self.on_removed: Callable[[], None] | None = None
@@ -222,7 +223,10 @@ class Member:
         if self.stopped:
             return
         self.loop.call_later(self.settings.heartbeat_s, self._tick)
-        self.ticked_s = now_s = self.loop.time()
+        now_s = self.loop.time()
+        if now_s - self.ticked_s > FRESH_TICKS * self.settings.heartbeat_s:
+            self.stood_still_s = now_s
+        self.ticked_s = now_s
         self.raft.tick()
         self.late_writes.tick(now_s)
         if self._stamps:
