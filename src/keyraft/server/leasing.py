@@ -16,6 +16,7 @@ two that leases granted elsewhere do not exist.
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 from typing import TYPE_CHECKING, Final
 
 from keyraft.auth import ROOT
@@ -78,6 +79,7 @@ class Leasing:
     def _asked(self, error: EtcdError | RawError | None) -> None:
         """A quorum has answered, or nobody has."""
         if error is None and self._leads():
+            self._member.stood_still_s = -inf
             self._revoke_expired(self._member.loop.time())
 
     def _leads(self) -> bool:
@@ -88,7 +90,8 @@ class Leasing:
     def _fresh(self, now_s: float) -> bool:
         """Whether the loop has run all the time, so that Raft knows what its leadership is worth.
 
-        The first tick after a pause does not make it so: check-quorum needs some time.
+        The first tick after a pause does not make it so, but a quorum's answer or time for
+        check-quorum.
         """
         member = self._member
         settings = member.settings
@@ -162,6 +165,7 @@ class Leasing:
         if error is not None or not self._leads():
             done(errors.NotLeaderError())
         else:
+            self._member.stood_still_s = -inf
             self._renew_leading(lease_id, done)
 
     def _renew_leading(self, lease_id: int, done: Renewed) -> Callable[[], None] | None:
