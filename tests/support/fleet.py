@@ -56,7 +56,11 @@ class Fleet(LocalCluster):
         return {server.process.pid: name for name, server in self.servers.items() if server.process}
 
     def __enter__(self) -> Fleet:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
         return self
 
     def __exit__(
