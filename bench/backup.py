@@ -134,6 +134,10 @@ class Table:
     def __str__(self) -> str:
         lines = [f"{'':40} {'etcd 3.5.1':>12} {'Keyraft':>12} {'Keyraft/etcd':>13}"]
         for name, sides in self.rows.items():
+            if len(sides) < 2:  # --only
+                (alone,) = sides.values()
+                lines.append(f"{name:40} {statistics.median(alone):>12,.2f}")
+                continue
             first, second = (statistics.median(sides[side]) for side in ("etcd", "keyraft"))
             lines.append(f"{name:40} {first:>12,.2f} {second:>12,.2f} {second / first:>13.2f}")
         return "\n".join(lines)
