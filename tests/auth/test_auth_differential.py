@@ -17,7 +17,7 @@ from tests.auth.calls import Client, buckets, log_in
 from tests.auth.users import AUTH, RESPONSES, Generator
 from tests.differential.compare import Answer, difference, everything, hash_operation
 from tests.differential.operations import LEASE, Operation
-from tests.support.server import ORACLE, OURS, Server, needs_oracle
+from tests.support.server import ORACLE, OURS, Server, needs_oracle, serving
 
 OPERATIONS = 1_000
 USER_EMPTY = Answer(None, 3, "etcdserver: user name is empty")
@@ -45,15 +45,8 @@ def pair(tmp_path: Path) -> Iterator[tuple[Server, Server]]:
         Server(ORACLE, tmp_path / "original", flags=flags),
         Server(OURS, tmp_path / "ours", flags=flags),
     )
-    for server in servers:
-        server.spawn()
-    try:
-        for server in servers:
-            assert server.wait_ready(), server.log[-2000:]
+    with serving(*servers):
         yield servers
-    finally:
-        for server in servers:
-            server.kill()
 
 
 def run(seed: int, count: int, left: Client, right: Client) -> tuple[Counter[str], Counter[str]]:

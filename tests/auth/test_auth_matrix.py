@@ -10,7 +10,7 @@ import pytest
 
 from tests.auth.calls import Client
 from tests.auth.matrix import CALLERS, cases, outcome, prepare
-from tests.support.server import ORACLE, OURS, Server, needs_oracle
+from tests.support.server import ORACLE, OURS, Server, needs_oracle, serving
 
 REFUSED = {
     "nobody": "INVALID_ARGUMENT: etcdserver: user name is empty",
@@ -68,15 +68,8 @@ def pair(tmp_path: Path) -> Iterator[tuple[Server, Server]]:
         Server(ORACLE, tmp_path / "original", flags=flags),
         Server(OURS, tmp_path / "ours", flags=flags),
     )
-    for server in servers:
-        server.spawn()
-    try:
-        for server in servers:
-            assert server.wait_ready(), server.log[-2000:]
+    with serving(*servers):
         yield servers
-    finally:
-        for server in servers:
-            server.kill()
 
 
 @pytest.mark.real

@@ -10,7 +10,7 @@ import pytest
 
 from tests.auth.sessions import ENABLED, ENABLING, KNOWN, ROLES, USERS
 from tests.golden.test_sessions import shown
-from tests.support.server import ORACLE, OURS, Server, needs_oracle
+from tests.support.server import ORACLE, OURS, Server, needs_oracle, serving
 
 pytestmark = [pytest.mark.real, needs_oracle()]
 Pair = tuple[Server, Server]
@@ -28,15 +28,8 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
         Server(ORACLE, place / "original", flags=flags),
         Server(OURS, place / "ours", flags=flags),
     )
-    for server in servers:
-        server.spawn()
-    try:
-        for server in servers:
-            assert server.wait_ready(), server.log[-2000:]
+    with serving(*servers):
         yield servers
-    finally:
-        for server in servers:
-            server.kill()
 
 
 def test_the_tool_cannot_tell_the_servers_apart(pair: Pair) -> None:

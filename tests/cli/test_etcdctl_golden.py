@@ -17,7 +17,7 @@ from tests.cli import etcdctl_forms, etcdctl_sessions
 from tests.cli.etcdctl_sessions import ERR_CHANGES, OUT_CHANGES
 from tests.cli.forking import Forker, Outcome
 from tests.golden.sessions import Line, mask
-from tests.support.server import ORACLE, Server, environment, etcdctl, needs_oracle
+from tests.support.server import ORACLE, Server, environment, etcdctl, needs_oracle, serving
 
 pytestmark = [pytest.mark.real, needs_oracle()]
 
@@ -39,15 +39,8 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, 
     # A password is checked in no time, and no request waits for the disk.
     flags = ["--bcrypt-cost=4", "--unsafe-no-fsync"]
     pair = Server(ORACLE, place / "one", flags=flags), Server(ORACLE, place / "two", flags=flags)
-    for server in pair:
-        server.spawn()
-    try:
-        for server in pair:
-            assert server.wait_ready(), server.log[-2000:]
+    with serving(*pair):
         yield pair
-    finally:
-        for server in pair:
-            server.kill()
 
 
 class Tool:

@@ -16,7 +16,7 @@ from keyraft.client import Client, errors
 from keyraft.client.recipes import Lock, Session
 from tests.client.proxy import Proxy
 from tests.support.ports import free_ports
-from tests.support.server import ORACLE, OURS, Server, environment, needs_oracle
+from tests.support.server import ORACLE, OURS, Server, environment, needs_oracle, serving
 
 pytestmark = [pytest.mark.real, needs_oracle()]
 
@@ -39,15 +39,8 @@ def members(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[list[Ser
         )
         for i in range(3)
     ]
-    for member in made:
-        member.spawn()
-    try:
-        for member in made:
-            assert member.wait_ready(), member.log[-2000:]
+    with serving(*made):
         yield made
-    finally:
-        for member in made:
-            member.kill()
 
 
 async def leader_of(client: Client, members: list[Server]) -> Server:

@@ -11,7 +11,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -168,3 +169,17 @@ def needs_oracle() -> pytest.MarkDecorator:
     return pytest.mark.skipif(
         not (ORACLE_DIRECTORY / "etcd").exists(), reason="the original etcd is not installed"
     )
+
+
+@contextmanager
+def serving(*servers: Server) -> Iterator[None]:
+    """All of them started at once and serving; killed at the end, however it comes."""
+    try:
+        for server in servers:
+            server.spawn()
+        for server in servers:
+            assert server.wait_ready(), server.log[-2000:]
+        yield
+    finally:
+        for server in servers:
+            server.kill()
