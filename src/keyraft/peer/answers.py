@@ -14,8 +14,8 @@ from aiohttp import web
 from google.protobuf.message import DecodeError
 
 from keyraft.base import errors
+from keyraft.cluster import format_id
 from keyraft.peer.compat import http_error
-from keyraft.peer.status import hex_id
 from keyraft.proto import lease_pb2, rpc_pb2
 
 LEASE_BODY_BYTES_MAX: Final = 64 * 1024
@@ -77,7 +77,7 @@ class AnswerHandlers:
 
     def __init__(self, local: Local, cluster_id: int) -> None:
         self._local = local
-        self._cluster = {"X-Etcd-Cluster-ID": hex_id(cluster_id)}
+        self._cluster = {"X-Etcd-Cluster-ID": format_id(cluster_id)}
 
     def register(self, app: web.Application) -> None:
         """Adds the routes; everything else on the port is Go's plain 404."""

@@ -14,9 +14,9 @@ from aiohttp import web
 
 from keyraft.base.log import Logger
 from keyraft.base.version import VERSION
+from keyraft.cluster import format_id
 from keyraft.peer.compat import check_request, http_error
 from keyraft.peer.frames import SNAPSHOT_MESSAGE_BYTES_MAX, FrameError, decode
-from keyraft.peer.status import hex_id
 from keyraft.peer.stream import MESSAGE, MSGAPP
 from keyraft.peer.transport import Transport
 from keyraft.raft.types import Message, MessageType
@@ -62,7 +62,7 @@ class RaftHandlers:
         self._transport = transport
         self._receiver = receiver
         self._logger = logger
-        self._cluster = {"X-Etcd-Cluster-ID": hex_id(transport.cluster_id)}
+        self._cluster = {"X-Etcd-Cluster-ID": format_id(transport.cluster_id)}
 
     def register(self, app: web.Application) -> None:
         """Adds the routes; other methods get 405 as the original answers them."""
@@ -94,7 +94,7 @@ class RaftHandlers:
         except FrameError as error:
             self._logger.warn("failed to unmarshal Raft message", error=str(error))
             return http_error(400, "error unmarshalling raft message", self._cluster)
-        self._transport.metrics.received_bytes[hex_id(message.from_)] += len(body)
+        self._transport.metrics.received_bytes[format_id(message.from_)] += len(body)
         refusal = self._refuse_message(message)
         if refusal is not None:
             return refusal
@@ -121,7 +121,7 @@ class RaftHandlers:
             message = decode(encoded)
         except FrameError as error:
             return http_error(400, f"failed to decode raft message ({error})", self._cluster)
-        name = hex_id(message.from_)
+        name = format_id(message.from_)
         if message.type != MessageType.SNAP or message.snapshot is None:
             metrics.snapshot_receive_failures[name] += 1
             return http_error(400, "wrong raft message type", self._cluster)
@@ -129,7 +129,7 @@ class RaftHandlers:
         if refusal is not None:
             return refusal
         fields = {
-            "local_member_id": hex_id(self._transport.local_id),
+            "local_member_id": format_id(self._transport.local_id),
             "remote_snapshot_sender_id": name,
             "incoming_snapshot_index": message.snapshot.meta.index,
         }
@@ -181,20 +181,20 @@ class RaftHandlers:
         if transport.raft.is_id_removed(peer_id):
             self._logger.warn(
                 "rejected stream from remote peer because it was removed",
-                local_member_id=hex_id(transport.local_id),
-                remote_peer_id_from=hex_id(peer_id),
+                local_member_id=format_id(transport.local_id),
+                remote_peer_id_from=format_id(peer_id),
             )
             return http_error(410, "removed member", headers)
         if transport.peer(peer_id) is None:
             self._learn(request, peer_id)
             self._logger.warn(
                 "failed to find remote peer in cluster",
-                local_member_id=hex_id(transport.local_id),
-                remote_peer_id_from=hex_id(peer_id),
-                cluster_id=hex_id(transport.cluster_id),
+                local_member_id=format_id(transport.local_id),
+                remote_peer_id_from=format_id(peer_id),
+                cluster_id=format_id(transport.cluster_id),
             )
             return http_error(404, "error sender not found", headers)
-        if request.headers.get("X-Raft-To") != hex_id(transport.local_id):
+        if request.headers.get("X-Raft-To") != format_id(transport.local_id):
             return http_error(412, "to field mismatch", headers)
         response = web.StreamResponse(headers=headers)
         response.enable_chunked_encoding()
@@ -224,8 +224,8 @@ class RaftHandlers:
             "request cluster ID mismatch"
             if text.startswith("cluster")
             else "failed version compatibility check",
-            local_member_id=hex_id(self._transport.local_id),
-            local_member_cluster_id=hex_id(self._transport.cluster_id),
+            local_member_id=format_id(self._transport.local_id),
+            local_member_cluster_id=format_id(self._transport.cluster_id),
             remote_peer_server_name=request.headers.get("X-Server-From", ""),
             remote_peer_server_version=request.headers.get("X-Server-Version", ""),
             remote_peer_cluster_id=request.headers.get("X-Etcd-Cluster-ID", ""),

@@ -11,8 +11,8 @@ from typing import Final
 import aiohttp
 
 from keyraft.base.log import Logger
+from keyraft.cluster import format_id
 from keyraft.peer.metrics import PeerMetrics
-from keyraft.peer.status import hex_id
 from keyraft.peer.urls import URLPicker
 
 PROBE_INTERVAL_S: Final = 4.0
@@ -34,7 +34,7 @@ class Prober:
         logger: Logger,
         metrics: PeerMetrics,
     ) -> None:
-        self._name = hex_id(peer_id)
+        self._name = format_id(peer_id)
         self._session = session
         self._picker = picker
         self._logger = logger

@@ -15,9 +15,9 @@ from google.protobuf.message import DecodeError
 
 from keyraft.base import errors
 from keyraft.base.log import Logger
+from keyraft.cluster import format_id
 from keyraft.peer.answers import HashAnswer
 from keyraft.peer.compat import PeerRefusal
-from keyraft.peer.status import hex_id
 from keyraft.proto import lease_pb2, rpc_pb2
 
 MEMBERS_TIMEOUT_S: Final = 10.0
@@ -136,7 +136,10 @@ class Questions:
             f"{peer_url}/members/hashkv",
             timeout_s,
             body=json.dumps({"revision": revision}).encode(),
-            headers={"X-Etcd-Cluster-ID": hex_id(cluster_id), "Content-Type": "application/json"},
+            headers={
+                "X-Etcd-Cluster-ID": format_id(cluster_id),
+                "Content-Type": "application/json",
+            },
         )
         text = body.decode("utf-8", "replace").strip()
         if status == 412:

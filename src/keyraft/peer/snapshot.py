@@ -14,10 +14,11 @@ from typing import Final
 import aiohttp
 
 from keyraft.base.log import Logger
+from keyraft.cluster import format_id
 from keyraft.peer.compat import MemberRemovedError, PeerRefusal, check_post_response
 from keyraft.peer.frames import snapshot_head
 from keyraft.peer.metrics import PeerMetrics
-from keyraft.peer.status import PeerStatus, hex_id
+from keyraft.peer.status import PeerStatus
 from keyraft.peer.urls import URLPicker
 from keyraft.raft.types import Message
 
@@ -56,7 +57,7 @@ class SnapshotSender:
         metrics: PeerMetrics,
     ) -> None:
         self._peer_id = peer_id
-        self._name = hex_id(peer_id)
+        self._name = format_id(peer_id)
         self._session = session
         self._picker = picker
         self._headers = {**headers, "Content-Type": "application/octet-stream"}

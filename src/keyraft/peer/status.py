@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 from keyraft.base.log import Logger
+from keyraft.cluster import format_id
 from keyraft.peer.metrics import PeerMetrics
-
-
-def hex_id(member_id: int) -> str:
-    """A member or cluster id as etcd writes it: lower-case hexadecimal without padding."""
-    return f"{member_id:x}"
 
 
 class PeerStatus:
@@ -17,7 +13,7 @@ class PeerStatus:
     __slots__ = ("_logger", "_metrics", "_name", "active", "active_since_s")
 
     def __init__(self, peer_id: int, logger: Logger, metrics: PeerMetrics) -> None:
-        self._name = hex_id(peer_id)
+        self._name = format_id(peer_id)
         self._logger = logger
         self._metrics = metrics
         self.active = False

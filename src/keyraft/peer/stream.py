@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
 from keyraft.base.log import Logger
+from keyraft.cluster import format_id
 from keyraft.peer.compat import (
     CLUSTER_ID_MISMATCH,
     INCOMPATIBLE_VERSION,
@@ -30,7 +31,7 @@ from keyraft.peer.frames import (
     MessageEncoder,
 )
 from keyraft.peer.metrics import PeerMetrics
-from keyraft.peer.status import PeerStatus, hex_id
+from keyraft.peer.status import PeerStatus
 from keyraft.peer.urls import URLPicker
 from keyraft.raft.types import Message
 
@@ -82,7 +83,7 @@ class StreamWriter:
         self, kind: str, peer_id: int, status: PeerStatus, logger: Logger, metrics: PeerMetrics
     ) -> None:
         self._kind = kind
-        self._name = hex_id(peer_id)
+        self._name = format_id(peer_id)
         self._status = status
         self._logger = logger
         self._metrics = metrics
@@ -202,7 +203,7 @@ class StreamReader:
         self._kind = kind
         self._local_id = local_id
         self._peer_id = peer_id
-        self._name = hex_id(peer_id)
+        self._name = format_id(peer_id)
         self._tls = tls
         self._dial_timeout_s = dial_timeout_s
         self._picker = picker
@@ -221,7 +222,7 @@ class StreamReader:
         self._logger.info(
             "started stream reader with remote peer",
             stream_reader_type=channel,
-            local_member_id=hex_id(self._local_id),
+            local_member_id=format_id(self._local_id),
             remote_peer_id=self._name,
         )
         while True:
@@ -232,7 +233,7 @@ class StreamReader:
             try:
                 status = await stream.open(
                     url,
-                    f"/raft/stream/{self._kind}/{hex_id(self._local_id)}",
+                    f"/raft/stream/{self._kind}/{format_id(self._local_id)}",
                     self._headers,
                     self._tls,
                     self._dial_timeout_s,
@@ -244,7 +245,7 @@ class StreamReader:
                 self._logger.info(
                     "established TCP streaming connection with remote peer",
                     stream_reader_type=channel,
-                    local_member_id=hex_id(self._local_id),
+                    local_member_id=format_id(self._local_id),
                     remote_peer_id=self._name,
                 )
                 await stream.read(self._feed())
@@ -259,7 +260,7 @@ class StreamReader:
                     refused_s = loop.time()
                     self._logger.warn(
                         f"request sent was ignored by remote peer due to {_IGNORED[reason]}",
-                        local_member_id=hex_id(self._local_id),
+                        local_member_id=format_id(self._local_id),
                         local_member_cluster_id=self._headers["X-Etcd-Cluster-ID"],
                         remote_peer_id=self._name,
                         error=reason,
@@ -272,7 +273,7 @@ class StreamReader:
                 self._logger.warn(
                     "lost TCP streaming connection with remote peer",
                     stream_reader_type=channel,
-                    local_member_id=hex_id(self._local_id),
+                    local_member_id=format_id(self._local_id),
                     remote_peer_id=self._name,
                     error=reason,
                 )

@@ -18,12 +18,13 @@ from typing import Final, Protocol
 import aiohttp
 
 from keyraft.base.log import Logger
+from keyraft.cluster import format_id
 from keyraft.peer.compat import request_headers
 from keyraft.peer.metrics import PeerMetrics
 from keyraft.peer.pipeline import Pipeline
 from keyraft.peer.prober import Prober
 from keyraft.peer.snapshot import SnapshotSender
-from keyraft.peer.status import PeerStatus, hex_id
+from keyraft.peer.status import PeerStatus
 from keyraft.peer.stream import (
     LINK_HEARTBEAT_S,
     MESSAGE,
@@ -67,7 +68,7 @@ class Peer:
         self.id = peer_id
         self.picker = URLPicker(urls)
         logger, metrics = transport.logger, transport.metrics
-        logger.info("starting remote peer", remote_peer_id=hex_id(peer_id))
+        logger.info("starting remote peer", remote_peer_id=format_id(peer_id))
         self.status = PeerStatus(peer_id, logger, metrics)
         self.writers = {
             kind: StreamWriter(kind, peer_id, self.status, logger, metrics)
@@ -120,7 +121,7 @@ class Peer:
         ]
         self.tasks.append(loop.create_task(self.prober.run()))
         self.tasks.append(loop.create_task(self._heartbeats()))
-        logger.info("started remote peer", remote_peer_id=hex_id(peer_id))
+        logger.info("started remote peer", remote_peer_id=format_id(peer_id))
 
     def send(self, message: Message) -> tuple[bool, str]:
         """Whether the message was queued, and on which channel it should have gone."""
@@ -194,8 +195,8 @@ class Transport:
         self._peers[member_id] = Peer(self, member_id, peer_urls)
         self.logger.info(
             "added remote peer",
-            local_member_id=hex_id(self.local_id),
-            remote_peer_id=hex_id(member_id),
+            local_member_id=format_id(self.local_id),
+            remote_peer_id=format_id(member_id),
             remote_peer_urls=list(peer_urls),
         )
 
@@ -221,8 +222,8 @@ class Transport:
         )
         self.logger.info(
             "added new remote peer",
-            local_member_id=hex_id(self.local_id),
-            remote_peer_id=hex_id(peer_id),
+            local_member_id=format_id(self.local_id),
+            remote_peer_id=format_id(peer_id),
             remote_peer_urls=list(urls),
         )
 
@@ -233,8 +234,8 @@ class Transport:
             self._finish(peer.stop())
             self.logger.info(
                 "removed remote peer",
-                local_member_id=hex_id(self.local_id),
-                removed_remote_peer_id=hex_id(member_id),
+                local_member_id=format_id(self.local_id),
+                removed_remote_peer_id=format_id(member_id),
             )
 
     def update_peer(self, member_id: int, peer_urls: Sequence[str]) -> None:
@@ -245,8 +246,8 @@ class Transport:
         peer.picker.update(peer_urls)
         self.logger.info(
             "updated remote peer",
-            local_member_id=hex_id(self.local_id),
-            updated_remote_peer_id=hex_id(member_id),
+            local_member_id=format_id(self.local_id),
+            updated_remote_peer_id=format_id(member_id),
             updated_remote_peer_urls=list(peer_urls),
         )
 
@@ -287,7 +288,7 @@ class Transport:
                 self.logger.debug(
                     "ignored message send request; unknown remote peer target",
                     type=MessageType(message.type).name,
-                    unknown_target_peer_id=hex_id(message.to),
+                    unknown_target_peer_id=format_id(message.to),
                 )
 
     def send_snapshot(
@@ -331,8 +332,8 @@ class Transport:
         self.logger.warn(
             "dropped internal Raft message since sending buffer is full",
             message_type=MessageType(message.type).name,
-            local_member_id=hex_id(self.local_id),
-            remote_peer_id=hex_id(peer.id),
+            local_member_id=format_id(self.local_id),
+            remote_peer_id=format_id(peer.id),
             remote_peer_name=channel,
             remote_peer_active=peer.status.active,
         )
