@@ -165,6 +165,11 @@ class RaftLoop:
         """The term of an entry that is still known; raises raft.StorageError."""
         return self._storage.term(index)
 
+    @property
+    def applied_index(self) -> int:
+        """What Raft knows to be applied: all but the entries that are carried out just now."""
+        return self.node.raft.log.applied
+
     def stop(self) -> None:
         """Nothing is carried out after this but the write that is under way."""
         self._stopped = True

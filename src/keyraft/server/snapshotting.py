@@ -57,7 +57,8 @@ class Snapshotter:
 
     def _trim(self, index: int) -> None:
         self._next_trim = index + self.trim_entries
-        last_wanted = index - self._keep
+        # Raft learns of what was applied when the write under way ends, and may read it until then.
+        last_wanted = min(index - self._keep, self._member.raft.applied_index)
         if last_wanted >= self._storage.first_index():
             # A follower that needs what is forgotten here is sent the database, and Raft wants to
             # know that there is one to send; what is sent is always newer (app/transfers.py).
