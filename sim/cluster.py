@@ -121,11 +121,8 @@ class SimCluster:
         if index != leader.member.committed_index:
             return False
         ids = self.witness.ids
-        for node in self.nodes.values():
-            # One that has never heard of anybody does not hear of its removal either.
-            member = node.member
-            if member is not None and node.id not in ids and member.configuration.cluster.members:
-                return False
+        if any(node.id not in ids and node.hears for node in self.nodes.values()):
+            return False
         for ident in ids:
             node = self.nodes.get(ident)
             if node is None or node.member is None or node.member.applied_index != index:

@@ -174,6 +174,11 @@ class MemberNetwork:
         """A member left."""
         self._peers.pop(member_id, None)
 
+    @property
+    def peers(self) -> list[int]:
+        """Whom this member keeps connections to."""
+        return list(self._peers)
+
     def update_peer(self, member_id: int, peer_urls: Sequence[str]) -> None:
         """Addresses mean nothing here."""
 

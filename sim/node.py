@@ -317,6 +317,18 @@ class Node:
         """Whether a member lives here and is not paused."""
         return self.member is not None and not self._loop.paused
 
+    @property
+    def hears(self) -> bool:
+        """Whether a member lives here that would hear of its removal.
+
+        One that joined and started again before its leader spoke to it knows nobody (as with the
+        original: whom it was told of at first is written nowhere).
+        """
+        if self.member is None:
+            return False
+        assert isinstance(self.member.network, NodeNetwork), "made by start"
+        return bool(self.member.network.peers)
+
     def sync_s(self) -> float:
         """How long this sync takes."""
         habits = self.habits
@@ -478,9 +490,11 @@ class Node:
         if self.member is not member or member.stopped:
             return
         self._loop.call_later(DIAL_S, self._dial, member)
-        for other in member.configuration.cluster.members:
-            node = self._nodes.get(other.id)
-            if node is None or not node.running or not self.network.reachable(self.id, other.id):
+        assert isinstance(member.network, NodeNetwork), "made by start"
+        # One that joins knows those it was told of, and no members before its leader speaks to it.
+        for ident in member.network.peers:
+            node = self._nodes.get(ident)
+            if node is None or not node.running or not self.network.reachable(self.id, ident):
                 continue
             assert node.member is not None, "it runs"
             if node.member.configuration.cluster.is_removed(self.id):

@@ -96,3 +96,23 @@ def test_a_leader_that_is_removed_leaves_others_that_go_on(
     assert [one.id for one in survivor.configuration.cluster.members] == sorted(
         node.id for node in rest
     )
+
+
+def test_a_newcomer_that_was_removed_before_its_first_start_hears_of_it() -> None:
+    """Nobody speaks to it, and it knows no members: it asks those that it was to join."""
+    cluster = SimCluster(3, 1)
+    assert cluster.run_until(lambda: cluster.leader() is not None and cluster.agreed())
+    cluster.run(6.0)
+    leader = cluster.leader()
+    assert leader is not None and leader.member is not None
+    new = cluster.newcomer(is_learner=True)
+    outcome: list[object] = []
+    leader.member.reconfiguration.add(new, outcome.append)
+    assert cluster.run_until(lambda: outcome == [None], 5.0)
+    node = cluster.admit(new)
+    leader.member.reconfiguration.remove(new.id, outcome.append)
+    assert cluster.run_until(lambda: outcome == [None, None], 5.0)
+    node.start()
+    assert not cluster.agreed()
+    assert cluster.run_until(lambda: node.removed and node.member is None, 5.0)
+    assert cluster.agreed()
