@@ -80,6 +80,35 @@ def test_sections() -> None:
     assert got["initial-cluster"] == ""
 
 
+def test_old_spellings_of_keys() -> None:
+    got = values(
+        "experimental-corrupt-check-time: 2000000000\n"
+        "experimental-initial-corrupt-check: true\n"
+        "experimental-peer-skip-client-san-verification: true\n"
+        "feature-gates: CompactHashCheck=true\n"
+    )
+    assert got["corrupt-check-time"] == 2
+    assert got["feature-gates"] == {"CompactHashCheck": True, "InitialCorruptCheck": True}
+    assert got["peer-skip-client-san-verification"] is True
+    for key in ("catchup", "catch-up"):
+        got = values(f"experimental-snapshot-{key}-entries: 7")
+        assert got["snapshot-catchup-entries"] == 7
+    assert refused("experimental-memory-mlock: true\nmemory-mlock: false") == (
+        "cannot set --experimental-memory-mlock and --memory-mlock at the same time, "
+        "please use --memory-mlock only"
+    )
+    assert refused(
+        "experimental-peer-skip-client-san-verification: true\n"
+        "peer-transport-security: {skip-client-san-verification: true}"
+    ).startswith("cannot set --experimental-peer-skip-client-san-verification and ")
+    assert refused(
+        "feature-gates: LeaseCheckpoint=true\nexperimental-enable-lease-checkpoint: false"
+    ).startswith("cannot specify both flags: --experimental-enable-lease-checkpoint=false and ")
+    assert refused("experimental-corrupt-check-time: 2s").endswith(
+        "configYAML.experimental-corrupt-check-time of type time.Duration"
+    )
+
+
 def test_wrong_types_are_refused() -> None:
     prefix = "error unmarshaling JSON: while decoding JSON: json: cannot unmarshal "
     assert refused("max-wals: x") == (

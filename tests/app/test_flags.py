@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import pytest
 
 from keyraft.app.config import Config, ConfigError
 from keyraft.app.flagset import ConflictError, HelpWanted, UsageError, parse_arguments
-from keyraft.app.flagtable import FLAGS, IGNORED_NAMES
+from keyraft.app.flagtable import FLAGS
 from keyraft.app.load import VersionWanted, load
 from keyraft.app.logging import ZapLogger
+from keyraft.app.oldflags import DEPRECATED, IGNORED_NAMES, OLD_FLAGS
 
 PLACE = ["--listen-client-urls=http://127.0.0.1:1", "--advertise-client-urls=http://127.0.0.1:1"]
 
@@ -73,6 +75,10 @@ def test_old_flags_are_accepted_and_ignored() -> None:
         (["--nosuch"], "flag provided but not defined: -nosuch"),
         (["--enable-v2"], "flag provided but not defined: -enable-v2"),
         (["--discovery=x"], "flag provided but not defined: -discovery"),
+        (
+            ["--experimental-enable-v2v3=x"],
+            "flag provided but not defined: -experimental-enable-v2v3",
+        ),
         (
             ["--experimental-max-learners=1"],
             "flag provided but not defined: -experimental-max-learners",
@@ -281,6 +287,116 @@ def test_gates() -> None:
     assert not config.gate("CompactHashCheck")
     assert config.gate("FastLeaseKeepAlive")
     assert not loaded().gate("PriorityRequest")
+
+
+def warned(*arguments: str, **environ: str) -> list[str]:
+    """The warnings about deprecated flags."""
+    lines = Lines()
+    log = ZapLogger((lines,))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("keyraft.app.config.build_logger", lambda *_: log)
+        load(arguments, environ, log)
+    said = [json.loads(line)["msg"] for line in lines.text.splitlines()]
+    return [text for text in said if text in DEPRECATED.values()]
+
+
+def test_every_old_spelling_is_the_new_one_with_a_warning() -> None:
+    """Each is given another value than the default."""
+    others = {"true": "false", "false": "true", "": "map", "localhost:4317": "h:1", "etcd": "x"}
+    assert len(OLD_FLAGS) == 24
+    for old, flag in OLD_FLAGS.items():
+        new = old.removeprefix("experimental-")
+        # It wants its companion.
+        more = ["--feature-gates=LeaseCheckpoint=true"] if new.endswith("-persist") else []
+        value = others.get(flag.default, "7s" if flag.default.endswith("s") else "7")
+        by_flag = loaded(f"--{old}={value}", *more)
+        by_variable = loaded(*more, **{flag.variable: value})
+        assert by_flag == by_variable
+        if new in FLAGS:
+            assert by_flag == dataclasses.replace(
+                loaded(f"--{new}={value}"), explicit=frozenset({old, "log-outputs"})
+            )
+        else:
+            assert by_flag.feature_gates != loaded(*more).feature_gates
+        assert warned(f"--{old}={value}", *more) == [DEPRECATED[old]]
+        assert warned(*more, **{flag.variable: value}) == [DEPRECATED[old]]
+    assert warned("--corrupt-check-time=1s") == []
+
+
+def test_the_warnings_are_those_of_etcd_3_6() -> None:
+    assert warned("--experimental-corrupt-check-time=1s") == [
+        "--experimental-corrupt-check-time is deprecated in v3.6 and will be decommissioned in "
+        "v3.7. Use '--corrupt-check-time' instead."
+    ]
+    assert warned("--experimental-compact-hash-check-enabled") == [
+        "--experimental-compact-hash-check-enabled is deprecated in 3.6 and will be "
+        "decommissioned in 3.7. Use '--feature-gates=CompactHashCheck=true' instead."
+    ]
+
+
+def test_an_old_switch_is_a_gate() -> None:
+    config = loaded(
+        "--experimental-initial-corrupt-check", "--feature-gates=CompactHashCheck=false"
+    )
+    assert config.gate("InitialCorruptCheck") and not config.gate("CompactHashCheck")
+    assert not loaded("--experimental-initial-corrupt-check=false").gate("InitialCorruptCheck")
+    assert loaded("--experimental-enable-lease-checkpoint").gate("LeaseCheckpoint")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environ", "message"),
+    [
+        (
+            ["--experimental-corrupt-check-time=1s", "--corrupt-check-time=1s"],
+            {},
+            "cannot set --experimental-corrupt-check-time and --corrupt-check-time at the same "
+            "time, please use --corrupt-check-time only",
+        ),
+        (
+            ["--compaction-batch-limit=5"],
+            {"ETCD_EXPERIMENTAL_COMPACTION_BATCH_LIMIT": "5"},
+            "cannot set --experimental-compaction-batch-limit and --compaction-batch-limit at the "
+            "same time, please use --compaction-batch-limit only",
+        ),
+        (
+            ["--feature-gates=InitialCorruptCheck=false", "--experimental-initial-corrupt-check"],
+            {},
+            "cannot specify both flags: --experimental-initial-corrupt-check=true and "
+            "--feature-gates=InitialCorruptCheck=false at the same time, please just use "
+            "--feature-gates=InitialCorruptCheck=false",
+        ),
+        (
+            [],
+            {
+                "ETCD_WARNING_UNARY_REQUEST_DURATION": "1s",
+                "ETCD_EXPERIMENTAL_WARNING_UNARY_REQUEST_DURATION": "2s",
+            },
+            "both --experimental-warning-unary-request-duration and "
+            "--warning-unary-request-duration flags are set. Use only "
+            "--warning-unary-request-duration",
+        ),
+        (
+            [],
+            {"ETCD_EXPERIMENTAL_CORRUPT_CHECK_TIME": "x"},
+            'invalid value "x" for ETCD_EXPERIMENTAL_CORRUPT_CHECK_TIME: parse error',
+        ),
+        (
+            ["--experimental-compact-hash-check-time=0"],
+            {},
+            "--compact-hash-check-time must be >0 (set to 0s)",
+        ),
+    ],
+)
+def test_an_old_spelling_does_not_stand_beside_its_new_one(
+    arguments: list[str], environ: dict[str, str], message: str
+) -> None:
+    assert refused(*arguments, **environ) == message
+
+
+def test_an_unset_duration_stands_beside_its_new_name() -> None:
+    old, new = "--experimental-warning-unary-request-duration", "--warning-unary-request-duration"
+    assert loaded(f"{old}=0", f"{new}=2s").warning_unary_request_duration_s == 2
+    assert loaded(f"{old}=2s", f"{new}=0").warning_unary_request_duration_s == 2
 
 
 def test_lists_of_urls_are_sorted_and_without_repetition() -> None:

@@ -34,6 +34,7 @@ from keyraft.app.flagvalues import (
     ValueRefused,
     parse_origins,
 )
+from keyraft.app.oldflags import OLD_FLAGS, translate
 from keyraft.base.durations import SECOND
 from keyraft.base.urls import URLError, parse_urls
 
@@ -71,6 +72,9 @@ _INTEGERS: Final = {
     DURATION: (-(1 << 63), (1 << 63) - 1),
 }
 _GO_NAMES: Final = {str: "string", bool: "bool", list: "[]string"}
+# Two spellings of one key, for files that were written for 3.5.14 and later.
+_OLD_CATCH_UP: Final = "experimental-snapshot-catchup-entries"
+_CATCH_UP: Final = "experimental-snapshot-catch-up-entries"
 _URL_LABELS: Final = {"advertise-client-urls": "advertise-peer-urls"}  # as etcd mixes them up
 
 
@@ -99,10 +103,14 @@ def parse_config_file(text: bytes) -> tuple[dict[str, Any], frozenset[str]]:
         document = {}
     if not isinstance(document, dict):
         raise _wrong_type(document, "", "embed.configYAML")
-    values = {name: default_value(flag) for name, flag in FLAGS.items()}
+    flags = FLAGS | OLD_FLAGS
+    values = {name: default_value(flag) for name, flag in flags.items()}
     given = {str(key).lower(): value for key, value in document.items()}
     explicit = {str(key) for key in document}
-    for name, flag in FLAGS.items():
+    if _CATCH_UP in explicit:
+        given[_OLD_CATCH_UP] = given[_CATCH_UP]
+        explicit.add(_OLD_CATCH_UP)
+    for name, flag in flags.items():
         if name in given and name not in _NOT_IN_FILE and given[name] is not None:
             value = _decode(name, flag.kind, given[name], values[name])
             values[name] = values[name] if value is None else value
@@ -112,6 +120,8 @@ def parse_config_file(text: bytes) -> tuple[dict[str, Any], frozenset[str]]:
     for key in ("reuse-port", "reuse-address"):
         values[f"socket-{key}"] = _typed(sockets.get(key, False), bool, f"socket-options.{key}")
     _discovery(given, values)
+    named = str(given.get("feature-gates") or "").split(",")
+    translate(values, explicit, [piece.partition("=")[0].strip() for piece in named])
     if values["initial-cluster"] == DEFAULT_INITIAL_CLUSTER and (
         values["discovery-srv"] or values["discovery-endpoints"]
     ):

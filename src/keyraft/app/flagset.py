@@ -12,8 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from keyraft.app.flagtable import ALL_FLAGS, Flag
+from keyraft.app.flagtable import Flag
 from keyraft.app.flagvalues import GATES, STRINGS, UNIQUE, URLS, ValueRefused
+from keyraft.app.oldflags import ALL_FLAGS
 from keyraft.base.durations import quote
 from keyraft.base.log import Logger
 

@@ -16,7 +16,6 @@ from keyraft.app.flagvalues import (
     DURATION,
     FALLBACK,
     GATES,
-    IGNORED,
     INT,
     INT64,
     ORIGINS,
@@ -371,33 +370,3 @@ FLAGS: Final[dict[str, Flag]] = {
     for row in rows
 }
 """All that have a meaning, by name, in the order of the help text."""
-
-IGNORED_NAMES: Final = (
-    "cluster-active-size",
-    "cluster-remove-delay",
-    "cluster-sync-interval",
-    "config",
-    "force",
-    "max-result-buffer",
-    "max-retry-attempts",
-    "peer-heartbeat-interval",
-    "peer-election-timeout",
-    "retry-interval",
-    "snapshot",
-    "v",
-    "vv",
-    "test.coverprofile",
-    "test.outputdir",
-)
-"""Accepted for the sake of old command lines, and without effect."""
-
-ALL_FLAGS: Final[dict[str, Flag]] = FLAGS | {
-    name: Flag(name, IGNORED, "", "Ignored", "") for name in IGNORED_NAMES
-}
-
-DEPRECATED: Final = {
-    "max-snapshots": "--max-snapshots is deprecated in 3.6 and will be decommissioned in 3.8.",
-    "v2-deprecation": "--v2-deprecation is deprecated and scheduled for removal in v3.8. "
-    "The default value is enforced, ignoring user input.",
-}
-"""The warning that each deprecated flag earns."""

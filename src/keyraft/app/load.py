@@ -18,9 +18,9 @@ from keyraft.app.config import (
 )
 from keyraft.app.configfile import read_config_file
 from keyraft.app.flagset import FlagSet, apply_environment, parse_arguments
-from keyraft.app.flagtable import DEPRECATED
 from keyraft.app.flagvalues import ValueRefused
 from keyraft.app.logging import DEFAULT_LOGGER
+from keyraft.app.oldflags import DEPRECATED, translate
 from keyraft.base.durations import quote
 from keyraft.base.log import Logger
 
@@ -86,4 +86,5 @@ def _from_flags(flags: FlagSet, environ: Mapping[str, str], log: Logger) -> Conf
         raise ConfigError(
             'v2 proxy is deprecated, and --discovery-fallback can\'t be configured as "proxy"'
         )
+    translate(values, flags.explicit, values["feature-gates"])
     return build_config(values, frozenset(flags.explicit))
