@@ -64,7 +64,7 @@ t: $(VENV)/.dev
 
 # --- the whole ------------------------------------------------------------------------------
 test: $(VENV)/.dev lint layers types
-	$(RUN) -m pytest $(WORKERS) -m 'not soak' tests
+	$(RUN) -m pytest $(WORKERS) tests
 
 run: $(VENV)/.run
 	@exec $(BIN)/keyraft run $(N)

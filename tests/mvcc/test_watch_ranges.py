@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keyraft.mvcc.watch_ranges import MEMO_KEYS_MAX, OPEN, RangeIndex
+from keyraft.mvcc.watch_ranges import OPEN, SEGMENT_VALUES_MAX, RangeIndex
 
 short = st.binary(max_size=3)
 ends = st.one_of(st.none(), st.just(OPEN), st.binary(min_size=1, max_size=3))
@@ -22,9 +22,13 @@ def holds(start: bytes, end: bytes | None, key: bytes) -> bool:
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.lists(st.one_of(ranges, short), max_size=60), st.integers(0, 9))
-def test_finds_what_a_full_search_finds(steps, seed):
-    index: RangeIndex[tuple[bytes, bytes | None]] = RangeIndex(random.Random(seed))
+@given(
+    st.lists(st.one_of(ranges, short), max_size=60),
+    st.integers(0, 9),
+    st.sampled_from((0, 1, 6, 1_000)),
+)
+def test_finds_what_a_full_search_finds(steps, seed, bounds_max):
+    index: RangeIndex[tuple[bytes, bytes | None]] = RangeIndex(random.Random(seed), bounds_max)
     twin: set[tuple[bytes, bytes | None]] = set()
     for step in steps:
         if isinstance(step, bytes):
@@ -54,14 +58,16 @@ def test_a_thousand_disjoint_prefixes_are_one_short_walk():
     assert index.find(b"5") == ()
 
 
-def test_what_is_remembered_is_bounded():
+def test_what_is_remembered_is_one_answer_for_a_segment_and_none_is_long():
     index: RangeIndex[int] = RangeIndex(random.Random(1))
-    index.add(b"", OPEN, 1)
-    for i in range(MEMO_KEYS_MAX + 10):
-        assert index.find(b"%d" % i) == (1,)
-    index.find(b"x" * 10_000)
-    assert len(index._memo) <= MEMO_KEYS_MAX
-    assert b"x" * 10_000 not in index._memo
+    for i in range(SEGMENT_VALUES_MAX):
+        index.add(b"%02d" % i, OPEN, i)
+    for i in range(1_000):
+        assert index.find(b"%04d" % i) == tuple(range(min(i // 100 + 1, SEGMENT_VALUES_MAX)))
+    assert len(index._segments) <= SEGMENT_VALUES_MAX
+    index.add(b"99", OPEN, 99)
+    assert len(index.find(b"99")) == SEGMENT_VALUES_MAX + 1
+    assert not index._segments
 
 
 def test_an_empty_range_is_our_own_bug():

@@ -14,13 +14,14 @@ from collections.abc import Callable
 from typing import Final
 
 from .hooks import Event
-from .wire import field, varint
+from .wire import KV_HEADS, VARINTS, field, varint
 
 NO_WATCH_ID: Final = -1  # of answers that belong to no watcher, or to all of a stream
 CREATED: Final = b"\x18\x01"
 CANCELED: Final = b"\x20\x01"
 FRAGMENT: Final = b"\x38\x01"
 _DELETE: Final = b"\x08\x01"
+_SHORT_BYTES: Final = len(VARINTS) - 3  # with its head, still among `VARINTS`
 
 REASON_EMPTY_RANGE: Final = "mvcc: watcher range is empty"
 REASON_DUPLICATE_ID: Final = "mvcc: duplicate watch ID provided on the WatchStream"
@@ -62,6 +63,10 @@ class EncodedEvent:
 
 def _encode(event: Event, previous: bytes | None) -> bytes:
     _, kv, delete = event
+    size = len(kv)
+    if previous is None and not delete and size < _SHORT_BYTES:
+        head = KV_HEADS[size]
+        return b"\x5a" + VARINTS[len(head) + size] + head + kv
     body = field(b"\x12", kv)
     if delete:
         body = _DELETE + body

@@ -4,15 +4,21 @@ Three shapes, each with the structure that answers it best: single keys in a dic
 without an end in a list sorted by start, of which all up to the key match; ranges [start, end) in
 an interval treap, a search tree by (start, end) in which each node knows the greatest end below
 it, kept balanced by priorities drawn at random (Cormen et al., "Interval trees"; Seidel, Aragon).
-What is asked again while no range comes or goes is remembered, within limits.
+
+The bounds of all ranges, sorted, cut the keyspace into *segments*, and all keys of a segment lie in
+the same ranges. So the answer for a segment is looked up once and remembered until a range comes or
+goes; a key is told its segment by a binary search. With very many ranges the sorted bounds would
+cost more than they save whenever a range comes, and every key is looked up.
 
 Invariants (`check`): tree order by (start, end); heap order by priority; `max_end` of a node is
-the greatest end in its subtree; every range is found under exactly one shape.
+the greatest end in its subtree; every range is found under exactly one shape; the bounds are those
+of the ranges there, each once.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
+from collections import Counter
 from itertools import chain, islice
 from typing import Final, Generic, TypeVar
 
@@ -21,9 +27,8 @@ from keyraft.base.clock import Random
 OPEN: Final = b""
 """The end of a range that goes to the end of the keyspace; no range end is empty otherwise."""
 
-MEMO_KEYS_MAX: Final = 8_192  # answers remembered
-MEMO_KEY_BYTES_MAX: Final = 512  # longer keys are looked up each time
-MEMO_VALUES_MAX: Final = 16  # answers with more ranges are not remembered
+BOUNDS_MAX: Final = 65_536  # an insertion into so many moves 256 KiB, 10 µs
+SEGMENT_VALUES_MAX: Final = 16  # answers with more ranges are not remembered
 
 T = TypeVar("T")
 _PRIORITY_MAX: Final = 1 << 62
@@ -50,16 +55,30 @@ class RangeIndex(Generic[T]):
     `end` None: the one key `start`; OPEN: all keys from `start`; else start < end.
     """
 
-    __slots__ = ("_keys", "_memo", "_open", "_open_starts", "_random", "_ranges", "_root")
+    __slots__ = (
+        "_bound_uses",
+        "_bounds",
+        "_bounds_max",
+        "_keys",
+        "_open",
+        "_open_starts",
+        "_random",
+        "_ranges",
+        "_root",
+        "_segments",
+    )
 
-    def __init__(self, random: Random) -> None:
+    def __init__(self, random: Random, bounds_max: int = BOUNDS_MAX) -> None:
         self._random = random
         self._keys: dict[bytes, T] = {}
         self._open: dict[bytes, T] = {}
         self._open_starts: list[bytes] = []
         self._ranges: dict[tuple[bytes, bytes], T] = {}
         self._root: _Node[T] | None = None
-        self._memo: dict[bytes, tuple[T, ...]] = {}
+        self._bounds_max = bounds_max
+        self._bound_uses: dict[bytes, int] = {}  # how many ranges start or end there
+        self._bounds: list[bytes] | None = []  # the same, sorted; None: too many
+        self._segments: dict[int, tuple[T, ...]] = {}  # by the number of bounds not above
 
     def __len__(self) -> int:
         return len(self._keys) + len(self._open) + len(self._ranges)
@@ -75,50 +94,81 @@ class RangeIndex(Generic[T]):
     def add(self, start: bytes, end: bytes | None, value: T) -> None:
         """Enters a range that is not there."""
         assert self.get(start, end) is None, f"range {start!r}..{end!r} is there"
-        self._memo.clear()
         if end is None:
             self._keys[start] = value
         elif end == OPEN:
             self._open[start] = value
             insort(self._open_starts, start)
+            self._bound(start)
         else:
             assert start < end, f"empty range {start!r}..{end!r}"
             self._ranges[(start, end)] = value
             priority = self._random.randrange(0, _PRIORITY_MAX)
             self._root = _insert(self._root, _Node(start, end, value, priority))
+            self._bound(start)
+            self._bound(end)
 
     def remove(self, start: bytes, end: bytes | None) -> None:
         """Takes out a range that is there."""
-        self._memo.clear()
         if end is None:
             del self._keys[start]
         elif end == OPEN:
             del self._open[start]
             del self._open_starts[bisect_left(self._open_starts, start)]
+            self._unbound(start)
         else:
             del self._ranges[(start, end)]
             self._root = _remove(self._root, start, end)
+            self._unbound(start)
+            self._unbound(end)
 
     def find(self, key: bytes) -> tuple[T, ...]:
         """The values of all ranges that hold `key`; the order is the same for the same ranges."""
-        found = self._memo.get(key)
-        if found is not None:
-            return found
-        values: list[T] = []
         value = self._keys.get(key)
-        if value is not None:
-            values.append(value)
+        bounds = self._bounds
+        if bounds is None:
+            found = self._covering(key)
+        else:
+            segment = bisect_right(bounds, key)
+            known = self._segments.get(segment)
+            if known is None:
+                found = self._covering(key)
+                if len(found) <= SEGMENT_VALUES_MAX:
+                    self._segments[segment] = found
+            else:
+                found = known
+        return found if value is None else (value, *found)
+
+    def _covering(self, key: bytes) -> tuple[T, ...]:
+        """The values of the ranges that are more than one key."""
+        values: list[T] = []
         if self._open:
             starts = self._open_starts
             values += [self._open[start] for start in starts[: bisect_right(starts, key)]]
         if self._root is not None:
             _stab(self._root, key, values)
-        found = tuple(values)
-        if len(key) <= MEMO_KEY_BYTES_MAX and len(values) <= MEMO_VALUES_MAX:
-            if len(self._memo) >= MEMO_KEYS_MAX:
-                self._memo.clear()
-            self._memo[key] = found
-        return found
+        return tuple(values)
+
+    def _bound(self, at: bytes) -> None:
+        """A range starts or ends there."""
+        self._segments.clear()
+        uses = self._bound_uses[at] = self._bound_uses.get(at, 0) + 1
+        if uses == 1 and self._bounds is not None:
+            if len(self._bounds) < self._bounds_max:
+                insort(self._bounds, at)
+            else:
+                self._bounds = None
+
+    def _unbound(self, at: bytes) -> None:
+        """A range that started or ended there is gone."""
+        self._segments.clear()
+        uses = self._bound_uses.pop(at) - 1
+        if uses:
+            self._bound_uses[at] = uses
+        elif self._bounds is not None:
+            del self._bounds[bisect_left(self._bounds, at)]
+        elif len(self._bound_uses) <= self._bounds_max // 2:
+            self._bounds = sorted(self._bound_uses)
 
     def values(self) -> list[T]:
         """All values."""
@@ -136,6 +186,12 @@ class RangeIndex(Generic[T]):
         if self._root is not None:
             _check(self._root, seen)
         assert seen == sorted(self._ranges), "tree and dictionary differ"
+        bounds = Counter(chain(self._open, *self._ranges))
+        assert self._bound_uses == bounds, "the bounds are not those of the ranges"
+        if self._bounds is None:
+            assert len(bounds) > self._bounds_max // 2, "few bounds, and not sorted"
+        else:
+            assert self._bounds == sorted(bounds), "sorted bounds out of date"
 
 
 def _stab(root: _Node[T], key: bytes, values: list[T]) -> None:
