@@ -57,9 +57,9 @@ def header_block(path: str, authority: str) -> bytes:
     )
 
 
-def stamped(size: int) -> bytes:
-    """A value of `size` bytes that says when it was sent."""
-    return MARK + struct.pack(">d", time.perf_counter()) + b"v" * (size - 12)
+def stamped(size: int, due_s: float) -> bytes:
+    """A value of `size` bytes that says when its put was due, by this process's clock."""
+    return MARK + struct.pack(">d", due_s) + b"v" * (size - 12)
 
 
 class Connection:
@@ -75,7 +75,7 @@ class Connection:
         self.endpoint = endpoint
         self.counting = counting
         self.mark = MARK
-        self.stamped = True  # the mark is followed by the time of sending
+        self.stamped = True  # the mark is followed by the time when its put was due
         self.sample = sample
         self.found = 0  # marks in what was searched
         self.searched = 0
@@ -84,7 +84,7 @@ class Connection:
         self._buffer = bytearray(RECEIVE_BYTES + 64)
         self._view = memoryview(self._buffer)
         self._kept = 0  # bytes at the buffer's start that may begin a mark
-        self.delays_s: list[float] = []
+        self.delays_s: list[tuple[float, int]] = []  # of a reception's first event, and how many
         self.on_end: Callable[[int, bytes], None] = lambda stream, message: None
         self.on_data: Callable[[int, bytes], None] = lambda stream, message: None
         self._unfilled = 0
@@ -145,12 +145,13 @@ class Connection:
     def _count(self, end: int, size: int) -> None:
         buffer, mark = self._buffer, self.mark
         self.searched += size
-        self.found += buffer.count(mark, 0, end)
+        found = buffer.count(mark, 0, end)
+        self.found += found
         if self.stamped:
             first = buffer.find(mark, 0, end - 12)
             if first >= 0:
-                (sent_s,) = struct.unpack_from(">d", buffer, first + 4)
-                self.delays_s.append(time.perf_counter() - sent_s)
+                (due_s,) = struct.unpack_from(">d", buffer, first + 4)
+                self.delays_s.append((time.perf_counter() - due_s, found))
         if self.sample == 1:
             tail = self._kept = min(len(mark) - 1, end)
             buffer[:tail] = buffer[end - tail : end]
@@ -209,10 +210,12 @@ class Poll:
             self.once(0.05)
         return True
 
-    def quiet(self, quiet_s: float) -> None:
-        """Serves until nothing has come for a while."""
+    def quiet(self, quiet_s: float) -> float:
+        """Serves until nothing has come for a while; when the last came, by `perf_counter`."""
+        last_s = time.perf_counter()
         while self.once(quiet_s):
-            pass
+            last_s = time.perf_counter()
+        return last_s
 
 
 class Putter:
@@ -256,6 +259,16 @@ class Putter:
     def close(self) -> None:
         """Ends it."""
         self._connection.close()
+
+
+def weighted_percentile(values: list[tuple[float, int]], percent: float) -> float:
+    """The value that so many per cent do not exceed, of values that stand for several each."""
+    rest = sum(weight for _, weight in values) * percent / 100
+    for value, weight in sorted(values):
+        rest -= weight
+        if rest < 0:
+            return value
+    return 0.0
 
 
 def percentile(values: list[float], percent: float) -> float:

@@ -1,9 +1,9 @@
 """Watches and leases measured on both servers by turns: `python -m bench.watch`.
 
 Rows: a thousand watchers on prefixes of their own, at 5,000 puts a second and at full speed; ten
-thousand on one key, at more than any can deliver and at what both can; puts with ten thousand idle
-watchers and with a hundred that do not read, in pairs of short turns; keep-alives; a hundred
-thousand leases that run out together.
+thousand on one key, at more than any can deliver and at what both can; both kinds together; puts
+with ten thousand idle watchers and with a hundred that do not read, in pairs of short turns;
+keep-alives; a hundred thousand leases that run out together.
 """
 
 from __future__ import annotations
@@ -14,12 +14,21 @@ import random
 import statistics
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Final
 
 from bench.__main__ import Table
-from bench.rawclient import Connection, Poll, Putter, header_block, percentile, stamped
+from bench.rawclient import (
+    Connection,
+    Poll,
+    Putter,
+    header_block,
+    percentile,
+    stamped,
+    weighted_percentile,
+)
 from bench.servers import ORIGINAL, OURS, Server
 from keyraft.mvcc.wire import varint
 from keyraft.proto import rpc_pb2
@@ -31,6 +40,7 @@ VALUE_BYTES: Final = 64
 RATE: Final = 5_000
 CONNECTIONS: Final = 10
 PAIRED_TURNS: Final = 15
+QUIET_S: Final = 3.0  # nothing more is coming
 RENEWALS: Final = 200  # under way in each stream
 
 
@@ -40,9 +50,9 @@ def create_request(key: bytes, range_end: bytes = b"") -> bytes:
     return rpc_pb2.WatchRequest(create_request=create).SerializeToString()
 
 
-def put_request(key: bytes, size: int = VALUE_BYTES) -> bytes:
-    """A PutRequest whose value says when it was made."""
-    return rpc_pb2.PutRequest(key=key, value=stamped(size)).SerializeToString()
+def put_request(key: bytes, size: int = VALUE_BYTES, due_s: float = 0.0) -> bytes:
+    """A PutRequest whose value says when it was due."""
+    return rpc_pb2.PutRequest(key=key, value=stamped(size, due_s)).SerializeToString()
 
 
 def watchers(
@@ -73,15 +83,16 @@ def watchers(
 
 
 def at_rate(
-    poll: Poll, putter: Putter, rate: int, seconds: float, make: Callable[[], bytes]
+    poll: Poll, putter: Putter, rate: int, total: int, make: Callable[[float], bytes]
 ) -> float:
-    """Puts at a rate for a while; the rate that was reached."""
+    """So many puts at a rate, each made with the time when it is due; the rate that was reached."""
     start_s = time.perf_counter()
     sent = 0
-    while (now_s := time.perf_counter()) < start_s + seconds:
-        due = min(int((now_s - start_s) * rate) - sent, putter.room)
+    while sent < total:
+        due = min(int((time.perf_counter() - start_s) * rate) + 1, total) - sent
+        due = min(due, putter.room)
         if due > 0:
-            putter.send([make() for _ in range(due)])
+            putter.send([make(start_s + number / rate) for number in range(sent, sent + due)])
             sent += due
         poll.once(0.0005)
     return sent / (time.perf_counter() - start_s)
@@ -93,63 +104,74 @@ def fan_out(
     name: str,
     ranges: list[tuple[bytes, bytes]],
     per_stream: int,
+    keys: list[bytes],
     seconds: float,
-    make: Callable[[], bytes],
     target: float,
     sample: int = 1,
 ) -> None:
-    """Puts at a rate to watchers: what was delivered meanwhile, and how late. `target` is that of
-    the events delivered; none where both can deliver all."""
+    """Puts at a rate, of `keys` in turn, to watchers, until all events have been delivered.
+
+    An event's delay counts from the time when its put was due, so that neither a server that holds
+    puts back nor one that is still delivering when the last put is in looks better than it is.
+    `target` is that of the events delivered a second until the last of them; none where the puts'
+    rate is the limit.
+    """
     server.start()
     poll = Poll()
     connections = watchers(server, poll, ranges, per_stream, sample)
     putter = Putter(server.endpoint, poll, in_flight=1_000)
-    start_s = time.perf_counter()
+    total = int(RATE * seconds)
+    puts = list(itertools.islice(itertools.cycle(keys), total))
+    wanted = sum(
+        sum(key == start if not end else start <= key < end for key in puts)
+        if times == 1
+        else puts.count(start) * times
+        for (start, end), times in Counter(ranges).items()
+    )
+    each = iter(puts)
     before_s = server.cpu_s()
     own_before_s = time.process_time()
-    reached = at_rate(poll, putter, RATE, seconds, make)
-    took_s = time.perf_counter() - start_s
+    start_s = time.perf_counter()
+    reached = at_rate(poll, putter, RATE, total, lambda due_s: put_request(next(each), due_s=due_s))
+    took_s = poll.quiet(QUIET_S) - start_s
     events = sum(connection.events for connection in connections)
+    assert 0.97 * wanted < events < 1.03 * wanted, f"{events:,} of {wanted:,} events came"
     delays = [delay for connection in connections for delay in connection.delays_s]
-    table.add(server, f"{name}: events", "/s", events / took_s, True, target)
-    table.add(server, f"{name}: p99 delay", "ms", percentile(delays, 99) * 1e3, False, 1.5)
-    table.add(server, f"{name}: p50 delay", "ms", percentile(delays, 50) * 1e3, False, 0)
+    p50_ms, p99_ms = (weighted_percentile(delays, percent) * 1e3 for percent in (50, 99))
+    table.add(server, f"{name}: events", "/s", wanted / took_s, True, target)
+    table.add(server, f"{name}: p99 delay", "ms", p99_ms, False, 1.5)
+    table.add(server, f"{name}: p50 delay", "ms", p50_ms, False, 0)
     table.add(server, f"{name}: puts", "/s", reached, True, 0)
     table.add(server, f"{name}: put p99", "ms", percentile(putter.latencies_s, 99) * 1e3, False, 0)
+    table.add(server, f"{name}: put p50", "ms", percentile(putter.latencies_s, 50) * 1e3, False, 0)
     table.add(server, f"{name}: CPU", "s", server.cpu_s() - before_s, False, 0)
     own_s = (time.process_time() - own_before_s) / took_s
     table.add(server, f"{name}: the client's CPU", "%", own_s * 100, False, 0)
     server.stop()
 
 
-def many_prefixes(server: Server, table: Table, scale: float) -> None:
-    """A thousand watchers on prefixes of their own."""
-    count = 1_000
-    ranges = [(b"p%04d/" % i, b"p%04d0" % i) for i in range(count)]
+PREFIXES: Final = [(b"p%04d/" % i, b"p%04d0" % i) for i in range(1_000)]
+ON_ONE_KEY: Final = [(b"key", b"")] * 10_000
+
+
+def prefix_keys(count: int) -> list[bytes]:
+    """Keys at random, a hundred below each prefix."""
     rng = random.Random(1)
-    fan_out(
-        server,
-        table,
-        "1,000 prefixes",
-        ranges,
-        10,
-        6 * scale,
-        lambda: put_request(b"p%04d/%d" % (rng.randrange(count), rng.randrange(100))),
-        0,
-    )
+    return [start + b"%d" % rng.randrange(100) for start, _ in rng.choices(PREFIXES, k=count)]
+
+
+def many_prefixes(server: Server, table: Table, scale: float) -> None:
+    """A thousand watchers on prefixes of their own: as many events as puts."""
+    fan_out(server, table, "1,000 prefixes", PREFIXES, 10, prefix_keys(10_000), 6 * scale, 0)
 
 
 def many_prefixes_at_full_speed(server: Server, table: Table, scale: float) -> None:
     """The same with puts as fast as they are answered: what a server can deliver."""
     server.start()
-    count = 1_000
-    ranges = [(b"p%04d/" % i, b"p%04d0" % i) for i in range(count)]
-    rng = random.Random(1)
     poll = Poll()
-    connections = watchers(server, poll, ranges, 10)
+    connections = watchers(server, poll, PREFIXES, 10)
     putter = Putter(server.endpoint, poll, in_flight=1_000)
-    keys = [(rng.randrange(count), rng.randrange(100)) for _ in range(10_000)]
-    requests = [put_request(b"p%04d/%d" % key) for key in keys]
+    requests = [put_request(key) for key in prefix_keys(10_000)]
     endless = itertools.cycle(requests)
     full_speed(poll, putter, int(10_000 * scale), lambda: next(endless))
     before = sum(connection.events for connection in connections)
@@ -170,32 +192,24 @@ def many_prefixes_at_full_speed(server: Server, table: Table, scale: float) -> N
 
 def one_key(server: Server, table: Table, scale: float) -> None:
     """Ten thousand watchers on one key: fifty million events a second, more than any can do."""
-    fan_out(
-        server,
-        table,
-        "10,000 on one key",
-        [(b"key", b"")] * 10_000,
-        100,
-        6 * scale,
-        lambda: put_request(b"key"),
-        1.5,
-        sample=8,
-    )
+    name = "10,000 on one key"
+    fan_out(server, table, name, ON_ONE_KEY, 100, [b"key"], 1 * scale, 1.5, sample=8)
 
 
 def one_key_in_a_hundred(server: Server, table: Table, scale: float) -> None:
     """The same, with half a million events a second to deliver, which is what both can do: every
-    hundredth put goes to the watched key. With fifty millions the delay is but the length of the
-    run."""
-    number = itertools.count()
+    hundredth put goes to the watched key."""
+    name = "10,000 on one key, 50/s"
+    keys = [b"key", *(b"other%d" % number for number in range(99))]
+    fan_out(server, table, name, ON_ONE_KEY, 100, keys, 6 * scale, 0)
 
-    def make() -> bytes:
-        each = next(number)
-        return put_request(b"other%d" % (each % 1_000) if each % 100 else b"key")
 
-    fan_out(
-        server, table, "10,000 on one key, 50/s", [(b"key", b"")] * 10_000, 100, 6 * scale, make, 0
-    )
+def both(server: Server, table: Table, scale: float) -> None:
+    """A thousand watchers on prefixes and ten thousand on one key together; puts go to the one and
+    to the other by turns."""
+    keys = [each for key in prefix_keys(5_000) for each in (key, b"key")]
+    name = "1,000 prefixes, 10,000 on one key"
+    fan_out(server, table, name, PREFIXES + ON_ONE_KEY, 100, keys, 1 * scale, 1.5, sample=8)
 
 
 def full_speed(poll: Poll, putter: Putter, total: int, make: Callable[[], bytes]) -> float:
@@ -393,7 +407,7 @@ def expiry(server: Server, table: Table, scale: float) -> None:
     table.add(server, f"{count:,} grants", "/s", count / took_s, True, 0)
     poll = Poll()
     putter = Putter(server.endpoint, poll, in_flight=1_000)
-    at_rate(poll, putter, 1_000, 20, lambda: put_request(b"key"))
+    at_rate(poll, putter, 1_000, 20_000, lambda due_s: put_request(b"key"))
     worst, p99 = max(putter.latencies_s), percentile(putter.latencies_s, 99)
     table.add(server, f"{count:,} leases run out: worst put", "ms", worst * 1e3, False, 0)
     table.add(server, f"{count:,} leases run out: put p99", "ms", p99 * 1e3, False, 0)
@@ -405,6 +419,7 @@ PARTS: Final[dict[str, Callable[[Server, Table, float], None]]] = {
     "full": many_prefixes_at_full_speed,
     "key": one_key,
     "some": one_key_in_a_hundred,
+    "both": both,
     "idle": idle,
     "stalled": stalled,
     "keepalive": keep_alives,
