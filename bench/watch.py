@@ -14,7 +14,7 @@ import random
 import statistics
 import sys
 import time
-from collections import Counter
+from bisect import bisect_left
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Final
@@ -122,11 +122,10 @@ def fan_out(
     putter = Putter(server.endpoint, poll, in_flight=1_000)
     total = int(RATE * seconds)
     puts = list(itertools.islice(itertools.cycle(keys), total))
+    ordered = sorted(puts)
     wanted = sum(
-        sum(key == start if not end else start <= key < end for key in puts)
-        if times == 1
-        else puts.count(start) * times
-        for (start, end), times in Counter(ranges).items()
+        bisect_left(ordered, end or start + b"\0") - bisect_left(ordered, start)
+        for start, end in ranges
     )
     each = iter(puts)
     before_s = server.cpu_s()
