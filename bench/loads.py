@@ -20,9 +20,15 @@ RANGE: Final = "/etcdserverpb.KV/Range"
 
 
 def h2load(
-    endpoint: str, method: str, request: bytes, total: int, connections: int, streams: int
+    endpoint: str,
+    method: str,
+    request: bytes,
+    total: int,
+    connections: int,
+    streams: int,
+    token: str = "",
 ) -> tuple[float, float]:
-    """Requests a second, and the mean latency in seconds."""
+    """Requests a second, and the mean latency in seconds; `token` is shown with each."""
     with tempfile.NamedTemporaryFile() as body:
         body.write(struct.pack(">BI", 0, len(request)) + request)
         body.flush()
@@ -36,6 +42,7 @@ def h2load(
                 f"-d{body.name}",
                 "-Hcontent-type: application/grpc",
                 "-Hte: trailers",
+                *([f"-Htoken: {token}"] if token else []),
                 f"http://{endpoint}{method}",
             ],
             capture_output=True,

@@ -35,8 +35,15 @@ def free_port() -> int:
 class Server:
     """One member; a context manager that stops it and removes its data."""
 
-    def __init__(self, label: str, command: tuple[str, ...], data_root: str | None) -> None:
+    def __init__(
+        self,
+        label: str,
+        command: tuple[str, ...],
+        data_root: str | None,
+        flags: tuple[str, ...] = (),
+    ) -> None:
         self.label = label
+        self._flags = flags
         self._command = command
         self._directory = Path(tempfile.mkdtemp(prefix="keyraft-bench-", dir=data_root))
         self.client_port, self.peer_port = free_port(), free_port()
@@ -74,6 +81,7 @@ class Server:
                     f"--initial-cluster=default={peer}",
                     f"--quota-backend-bytes={QUOTA_BYTES}",
                     "--log-level=warn",
+                    *self._flags,
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -12,17 +12,19 @@ import asyncio
 import math
 import time
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Final
 
-from keyraft.grpc import status
+from keyraft.grpc import Metadata, status
 from keyraft.net import Channel
+from keyraft.proto import rpc_pb2
 
 PUT: Final = b"/etcdserverpb.KV/Put"
 RANGE: Final = b"/etcdserverpb.KV/Range"
 TXN: Final = b"/etcdserverpb.KV/Txn"
+AUTHENTICATE: Final = b"/etcdserverpb.Auth/Authenticate"
 HISTOGRAM_ROWS: Final = 10
 HISTOGRAM_WIDTH: Final = 40
 PERCENTILES: Final = (10, 25, 50, 75, 90, 95, 99, 99.9)
@@ -30,6 +32,9 @@ ERROR_KINDS_MAX: Final = 100
 
 MakeRequest = Callable[[int], bytes]
 """The bytes of request number i."""
+
+Credentials = tuple[str, str]
+"""A user's name and password."""
 
 
 @dataclass(slots=True)
@@ -64,8 +69,11 @@ class LoadGenerator:
         make_request: MakeRequest,
         total: int,
         rate_per_s: float = 0.0,
+        metadata: Mapping[Channel, Metadata] | None = None,
     ) -> None:
+        """`metadata`: what each call over a channel carries; a token, where there are users."""
         self._channels = channels
+        self._metadata = metadata or {}
         self._clients = min(clients, total)
         self._path = path
         self._make = make_request
@@ -119,7 +127,7 @@ class LoadGenerator:
                 # Not from within the call that failed: a server that is gone fails at once.
                 self._loop.call_soon(self._next, channel)
 
-        channel.call(self._path, self._make(number), done)
+        channel.call(self._path, self._make(number), done, metadata=self._metadata.get(channel, ()))
 
 
 async def run_load(
@@ -130,16 +138,33 @@ async def run_load(
     make_request: MakeRequest,
     total: int,
     rate_per_s: float = 0.0,
+    credentials: Credentials | None = None,
 ) -> Results:
-    """Connects, runs, disconnects; raises RpcError when an endpoint cannot be reached."""
+    """Connects, runs, disconnects; each connection has a token of its own, as with the original.
+
+    Raises RpcError when an endpoint cannot be reached or refuses the user.
+    """
     channels = [Channel(endpoints[number % len(endpoints)]) for number in range(connections)]
     try:
+        metadata: dict[Channel, Metadata] = {}
         for channel in channels:
             await channel.connect()
-        return await LoadGenerator(channels, clients, path, make_request, total, rate_per_s).run()
+            if credentials is not None:
+                metadata[channel] = ((b"token", await _authenticate(channel, credentials)),)
+        generator = LoadGenerator(
+            channels, clients, path, make_request, total, rate_per_s, metadata
+        )
+        return await generator.run()
     finally:
         for channel in channels:
             await channel.close()
+
+
+async def _authenticate(channel: Channel, credentials: Credentials) -> bytes:
+    name, password = credentials
+    request = rpc_pb2.AuthenticateRequest(name=name, password=password).SerializeToString()
+    reply = await channel.unary(AUTHENTICATE, request)
+    return rpc_pb2.AuthenticateResponse.FromString(reply).token.encode()
 
 
 # --- requests ------------------------------------------------------------------------------------

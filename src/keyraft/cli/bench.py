@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from random import Random
 
 import click
@@ -11,6 +12,7 @@ from keyraft.app.loadgen import (
     PUT,
     RANGE,
     TXN,
+    Credentials,
     MakeRequest,
     Results,
     format_report,
@@ -20,7 +22,20 @@ from keyraft.app.loadgen import (
     run_load,
     txn_maker,
 )
+from keyraft.cli.ctl.exits import Exit
+from keyraft.cli.ctl.password import ask
 from keyraft.grpc import RpcError
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What all loads have in common."""
+
+    endpoints: list[str]
+    connections: int
+    clients: int
+    random: Random
+    credentials: Credentials | None
 
 
 @click.group()
@@ -28,15 +43,29 @@ from keyraft.grpc import RpcError
 @click.option("--conns", type=click.IntRange(1, 10_000), default=1, help="Connections in all.")
 @click.option("--clients", type=click.IntRange(1, 1_000_000), default=1, help="Clients in all.")
 @click.option("--seed", type=int, default=1, help="Seed of the random keys.")
+@click.option("--user", default="", help="name[:password]; the password is asked for if missing.")
 @click.pass_context
-def bench(context: click.Context, endpoints: str, conns: int, clients: int, seed: int) -> None:
+def bench(
+    context: click.Context, endpoints: str, conns: int, clients: int, seed: int, user: str
+) -> None:
     """Measure a server under load."""
-    context.obj = (
+    context.obj = Setup(
         [url if "://" in url else f"http://{url}" for url in endpoints.split(",")],
         min(conns, clients),
         clients,
         Random(seed),
+        _credentials(user) if user else None,
     )
+
+
+def _credentials(user: str) -> Credentials:
+    name, colon, password = user.partition(":")
+    if colon:
+        return name, password
+    try:
+        return name, ask("Password: ")
+    except Exit as error:
+        raise click.ClickException(f"bad user information: {user} {error}") from None
 
 
 @bench.command()
@@ -48,7 +77,7 @@ def bench(context: click.Context, endpoints: str, conns: int, clients: int, seed
 @click.option("--sequential-keys", is_flag=True, help="Keys in order, not by chance.")
 @click.pass_obj
 def put(
-    setup: tuple[list[str], int, int, Random],
+    setup: Setup,
     rate: float,
     key_size: int,
     val_size: int,
@@ -57,8 +86,8 @@ def put(
     sequential_keys: bool,
 ) -> None:
     """Put random keys."""
-    make_key = key_maker(key_size, key_space_size, sequential_keys, setup[3])
-    _run(setup, PUT, put_maker(make_key, _value(val_size, setup[3])), total, rate)
+    make_key = key_maker(key_size, key_space_size, sequential_keys, setup.random)
+    _run(setup, PUT, put_maker(make_key, _value(val_size, setup.random)), total, rate)
 
 
 @bench.command(name="range")
@@ -75,7 +104,7 @@ def put(
 @click.argument("range_end", default="")
 @click.pass_obj
 def range_(
-    setup: tuple[list[str], int, int, Random],
+    setup: Setup,
     rate: float,
     total: int,
     limit: int,
@@ -97,7 +126,7 @@ def range_(
 @click.option("--key-space-size", type=click.IntRange(1), default=1, help="Possible keys.")
 @click.pass_obj
 def txn(
-    setup: tuple[list[str], int, int, Random],
+    setup: Setup,
     rate: float,
     key_size: int,
     val_size: int,
@@ -111,8 +140,8 @@ def txn(
     """
     if txn_ops > key_space_size:
         raise click.UsageError("the key space must be at least as large as a transaction")
-    make_key = key_maker(key_size, key_space_size, True, setup[3])
-    make = txn_maker(put_maker(make_key, _value(val_size, setup[3])), txn_ops)
+    make_key = key_maker(key_size, key_space_size, True, setup.random)
+    make = txn_maker(put_maker(make_key, _value(val_size, setup.random)), txn_ops)
     _run(setup, TXN, make, total, rate)
 
 
@@ -121,14 +150,22 @@ def _value(size: int, random: Random) -> bytes:
 
 
 def _run(
-    setup: tuple[list[str], int, int, Random],
+    setup: Setup,
     path: bytes,
     make: MakeRequest,
     total: int,
     rate: float,
 ) -> None:
-    endpoints, connections, clients, _ = setup
-    load = run_load(endpoints, connections, clients, path, make, total, rate)
+    load = run_load(
+        setup.endpoints,
+        setup.connections,
+        setup.clients,
+        path,
+        make,
+        total,
+        rate,
+        setup.credentials,
+    )
     try:
         results: Results = uvloop.run(load)
     except RpcError as error:
