@@ -11,7 +11,11 @@ Recipes (lock, election, session, software transactional memory, queues, barrier
 `keyraft.client.recipes`; a face without coroutines is `keyraft.client.sync`.
 """
 
-from keyraft.client import errors
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from keyraft.client import errors, watch
 from keyraft.client.client import Client, Space
 from keyraft.client.dial import TLS
 from keyraft.client.lease import KeepAlive, Lease
@@ -30,7 +34,10 @@ from keyraft.client.txn import (
     value,
     version,
 )
-from keyraft.client.watch import DELETE, PUT, Event, Watch
+from keyraft.client.watch import Watch
+
+if TYPE_CHECKING:
+    from keyraft.client.watch import DELETE, PUT, Event
 
 __all__ = [
     "DELETE",
@@ -57,3 +64,13 @@ __all__ = [
     "value",
     "version",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("DELETE", "PUT", "Event"):  # the messages': see `watch`
+        return getattr(watch, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

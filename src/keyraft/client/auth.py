@@ -6,16 +6,12 @@ from typing import Final, Literal
 
 from keyraft.client.calls import AUTHENTICATE, Calls
 from keyraft.client.requests import Bytes, key_range
-from keyraft.proto import auth_pb2, rpc_pb2
+from keyraft.proto.lazy import auth_pb2, rpc_pb2
 
 Access = Literal["read", "write", "readwrite"]
 
 _SERVICE: Final = b"/etcdserverpb.Auth/"
-_TYPES: Final = {
-    "read": auth_pb2.Permission.READ,
-    "write": auth_pb2.Permission.WRITE,
-    "readwrite": auth_pb2.Permission.READWRITE,
-}
+_TYPES: Final = {"read": "READ", "write": "WRITE", "readwrite": "READWRITE"}
 
 
 class Auth:

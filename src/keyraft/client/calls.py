@@ -15,7 +15,6 @@ Everything ends at the call's deadline.
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
 
@@ -24,7 +23,7 @@ from keyraft.client import errors
 from keyraft.client.endpoint import Endpoint
 from keyraft.client.pool import Pool
 from keyraft.client.transport import CallFailed, Connection, Dial, Headers, Stream
-from keyraft.proto import rpc_pb2
+from keyraft.proto.lazy import rpc_pb2
 
 READ_TRIES_MAX: Final = 100
 BACKOFF_S: Final = 0.025
@@ -191,6 +190,8 @@ class Calls:
         quorum = len(self.pool.endpoints) // 2 + 1
         if tried % quorum:
             return
+        import random  # which costs a start more than all of this module
+
         pause_s = BACKOFF_S * (1 + BACKOFF_JITTER * (2 * random.random() - 1))
         if deadline is not None and asyncio.get_running_loop().time() + pause_s >= deadline:
             raise errors.DeadlineError() from failure

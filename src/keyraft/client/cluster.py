@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from keyraft.client.calls import Calls
-from keyraft.proto import rpc_pb2
+from keyraft.proto.lazy import rpc_pb2
 
 MEMBER_ADD: Final = b"/etcdserverpb.Cluster/MemberAdd"
 MEMBER_REMOVE: Final = b"/etcdserverpb.Cluster/MemberRemove"

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from keyraft.client.endpoint import Endpoint
 from keyraft.client.errors import UNAVAILABLE
@@ -24,8 +23,7 @@ DIAL_TIMEOUT_S: Final = 2.0
 USER_AGENT: Final = "keyraft"
 
 
-@dataclass(frozen=True, slots=True)
-class TLS:
+class TLS(NamedTuple):
     """How the client shows and checks certificates; files are PEM, empty ones are left out.
 
     Without `ca_file` the system's authorities are trusted. `server_name` replaces the endpoint's

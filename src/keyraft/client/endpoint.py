@@ -8,13 +8,12 @@ it when the client has a TLS configuration (etcd `client/v3/internal/endpoint`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 PORT_DEFAULT = 2379
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(NamedTuple):
     """One address; `path` is set for Unix sockets, `host` and `port` otherwise."""
 
     text: str

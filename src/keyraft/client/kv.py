@@ -22,7 +22,7 @@ from keyraft.client.requests import (
     to_bytes,
 )
 from keyraft.client.txn import Txn
-from keyraft.proto import mvcc_pb2, rpc_pb2
+from keyraft.proto.lazy import mvcc_pb2, rpc_pb2
 
 RANGE: Final = b"/etcdserverpb.KV/Range"
 RANGE_STREAM: Final = b"/etcdserverpb.KV/RangeStream"

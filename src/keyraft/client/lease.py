@@ -20,7 +20,7 @@ from keyraft.client import errors
 from keyraft.client.calls import Calls
 from keyraft.client.namespace import Namespace
 from keyraft.client.transport import CallFailed, Stream
-from keyraft.proto import rpc_pb2
+from keyraft.proto.lazy import rpc_pb2
 
 GRANT: Final = b"/etcdserverpb.Lease/LeaseGrant"
 REVOKE: Final = b"/etcdserverpb.Lease/LeaseRevoke"

@@ -11,7 +11,7 @@ from typing import Final
 
 from keyraft.client import endpoint as endpoints
 from keyraft.client.calls import Calls
-from keyraft.proto import rpc_pb2
+from keyraft.proto.lazy import rpc_pb2
 
 ALARM: Final = b"/etcdserverpb.Maintenance/Alarm"
 STATUS: Final = b"/etcdserverpb.Maintenance/Status"
@@ -49,7 +49,7 @@ class Maintenance:
     async def disarm(
         self,
         member_id: int = 0,
-        alarm: rpc_pb2.AlarmType = rpc_pb2.AlarmType.NONE,
+        alarm: rpc_pb2.AlarmType | None = None,
         *,
         timeout_s: float | None = None,
     ) -> rpc_pb2.AlarmResponse:
@@ -58,7 +58,7 @@ class Maintenance:
         As etcd's own client: the answer for all of them has no header.
         """
         if member_id or alarm:
-            return await self._disarm(member_id, alarm, timeout_s)
+            return await self._disarm(member_id, alarm or rpc_pb2.AlarmType.NONE, timeout_s)
         raised = await self.alarms(timeout_s=timeout_s)
         taken = rpc_pb2.AlarmResponse()
         for one in raised.alarms:

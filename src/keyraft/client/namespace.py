@@ -10,7 +10,7 @@ the way in (etcd `client/v3/namespace`).
 from __future__ import annotations
 
 from keyraft.client.requests import FROM_KEY, prefix_end
-from keyraft.proto import mvcc_pb2, rpc_pb2
+from keyraft.proto.lazy import mvcc_pb2, rpc_pb2
 
 
 class Namespace:

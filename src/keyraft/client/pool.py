@@ -11,7 +11,6 @@ Invariant: `_ready` holds exactly the connections that were alive when their kee
 from __future__ import annotations
 
 import asyncio
-import random
 from typing import Final
 
 from keyraft.client.endpoint import Endpoint
@@ -108,6 +107,8 @@ class Pool:
             try:
                 connection = await self._dial(endpoint)
             except (OSError, ValueError) as error:  # of a socket, of certificates
+                import random  # which costs a start more than all of this module
+
                 self.last_error = str(error)
                 await asyncio.sleep(pause_s * (1 + JITTER * (2 * random.random() - 1)))
                 pause_s = min(pause_s * 2, RECONNECT_S_MAX)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
-from keyraft.proto import rpc_pb2
+from keyraft.proto.lazy import rpc_pb2
 
 Bytes = bytes | str
 SortBy = Literal["", "key", "version", "create", "mod", "value"]
@@ -17,18 +17,14 @@ Order = Literal["", "ascend", "descend"]
 
 FROM_KEY: Final = b"\0"
 _TARGETS: Final = {
-    "": rpc_pb2.RangeRequest.KEY,
-    "key": rpc_pb2.RangeRequest.KEY,
-    "version": rpc_pb2.RangeRequest.VERSION,
-    "create": rpc_pb2.RangeRequest.CREATE,
-    "mod": rpc_pb2.RangeRequest.MOD,
-    "value": rpc_pb2.RangeRequest.VALUE,
+    "": "KEY",
+    "key": "KEY",
+    "version": "VERSION",
+    "create": "CREATE",
+    "mod": "MOD",
+    "value": "VALUE",
 }
-_ORDERS: Final = {
-    "": rpc_pb2.RangeRequest.NONE,
-    "ascend": rpc_pb2.RangeRequest.ASCEND,
-    "descend": rpc_pb2.RangeRequest.DESCEND,
-}
+_ORDERS: Final = {"": "NONE", "ascend": "ASCEND", "descend": "DESCEND"}
 
 
 def to_bytes(value: Bytes) -> bytes:
@@ -80,7 +76,7 @@ def range_request(
     start, end = key_range(key, range_end, prefix=prefix, from_key=from_key)
     if sort_by and not order:
         order = "ascend"
-    if order == "ascend" and _TARGETS[sort_by] == rpc_pb2.RangeRequest.KEY:
+    if order == "ascend" and _TARGETS[sort_by] == "KEY":
         order = ""  # keys come in this order anyway, and the server need not sort
     return rpc_pb2.RangeRequest(
         key=start,

@@ -19,7 +19,7 @@ from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 from keyraft.client import auth, client, cluster, kv, lease, maintenance, txn, watch
 from keyraft.client.requests import Bytes
-from keyraft.proto import mvcc_pb2, rpc_pb2
+from keyraft.proto.lazy import mvcc_pb2, rpc_pb2
 
 P = ParamSpec("P")
 R = TypeVar("R")

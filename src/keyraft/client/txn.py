@@ -16,7 +16,7 @@ step at one revision.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 from keyraft.client.requests import (
     FROM_KEY,
@@ -27,10 +27,10 @@ from keyraft.client.requests import (
     range_request,
     to_bytes,
 )
-from keyraft.proto import rpc_pb2
+from keyraft.proto.lazy import rpc_pb2
 
-Operation = rpc_pb2.RequestOp
-Comparison = rpc_pb2.Compare
+Operation: TypeAlias = "rpc_pb2.RequestOp"
+Comparison: TypeAlias = "rpc_pb2.Compare"
 
 
 class Target:
@@ -143,7 +143,7 @@ def nested(inner: Txn) -> Operation:
     return rpc_pb2.RequestOp(request_txn=inner.request)
 
 
-Commit = Callable[[rpc_pb2.TxnRequest, "float | None"], Awaitable[rpc_pb2.TxnResponse]]
+Commit = Callable[["rpc_pb2.TxnRequest", "float | None"], Awaitable["rpc_pb2.TxnResponse"]]
 
 
 class Txn:

@@ -29,7 +29,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
 from types import TracebackType
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 from keyraft.base.errors import NoLeaderError
 from keyraft.client import errors
@@ -37,17 +37,24 @@ from keyraft.client.calls import TOKEN_ERRORS, Calls
 from keyraft.client.namespace import Namespace
 from keyraft.client.requests import Bytes, key_range
 from keyraft.client.transport import CallFailed, Stream
-from keyraft.proto import mvcc_pb2, rpc_pb2
+from keyraft.proto.lazy import mvcc_pb2, rpc_pb2
 
 METHOD: Final = b"/etcdserverpb.Watch/Watch"
 BUFFERED_EVENTS_MAX: Final = 65_536
 REOPEN_S_MIN: Final = 0.01
 REOPEN_S_MAX: Final = 0.5
 
-PUT: Final = mvcc_pb2.Event.PUT
-DELETE: Final = mvcc_pb2.Event.DELETE
+if TYPE_CHECKING:
+    PUT: Final = mvcc_pb2.Event.PUT
+    DELETE: Final = mvcc_pb2.Event.DELETE
+    Event = mvcc_pb2.Event
 
-Event = mvcc_pb2.Event
+
+def __getattr__(name: str) -> Any:
+    """The messages' own names, which cost their import when they are first asked for."""
+    if name in ("DELETE", "PUT", "Event"):
+        return getattr(mvcc_pb2.Event, name, mvcc_pb2.Event)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 class Watch:

@@ -17,7 +17,7 @@ from typing import Final
 from . import status
 from .client_calls import ClientCall, ClientReceiver, ClientStream, Done, Metadata
 from .deadline import Deadlines, format_timeout
-from .head import check_fields
+from .fields import check_fields
 from .http2 import frames, states
 from .http2.connection import Connection
 from .http2.errors import (

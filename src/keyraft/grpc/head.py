@@ -13,15 +13,11 @@ from collections.abc import Mapping
 from typing import Final
 
 from . import status
+from .fields import check_fields
 from .http2.hpack import Header
 from .router import UNARY, Route, Router
 
-_CONNECTION_SPECIFIC: Final = frozenset(
-    (b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade")
-)
 _PSEUDO: Final = frozenset((b":method", b":scheme", b":path", b":authority"))
-_UPPER: Final = frozenset(range(0x41, 0x5B))
-_NAME_FORBIDDEN: Final = _UPPER | frozenset(range(0x21)) | frozenset(range(0x7F, 0x100))
 _IDENTITY: Final = (b"", b"identity")
 
 
@@ -78,26 +74,6 @@ class RequestHead:
 def decode_binary(value: bytes) -> bytes:
     """A "-bin" value: base64 with or without padding; raises binascii.Error."""
     return base64.b64decode(value + b"=" * (-len(value) % 4), validate=True)
-
-
-def check_fields(fields: list[Header], pseudo: frozenset[bytes]) -> str | None:
-    """The rules for any header list (RFC 9113 §8.2, §8.3): the fault, or None."""
-    seen: set[bytes] = set()
-    regular = False
-    for name, value in fields:
-        if name[:1] == b":":
-            if regular or name not in pseudo or name in seen:
-                return "a pseudo-header that is unknown, repeated or after a field"
-            seen.add(name)
-            continue
-        regular = True
-        if not name or not _NAME_FORBIDDEN.isdisjoint(name) or b":" in name:
-            return "a header name that is not in lower case or not a token"
-        if name in _CONNECTION_SPECIFIC or (name == b"te" and value != b"trailers"):
-            return "a connection-specific header"
-        if b"\0" in value or b"\n" in value or b"\r" in value:
-            return "a header value with a forbidden octet"
-    return None
 
 
 def parse_head(fields: list[Header], router: Router) -> RequestHead:

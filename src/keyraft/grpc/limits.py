@@ -7,12 +7,14 @@ for its socket by `output_bytes_max`; what it can make us do, by the budgets.
 DEVIATION: etcd has no bound on the streams of a connection unless one is configured, takes 16 MiB
 of headers, and limits none of the floods but pings; here each has a bound far above what clients
 of etcd are known to need.
+
+The values here are named tuples: making so large a dataclass takes longer than importing the rest
+of what a client needs of the transport.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from keyraft.base.limits import GRPC_OVERHEAD_BYTES, REQUEST_BYTES_MAX
 
@@ -24,16 +26,14 @@ PING_STRIKES_MAX: Final = 2  # gRPC-Go, internal/transport maxPingStrikes
 PING_IDLE_INTERVAL_S_MIN: Final = 7_200.0  # gRPC-Go, defaultPingTimeout, without a stream
 
 
-@dataclass(frozen=True, slots=True)
-class Budget:
+class Budget(NamedTuple):
     """How often a thing may happen: `burst` at once, then `rate` per second."""
 
     burst: int
     rate: float
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(NamedTuple):
     """Limits of one connection. Times in seconds; zero turns a keepalive off."""
 
     message_bytes_max: int = REQUEST_BYTES_MAX + GRPC_OVERHEAD_BYTES  # received, per message

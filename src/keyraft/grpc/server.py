@@ -17,7 +17,8 @@ from keyraft.base.errors import EtcdError, PostponedError, RawError
 from . import status
 from .calls import Call, Stream
 from .deadline import Deadlines
-from .head import RequestHead, check_fields
+from .fields import check_fields
+from .head import RequestHead
 from .heads import Heads
 from .http import HttpRequest, HttpStream
 from .http2 import frames, states

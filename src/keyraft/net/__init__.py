@@ -9,14 +9,15 @@ import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from .channel import CLIENT_LIMITS, PINGS_FROM_SERVER, CallHandle, Channel, StreamCall
+    from .channel import CLIENT_LIMITS, CallHandle, Channel
     from .protocol import Flusher, Http2Protocol
     from .server import HttpHandler, Server, Statistics, serve
+    from .streamcall import PINGS_FROM_SERVER, StreamCall
     from .tls import client_context, server_context
 
 _HOMES: Final = {
     "CLIENT_LIMITS": ".channel",
-    "PINGS_FROM_SERVER": ".channel",
+    "PINGS_FROM_SERVER": ".streamcall",
     "CallHandle": ".channel",
     "Channel": ".channel",
     "Flusher": ".protocol",
@@ -24,7 +25,7 @@ _HOMES: Final = {
     "HttpHandler": ".server",
     "Server": ".server",
     "Statistics": ".server",
-    "StreamCall": ".channel",
+    "StreamCall": ".streamcall",
     "client_context": ".tls",
     "serve": ".server",
     "server_context": ".tls",

@@ -10,16 +10,17 @@ the socket is not read, so that what a slow reader makes us hold is one buffer a
 from __future__ import annotations
 
 import asyncio
-from typing import Final, Generic, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar, cast
 
-from keyraft.grpc import ClientConnection, ServerConnection
+if TYPE_CHECKING:  # each end brings its own
+    from keyraft.grpc import ClientConnection, ServerConnection
 
 WRITE_BUFFER_BYTES: Final = 1_048_576  # the socket's backlog at which a connection is held
 COALESCE_CONNECTIONS_MIN: Final = 8  # with output in one turn: that is load
 CLOCK_SLACK_S: Final = 0.001  # a timer may fire this much before its time
 _FOREVER: Final = float("inf")
 
-C = TypeVar("C", ServerConnection, ClientConnection)
+C = TypeVar("C", "ServerConnection", "ClientConnection")
 
 
 class _Flushed(Protocol):
@@ -96,7 +97,7 @@ class Http2Protocol(asyncio.Protocol, Generic[C]):
     # --- asyncio --------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)
+        self.transport = cast("asyncio.Transport", transport)
         self.transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
         # TLS would make a record of each piece.
         self._plain = transport.get_extra_info("sslcontext") is None

@@ -15,7 +15,7 @@ from keyraft.client.recipes.waiting import again, unless_lost, wait_predecessors
 from keyraft.client.requests import Bytes, to_bytes
 from keyraft.client.txn import create_revision, get, put
 from keyraft.client.watch import DELETE
-from keyraft.proto import mvcc_pb2
+from keyraft.proto.lazy import mvcc_pb2
 
 
 class NotLeaderError(Exception):

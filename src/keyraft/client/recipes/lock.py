@@ -22,7 +22,7 @@ from keyraft.client.recipes.session import Session
 from keyraft.client.recipes.waiting import again, unless_lost, wait_predecessors
 from keyraft.client.requests import Bytes, to_bytes
 from keyraft.client.txn import Comparison, create_revision, get, put
-from keyraft.proto import rpc_pb2
+from keyraft.proto.lazy import rpc_pb2
 
 
 class LockedError(Exception):

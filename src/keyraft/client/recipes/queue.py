@@ -14,7 +14,7 @@ from keyraft.client import errors
 from keyraft.client.client import Space
 from keyraft.client.requests import Bytes, SortBy, to_bytes
 from keyraft.client.txn import delete, missing, mod_revision, put
-from keyraft.proto import mvcc_pb2
+from keyraft.proto.lazy import mvcc_pb2
 
 PRIORITY_MAX: Final = 65_535
 
