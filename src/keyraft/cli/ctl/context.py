@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from keyraft.client import TLS, Client
 
 FOREVER_S: Final = 0.0  # a call without a deadline
+KEEPALIVE_S_MIN: Final = 10.0  # gRPC-Go, internal.KeepaliveMinPingTime
 
 # Texts that etcd's own client does not know as kinds: it prints them with their status.
 _OPAQUE: Final = frozenset(
@@ -44,6 +45,15 @@ def error_text(error: Exception) -> str:
         name = CODE_NAMES[error.code] if error.code < len(CODE_NAMES) else f"Code({error.code})"
         return f"rpc error: code = {name} desc = {error.text}"
     return str(error)
+
+
+def ping_interval_s(keepalive_s: float) -> float:
+    """How often a connection is asked for a sign of life, given --keepalive-time; 0 for never.
+
+    gRPC-Go raises short times in silence, and the flag's default is one: a server hangs up on who
+    asks more often than every 5 s while nothing else happens.
+    """
+    return max(keepalive_s, KEEPALIVE_S_MIN) if keepalive_s > 0 else 0.0
 
 
 class Context:
@@ -182,7 +192,7 @@ class Context:
                 password=password,
                 token=token,
                 timeout_s=self.timeout_s if timeout_s is None else timeout_s,
-                keepalive_s=self.values["keepalive-time"],
+                keepalive_s=ping_interval_s(self.values["keepalive-time"]),
                 keepalive_timeout_s=self.values["keepalive-timeout"],
                 dial_timeout_s=self.values["dial-timeout"],
                 receive_bytes_max=self.values["max-recv-bytes"],
