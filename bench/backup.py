@@ -4,12 +4,14 @@ Each side works with its own tools on its own server: the original's etcdctl and
 ours. Both servers hold the same rows, restored from one snapshot. A row of the table is the median
 of the turns. Memory is the peak of a process's own pages (anonymous memory): the database file,
 which every reader maps, belongs to the page cache and is there for all. Then puts go on at full
-speed while snapshots are saved, and the rate during the saves is set against the rate between.
+speed while a snapshot is saved, and the rate during the save is set against the mean of the rates
+before and after it; nothing is sampled meanwhile, for that would take from the puts, too.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
@@ -34,7 +36,8 @@ VALUE_BYTES: Final = 256
 TURNS: Final = 3
 TXN_OPS: Final = 100
 SAMPLE_S: Final = 0.01
-LOAD_S: Final = 3.0  # of puts before, and between two saves
+LOAD_S: Final = 6.0  # of puts before a save, and after it
+LOAD_S_MAX: Final = 600
 LOAD_CONNECTIONS: Final = 20
 LOAD_STREAMS: Final = 50
 
@@ -82,8 +85,8 @@ def cpu_s(pid: int) -> float:
     return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
 
 
-def run(command: list[str], server_pid: int | None = None) -> Work:
-    """Runs a command to its end and watches it."""
+def run(command: list[str], server_pid: int | None = None, *, watched: bool = True) -> Work:
+    """Runs a command to its end and, unless that would disturb, watches its memory."""
     environment = {
         name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"
     } | {"PYTHONPATH": str(ROOT / "src")}
@@ -101,13 +104,15 @@ def run(command: list[str], server_pid: int | None = None) -> Work:
                 peaks[1] = max(peaks[1], anonymous_mb(server_pid))
 
     watcher = threading.Thread(target=watch)
-    watcher.start()
+    if watched:
+        watcher.start()
     before = os.times()
     out, err = process.communicate()
     seconds = time.perf_counter() - began
     after = os.times()
     over.set()
-    watcher.join()
+    if watched:
+        watcher.join()
     assert process.returncode == 0, (command, out, err)
     used = after.children_user + after.children_system
     used -= before.children_user + before.children_system
@@ -181,6 +186,14 @@ def filled(place: Path, keys: int) -> Path:
     return path
 
 
+def started(stack: contextlib.ExitStack, side: str, base: Path, directory: str) -> Server:
+    """A server of its own with the rows of a snapshot."""
+    server = stack.enter_context(Server(side, SERVERS[side], directory))
+    run([*TOOLS["etcd"]["etcdutl"], *restore_words(server, base, server.data)])
+    server.start()
+    return server
+
+
 def restore_words(server: Server, snapshot: Path, target: Path) -> list[str]:
     """The arguments of `snapshot restore` for a server."""
     peer = f"http://127.0.0.1:{server.peer_port}"
@@ -219,9 +232,9 @@ def at_rest(table: Table, servers: dict[str, Server], place: Path, turns: int) -
     assert len(hashes) == len(servers), "one database, one hash"
 
 
-def under_load(table: Table, side: str, server: Server, place: Path, saves: int) -> None:
-    """Puts at full speed, and now and then a save."""
-    total_s = (LOAD_S + 60) * saves + LOAD_S
+def under_load(table: Table, side: str, server: Server, place: Path) -> None:
+    """Puts at full speed, and a save in their midst."""
+    words = [f"--endpoints={server.endpoint}", "snapshot", "save", str(place / "load.db")]
     with tempfile.NamedTemporaryFile() as body:
         request = put_request(VALUE_BYTES)
         body.write(b"\0" + len(request).to_bytes(4, "big") + request)
@@ -229,7 +242,7 @@ def under_load(table: Table, side: str, server: Server, place: Path, saves: int)
         load = subprocess.Popen(
             [
                 "h2load",
-                f"-D{int(total_s)}",
+                f"-D{LOAD_S_MAX}",
                 f"-c{LOAD_CONNECTIONS}",
                 f"-m{LOAD_STREAMS}",
                 "-t1",
@@ -242,23 +255,19 @@ def under_load(table: Table, side: str, server: Server, place: Path, saves: int)
         )
         try:
             time.sleep(1)
-            for _ in range(saves):
-                table.add(
-                    side, "puts between saves, /s", rate_while(server, lambda: time.sleep(LOAD_S))
-                )
-                words = [
-                    f"--endpoints={server.endpoint}",
-                    "snapshot",
-                    "save",
-                    str(place / "load.db"),
-                ]
-                began = time.perf_counter()
-                during = rate_while(server, lambda: run([*TOOLS[side]["etcdctl"], *words]))  # noqa: B023
-                table.add(side, "puts during a save, /s", during)
-                table.add(side, "save under puts, s", time.perf_counter() - began)
+            before = rate_while(server, lambda: time.sleep(LOAD_S))
+            began = time.perf_counter()
+            during = rate_while(
+                server, lambda: run([*TOOLS[side]["etcdctl"], *words], watched=False)
+            )
+            table.add(side, "save under puts, s", time.perf_counter() - began)
+            after = rate_while(server, lambda: time.sleep(LOAD_S))
         finally:
             load.terminate()
             load.wait()
+    table.add(side, "puts before and after, /s", (before + after) / 2)
+    table.add(side, "puts during the save, /s", during)
+    table.add(side, "puts during the save, share", 2 * during / (before + after))
 
 
 def rate_while(server: Server, work: object) -> float:
@@ -284,19 +293,14 @@ def main() -> None:
         if not base.exists():
             shutil.move(filled(place, options.keys), base)
         sides = [options.only] if options.only else list(SERVERS)
-        servers = {side: Server(side, SERVERS[side], directory) for side in sides}
-        try:
-            for server in servers.values():
-                run([*TOOLS["etcd"]["etcdutl"], *restore_words(server, base, server.data)])
-                server.start()
-            if options.skip != "rest":
+        if options.skip != "rest":
+            with contextlib.ExitStack() as stack:
+                servers = {side: started(stack, side, base, directory) for side in sides}
                 at_rest(table, servers, place, options.turns)
-            if options.skip != "load":
-                for side, server in servers.items():
-                    under_load(table, side, server, place, options.turns)
-        finally:
-            for server in servers.values():
-                server.__exit__()
+        for _ in range(options.turns if options.skip != "load" else 0):
+            for side in sides:  # from the same database each time, for puts make it grow
+                with contextlib.ExitStack() as stack:
+                    under_load(table, side, started(stack, side, base, directory), place)
     print(table)
 
 

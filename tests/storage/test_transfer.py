@@ -14,7 +14,6 @@ from keyraft.base.log import NullLogger
 from keyraft.mvcc.backend import BUCKETS
 from keyraft.storage.bolt import BoltFile, check, write_file
 from keyraft.storage.transfer import (
-    BLOB_BYTES,
     SnapshotExport,
     TransferError,
     export_file,
@@ -29,6 +28,7 @@ from keyraft.storage.transfer import (
 )
 
 GOLDEN = Path(__file__).parent / "data" / "etcd-3.5.1.snapshot.db"
+READ_BYTES = 32_768
 Model = dict[bytes, dict[bytes, bytes]]
 
 
@@ -92,7 +92,7 @@ def test_a_snapshot_comes_out_of_a_process_of_its_own(tmp_path: Path) -> None:
         export = await SnapshotExport.start(str(tmp_path / "kv"), digest)
         blobs: list[bytes] = []
         try:
-            while blob := await export.read():
+            while blob := await export.read(READ_BYTES):
                 blobs.append(blob)
             assert export.remaining_bytes == 0
             return export.size_bytes, blobs
@@ -104,7 +104,7 @@ def test_a_snapshot_comes_out_of_a_process_of_its_own(tmp_path: Path) -> None:
     assert size == len(content)
     assert b"".join(blobs[:-1]) == content
     assert blobs[-1] == hashlib.sha256(content).digest()
-    assert {len(blob) for blob in blobs[:-2]} == {BLOB_BYTES}
+    assert {len(blob) for blob in blobs[:-2]} == {READ_BYTES}
     _, blobs = asyncio.run(take(False))
     assert b"".join(blobs) == content
 
@@ -114,7 +114,7 @@ def test_an_export_may_be_given_up(tmp_path: Path) -> None:
 
     async def give_up() -> int | None:
         export = await SnapshotExport.start(str(tmp_path / "kv"))
-        await export.read()
+        await export.read(READ_BYTES)
         await export.close()
         return export._process.returncode
 
@@ -138,7 +138,7 @@ def test_writes_during_an_export_are_not_in_it(tmp_path: Path) -> None:
             txn.drop(database, delete=False)
         env.close()
         blobs = []
-        while blob := await export.read():
+        while blob := await export.read(READ_BYTES):
             blobs.append(blob)
         await export.close()
         return b"".join(blobs)

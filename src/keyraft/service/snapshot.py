@@ -18,10 +18,11 @@ from keyraft.proto import rpc_pb2
 from keyraft.server import Member, parse
 from keyraft.service.guard import Guard
 
+BLOB_BYTES: Final = 32_768  # of one SnapshotResponse, as etcd sends them
 _UNKNOWN: Final = 2
 
-# Fields of a SnapshotResponse. A gigabyte is passed on here: each copy of it that is not made
-# leaves the loop to the others.
+# Fields of a SnapshotResponse. A gigabyte is passed on here: each copy of it that is not made, and
+# each call for a message of its own, leaves the loop to the others.
 _REMAINING: Final = b"\x10"
 _BLOB: Final = b"\x1a"
 _VERSION: Final = b"\x22"
@@ -38,7 +39,7 @@ class Feed(Protocol):
 
 
 OpenSnapshot = Callable[["SnapshotHandler"], Feed]
-"""Starts an export whose pieces go to `SnapshotHandler.blob`."""
+"""Starts an export whose pieces go to `SnapshotHandler.block`."""
 
 
 class SnapshotHandler:
@@ -92,13 +93,21 @@ class SnapshotHandler:
 
     # --- the export's side --------------------------------------------------------------------
 
-    def blob(self, data: memoryview, remaining_bytes: int, last: bool) -> bool:
-        """Passes a piece on; whether more may come at once."""
+    def block(self, data: bytes, remaining_bytes: int, last: bool) -> bool:
+        """Passes a block on, cut into messages; whether more may come at once."""
         if self._over:
             return False
-        left = _REMAINING + varint(remaining_bytes) if remaining_bytes else b""
-        head = left + _BLOB + varint(len(data))
-        self._stream.send(b"".join((head, data, self._version)))
+        view, version = memoryview(data), self._version
+        behind_bytes = remaining_bytes + len(view)
+        framed: list[bytes | memoryview] = []
+        for start in range(0, len(view), BLOB_BYTES):
+            piece = view[start : start + BLOB_BYTES]
+            behind_bytes -= len(piece)
+            left = _REMAINING + varint(behind_bytes) if behind_bytes else b""
+            head = left + _BLOB + varint(len(piece))
+            size = len(head) + len(piece) + len(version)
+            framed += (b"\0" + size.to_bytes(4, "big") + head, piece, version)
+        self._stream.send_framed(b"".join(framed), len(framed) // 3)
         if last:
             self._member.logger.info("successfully sent database snapshot to client")
             self._finish(0, "")

@@ -12,7 +12,7 @@ a stream in `_waiting` has a queue; frames of one stream leave in the order they
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Final
+from typing import Final, cast
 
 from keyraft.grpc.limits import Limits
 
@@ -22,6 +22,7 @@ from .stream import Http2Stream, SendQueue
 
 BULK_BYTES_MIN: Final = 65_536  # output that is not joined has so much
 BULK_PIECE_BYTES_MIN: Final = 2_048  # and so much on average in a piece
+COPIED_BYTES_MAX: Final = frames.FRAME_BYTES_DEFAULT  # a chunk so small goes out at once or is cut
 
 
 def _nothing() -> None:
@@ -151,6 +152,8 @@ class Output:
                 self._out.append(chunk)
                 return
             queue = stream.queue = SendQueue()
+        if len(chunk) > COPIED_BYTES_MAX:
+            chunk = cast("bytes", memoryview(chunk))  # frames are cut out of it, not copied
         queue.chunks.append(chunk)
         self._queued(stream, queue, len(chunk))
 

@@ -1,7 +1,7 @@
 """Whole databases in and out: bbolt files from ours, ours from bbolt files (layout.py)."""
 
 from keyraft.storage.transfer.environment import TransferError
-from keyraft.storage.transfer.exporting import BLOB_BYTES, DIGEST_BYTES, SnapshotExport, export_file
+from keyraft.storage.transfer.exporting import DIGEST_BYTES, SnapshotExport, export_file
 from keyraft.storage.transfer.feed import Sink, SnapshotFeed
 from keyraft.storage.transfer.importing import (
     Imported,
@@ -14,7 +14,6 @@ from keyraft.storage.transfer.importing import (
 from keyraft.storage.transfer.layout import has_bolt, has_lmdb, recover, replace
 
 __all__ = [
-    "BLOB_BYTES",
     "DIGEST_BYTES",
     "Imported",
     "Sink",

@@ -6,26 +6,23 @@ SNAP_DIRECTORY` carries out `importing.prepare`. A failure is one line on standa
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
-from typing import Final
 
+from keyraft.storage.transfer.background import Background
 from keyraft.storage.transfer.environment import TransferError
 from keyraft.storage.transfer.exporting import export, write_fd
 from keyraft.storage.transfer.importing import prepare
-
-NICENESS: Final = 10  # the member goes first
 
 
 def main(arguments: list[str]) -> int:
     """The exit code."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ends with the member, which closes the pipe
-    os.nice(NICENESS)
+    background = Background()  # the member goes first
     command, first, second = arguments
     try:
         if command == "export":
-            export(first, write_fd(1), second == "1")
+            export(first, write_fd(1), second == "1", background)
         else:
             prepare(first, second)
     except BrokenPipeError:

@@ -29,6 +29,7 @@ import lmdb
 
 from keyraft.mvcc.backend import META, META_CONF_STATE, META_CONSISTENT_INDEX
 from keyraft.storage.bolt import BoltError, measure, write_file, write_stream
+from keyraft.storage.transfer.background import Background
 from keyraft.storage.transfer.environment import (
     TransferError,
     open_environment,
@@ -37,13 +38,14 @@ from keyraft.storage.transfer.environment import (
 )
 
 DIGEST_BYTES: Final = 32
-BLOB_BYTES: Final = 32_768  # of one SnapshotResponse, as etcd sends them
 _HEAD: Final = Struct("<QQI")
 _PIPE_BYTES: Final = 1 << 20  # what the process may be ahead of its reader
 _ERROR_BYTES_MAX: Final = 4096
 
 
-def export(path: str, write: Callable[[bytes], object], digest: bool) -> None:
+def export(
+    path: str, write: Callable[[bytes], object], digest: bool, background: Background
+) -> None:
     """Hands length, database and digest to `write`. Blocks. Raises TransferError, OSError."""
     require_environment(path)
     try:
@@ -58,8 +60,11 @@ def export(path: str, write: Callable[[bytes], object], digest: bool) -> None:
                 def hand_on(data: bytes) -> None:
                     if digest:
                         sha.update(data)
+                    background.pause()
                     write(data)
+                    background.resume()
 
+                background.recede()
                 write_stream(hand_on, read_buckets(txn, env), meta)
                 if digest:
                     write(sha.digest())
@@ -159,7 +164,7 @@ class SnapshotExport:
         """What `read` has not yet returned, digest included."""
         return self._remaining
 
-    async def read(self, size: int = BLOB_BYTES) -> bytes:
+    async def read(self, size: int) -> bytes:
         """The next `size` bytes, fewer only at the end, empty behind it.
 
         The digest is read on its own. Raises TransferError when the process failed.

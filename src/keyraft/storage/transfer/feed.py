@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Final, Protocol
 
 from keyraft.storage.transfer.environment import TransferError
-from keyraft.storage.transfer.exporting import BLOB_BYTES, DIGEST_BYTES, SnapshotExport
+from keyraft.storage.transfer.exporting import DIGEST_BYTES, SnapshotExport
+from keyraft.storage.transfer.pace import Pace
 
-_READ_BYTES: Final = 16 * BLOB_BYTES  # what is asked of the process at once
+BLOCK_BYTES: Final = 524_288  # what is asked of the process, and handed on, at once
 
 
 class Sink(Protocol):
     """Where a snapshot goes. Called on the loop."""
 
-    def blob(self, data: memoryview, remaining_bytes: int, last: bool) -> bool:
-        """A piece of the database, or at last the digest; `remaining_bytes` of the database are
-        still to come. False: no more before `SnapshotFeed.resume`."""
+    def block(self, data: bytes, remaining_bytes: int, last: bool) -> bool:
+        """A piece of the database, BLOCK_BYTES at most, or at last the digest; `remaining_bytes`
+        of the database are still to come. False: no more before `SnapshotFeed.resume`."""
 
     def failed(self, text: str) -> None:
         """There will be no more, and what there was is worthless."""
@@ -36,7 +38,7 @@ class SnapshotFeed:
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     def resume(self) -> None:
-        """The sink takes blobs again."""
+        """The sink takes blocks again."""
         self._room.set()
 
     def close(self) -> None:
@@ -54,12 +56,12 @@ class SnapshotFeed:
             self._sink.failed(str(error))
 
     async def _hand_on(self, export: SnapshotExport) -> None:
-        while data := memoryview(await export.read(_READ_BYTES)):
-            remaining = export.remaining_bytes - DIGEST_BYTES
-            for start in range(0, len(data), BLOB_BYTES):
-                await self._room.wait()
-                piece = data[start : start + BLOB_BYTES]
-                behind = max(0, remaining + len(data) - start - len(piece))
-                if not self._sink.blob(piece, behind, not export.remaining_bytes):
-                    self._room.clear()
-            await asyncio.sleep(0)  # others have their turn, however fast the client reads
+        loop = asyncio.get_running_loop()
+        pace = Pace(loop.time(), time.thread_time())
+        while data := await export.read(BLOCK_BYTES):
+            await self._room.wait()
+            left = export.remaining_bytes
+            if not self._sink.block(data, max(0, left - DIGEST_BYTES), not left):
+                self._room.clear()
+            # Others have their turn, however fast the client reads.
+            await asyncio.sleep(pace.pause_s(loop.time(), time.thread_time(), len(data)))
