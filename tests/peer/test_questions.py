@@ -62,7 +62,7 @@ class Answering:
         self.check()
         return 60
 
-    def time_to_live(self, lease_id: int, keys: bool) -> rpc_pb2.LeaseTimeToLiveResponse:
+    async def time_to_live(self, lease_id: int, keys: bool) -> rpc_pb2.LeaseTimeToLiveResponse:
         self.check()
         return rpc_pb2.LeaseTimeToLiveResponse(
             ID=lease_id, TTL=5, grantedTTL=60, keys=[b"k"] if keys else []

@@ -101,7 +101,7 @@ def test_the_first_tick_after_a_pause_does_not_make_a_leader_sure() -> None:
 
 
 def ask_a_leader_that_is_cut_off(seed: int) -> bool:
-    """Renews a lease that only the successor knows; whether the old leader still led then."""
+    """Renews and asks about a lease that only the successor knows; whether the old leader led then."""
     rates = iter([0.5, 1.5, 1.5])
     cluster = SimCluster(3, seed, lambda chance: Habits(rate=next(rates)))
     first = next(node for node in cluster.nodes.values() if node.habits.rate < 1)
@@ -122,8 +122,11 @@ def ask_a_leader_that_is_cut_off(seed: int) -> bool:
     still_leads = first.member.is_leader
     asked: list[int | EtcdError | RawError] = []
     first.member.leasing.renew(LEASE, asked.append)
+    told: list[rpc_pb2.LeaseTimeToLiveResponse | EtcdError | RawError] = []
+    first.member.leasing.remaining(LEASE, False, told.append)
+    assert not told, "it does not know the lease, and has not asked"
     cluster.run(2.0)
-    assert not any(isinstance(one, LeaseNotFoundError) for one in asked)
+    assert not any(isinstance(one, LeaseNotFoundError) for one in [*asked, *told])
     return still_leads
 
 

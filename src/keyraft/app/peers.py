@@ -14,7 +14,7 @@ import os
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import aiohttp
 from aiohttp import web
@@ -41,6 +41,7 @@ from keyraft.proto import rpc_pb2
 from keyraft.raft import FatalError, Message, MessageType, ProposalDroppedError, RaftError
 from keyraft.server import Member
 
+_T = TypeVar("_T")
 _SNAP: Final = int(MessageType.SNAP)
 BACKLOG_CONNECTIONS: Final = 1_024
 APPLY_WAIT_S: Final = 1.0  # etcd `applyTimeout`: a forwarded lease question waits so long
@@ -260,11 +261,10 @@ class PeerPort:
     async def promote(self, member_id: int, token: str | None) -> list[dict[str, Any]]:
         """A learner becomes a voter, if the token is an administrator's."""
         await self._check_admin(token)
-        done: asyncio.Future[EtcdError | RawError | None] = (
-            asyncio.get_running_loop().create_future()
+        reconfiguration = self._here.reconfiguration
+        error: EtcdError | RawError | None = await _answer(
+            lambda done: reconfiguration.promote(member_id, done)
         )
-        self._here.reconfiguration.promote(member_id, lambda error: _settle(done, error))
-        error = await done
         if isinstance(error, EtcdError):
             raise error
         if error is not None:
@@ -283,12 +283,10 @@ class PeerPort:
             return
         except TokenAheadError as ahead:
             index = ahead.index
-        applied: asyncio.Future[EtcdError | RawError | None] = (
-            asyncio.get_running_loop().create_future()
-        )
         deadline_s = member.loop.time() + member.settings.request_timeout_s
-        member.token_waits.add(index, deadline_s, lambda error: _settle(applied, error))
-        error = await applied
+        error: EtcdError | None = await _answer(
+            lambda done: member.token_waits.add(index, deadline_s, done)
+        )
         if error is not None:
             raise error
         auth.check_admin(auth.identify(metadata, None, index))
@@ -349,30 +347,22 @@ class PeerPort:
             raise errors.NotLeaderError
         return outcome
 
-    def time_to_live(self, lease_id: int, keys: bool) -> rpc_pb2.LeaseTimeToLiveResponse:
+    async def time_to_live(self, lease_id: int, keys: bool) -> rpc_pb2.LeaseTimeToLiveResponse:
         """A question passed on by a follower."""
-        member = self._here
-        lessor = member.lessor
-        if not lessor.primary or not member.leasing.may_renew_at_once(member.loop.time()):
-            raise errors.NotLeaderError
-        if not lessor.exists(lease_id):
-            raise errors.LeaseNotFoundError
-        remaining_s, granted_s = lessor.time_to_live(lease_id, self._here.loop.time())
-        return rpc_pb2.LeaseTimeToLiveResponse(
-            ID=lease_id,
-            TTL=remaining_s,
-            grantedTTL=granted_s,
-            keys=lessor.keys(lease_id) if keys else [],
+        leasing = self._here.leasing
+        answer: rpc_pb2.LeaseTimeToLiveResponse | EtcdError | RawError = await _answer(
+            lambda done: leasing.remaining(lease_id, keys, done)
         )
+        if isinstance(answer, EtcdError):
+            raise answer
+        if isinstance(answer, RawError):
+            raise errors.NotLeaderError
+        return answer
 
     async def downgrade_enabled(self) -> bool:
         """Whether a downgrade is under way."""
         member = self._here
-        done: asyncio.Future[EtcdError | RawError | None] = (
-            asyncio.get_running_loop().create_future()
-        )
-        member.read_index(lambda error: _settle(done, error))
-        error = await done
+        error = await _answer(member.read_index)
         if isinstance(error, EtcdError):
             raise error
         return member.configuration.cluster.downgrade.enabled
@@ -402,11 +392,16 @@ class PeerNetwork:
         return self._transport.versions()
 
 
-def _settle(
-    future: asyncio.Future[EtcdError | RawError | None], error: EtcdError | RawError | None
-) -> None:
-    if not future.done():
-        future.set_result(error)
+async def _answer(ask: Callable[[Callable[[_T], None]], object]) -> _T:
+    """What `ask` calls back with."""
+    answer: asyncio.Future[_T] = asyncio.get_running_loop().create_future()
+
+    def answered(value: _T) -> None:
+        if not answer.done():
+            answer.set_result(value)
+
+    ask(answered)
+    return await answer
 
 
 def _listen(url: URL, config: Config) -> socket.socket:

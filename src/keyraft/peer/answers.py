@@ -65,7 +65,7 @@ class Local(Protocol):
     async def renew(self, lease_id: int) -> int:
         """Renews as the primary lessor; seconds, or LeaseNotFoundError / NotLeaderError."""
 
-    def time_to_live(self, lease_id: int, keys: bool) -> rpc_pb2.LeaseTimeToLiveResponse:
+    async def time_to_live(self, lease_id: int, keys: bool) -> rpc_pb2.LeaseTimeToLiveResponse:
         """What the primary lessor knows of a lease, or LeaseNotFoundError / NotLeaderError."""
 
     async def downgrade_enabled(self) -> bool:
@@ -189,7 +189,7 @@ class AnswerHandlers:
         if not await self._local.wait_applied():
             return http_error(408, APPLY_WAIT_TEXT)
         try:
-            answer = self._local.time_to_live(wanted.ID, wanted.keys)
+            answer = await self._local.time_to_live(wanted.ID, wanted.keys)
         except errors.LeaseNotFoundError:
             return http_error(404, "lease not found")
         except errors.EtcdError:

@@ -39,6 +39,10 @@ Renewed = Callable[["int | EtcdError | RawError"], None]
 """Gets the TTL in seconds, or the refusal; LeaseNotFoundError when the lease is gone."""
 
 
+Told = Callable[["rpc_pb2.LeaseTimeToLiveResponse | EtcdError | RawError"], None]
+"""Gets the answer without its header, or the refusal; LeaseNotFoundError when the lease is gone."""
+
+
 class Leasing:
     """Owned by the member's loop. `expired_total` counts leases revoked because they ran out."""
 
@@ -129,6 +133,39 @@ class Leasing:
                 member.propose_leading(kind, request, done)
         except EtcdError as refusal:
             done(refusal)
+
+    # --- telling ------------------------------------------------------------------------------
+
+    def remaining(self, lease_id: int, keys: bool, done: Told) -> None:
+        """Tells what is left of a lease, at once or later. NotLeaderError: ask the leader.
+
+        That a lease is gone must be true of the cluster, not of a leader that was cut off, so
+        a quorum is asked first then.
+        """
+        member = self._member
+        if self.may_renew_at_once(member.loop.time()) and member.lessor.exists(lease_id):
+            done(self._remaining(lease_id, keys))
+            return
+
+        def asked(error: EtcdError | RawError | None) -> None:
+            done(error if error is not None else self._remaining(lease_id, keys))
+
+        member.read_index(asked)
+
+    def _remaining(self, lease_id: int, keys: bool) -> rpc_pb2.LeaseTimeToLiveResponse | EtcdError:
+        lessor = self._member.lessor
+        try:
+            ttl_s, granted_s = lessor.time_to_live(lease_id, self._member.loop.time())
+        except NotPrimaryError:
+            return errors.NotLeaderError()
+        except errors.LeaseNotFoundError as refusal:
+            return refusal
+        return rpc_pb2.LeaseTimeToLiveResponse(
+            ID=lease_id,
+            TTL=ttl_s,
+            grantedTTL=granted_s,
+            keys=lessor.keys(lease_id) if keys else (),
+        )
 
     # --- renewing -----------------------------------------------------------------------------
 

@@ -14,7 +14,6 @@ from typing import Final
 from keyraft.base import errors
 from keyraft.base.errors import EtcdError, RawError
 from keyraft.grpc import Router, ServerStream, StreamHandler, UnaryCall
-from keyraft.lease import NotPrimaryError
 from keyraft.mvcc.wire import varint
 from keyraft.proto import rpc_pb2
 from keyraft.server import Identity, Member, parse, quota, wire
@@ -94,70 +93,36 @@ class LeaseService:
         if message.keys and member.auth.enabled:
             member.auth.check_lease_read(self.guard.caller(call), message.ID)
         users = member.auth.revision
+
+        def told(answer: rpc_pb2.LeaseTimeToLiveResponse | EtcdError | RawError) -> None:
+            self._tell(call, message, users, answer)
+
         if member.leader_calls is not None and not member.is_leader:
-            self._ask_leader(call, message, users)
-            return None
-        may_answer = member.leasing.may_renew_at_once(member.loop.time())
-        if not member.is_leader or (may_answer and member.lessor.exists(message.ID)):
-            return self._time_to_live(message)
-
-        def applied(error: EtcdError | None) -> None:
-            try:
-                if error is not None:
-                    raise error
-                answer = self._time_to_live(message)
-                self._confirm(message, users)
-            except (EtcdError, RawError) as refusal:
-                call.fail(refusal.code, refusal.text)
-            else:
-                call.respond(answer)
-
-        # That a lease is gone must be true of the cluster, not of a leader that was cut off.
-        member.read_index(applied)
+            member.leader_calls.time_to_live(message.ID, message.keys, told)
+        else:
+            member.leasing.remaining(message.ID, message.keys, told)
         return None
 
-    def _confirm(self, message: rpc_pb2.LeaseTimeToLiveRequest, users: int) -> None:
-        """Keys may be told if nobody's permissions have changed since they were looked at."""
-        auth = self.member.auth
-        if message.keys and auth.enabled and users != auth.revision:
-            raise errors.AuthOldRevisionError
-
-    def _ask_leader(
-        self, call: UnaryCall, message: rpc_pb2.LeaseTimeToLiveRequest, users: int
+    def _tell(
+        self,
+        call: UnaryCall,
+        message: rpc_pb2.LeaseTimeToLiveRequest,
+        users: int,
+        answer: rpc_pb2.LeaseTimeToLiveResponse | EtcdError | RawError,
     ) -> None:
+        """Answers the call. `users`: the auth revision at which its permissions were looked at."""
         member = self.member
-        assert member.leader_calls is not None, "there is nobody to ask"
-
-        def answered(answer: rpc_pb2.LeaseTimeToLiveResponse | EtcdError | RawError) -> None:
-            if isinstance(answer, errors.LeaseNotFoundError):
-                answer = rpc_pb2.LeaseTimeToLiveResponse(ID=message.ID, TTL=-1)
-            try:
-                self._confirm(message, users)
-            except EtcdError as refusal:
-                answer = refusal
-            if isinstance(answer, EtcdError | RawError):
-                call.fail(answer.code, answer.text)
-                return
-            answer.ClearField("header")
-            call.respond(member.header(member.store.revision) + answer.SerializeToString())
-
-        member.leader_calls.time_to_live(message.ID, message.keys, answered)
-
-    def _time_to_live(self, message: rpc_pb2.LeaseTimeToLiveRequest) -> bytes:
-        member = self.member
-        answer = rpc_pb2.LeaseTimeToLiveResponse(ID=message.ID, TTL=-1)
-        try:
-            ttl_s, granted_s = member.lessor.time_to_live(message.ID, member.loop.time())
-        except errors.LeaseNotFoundError:
-            pass
-        except NotPrimaryError:
-            raise RawError(2, NOT_PRIMARY) from None
-        else:
-            answer.TTL = ttl_s
-            answer.grantedTTL = granted_s
-            if message.keys:
-                answer.keys.extend(member.lessor.keys(message.ID))
-        return member.header(member.store.revision) + answer.SerializeToString()
+        if isinstance(answer, errors.LeaseNotFoundError):
+            answer = rpc_pb2.LeaseTimeToLiveResponse(ID=message.ID, TTL=-1)
+        elif isinstance(answer, errors.NotLeaderError):
+            answer = RawError(2, NOT_PRIMARY)
+        if message.keys and member.auth.enabled and users != member.auth.revision:
+            answer = errors.AuthOldRevisionError()
+        if isinstance(answer, EtcdError | RawError):
+            call.fail(answer.code, answer.text)
+            return
+        answer.ClearField("header")
+        call.respond(member.header(member.store.revision) + answer.SerializeToString())
 
     def leases(self, call: UnaryCall, request: bytes) -> bytes | None:
         """LeaseLeasesRequest -> LeaseLeasesResponse, of this member's own knowledge."""
