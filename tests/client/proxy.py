@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+from tests.support.pumping import pump
+
 
 class Proxy:
     """Forwards 127.0.0.1:`port` to another port of this machine."""
@@ -65,12 +67,6 @@ class Proxy:
 
     async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
         try:
-            while data := await source.read(65_536):
-                await self._flowing.wait()
-                sink.write(data)
-                await sink.drain()
-        except OSError:
-            pass
+            await pump(source, sink, self._flowing.wait)
         finally:
-            sink.close()
             self._open.discard(sink)

@@ -18,8 +18,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from keyraft.client.sync import Portal
+from tests.support.pumping import pump
 
-CHUNK_BYTES = 1 << 16
 NETLINK_SOCK_DIAG = 4
 SOCK_DIAG_BY_FAMILY = 20
 INODE_OFFSET = 16 + 4 + 48 + 16  # behind netlink's head, four bytes, the addresses, four numbers
@@ -177,17 +177,8 @@ class Cuts:
     ) -> None:
         self._open[sink] = way
         try:
-            data = b"-"
-            while data:
-                data = await source.read(CHUNK_BYTES)
-                await self._passable(way)
-                if data:
-                    sink.write(data)
-                    await sink.drain()
-        except OSError:
-            pass
+            await pump(source, sink, lambda: self._passable(way))
         finally:
-            sink.close()
             del self._open[sink]
 
 

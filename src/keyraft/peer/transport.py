@@ -22,6 +22,7 @@ from keyraft.cluster import format_id
 from keyraft.peer.compat import request_headers
 from keyraft.peer.metrics import PeerMetrics
 from keyraft.peer.pipeline import Pipeline
+from keyraft.peer.posting import Posting
 from keyraft.peer.prober import Prober
 from keyraft.peer.snapshot import SnapshotSender
 from keyraft.peer.status import PeerStatus
@@ -75,7 +76,7 @@ class Peer:
             for kind in (MSGAPP, MESSAGE)
         }
         raft = transport.raft
-        self.pipeline = Pipeline(
+        posting = Posting(
             peer_id,
             transport.session,
             self.picker,
@@ -85,18 +86,8 @@ class Peer:
             raft.removed_from_cluster,
             metrics,
         )
-        self.snapshots = SnapshotSender(
-            peer_id,
-            transport.session,
-            self.picker,
-            transport.headers,
-            self.status,
-            raft.report_snapshot,
-            raft.report_unreachable,
-            raft.removed_from_cluster,
-            logger,
-            metrics,
-        )
+        self.pipeline = Pipeline(posting)
+        self.snapshots = SnapshotSender(posting, raft.report_snapshot, logger)
         self.prober = Prober(peer_id, transport.session, self.picker, logger, metrics)
         self.dropped_report_s = float("-inf")
         loop = asyncio.get_running_loop()
@@ -144,9 +135,7 @@ class Peer:
             task.cancel()
         for writer in self.writers.values():
             writer.stop()
-        await asyncio.gather(
-            *self.tasks, self.pipeline.stop(), self.snapshots.stop(), return_exceptions=True
-        )
+        await asyncio.gather(*self.tasks, self.pipeline.stop(), return_exceptions=True)
 
 
 class Transport:
@@ -210,7 +199,7 @@ class Transport:
         if len(self._remotes) >= REMOTES_MAX or self.raft.is_id_removed(peer_id):
             return
         picker = URLPicker(urls)
-        self._remotes[peer_id] = Pipeline(
+        posting = Posting(
             peer_id,
             self.session,
             picker,
@@ -220,6 +209,7 @@ class Transport:
             self.raft.removed_from_cluster,
             self.metrics,
         )
+        self._remotes[peer_id] = Pipeline(posting)
         self.logger.info(
             "added new remote peer",
             local_member_id=format_id(self.local_id),
