@@ -36,125 +36,20 @@ from keyraft.raft.types import (
     Snapshot,
     SnapshotMeta,
 )
+from keyraft.raft.varints import (
+    LEAD,
+    SMALL,
+    check_wire_type,
+    read_id,
+    read_length,
+    read_varint,
+    skip,
+)
+from keyraft.raft.varints import CodecError as CodecError
+from keyraft.raft.varints import encode_varint as encode_varint
+from keyraft.raft.varints import varint_size as varint_size
 
 RESPONSES_DEPTH_MAX: Final = 4  # nesting of responses; two levels are ever made
-_TABLE_SIZE: Final = 1 << 14
-
-
-class CodecError(ValueError):
-    """Bytes that are not the message they are said to be."""
-
-
-# --- varints --------------------------------------------------------------------------------------
-
-
-def _plain_varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 127:
-        out.append(value & 127 | 128)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-# Indexes and lengths are looked up, 14 bits at a time: the whole varint of a small value, and the
-# two leading bytes of a larger one.
-_SMALL: Final = [_plain_varint(value) for value in range(_TABLE_SIZE)]
-_LEAD: Final = [bytes((low & 127 | 128, low >> 7 | 128)) for low in range(_TABLE_SIZE)]
-
-
-# Members' ids are 64 random bits, and the same few stand in every message: they are remembered.
-_ID_MIN: Final = 1 << 42
-_IDS_KEPT_MAX: Final = 256
-_id_bytes: Final[dict[int, bytes]] = {}
-_ids: Final[dict[bytes, tuple[int, int]]] = {}  # ten bytes from an id's first: value, bytes taken
-
-
-def encode_varint(value: int) -> bytes:
-    """An unsigned 64-bit integer as protobuf writes it, 1 to 10 bytes."""
-    if value < _TABLE_SIZE:
-        return _SMALL[value]
-    high = value >> 14
-    if high < _TABLE_SIZE:
-        return _LEAD[value & 0x3FFF] + _SMALL[high]
-    if value < _ID_MIN:
-        return _LEAD[value & 0x3FFF] + encode_varint(high)
-    known = _id_bytes.get(value)
-    if known is None:
-        if len(_id_bytes) >= _IDS_KEPT_MAX:
-            _id_bytes.clear()
-        known = _id_bytes[value] = _plain_varint(value)
-    return known
-
-
-def varint_size(value: int) -> int:
-    """The bytes `encode_varint` makes of it."""
-    return (value.bit_length() + 6) // 7 or 1
-
-
-def _read_varint(buf: bytes, pos: int, end: int) -> tuple[int, int]:
-    """The value at `pos` and the position after it; the last of ten bytes may hold one bit only."""
-    result = 0
-    shift = 0
-    while pos < end:
-        byte = buf[pos]
-        pos += 1
-        if byte < 128:
-            if shift == 63 and byte > 1:
-                break
-            return result | byte << shift, pos
-        result |= (byte & 127) << shift
-        shift += 7
-        if shift > 63:
-            break
-    raise CodecError("a varint is cut short or longer than 64 bits")
-
-
-def _read_id(buf: bytes, pos: int, end: int) -> tuple[int, int]:
-    """`_read_varint` for what is likely to come again."""
-    chunk = buf[pos : pos + 10]
-    known = _ids.get(chunk)
-    if known is not None and pos + known[1] <= end:
-        return known[0], pos + known[1]
-    value, stop = _read_varint(buf, pos, end)
-    if len(_ids) >= _IDS_KEPT_MAX:
-        _ids.clear()
-    _ids[chunk] = (value, stop - pos)
-    return value, stop
-
-
-def _read_length(buf: bytes, pos: int, end: int) -> tuple[int, int]:
-    """Start and end of a length-delimited field's content."""
-    length, pos = _read_varint(buf, pos, end)
-    stop = pos + length
-    if stop > end:
-        raise CodecError("a field is longer than what holds it")
-    return pos, stop
-
-
-def _skip(buf: bytes, pos: int, end: int, key: int) -> int:
-    """The position after an unknown field."""
-    if key >> 3 == 0:
-        raise CodecError("field number 0")
-    wire_type = key & 7
-    if wire_type == 0:
-        return _read_varint(buf, pos, end)[1]
-    if wire_type == 2:
-        return _read_length(buf, pos, end)[1]
-    if wire_type == 1:
-        pos += 8
-    elif wire_type == 5:
-        pos += 4
-    else:
-        raise CodecError(f"wire type {wire_type}")
-    if pos > end:
-        raise CodecError("a field is cut short")
-    return pos
-
-
-def _check_wire_type(key: int, known: frozenset[int]) -> None:
-    if key >> 3 in known:
-        raise CodecError(f"field {key >> 3} has wire type {key & 7}")
 
 
 # --- entries --------------------------------------------------------------------------------------
@@ -171,7 +66,7 @@ def encode_entry(entry: Entry) -> bytes:
                 b"\x10",
                 encode_varint(entry.term),
                 b"\x18",
-                _SMALL[index] if index < 16384 else _LEAD[index & 0x3FFF] + _SMALL[index >> 14],
+                SMALL[index] if index < 16384 else LEAD[index & 0x3FFF] + SMALL[index >> 14],
                 b'"',
                 encode_varint(len(data)),
                 data,
@@ -265,7 +160,7 @@ def _decode_any_entry(buf: bytes, pos: int, end: int) -> Entry:
                 if stop > end:
                     raise CodecError("a field is longer than what holds it")
             else:
-                pos, stop = _read_length(buf, pos, end)
+                pos, stop = read_length(buf, pos, end)
             data = buf[pos:stop]
             pos = stop
         elif key == 0x10 or key == 0x18 or key == 0x08:
@@ -274,7 +169,7 @@ def _decode_any_entry(buf: bytes, pos: int, end: int) -> Entry:
                 value = byte
                 pos += 1
             else:
-                value, pos = _read_varint(buf, pos, end)
+                value, pos = read_varint(buf, pos, end)
             if key == 0x18:
                 index = value
             elif key == 0x10:
@@ -283,9 +178,9 @@ def _decode_any_entry(buf: bytes, pos: int, end: int) -> Entry:
                 type_ = value
         else:
             if key > 127:
-                key, pos = _read_varint(buf, pos - 1, end)
-            _check_wire_type(key, _ENTRY_FIELDS)
-            pos = _skip(buf, pos, end, key)
+                key, pos = read_varint(buf, pos - 1, end)
+            check_wire_type(key, _ENTRY_FIELDS)
+            pos = skip(buf, pos, end, key)
     if type_ > EntryType.CONF_CHANGE_V2:
         raise CodecError(f"entry type {type_}")
     return Entry(term, index, data, type_)
@@ -339,24 +234,24 @@ def _decode_conf_state(buf: bytes, pos: int, end: int) -> ConfState:
     state = ConfState()
     lists = (state.voters, state.learners, state.voters_outgoing, state.learners_next)
     while pos < end:
-        key, pos = _read_varint(buf, pos, end)
+        key, pos = read_varint(buf, pos, end)
         number = key >> 3
         wire_type = key & 7
         if 1 <= number <= 4 and wire_type == 0:
-            value, pos = _read_varint(buf, pos, end)
+            value, pos = read_varint(buf, pos, end)
             lists[number - 1].append(value)
         elif 1 <= number <= 4 and wire_type == 2:
-            pos, stop = _read_length(buf, pos, end)
+            pos, stop = read_length(buf, pos, end)
             while pos < stop:
-                value, pos = _read_varint(buf, pos, stop)
+                value, pos = read_varint(buf, pos, stop)
                 lists[number - 1].append(value)
         elif key == 0x28:
-            value, pos = _read_varint(buf, pos, end)
+            value, pos = read_varint(buf, pos, end)
             state.auto_leave = value != 0
         elif 1 <= number <= 5:
             raise CodecError(f"field {number} has wire type {wire_type}")
         else:
-            pos = _skip(buf, pos, end, key)
+            pos = skip(buf, pos, end, key)
     return state
 
 
@@ -384,19 +279,19 @@ def decode_snapshot_meta(buf: bytes) -> SnapshotMeta:
 def _decode_snapshot_meta(buf: bytes, pos: int, end: int) -> SnapshotMeta:
     meta = SnapshotMeta()
     while pos < end:
-        key, pos = _read_varint(buf, pos, end)
+        key, pos = read_varint(buf, pos, end)
         if key == 0x0A:
-            pos, stop = _read_length(buf, pos, end)
+            pos, stop = read_length(buf, pos, end)
             meta.conf_state = _decode_conf_state(buf, pos, stop)
             pos = stop
         elif key == 0x10:
-            meta.index, pos = _read_varint(buf, pos, end)
+            meta.index, pos = read_varint(buf, pos, end)
         elif key == 0x18:
-            meta.term, pos = _read_varint(buf, pos, end)
+            meta.term, pos = read_varint(buf, pos, end)
         elif 1 <= key >> 3 <= 3:
             raise CodecError(f"field {key >> 3} has wire type {key & 7}")
         else:
-            pos = _skip(buf, pos, end, key)
+            pos = skip(buf, pos, end, key)
     return meta
 
 
@@ -417,19 +312,19 @@ def decode_snapshot(buf: bytes) -> Snapshot:
 def _decode_snapshot(buf: bytes, pos: int, end: int) -> Snapshot:
     snapshot = Snapshot()
     while pos < end:
-        key, pos = _read_varint(buf, pos, end)
+        key, pos = read_varint(buf, pos, end)
         if key == 0x0A:
-            pos, stop = _read_length(buf, pos, end)
+            pos, stop = read_length(buf, pos, end)
             snapshot.data = buf[pos:stop]
             pos = stop
         elif key == 0x12:
-            pos, stop = _read_length(buf, pos, end)
+            pos, stop = read_length(buf, pos, end)
             snapshot.meta = _decode_snapshot_meta(buf, pos, stop)
             pos = stop
         elif 1 <= key >> 3 <= 2:
             raise CodecError(f"field {key >> 3} has wire type {key & 7}")
         else:
-            pos = _skip(buf, pos, end, key)
+            pos = skip(buf, pos, end, key)
     return snapshot
 
 
@@ -504,27 +399,27 @@ def _decode_message(buf: bytes, pos: int, end: int, depth: int) -> Message:
         key = buf[pos]
         pos += 1
         if key > 127:
-            key, pos = _read_varint(buf, pos - 1, end)
+            key, pos = read_varint(buf, pos - 1, end)
         if key == 0x3A:
-            pos, stop = _read_length(buf, pos, end)
+            pos, stop = read_length(buf, pos, end)
             entries.append(_decode_entry(buf, pos, stop))
             pos = stop
         elif key == 0x10:
-            message.to, pos = _read_id(buf, pos, end)
+            message.to, pos = read_id(buf, pos, end)
         elif key == 0x18:
-            message.from_, pos = _read_id(buf, pos, end)
+            message.from_, pos = read_id(buf, pos, end)
         elif key in _MESSAGE_SCALARS:
-            value, pos = _read_varint(buf, pos, end)
+            value, pos = read_varint(buf, pos, end)
             setattr(message, _MESSAGE_SCALARS[key], value)
         elif key == 0x50:
-            value, pos = _read_varint(buf, pos, end)
+            value, pos = read_varint(buf, pos, end)
             message.reject = value != 0
         elif key == 0x62:
-            pos, stop = _read_length(buf, pos, end)
+            pos, stop = read_length(buf, pos, end)
             message.context = buf[pos:stop]
             pos = stop
         elif key == 0x4A:
-            pos, stop = _read_length(buf, pos, end)
+            pos, stop = read_length(buf, pos, end)
             snapshot = _decode_snapshot(buf, pos, stop)
             if snapshot.meta.index or snapshot.data:
                 message.snapshot = snapshot
@@ -532,13 +427,13 @@ def _decode_message(buf: bytes, pos: int, end: int, depth: int) -> Message:
         elif key == 0x72:
             if not depth:
                 raise CodecError("responses are nested too deep")
-            pos, stop = _read_length(buf, pos, end)
+            pos, stop = read_length(buf, pos, end)
             message.responses.append(_decode_message(buf, pos, stop, depth - 1))
             pos = stop
         elif 1 <= key >> 3 <= 14:
             raise CodecError(f"field {key >> 3} has wire type {key & 7}")
         else:
-            pos = _skip(buf, pos, end, key)
+            pos = skip(buf, pos, end, key)
     return message
 
 
@@ -585,22 +480,22 @@ def decode_conf_change_v2(buf: bytes) -> ConfChangeV2:
     pos = 0
     end = len(buf)
     while pos < end:
-        key, pos = _read_varint(buf, pos, end)
+        key, pos = read_varint(buf, pos, end)
         if key == 0x08:
-            change.transition, pos = _read_varint(buf, pos, end)
+            change.transition, pos = read_varint(buf, pos, end)
         elif key == 0x12:
-            pos, stop = _read_length(buf, pos, end)
+            pos, stop = read_length(buf, pos, end)
             numbers, _ = _decode_flat(buf, pos, stop, 2, 0)
             change.changes.append(ConfChangeSingle(numbers[1], numbers[2]))
             pos = stop
         elif key == 0x1A:
-            pos, stop = _read_length(buf, pos, end)
+            pos, stop = read_length(buf, pos, end)
             change.context = buf[pos:stop]
             pos = stop
         elif 1 <= key >> 3 <= 3:
             raise CodecError(f"field {key >> 3} has wire type {key & 7}")
         else:
-            pos = _skip(buf, pos, end, key)
+            pos = skip(buf, pos, end, key)
     return change
 
 
@@ -614,16 +509,16 @@ def _decode_flat(
     numbers = [0] * (numbers_max + 1)
     content = b""
     while pos < end:
-        key, pos = _read_varint(buf, pos, end)
+        key, pos = read_varint(buf, pos, end)
         number = key >> 3
         if 1 <= number <= numbers_max and not key & 7:
-            numbers[number], pos = _read_varint(buf, pos, end)
+            numbers[number], pos = read_varint(buf, pos, end)
         elif number == bytes_field and key & 7 == 2:
-            pos, stop = _read_length(buf, pos, end)
+            pos, stop = read_length(buf, pos, end)
             content = buf[pos:stop]
             pos = stop
         elif 1 <= number <= numbers_max or (number and number == bytes_field):
             raise CodecError(f"field {number} has wire type {key & 7}")
         else:
-            pos = _skip(buf, pos, end, key)
+            pos = skip(buf, pos, end, key)
     return numbers, content
