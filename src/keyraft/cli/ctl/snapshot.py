@@ -6,7 +6,7 @@ import asyncio
 import os
 import sys
 import time
-from typing import Final
+from typing import BinaryIO, Final
 
 from keyraft.cli.ctl.context import Context, error_text
 from keyraft.cli.ctl.elsewhere import become_etcdutl
@@ -15,6 +15,8 @@ from keyraft.cli.ctl.gofmt import duration, size
 
 SHA256_BYTES: Final = 32
 SECTOR_BYTES: Final = 512  # a database is a multiple of this, so its checksum sticks out
+WRITE_BYTES: Final = 1 << 20  # handed to the system at once
+SYNC_BYTES: Final = 8 << 20  # brought to the disk at once
 
 
 async def save(context: Context) -> None:
@@ -48,7 +50,8 @@ async def _save(context: Context, path: str) -> str:
     """Streams into PATH.part, syncs, renames; the server's version."""
     part = path + ".part"
     try:
-        file = os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb")
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        file = os.fdopen(descriptor, "wb", WRITE_BYTES)
     except OSError as error:
         reason = f"open {part}: {(error.strerror or '').lower()}"
         raise Exit(INTERRUPTED, f"could not open {part} ({reason})") from None
@@ -60,11 +63,13 @@ async def _save(context: Context, path: str) -> str:
             async with context.client() as client:
                 context.note("fetching snapshot", endpoint=context.endpoints[0])
                 progress = Progress()
-                async for piece in client.maintenance.snapshot():
-                    file.write(piece.blob)
-                    written += len(piece.blob)
-                    version = version or piece.version
-                    progress.show(written, written + piece.remaining_bytes)
+                async with Syncing(file) as syncing:
+                    async for piece in client.maintenance.snapshot():
+                        file.write(piece.blob)
+                        written += len(piece.blob)
+                        version = version or piece.version
+                        progress.show(written, written + piece.remaining_bytes)
+                        await syncing.reached(written)
                 progress.end()
             if written % SECTOR_BYTES != SHA256_BYTES:
                 raise Exit(INTERRUPTED, f"sha256 checksum not found [bytes: {written}]")
@@ -81,6 +86,38 @@ async def _save(context: Context, path: str) -> str:
             os.unlink(part)
     context.note("saved", path=path)
     return version
+
+
+class Syncing:
+    """Brings a growing file to the disk bit by bit, beside its writer.
+
+    Left to the system, it would go there in one piece: at the end, or half a minute after it was
+    written. A member whose log is on the same disk would wait behind it with every write.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._synced = 0
+        self._under_way: asyncio.Future[None] | None = None
+
+    async def reached(self, size: int) -> None:
+        """So many bytes are written; waits when the disk is behind. Raises OSError."""
+        if size - self._synced < SYNC_BYTES:
+            return
+        self._synced = size
+        if self._under_way is not None:
+            await self._under_way
+        self._file.flush()
+        loop = asyncio.get_running_loop()
+        self._under_way = loop.run_in_executor(None, os.fdatasync, self._file.fileno())
+
+    async def __aenter__(self) -> Syncing:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        """Waits for what is under way, for the file may be closed next."""
+        if self._under_way is not None:
+            await self._under_way
 
 
 def _sync_folder(path: str) -> None:
