@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .client_calls import ClientCall, ClientReceiver, ClientStream, Metadata, RpcError
     from .http import HttpRequest
     from .http2.frames import PREFACE
+    from .requests import HttpHandler
     from .router import (
         BIDI_STREAM,
         CLIENT_STREAM,
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
         StreamHandler,
         UnaryCall,
     )
-    from .server import HttpHandler, ServerConnection
+    from .server import ServerConnection
 
 _HOMES: Final = {
     "BIDI_STREAM": ".router",
@@ -48,7 +49,7 @@ _HOMES: Final = {
     "ClientConnection": ".client",
     "ClientReceiver": ".client_calls",
     "ClientStream": ".client_calls",
-    "HttpHandler": ".server",
+    "HttpHandler": ".requests",
     "HttpRequest": ".http",
     "Metadata": ".client_calls",
     "Route": ".router",

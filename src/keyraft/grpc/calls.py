@@ -15,7 +15,7 @@ from .http2.stream import Http2Stream
 from .router import StreamHandler
 
 if TYPE_CHECKING:
-    from .server import ServerConnection
+    from .requests import Requests
 
 
 class Call(Http2Stream):
@@ -25,7 +25,7 @@ class Call(Http2Stream):
 
     def __init__(
         self,
-        connection: ServerConnection,
+        connection: Requests,
         stream_id: int,
         state: int,
         send_window: int,

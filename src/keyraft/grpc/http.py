@@ -12,7 +12,7 @@ from .http2.hpack import Header
 from .http2.stream import Http2Stream
 
 if TYPE_CHECKING:
-    from .server import ServerConnection
+    from .requests import Requests
 
 
 class HttpRequest(Protocol):
@@ -77,7 +77,7 @@ class HttpStream(Http2Stream):
 
     def __init__(
         self,
-        connection: ServerConnection,
+        connection: Requests,
         stream_id: int,
         state: int,
         send_window: int,

@@ -1,0 +1,213 @@
+"""The server's answers: one message and its status, a stream's messages, trailers, plain HTTP.
+
+The short way: the frames of a small answer are prepared once and only filled in. Everything else
+goes through `Output`; both ways put the same headers into the client's table.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+from . import status
+from .calls import Call, Stream
+from .http import HttpStream
+from .http2 import states
+from .http2.connection import Connection
+from .http2.errors import NO_ERROR
+from .http2.hpack import Encoder, Header
+from .http2.stream import Http2Stream
+from .limits import Limits
+
+_CONTENT_TYPE: Final = (b"content-type", b"application/grpc")
+_RESPONSE: Final[list[Header]] = [(b":status", b"200"), _CONTENT_TYPE]
+_OK_TRAILERS: Final[list[Header]] = [(b"grpc-status", b"0")]
+_INDEXED: Final[frozenset[bytes | Header]] = frozenset((_CONTENT_TYPE, *_OK_TRAILERS))
+
+
+class _Answer:
+    """The frames of a small OK answer but for stream, length and message, as two structs.
+
+    Both blocks are stable: sending them again changes neither table.
+    """
+
+    __slots__ = ("head", "head5", "head_block", "tail", "tail5", "tail_block")
+
+    def __init__(self, head_block: bytes, tail_block: bytes) -> None:
+        self.head_block = head_block
+        self.tail_block = tail_block
+        self.head5 = len(head_block).to_bytes(3, "big") + b"\x01\x04"
+        self.tail5 = len(tail_block).to_bytes(3, "big") + b"\x01\x05"
+        self.head = struct.Struct(f">5sI{len(head_block)}sIBIBI").pack
+        self.tail = struct.Struct(f">5sI{len(tail_block)}s").pack
+
+
+class Answering(Connection):
+    """What calls and streams send; `requests` makes them."""
+
+    def __init__(self, limits: Limits) -> None:
+        super().__init__(limits, Encoder(_INDEXED))
+        self._answer: _Answer | None = None
+        self._reply_bytes_max = 0
+
+    # --- gRPC -----------------------------------------------------------------------------------
+
+    def respond(self, call: Call, message: bytes) -> None:
+        """Call.respond: the message and status OK."""
+        size = len(message) + 5
+        answer = self._answer
+        stream_id = call.stream_id
+        route = call.head.route
+        assert route is not None
+        if (
+            answer is not None
+            and size <= self._reply_bytes_max
+            and size <= self.send_window
+            and size <= call.send_window
+            and call.state == states.HALF_CLOSED_REMOTE
+            and not self._blocked
+        ):
+            call.done = True
+            self._sent_since_ping = True
+            self.send_window -= size
+            self._out_bytes += size
+            out = self._out
+            out.append(
+                answer.head(
+                    answer.head5, stream_id, answer.head_block, size << 8, 0, stream_id, 0, size - 5
+                )
+            )
+            out.append(message)
+            out.append(answer.tail(answer.tail5, stream_id, answer.tail_block))
+            call.state = states.CLOSED
+            route.msg_sent += 1
+            route.handled[0] += 1
+            if call.queue is None and call.inbox is None and not self.goaway_sent:
+                self.streams.pop(stream_id, None)
+            else:
+                self._forget(call)
+            if not self._awake:
+                self._awake = True
+                self.on_output()
+            return
+        self._respond_slowly(call, message)
+
+    def _respond_slowly(self, call: Call, message: bytes) -> None:
+        route = call.head.route
+        assert route is not None
+        awake, self._awake = self._awake, True
+        call.done = True
+        self.streams[call.stream_id] = call
+        self._send_headers(call, _RESPONSE, ends=False)
+        self._send_message(call, message)
+        route.msg_sent += 1
+        route.handled[0] += 1
+        self._end_stream(call, _OK_TRAILERS)
+        self._prepare_answer()
+        self._end_turn(awake)
+
+    def _prepare_answer(self) -> None:
+        """Makes the short way's frames once both blocks no longer change the table."""
+        if self._answer is not None:
+            return
+        encoder = self.encoder
+        if encoder.settled(_RESPONSE) and encoder.settled(_OK_TRAILERS):
+            self._answer = _Answer(encoder.encode(_RESPONSE), encoder.encode(_OK_TRAILERS))
+            self._reply_bytes_max = self.peer_frame_bytes_max
+
+    def _settings_changed(self) -> None:
+        self._answer = None
+
+    def send(self, stream: Stream, message: bytes) -> None:
+        """Stream.send."""
+        if not stream.headers_sent:
+            stream.headers_sent = True
+            self._send_headers(stream, _RESPONSE, ends=False)
+        self._send_message(stream, message)
+        route = stream.head.route
+        assert route is not None
+        route.msg_sent += 1
+        if not self._awake:
+            self._wake()
+
+    def send_framed(self, stream: Stream, framed: bytes, count: int) -> None:
+        """Stream.send_framed."""
+        if not stream.headers_sent:
+            stream.headers_sent = True
+            self._send_headers(stream, _RESPONSE, ends=False)
+        self._send_data(stream, framed)
+        route = stream.head.route
+        assert route is not None
+        route.msg_sent += count
+        if not self._awake:
+            self._wake()
+
+    def send_shared(self, stream: Stream, head: bytes, pieces: list[bytes]) -> None:
+        """Stream.send_shared."""
+        if not stream.headers_sent:
+            stream.headers_sent = True
+            self._send_headers(stream, _RESPONSE, ends=False)
+        self._send_pieces(stream, head, pieces)
+        route = stream.head.route
+        assert route is not None
+        route.msg_sent += 1
+        if not self._awake:
+            self._wake()
+
+    def finish(self, call: Call, code: int, text: str) -> None:
+        """Call.fail and Stream.finish: trailers, alone when nothing was sent before."""
+        route = call.head.route
+        if route is not None:
+            route.handled[code if 0 <= code < len(route.handled) else status.UNKNOWN] += 1
+        call.done = True
+        awake, self._awake = self._awake, True
+        self.streams[call.stream_id] = call
+        trailers: list[Header] = [(b"grpc-status", b"%d" % code)]
+        if text:
+            trailers.append((b"grpc-message", status.encode_text(text)))
+        if not (isinstance(call, Stream) and call.headers_sent):
+            trailers = [*_RESPONSE, *trailers]
+        self._end_stream(call, trailers)
+        self._end_turn(awake)
+
+    def _refuse(self, call: Call, http_status: int, code: int, text: str) -> None:
+        """A request that reaches no handler."""
+        call.done = True
+        self._end_stream(
+            call,
+            [
+                (b":status", b"%d" % http_status),
+                _CONTENT_TYPE,
+                (b"grpc-status", b"%d" % code),
+                (b"grpc-message", status.encode_text(text)),
+            ],
+        )
+
+    def _sent_end(self, stream: Http2Stream) -> None:
+        if stream.state == states.HALF_CLOSED_LOCAL:
+            # The client may still be sending; it is told to stop, without blame (RFC 9113 §8.1).
+            self._reset(stream, NO_ERROR)
+        else:
+            self._forget(stream)
+
+    # --- plain HTTP -----------------------------------------------------------------------------
+
+    def http_headers(self, stream: HttpStream, fields: list[Header]) -> None:
+        """HttpStream.start."""
+        self._send_headers(stream, fields, ends=False)
+        self._wake()
+
+    def http_data(self, stream: HttpStream, data: bytes) -> None:
+        """HttpStream.write."""
+        self._send_data(stream, data)
+        self._wake()
+
+    def http_end(self, stream: HttpStream) -> None:
+        """HttpStream.end."""
+        self._end_stream(stream, None)
+        self._wake()
+
+    def http_abort(self, stream: HttpStream, code: int) -> None:
+        """HttpStream.abort."""
+        self._reset(stream, code)
+        self._wake()

@@ -1,0 +1,408 @@
+"""Requests on their long way: header by header and frame by frame, to their handlers and their end.
+
+`server` has the short way for what is whole and plain; both give the same result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from keyraft.base.errors import EtcdError, PostponedError, RawError
+
+from . import status
+from .answering import Answering
+from .calls import Call, Stream
+from .deadline import Deadlines
+from .fields import check_fields
+from .head import RequestHead
+from .heads import Heads
+from .http import HttpRequest, HttpStream
+from .http2 import frames, states
+from .http2.errors import (
+    CANCEL,
+    ENHANCE_YOUR_CALM,
+    FRAME_SIZE_ERROR,
+    PROTOCOL_ERROR,
+    REFUSED_STREAM,
+    ConnectionFault,
+    StreamFault,
+)
+from .http2.hpack import Header
+from .http2.stream import Http2Stream, Inbox
+from .limits import (
+    PING_IDLE_INTERVAL_S_MIN,
+    PING_STRIKES_MAX,
+    Limits,
+)
+from .postponing import postpone
+from .router import BIDI_STREAM, CLIENT_STREAM, UNARY, Route, Router
+
+_NO_PSEUDO: Final[frozenset[bytes]] = frozenset()
+
+HttpHandler = Callable[[HttpRequest], None]
+
+
+class Requests(Answering):
+    """One client's requests. `on_http`, if given, takes those that are not gRPC."""
+
+    def __init__(
+        self,
+        router: Router,
+        limits: Limits,
+        now: float,
+        *,
+        peer: str = "",
+        common_name: str | None = None,
+        scheme: str = "http",
+        on_http: HttpHandler | None = None,
+    ) -> None:
+        super().__init__(limits)
+        self.router = router
+        self.peer = peer
+        self.common_name = common_name
+        self.scheme = scheme
+        self.on_http = on_http
+        self.streams_opened = 0
+        self.now = self._read_at = now
+        self._preface_seen = False
+        self._handshake_by = now + limits.handshake_s_max
+        self._heads = Heads(self.decoder, router)
+        self._deadlines = Deadlines()
+        self._ping_at = -PING_IDLE_INTERVAL_S_MIN
+        self._ping_strikes = 0
+        values = [
+            (frames.SETTINGS_INITIAL_WINDOW_SIZE, limits.stream_window_bytes),
+            (frames.SETTINGS_MAX_HEADER_LIST_SIZE, limits.header_list_bytes_max),
+        ]
+        if limits.streams_advertised is not None:
+            values.append((frames.SETTINGS_MAX_CONCURRENT_STREAMS, limits.streams_advertised))
+        self._streams_max = min(limits.streams_max, limits.streams_advertised or limits.streams_max)
+        self._send_preface(values)
+
+    # --- receiving ------------------------------------------------------------------------------
+
+    def _unary(self, call: Call, route: Route, message: bytes) -> None:
+        """A unary request that is whole, to its handler."""
+        call.state = states.HALF_CLOSED_REMOTE
+        route.msg_received += 1
+        try:
+            reply = route.handle(call, message)  # type: ignore[misc]  # a unary route has it
+        except PostponedError as later:
+            postpone(call, message, later, self._unary)
+            return
+        except (EtcdError, RawError) as error:
+            self.finish(call, error.code, error.text)
+            return
+        if reply is not None and not call.done:
+            self.respond(call, reply)
+
+    def _admits(self) -> bool:
+        """Whether a new stream may start at all."""
+        return (
+            len(self.streams) < self._streams_max
+            and self.queued_bytes <= self.limits.outbound_bytes_max
+        )
+
+    def _register(self, call: Call) -> None:
+        self.streams[call.stream_id] = call
+        if call.deadline_s is not None:
+            self._deadlines.add(call.deadline_s, call.stream_id, self.streams)
+
+    def _headers(self, stream_id: int, block: bytes, ends: bool) -> None:
+        head, timeout_s = self._heads.blocks.get(block) or self._heads.decode(block)
+        event = states.HEADERS_END if ends else states.HEADERS
+        if self._state_of(stream_id) != states.IDLE or stream_id in self.streams:
+            stream = self._step(stream_id, event)
+            if stream is not None:
+                self._trailers(stream, head.fields, ends)
+            return
+        if not stream_id & 1:
+            raise ConnectionFault(PROTOCOL_ERROR, "a client's stream with an even number")
+        self.last_peer_stream = stream_id
+        self._request(head, timeout_s, stream_id, ends)
+
+    def _request(
+        self, head: RequestHead, timeout_s: float | None, stream_id: int, ends: bool
+    ) -> None:
+        """A new stream; raises StreamFault."""
+        if head.oversize:
+            raise StreamFault(stream_id, FRAME_SIZE_ERROR, "a header list above the limit")
+        if head.malformed is not None:
+            raise StreamFault(stream_id, PROTOCOL_ERROR, head.malformed)
+        if ends and head.content_length:
+            raise StreamFault(stream_id, PROTOCOL_ERROR, "a content-length without content")
+        if self.goaway_sent and self._drain_at is None:
+            self._remember_reset(stream_id)  # above the last stream of our GOAWAY: ignored
+            return
+        if not self._admits():
+            self._out.append(frames.rst_stream(stream_id, REFUSED_STREAM))
+            self._remember_reset(stream_id)
+            if not self._resets.spend(self.now):
+                raise ConnectionFault(ENHANCE_YOUR_CALM, "too many streams")
+            return
+        self.streams_opened += 1
+        state = states.HALF_CLOSED_REMOTE if ends else states.OPEN
+        window = self.peer_initial_window
+        if head.is_http and self.on_http is not None:
+            http = HttpStream(self, stream_id, state, window, head)
+            self.streams[stream_id] = http
+            if ends:
+                self._remote_end(http)
+            return
+        deadline = None if timeout_s is None else self.now + timeout_s
+        route = head.route
+        if head.refusal is not None or route is None:
+            assert head.refusal is not None
+            call = Call(self, stream_id, state, window, head, deadline)
+            self.streams[stream_id] = call
+            http_status, code, text = head.refusal
+            self._refuse(call, http_status, code, text)
+            return
+        route.started += 1
+        if route.kind == UNARY:
+            call = Call(self, stream_id, state, window, head, deadline)
+            self._register(call)
+            if ends:
+                self._remote_end(call)
+            return
+        assert route.open is not None
+        stream = Stream(self, stream_id, state, window, head, deadline)
+        stream.headers_sent = False
+        stream.handler = None
+        stream.takes_many = None
+        self._register(stream)
+        try:
+            handler = route.open(stream)
+        except (EtcdError, RawError) as error:
+            self.finish(stream, error.code, error.text)
+            return
+        stream.handler = handler
+        stream.takes_many = getattr(handler, "on_messages", None)
+        if ends and not stream.done:
+            self._remote_end(stream)
+
+    def _trailers(self, stream: Http2Stream, fields: list[Header], ends: bool) -> None:
+        if not ends or check_fields(fields, _NO_PSEUDO) is not None:
+            raise StreamFault(stream.stream_id, PROTOCOL_ERROR, "malformed trailers")
+        self._remote_end(stream)
+
+    def _messages(self, stream: Http2Stream, inbox: Inbox) -> None:
+        if isinstance(stream, HttpStream):
+            if len(inbox.data) > self.limits.message_bytes_max:
+                self._drop_inbox(stream)
+                stream.respond(413, [], b"request body too large\n")
+            elif self.inbound_bytes > self.limits.inbound_bytes_max:
+                raise StreamFault(stream.stream_id, ENHANCE_YOUR_CALM, "too much unread")
+            return
+        assert isinstance(stream, Call)
+        data = inbox.data
+        if stream.done:
+            self.inbound_bytes -= len(data)
+            data.clear()
+            return
+        start = 0
+        while len(data) - start >= 5 and not inbox.paused:
+            length = int.from_bytes(data[start + 1 : start + 5], "big")
+            fault = self._message_fault(stream, data[start], length)
+            if fault is not None:
+                self.finish(stream, *fault)
+                return
+            stop = start + 5 + length
+            if stop > len(data):
+                break
+            message = bytes(data[start + 5 : stop])
+            start = stop
+            inbox.messages += 1
+            self._message(stream, inbox, message)
+            if stream.inbox is not inbox:
+                return
+        if start:
+            del data[:start]
+            self.inbound_bytes -= start
+        if self.inbound_bytes > self.limits.inbound_bytes_max:
+            self.finish(
+                stream,
+                status.RESOURCE_EXHAUSTED,
+                "grpc: too many bytes of unfinished requests on this connection",
+            )
+
+    def _message_fault(self, call: Call, packed: int, length: int) -> tuple[int, str] | None:
+        """gRPC-Go's refusals of a message by its five-byte prefix."""
+        if packed == 1:
+            return status.INTERNAL, "grpc: compressed flag set with identity or empty encoding"
+        if packed:
+            return status.INTERNAL, f"grpc: received unexpected payload format {packed}"
+        largest = self.limits.message_bytes_max
+        if length > largest:
+            return (
+                status.RESOURCE_EXHAUSTED,
+                f"grpc: received message larger than max ({length} vs. {largest})",
+            )
+        return None
+
+    def _message(self, call: Call, inbox: Inbox, message: bytes) -> None:
+        """One request message, whole."""
+        route = call.head.route
+        assert route is not None
+        route.msg_received += 1
+        if inbox.messages > 1 and route.kind not in (BIDI_STREAM, CLIENT_STREAM):
+            self.finish(call, status.INTERNAL, "grpc: more than one request message")
+        elif isinstance(call, Stream):
+            assert call.handler is not None
+            try:
+                call.handler.on_message(message)
+            except PostponedError as later:
+                postpone(call, message, later, self._unary)
+            except (EtcdError, RawError) as error:
+                self.finish(call, error.code, error.text)
+        else:
+            # The handler starts when the client half-closes: some clients do so with an empty
+            # frame of its own, and an answer before it would have to come with a reset.
+            inbox.message = message
+            self.inbound_bytes += len(message)
+
+    def _remote_end(self, stream: Http2Stream) -> None:
+        inbox = stream.inbox
+        if isinstance(stream, HttpStream):
+            body = b"" if inbox is None else bytes(inbox.data)
+            self._check_length(stream, stream.head, len(body))
+            self._drop_inbox(stream)
+            assert self.on_http is not None
+            stream.body = body
+            self.on_http(stream)
+            return
+        assert isinstance(stream, Call)
+        if stream.done:
+            return
+        self._check_length(stream, stream.head, 0 if inbox is None else inbox.received_bytes)
+        if inbox is not None and inbox.paused:
+            inbox.half_closed = True
+            return
+        self._half_close(stream)
+
+    def _check_length(self, stream: Http2Stream, head: RequestHead, received: int) -> None:
+        if head.content_length is not None and head.content_length != received:
+            raise StreamFault(stream.stream_id, PROTOCOL_ERROR, "a false content-length")
+
+    def _half_close(self, call: Call) -> None:
+        inbox = call.inbox
+        messages = 0 if inbox is None else inbox.messages
+        route = call.head.route
+        assert route is not None
+        if inbox is not None and inbox.data:
+            self.finish(call, status.INTERNAL, "unexpected EOF")
+        elif messages == 0 and route.kind not in (BIDI_STREAM, CLIENT_STREAM):
+            self.finish(call, status.INTERNAL, "EOF")
+        elif isinstance(call, Stream):
+            self._drop_inbox(call)
+            if call.handler is not None:
+                try:
+                    call.handler.on_half_close()
+                except (EtcdError, RawError) as error:
+                    self.finish(call, error.code, error.text)
+        else:
+            assert inbox is not None and inbox.message is not None
+            message = inbox.message
+            self._drop_inbox(call)
+            route.msg_received -= 1  # counted when it came
+            self._unary(call, route, message)
+
+    def pause_reading(self, stream: Stream) -> None:
+        """Stream.pause_reading."""
+        if not stream.done:
+            if stream.inbox is None:
+                if stream.state == states.HALF_CLOSED_REMOTE:
+                    return
+                stream.inbox = Inbox(self.limits.stream_window_bytes)
+            stream.inbox.paused = True
+
+    def resume_reading(self, stream: Stream) -> None:
+        """Stream.resume_reading."""
+        inbox = stream.inbox
+        if inbox is None or not inbox.paused or stream.done:
+            return
+        inbox.paused = False
+        awake, self._awake = self._awake, True
+        self._messages(stream, inbox)
+        if stream.inbox is inbox and not inbox.paused:
+            if inbox.half_closed:
+                self._half_close(stream)
+            else:
+                self._grant(stream, inbox)
+        self._end_turn(awake)
+
+    # --- the end of calls -----------------------------------------------------------------------
+
+    def _stream_lost(self, stream: Http2Stream, reset_code: int, by_peer: bool) -> None:
+        if isinstance(stream, HttpStream):
+            stream.lost()
+        elif isinstance(stream, Call) and not stream.done:
+            self._cancel(stream, status.CANCELLED)
+
+    def _cancel(self, call: Call, code: int) -> None:
+        """Stops the work of a call that is over for the client."""
+        call.done = call.cancelled = True
+        route = call.head.route
+        if route is not None:
+            route.handled[code] += 1
+        if isinstance(call, Stream):
+            if call.handler is not None:
+                call.handler.on_cancel(code)
+        elif call.on_cancel is not None:
+            call.on_cancel(code)
+
+    def _expire(self, now: float) -> None:
+        if not self.peer_settings_seen and now >= self._handshake_by:
+            self._die(PROTOCOL_ERROR, "no HTTP/2 handshake in time")
+            return
+        for stream_id in self._deadlines.due(now):
+            call = self.streams.get(stream_id)
+            if isinstance(call, Call) and not call.done:
+                self._deadline_passed(call)
+
+    def _deadline_passed(self, call: Call) -> None:
+        call.cancelled = True
+        stop = call.on_cancel
+        if isinstance(call, Stream):
+            if call.handler is not None:
+                call.handler.on_cancel(status.DEADLINE_EXCEEDED)
+        elif stop is not None:
+            stop(status.DEADLINE_EXCEEDED)
+        if call.done:
+            return
+        if call.queue is None:
+            self.finish(call, status.DEADLINE_EXCEEDED, "context deadline exceeded")
+            return
+        # What waits will not be read in time, and the status cannot overtake it.
+        call.done = True
+        if call.head.route is not None:
+            call.head.route.handled[status.DEADLINE_EXCEEDED] += 1
+        self._reset(call, CANCEL)
+
+    def next_deadline(self) -> float | None:
+        if self.closed:
+            return None
+        due = self._deadlines.next(super().next_deadline())
+        if not self.peer_settings_seen and (due is None or self._handshake_by < due):
+            return self._handshake_by
+        return due
+
+    def _queue_drained(self, stream: Http2Stream) -> None:
+        if isinstance(stream, Stream) and not stream.done and stream.handler is not None:
+            stream.handler.on_writable()
+        elif isinstance(stream, HttpStream):
+            stream.drained()
+
+    def _ping_received(self, provoked: bool) -> None:
+        """gRPC-Go's keepalive enforcement (http2_server.go, handlePing)."""
+        now, last = self.now, self._ping_at
+        self._ping_at = now
+        if provoked:
+            self._ping_strikes = 0
+            return
+        minimum = self.limits.keepalive_min_time_s if self.streams else PING_IDLE_INTERVAL_S_MIN
+        if now < last + minimum:
+            self._ping_strikes += 1
+            if self._ping_strikes > PING_STRIKES_MAX:
+                raise ConnectionFault(ENHANCE_YOUR_CALM, "too_many_pings")
