@@ -142,10 +142,11 @@ def watch_session(server: Server) -> list[str]:
             last = "VEhFLUxBU1Q" if json else LAST
             if "--hex" in words:
                 last = "".join(f"\\x{byte:02x}" for byte in LAST.encode())
-            if words.endswith("echo ran"):
+            if words.endswith("env"):
+                last = f'="{LAST}"'  # the event is shown first, then what the command says
+            text = background.until(last, max(1, stdin.count("watch ")))
+            if "echo ran" in words + stdin:
                 text = background.until("ran\n", 4)
-            else:
-                text = background.until(last, max(1, stdin.count("watch ")))
             if "ran" in stdin:
                 text = "".join(sorted(text.splitlines(keepends=True)))
             if words.endswith("env"):
