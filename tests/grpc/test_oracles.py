@@ -53,7 +53,9 @@ def test_hpack_is_understood_by_our_decoder(
     ours, theirs = Decoder(1 << 20), hpack.Encoder()
     for step in steps:
         if isinstance(step, int):
-            theirs.header_table_size = step
+            # Told the same size twice, the oracle forgets to announce the first change.
+            if step != theirs.header_table_size:
+                theirs.header_table_size = step
             continue
         block = theirs.encode(step, huffman=coded)
         generation = ours.table.generation
