@@ -1,0 +1,457 @@
+"""What each received frame does to a connection and its streams (RFC 9113 §5, §6).
+
+Invariants: a header block is decoded in the order of the wire, whatever becomes of its stream;
+`inbound_bytes` is the sum of all inboxes; a stream that is over is in no book but the memory of
+resets.
+"""
+
+from __future__ import annotations
+
+from keyraft.grpc.limits import RESET_MEMORY_STREAMS_MAX, Limits, Meter
+
+from . import frames, states
+from .errors import (
+    COMPRESSION_ERROR,
+    ENHANCE_YOUR_CALM,
+    FLOW_CONTROL_ERROR,
+    FRAME_SIZE_ERROR,
+    NO_ERROR,
+    PROTOCOL_ERROR,
+    ConnectionFault,
+    HpackError,
+    StreamFault,
+)
+from .hpack import Decoder, Encoder
+from .output import Output
+from .stream import Http2Stream, Inbox
+
+DRAIN_PING = b"kraft-dr"  # the ping that ends a graceful drain's first round
+
+
+class Receiving(Output):
+    """Frames in; `Connection` feeds them and tells the time. Raises ConnectionFault."""
+
+    is_client = False
+
+    def __init__(self, limits: Limits, encoder: Encoder) -> None:
+        super().__init__(limits, encoder)
+        self.closed = False
+        self.close_reason = ""
+        self.now = 0.0
+
+        self.decoder = Decoder(limits.header_list_bytes_max)
+        self._block: bytearray | None = None  # a header block that CONTINUATION goes on
+        self._block_stream = 0
+        self._block_ends = False
+        self._block_frames = 0
+
+        self.streams: dict[int, Http2Stream] = {}
+        self._was_reset: dict[int, None] = {}
+        self.last_peer_stream = 0  # highest stream that the peer opened
+        self.next_stream = 1  # the next that we open (client)
+
+        self.peer_streams_max = 0xFFFFFFFF
+        self.peer_settings_seen = False
+        self._recv_window = limits.connection_window_bytes
+        self._recv_unacked = 0
+        self.inbound_bytes = 0
+
+        self.goaway_sent = False
+        self.goaway_received = False
+        self._drain_at: float | None = None
+        self._read_at = 0.0
+        self._ping_sent_at: float | None = None
+
+        self._resets = Meter(limits.resets)
+        self._settings = Meter(limits.settings)
+        self._pings = Meter(limits.pings)
+        self._empty_frames = Meter(limits.empty_frames)
+        self._odd_frames = Meter(limits.odd_frames)
+        self._window_updates = Meter(limits.window_updates)
+        self._stream_faults = Meter(limits.stream_faults)
+        self._settings_acks_due = 0
+
+    # --- what a subclass adds -------------------------------------------------------------------
+
+    def _headers(self, stream_id: int, block: bytes, ends: bool) -> None:
+        raise NotImplementedError
+
+    def _messages(self, stream: Http2Stream, inbox: Inbox) -> None:
+        """Delivers what `inbox` holds, as far as the receiver takes it, and counts it off."""
+        raise NotImplementedError
+
+    def _remote_end(self, stream: Http2Stream) -> None:
+        """END_STREAM came, after the last DATA was put into the inbox."""
+        raise NotImplementedError
+
+    def _stream_lost(self, stream: Http2Stream, reset_code: int, by_peer: bool) -> None:
+        """The stream ended by RST_STREAM, or with the connection; it is already forgotten."""
+        raise NotImplementedError
+
+    def _ping_received(self, provoked: bool) -> None:
+        """A PING that is not an acknowledgement; raises ConnectionFault when they are too many.
+
+        `provoked`: we sent HEADERS or DATA since the one before.
+        """
+
+    def _goaway_from_peer(self, last_stream: int, code: int, text: bytes) -> None:
+        """The peer opens no more streams (server) or takes no more (client)."""
+
+    def _settings_changed(self) -> None:
+        """The peer's settings have been applied."""
+
+    # --- frames ---------------------------------------------------------------------------------
+
+    def _check_size(self, length: int) -> None:
+        """We never raise SETTINGS_MAX_FRAME_SIZE: its default is what any frame may have."""
+        if length > frames.FRAME_BYTES_DEFAULT:
+            raise ConnectionFault(FRAME_SIZE_ERROR, "a frame above SETTINGS_MAX_FRAME_SIZE")
+
+    def _frame(
+        self, kind: int, flags: int, stream_id: int, data: bytes, start: int, stop: int
+    ) -> None:
+        """One whole frame, whose payload is data[start:stop]."""
+        self._check_size(stop - start)
+        if self._block is not None and (
+            kind != frames.CONTINUATION or stream_id != self._block_stream
+        ):
+            raise ConnectionFault(PROTOCOL_ERROR, "a header block is interrupted")
+        if not self.peer_settings_seen and (kind != frames.SETTINGS or flags & frames.ACK):
+            raise ConnectionFault(PROTOCOL_ERROR, "the first frame is not SETTINGS")
+        try:
+            if kind == frames.DATA:
+                self._data_frame(flags, stream_id, data[start:stop])
+            elif kind == frames.HEADERS:
+                self._headers_frame(flags, stream_id, data[start:stop])
+            elif kind == frames.WINDOW_UPDATE:
+                self._window_update_frame(stream_id, data[start:stop])
+            elif kind == frames.PING:
+                self._ping_frame(flags, stream_id, data[start:stop])
+            elif kind == frames.SETTINGS:
+                self._settings_frame(flags, stream_id, data[start:stop])
+            elif kind == frames.RST_STREAM:
+                self._rst_stream_frame(stream_id, data[start:stop])
+            elif kind == frames.CONTINUATION:
+                self._continuation_frame(flags, stream_id, data[start:stop])
+            elif kind == frames.GOAWAY:
+                self._goaway_frame(stream_id, data[start:stop])
+            elif kind == frames.PRIORITY:
+                self._priority_frame(stream_id, data[start:stop])
+            elif kind == frames.PUSH_PROMISE:
+                raise ConnectionFault(PROTOCOL_ERROR, "a push, which nobody allowed")
+            else:  # RFC 9113 §5.5: unknown types are ignored
+                self._odd()
+        except StreamFault as fault:
+            self._fault(fault)
+
+    def _odd(self) -> None:
+        if not self._odd_frames.spend(self.now):
+            raise ConnectionFault(ENHANCE_YOUR_CALM, "too many frames of no use")
+
+    def _fault(self, fault: StreamFault) -> None:
+        """Answers a stream error with RST_STREAM."""
+        if not self._stream_faults.spend(self.now):
+            raise ConnectionFault(ENHANCE_YOUR_CALM, "too many stream errors")
+        stream = self.streams.get(fault.stream_id)
+        if stream is None:
+            if self._state_of(fault.stream_id) == states.IDLE:  # which nobody may reset
+                raise ConnectionFault(fault.code, fault.text)
+            self._out.append(frames.rst_stream(fault.stream_id, fault.code))
+            self._remember_reset(fault.stream_id)
+        else:
+            self._reset(stream, fault.code)
+            self._stream_lost(stream, fault.code, by_peer=False)
+
+    def _state_of(self, stream_id: int) -> int:
+        """The state of a stream that is not in `streams`."""
+        if stream_id in self._was_reset:
+            return states.RESET
+        ours = (stream_id & 1) == (1 if self.is_client else 0)
+        highest = self.next_stream - 1 if ours else self.last_peer_stream
+        return states.CLOSED if stream_id <= highest else states.IDLE
+
+    def _step(self, stream_id: int, event: int) -> Http2Stream | None:
+        """Looks a received frame up in the table; None: it is to be ignored."""
+        if stream_id == 0:
+            raise ConnectionFault(PROTOCOL_ERROR, "a stream's frame on stream 0")
+        stream = self.streams.get(stream_id)
+        state = self._state_of(stream_id) if stream is None else stream.state
+        following, verdict = states.receive(state, event)
+        if verdict == states.ACCEPT and stream is not None:
+            stream.state = following
+            return stream
+        if verdict == states.IGNORE:
+            if state == states.RESET and following == states.CLOSED:
+                self._was_reset.pop(stream_id, None)
+            return None
+        if verdict >= states.CONNECTION:
+            raise ConnectionFault(
+                verdict - states.CONNECTION, "a frame that the stream's state forbids"
+            )
+        raise StreamFault(stream_id, verdict, "a frame that the stream's state forbids")
+
+    def _headers_frame(self, flags: int, stream_id: int, payload: bytes) -> None:
+        if stream_id == 0:
+            raise ConnectionFault(PROTOCOL_ERROR, "HEADERS on stream 0")
+        start, stop = 0, len(payload)
+        if flags & frames.PADDED:
+            if not payload:
+                raise ConnectionFault(FRAME_SIZE_ERROR, "HEADERS too short")
+            start, stop = 1, stop - payload[0]
+        depends_on_itself = False
+        if flags & frames.PRIORITY_FLAG:
+            dependency = int.from_bytes(payload[start : start + 4], "big")
+            depends_on_itself = dependency & frames.STREAM_ID_MAX == stream_id
+            start += 5
+        if start > stop:
+            raise ConnectionFault(PROTOCOL_ERROR, "padding longer than its frame")
+        self._block_ends = bool(flags & frames.END_STREAM)
+        if flags & frames.END_HEADERS:
+            self._whole_block(stream_id, payload[start:stop])
+        else:
+            self._block = bytearray(payload[start:stop])
+            self._block_stream = stream_id
+            self._block_frames = 0
+        if depends_on_itself:
+            raise StreamFault(stream_id, PROTOCOL_ERROR, "a stream that depends on itself")
+
+    def _continuation_frame(self, flags: int, stream_id: int, payload: bytes) -> None:
+        block = self._block
+        if block is None:
+            raise ConnectionFault(PROTOCOL_ERROR, "CONTINUATION without HEADERS")
+        block += payload
+        self._block_frames += 1
+        if (
+            self._block_frames > self.limits.continuation_frames_max
+            or len(block) > self.limits.header_block_bytes_max
+        ):
+            raise ConnectionFault(ENHANCE_YOUR_CALM, "a header block without end")
+        if flags & frames.END_HEADERS:
+            self._block = None
+            self._whole_block(stream_id, bytes(block))
+
+    def _whole_block(self, stream_id: int, block: bytes) -> None:
+        if len(block) > self.limits.header_block_bytes_max:
+            raise ConnectionFault(ENHANCE_YOUR_CALM, "a header block above the limit")
+        try:
+            self._headers(stream_id, block, self._block_ends)
+        except HpackError as error:
+            raise ConnectionFault(COMPRESSION_ERROR, str(error)) from error
+
+    def _data_frame(self, flags: int, stream_id: int, payload: bytes) -> None:
+        length = len(payload)
+        if stream_id == 0:
+            raise ConnectionFault(PROTOCOL_ERROR, "DATA on stream 0")
+        self._credit(length)
+        if flags & frames.PADDED:
+            if not length or payload[0] >= length:
+                raise ConnectionFault(PROTOCOL_ERROR, "padding longer than its frame")
+            payload = payload[1 : length - payload[0]]
+        ends = flags & frames.END_STREAM
+        if not payload and not ends and not self._empty_frames.spend(self.now):
+            raise ConnectionFault(ENHANCE_YOUR_CALM, "too many empty frames")
+        stream = self._step(stream_id, states.DATA_END if ends else states.DATA)
+        if stream is None:
+            return
+        inbox = stream.inbox
+        if inbox is None:
+            inbox = stream.inbox = Inbox(self.limits.stream_window_bytes)
+        inbox.window_left -= length
+        if inbox.window_left < 0:
+            raise StreamFault(stream_id, FLOW_CONTROL_ERROR, "DATA beyond the stream's window")
+        inbox.received_bytes += len(payload)
+        inbox.data += payload
+        self.inbound_bytes += len(payload)
+        if not inbox.paused:
+            self._messages(stream, inbox)
+        if ends and stream.inbox is inbox:
+            self._remote_end(stream)
+        elif stream.inbox is inbox and not inbox.paused:
+            self._grant(stream, inbox)
+
+    def _drop_inbox(self, stream: Http2Stream) -> None:
+        inbox = stream.inbox
+        if inbox is not None:
+            self.inbound_bytes -= inbox.held_bytes()
+            stream.inbox = None
+
+    def _credit(self, length: int) -> None:
+        """The connection's window: given back in big steps, whoever the bytes were for."""
+        self._recv_unacked += length
+        if self._recv_unacked * 2 > self._recv_window:
+            if self._recv_unacked > self._recv_window:
+                raise ConnectionFault(FLOW_CONTROL_ERROR, "DATA beyond the connection's window")
+            self._out.append(frames.window_update(0, self._recv_unacked))
+            self._recv_unacked = 0
+
+    def _grant(self, stream: Http2Stream, inbox: Inbox) -> None:
+        """The stream's window, while the peer may go on sending."""
+        used = self.limits.stream_window_bytes - inbox.window_left
+        if used * 2 > self.limits.stream_window_bytes and stream.state in (
+            states.OPEN,
+            states.HALF_CLOSED_LOCAL,
+        ):
+            inbox.window_left += used
+            self._out.append(frames.window_update(stream.stream_id, used))
+
+    def _window_update_frame(self, stream_id: int, payload: bytes) -> None:
+        if len(payload) != 4:
+            raise ConnectionFault(FRAME_SIZE_ERROR, "WINDOW_UPDATE of a wrong size")
+        if not self._window_updates.spend(self.now):
+            raise ConnectionFault(ENHANCE_YOUR_CALM, "too many window updates")
+        increment = int.from_bytes(payload, "big") & frames.WINDOW_MAX
+        if stream_id == 0:
+            if increment == 0:
+                raise ConnectionFault(PROTOCOL_ERROR, "a window update of zero")
+            self.send_window += increment
+            if self.send_window > frames.WINDOW_MAX:
+                raise ConnectionFault(FLOW_CONTROL_ERROR, "the connection's window overflows")
+            self._pump_waiting()
+            return
+        stream = self._step(stream_id, states.WINDOW_UPDATE)
+        if increment == 0:
+            raise StreamFault(stream_id, PROTOCOL_ERROR, "a window update of zero")
+        if stream is None:
+            return
+        stream.send_window += increment
+        if stream.send_window > frames.WINDOW_MAX:
+            raise StreamFault(stream_id, FLOW_CONTROL_ERROR, "the stream's window overflows")
+        if stream.queue is not None:
+            self._pump(stream)
+
+    def _ping_frame(self, flags: int, stream_id: int, payload: bytes) -> None:
+        if stream_id != 0:
+            raise ConnectionFault(PROTOCOL_ERROR, "PING on a stream")
+        if len(payload) != 8:
+            raise ConnectionFault(FRAME_SIZE_ERROR, "PING of a wrong size")
+        if flags & frames.ACK:
+            if payload == DRAIN_PING and self._drain_at is not None:
+                self._finish_drain()
+            return
+        # A ping for each thing we sent is how gRPC-Go measures bandwidth; others are counted.
+        provoked, self._sent_since_ping = self._sent_since_ping, False
+        if not provoked and not self._pings.spend(self.now):
+            raise ConnectionFault(ENHANCE_YOUR_CALM, "too_many_pings")
+        self._out.append(frames.ping(payload, frames.ACK))
+        self._ping_received(provoked)
+
+    def _settings_frame(self, flags: int, stream_id: int, payload: bytes) -> None:
+        if stream_id != 0:
+            raise ConnectionFault(PROTOCOL_ERROR, "SETTINGS on a stream")
+        if flags & frames.ACK:
+            if payload:
+                raise ConnectionFault(FRAME_SIZE_ERROR, "an acknowledgement with a payload")
+            if self._settings_acks_due == 0:
+                raise ConnectionFault(PROTOCOL_ERROR, "an acknowledgement of nothing")
+            self._settings_acks_due -= 1
+            return
+        if len(payload) % 6:
+            raise ConnectionFault(FRAME_SIZE_ERROR, "SETTINGS of a wrong size")
+        if not self._settings.spend(self.now):
+            raise ConnectionFault(ENHANCE_YOUR_CALM, "too many SETTINGS")
+        self.peer_settings_seen = True
+        for identifier, value in frames.parse_settings(payload):
+            self._apply_setting(identifier, value)
+        self._out.append(frames.SETTINGS_ACK)
+        self._settings_changed()
+        self._pump_waiting()
+
+    def _apply_setting(self, identifier: int, value: int) -> None:
+        if identifier == frames.SETTINGS_INITIAL_WINDOW_SIZE:
+            if value > frames.WINDOW_MAX:
+                raise ConnectionFault(FLOW_CONTROL_ERROR, "an initial window above the maximum")
+            delta = value - self.peer_initial_window
+            self.peer_initial_window = value
+            for stream in self.streams.values():
+                stream.send_window += delta
+                if stream.send_window > frames.WINDOW_MAX:
+                    raise ConnectionFault(FLOW_CONTROL_ERROR, "a stream's window overflows")
+                if stream.queue is not None and stream.send_window > 0:
+                    self._waiting[stream.stream_id] = stream
+        elif identifier == frames.SETTINGS_MAX_FRAME_SIZE:
+            if not frames.FRAME_BYTES_DEFAULT <= value <= frames.FRAME_BYTES_MAX:
+                raise ConnectionFault(PROTOCOL_ERROR, "a maximum frame size out of range")
+            self.peer_frame_bytes_max = value
+        elif identifier == frames.SETTINGS_HEADER_TABLE_SIZE:
+            self.encoder.limit(value)
+        elif identifier == frames.SETTINGS_MAX_CONCURRENT_STREAMS:
+            self.peer_streams_max = value
+        elif identifier == frames.SETTINGS_ENABLE_PUSH:
+            if value > 1 or (self.is_client and value):
+                raise ConnectionFault(PROTOCOL_ERROR, "ENABLE_PUSH with a wrong value")
+
+    def _rst_stream_frame(self, stream_id: int, payload: bytes) -> None:
+        if len(payload) != 4:
+            raise ConnectionFault(FRAME_SIZE_ERROR, "RST_STREAM of a wrong size")
+        if not self._resets.spend(self.now):
+            raise ConnectionFault(ENHANCE_YOUR_CALM, "too many resets")
+        stream = self._step(stream_id, states.RST_STREAM)
+        if stream is not None:
+            self._forget(stream)
+            self._stream_lost(stream, int.from_bytes(payload, "big"), by_peer=True)
+
+    def _goaway_frame(self, stream_id: int, payload: bytes) -> None:
+        if stream_id != 0:
+            raise ConnectionFault(PROTOCOL_ERROR, "GOAWAY on a stream")
+        if len(payload) < 8:
+            raise ConnectionFault(FRAME_SIZE_ERROR, "GOAWAY of a wrong size")
+        self._odd()
+        self.goaway_received = True
+        last = int.from_bytes(payload[:4], "big") & frames.STREAM_ID_MAX
+        self._goaway_from_peer(last, int.from_bytes(payload[4:8], "big"), payload[8:])
+
+    def _priority_frame(self, stream_id: int, payload: bytes) -> None:
+        if stream_id == 0:
+            raise ConnectionFault(PROTOCOL_ERROR, "PRIORITY on stream 0")
+        self._odd()
+        if len(payload) != 5:
+            raise StreamFault(stream_id, FRAME_SIZE_ERROR, "PRIORITY of a wrong size")
+        if int.from_bytes(payload[:4], "big") & frames.STREAM_ID_MAX == stream_id:
+            raise StreamFault(stream_id, PROTOCOL_ERROR, "a stream that depends on itself")
+
+    # --- settings and window of our own ------------------------------------------------------------
+
+    def _send_preface(self, values: list[tuple[int, int]]) -> None:
+        """Our SETTINGS, and the connection's window raised to the configured size."""
+        self._out.append(frames.settings(values))
+        self._settings_acks_due += 1
+        if self._recv_window > frames.WINDOW_DEFAULT:
+            increment = self._recv_window - frames.WINDOW_DEFAULT
+            self._out.append(frames.window_update(0, increment))
+
+    # --- the end of streams ---------------------------------------------------------------------
+
+    def _reset(self, stream: Http2Stream, code: int) -> None:
+        """Sends RST_STREAM and forgets the stream; what is still under way will be dropped."""
+        self._out.append(frames.rst_stream(stream.stream_id, code))
+        self._remember_reset(stream.stream_id)
+        stream.state = states.RESET
+        self._forget(stream)
+
+    def _remember_reset(self, stream_id: int) -> None:
+        self._was_reset[stream_id] = None
+        if len(self._was_reset) > RESET_MEMORY_STREAMS_MAX:
+            del self._was_reset[next(iter(self._was_reset))]
+
+    def _forget(self, stream: Http2Stream) -> None:
+        """Takes a stream that is over out of all books."""
+        self.streams.pop(stream.stream_id, None)
+        self._waiting.pop(stream.stream_id, None)
+        self._drop_inbox(stream)
+        if stream.queue is not None:
+            self.queued_bytes -= stream.queue.bytes
+            stream.queue = None
+        if self.goaway_sent and not self.streams and self._drain_at is None:
+            self._drained()
+
+    def _drained(self) -> None:
+        if not self.closed:
+            self.closed = True
+            self.close_reason = "drained"
+            self._wake()
+
+    def _finish_drain(self) -> None:
+        self._drain_at = None
+        self._out.append(frames.goaway(self.last_peer_stream, NO_ERROR))
+        if not self.streams:
+            self._drained()
