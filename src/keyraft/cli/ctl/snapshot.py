@@ -15,7 +15,6 @@ from keyraft.cli.ctl.gofmt import duration, size
 
 SHA256_BYTES: Final = 32
 SECTOR_BYTES: Final = 512  # a database is a multiple of this, so its checksum sticks out
-WRITE_BYTES: Final = 1 << 20  # handed to the system at once
 SYNC_BYTES: Final = 8 << 20  # brought to the disk at once
 
 
@@ -50,8 +49,7 @@ async def _save(context: Context, path: str) -> str:
     """Streams into PATH.part, syncs, renames; the server's version."""
     part = path + ".part"
     try:
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        file = os.fdopen(descriptor, "wb", WRITE_BYTES)
+        file = os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb")
     except OSError as error:
         reason = f"open {part}: {(error.strerror or '').lower()}"
         raise Exit(INTERRUPTED, f"could not open {part} ({reason})") from None
