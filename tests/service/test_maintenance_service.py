@@ -151,6 +151,18 @@ def test_a_learner_is_added_and_removed_and_its_id_never_returns(one: OneMember)
     assert one.member.readable, "a learner must not cost the sole voter its reads"
 
 
+def test_the_same_urls_are_known_by_their_id_for_a_second(one: OneMember) -> None:
+    service = ClusterService(one.member, Guard(one.member))
+    request = rpc_pb2.MemberAddRequest(peerURLs=["http://127.0.0.1:9"], isLearner=True)
+    one.run(1.0 - one.member.wall_clock() % 1.0)
+    rpc_pb2.MemberAddResponse.FromString(call(one, service.member_add, request))
+    again = call(one, service.member_add, request)
+    assert again == (9, "etcdserver: member ID already exist")
+    one.run(1.0)
+    later = call(one, service.member_add, request)
+    assert later == (9, "etcdserver: Peer URLs already exists")
+
+
 @pytest.mark.parametrize("urls", [[], ["ftp://x:1"], ["http://x"]])
 def test_a_member_with_bad_urls_is_refused(one: OneMember, urls: list[str]) -> None:
     service = ClusterService(one.member, Guard(one.member))
