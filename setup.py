@@ -2,7 +2,7 @@
 
 `KEYRAFT_COMPILE=1 pip install --no-build-isolation .` builds Raft and the store's core into C
 extensions with mypyc; it needs mypy, setuptools and a C compiler. Without the variable the same
-modules run as they are. `KEYRAFT_COMPILE_LEVEL` is the optimisation (default 3; 0 builds fastest).
+modules run as they are.
 """
 
 from __future__ import annotations
@@ -36,8 +36,7 @@ def extensions() -> list[Any]:
         for path in (SOURCE / folder).glob("*.py")
         if path.name != "__init__.py" and path not in AS_THEY_ARE
     )
-    level = os.environ.get("KEYRAFT_COMPILE_LEVEL", "3")
-    return mypycify(["--config-file=pyproject.toml", *map(str, modules)], opt_level=level)
+    return mypycify(["--config-file=pyproject.toml", *map(str, modules)])
 
 
 setup(ext_modules=extensions())

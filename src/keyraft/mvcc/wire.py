@@ -11,24 +11,12 @@ from __future__ import annotations
 from typing import Final
 
 from ..base.errors import RawError
+from ..base.varints import LOW as LOW
+from ..base.varints import VARINTS as VARINTS
+from ..base.varints import plain_varint
 
 _UINT64: Final = (1 << 64) - 1
 
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 127:
-        out.append(value & 127 | 128)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-VARINTS: Final = tuple(_varint(n) for n in range(1 << 14))
-"""Varints of one and two bytes."""
-
-LOW: Final = tuple(bytes((n & 127 | 128, n >> 7 | 128)) for n in range(1 << 14))
-"""The low 14 bits of a longer varint."""
 
 TWO: Final = 1 << 28  # numbers below this are at most one of `LOW` and one of `VARINTS`
 
@@ -42,7 +30,7 @@ def varint(value: int) -> bytes:
         return VARINTS[value]
     if 0 < value < TWO:
         return LOW[value & 16383] + VARINTS[value >> 14]
-    return _varint(value & _UINT64)
+    return plain_varint(value & _UINT64)
 
 
 def field(tag: bytes, content: bytes) -> bytes:

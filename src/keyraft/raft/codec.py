@@ -24,6 +24,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from keyraft.base.varints import LOW, VARINTS
 from keyraft.raft.types import (
     ConfChange,
     ConfChangeSingle,
@@ -36,16 +37,14 @@ from keyraft.raft.types import (
     Snapshot,
     SnapshotMeta,
 )
+from keyraft.raft.varints import CodecError as CodecError
 from keyraft.raft.varints import (
-    LEAD,
-    SMALL,
     check_wire_type,
     read_id,
     read_length,
     read_varint,
     skip,
 )
-from keyraft.raft.varints import CodecError as CodecError
 from keyraft.raft.varints import encode_varint as encode_varint
 from keyraft.raft.varints import varint_size as varint_size
 
@@ -66,7 +65,7 @@ def encode_entry(entry: Entry) -> bytes:
                 b"\x10",
                 encode_varint(entry.term),
                 b"\x18",
-                SMALL[index] if index < 16384 else LEAD[index & 0x3FFF] + SMALL[index >> 14],
+                VARINTS[index] if index < 16384 else LOW[index & 0x3FFF] + VARINTS[index >> 14],
                 b'"',
                 encode_varint(len(data)),
                 data,

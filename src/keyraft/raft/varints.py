@@ -8,26 +8,11 @@ from __future__ import annotations
 
 from typing import Final
 
-_TABLE_SIZE: Final = 1 << 14
+from keyraft.base.varints import LOW, TABLE_SIZE, VARINTS, plain_varint
 
 
 class CodecError(ValueError):
     """Bytes that are not the message they are said to be."""
-
-
-def _plain_varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 127:
-        out.append(value & 127 | 128)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-# Indexes and lengths are looked up, 14 bits at a time: the whole varint of a small value, and the
-# two leading bytes of a larger one.
-SMALL: Final = [_plain_varint(value) for value in range(_TABLE_SIZE)]
-LEAD: Final = [bytes((low & 127 | 128, low >> 7 | 128)) for low in range(_TABLE_SIZE)]
 
 
 # Members' ids are 64 random bits, and the same few stand in every message: they are remembered.
@@ -39,18 +24,18 @@ _ids: Final[dict[bytes, tuple[int, int]]] = {}  # ten bytes from an id's first: 
 
 def encode_varint(value: int) -> bytes:
     """An unsigned 64-bit integer as protobuf writes it, 1 to 10 bytes."""
-    if value < _TABLE_SIZE:
-        return SMALL[value]
+    if value < TABLE_SIZE:
+        return VARINTS[value]
     high = value >> 14
-    if high < _TABLE_SIZE:
-        return LEAD[value & 0x3FFF] + SMALL[high]
+    if high < TABLE_SIZE:
+        return LOW[value & 0x3FFF] + VARINTS[high]
     if value < _ID_MIN:
-        return LEAD[value & 0x3FFF] + encode_varint(high)
+        return LOW[value & 0x3FFF] + encode_varint(high)
     known = _id_bytes.get(value)
     if known is None:
         if len(_id_bytes) >= _IDS_KEPT_MAX:
             _id_bytes.clear()
-        known = _id_bytes[value] = _plain_varint(value)
+        known = _id_bytes[value] = plain_varint(value)
     return known
 
 

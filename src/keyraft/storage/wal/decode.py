@@ -25,8 +25,9 @@ from typing import Final, NoReturn
 
 from crc32c import crc32c
 
+from keyraft.base.varints import LOW
 from keyraft.storage.files import SECTOR_BYTES, File
-from keyraft.storage.wal.encode import _CRC_LEAD, _CRC_TOP
+from keyraft.storage.wal.encode import _CRC_TOP
 from keyraft.storage.wal.record import (
     CRC,
     FRAME_BYTES,
@@ -71,7 +72,7 @@ class Decoder:
     def _segment(self, file: File, size: int) -> Iterator[tuple[int, bytes]]:
         unpack = frame_length.unpack_from
         unpack_start = _record_start.unpack_from
-        lead, top = _CRC_LEAD, _CRC_TOP
+        lead, top = LOW, _CRC_TOP
         crc = self.crc
         self._check_head(file)
         offset = 0

@@ -16,6 +16,7 @@ from typing import Final
 
 from crc32c import crc32c
 
+from keyraft.base.varints import LOW
 from keyraft.raft import codec
 from keyraft.raft.types import Entry, HardState
 from keyraft.storage.wal.record import (
@@ -37,7 +38,6 @@ _LENGTHS_KEPT_MAX: Final = 16_384  # different lengths whose framing is remember
 _varint = codec.encode_varint
 
 # A crc's varint, 14 bits at a time: almost every crc needs all five bytes.
-_CRC_LEAD: Final = [bytes((low & 127 | 128, low >> 7 | 128)) for low in range(1 << 14)]
 _CRC_TOP: Final = [bytes((top,)) for top in range(16)]
 _LOW7: Final = [bytes((low | 128,)) for low in range(128)]
 _PADDING: Final = [bytes(size) for size in range(8)]
@@ -46,7 +46,7 @@ _PADDING: Final = [bytes(size) for size in range(8)]
 def _crc_varint(crc: int) -> bytes:
     if crc < 1 << 28:
         return _varint(crc)
-    return _CRC_LEAD[crc & 0x3FFF] + _CRC_LEAD[crc >> 14 & 0x3FFF] + _CRC_TOP[crc >> 28]
+    return LOW[crc & 0x3FFF] + LOW[crc >> 14 & 0x3FFF] + _CRC_TOP[crc >> 28]
 
 
 def frame(kind: int, crc: int, data: bytes | None) -> bytes:
@@ -201,8 +201,8 @@ class Encoder:
             extend(
                 (
                     around[0],
-                    _CRC_LEAD[crc & 0x3FFF],
-                    _CRC_LEAD[crc >> 14 & 0x3FFF],
+                    LOW[crc & 0x3FFF],
+                    LOW[crc >> 14 & 0x3FFF],
                     _CRC_TOP[crc >> 28],
                     around[1],
                     body,
