@@ -15,6 +15,7 @@ from keyraft.proto import auth_pb2, raft_internal_pb2, rpc_pb2
 from sim.loop import SimLoop
 
 READ, WRITE, READWRITE = 0, 1, 2
+LETTERS = str.maketrans("0123456789", "abcdefghij")
 
 
 class Leases:
@@ -84,7 +85,8 @@ class Users:
         ]
 
     def token(self, name: str, index: int) -> bytes:
-        request = raft_internal_pb2.InternalAuthenticateRequest(name=name, simple_token="a" * 16)
+        letters = f"{index:016}".translate(LETTERS)
+        request = raft_internal_pb2.InternalAuthenticateRequest(name=name, simple_token=letters)
         return self.store.authenticate(request, index, wanted=True).token.encode()
 
 
@@ -410,7 +412,7 @@ def test_a_damaged_record_stops_the_member(users: Users) -> None:
 
 def test_a_token_is_known_wherever_its_entry_is_applied(users: Users) -> None:
     token = users.token("alice", 42)
-    assert token == b"a" * 16 + b".42"
+    assert token == b"a" * 14 + b"ec.41"
     for metadata in (
         {b"token": token},
         {b"authorization": token},
@@ -421,6 +423,19 @@ def test_a_token_is_known_wherever_its_entry_is_applied(users: Users) -> None:
         assert identity is not None
         assert (identity.username, identity.revision) == (b"alice", users.store.revision)
     assert users.store.identify({}, "alice", 42) is None
+
+
+def test_a_token_has_the_number_that_the_other_members_give_it(users: Users) -> None:
+    """Up to etcd 3.5.2 that of its entry, since then the one before; here both are known."""
+    request = raft_internal_pb2.InternalAuthenticateRequest(name="alice", simple_token="b" * 16)
+    for by_entry, number in ((False, b"41"), (True, b"42")):
+        answer = users.store.authenticate(request, 42, wanted=True, by_entry=by_entry)
+        assert answer.token.encode() == b"b" * 16 + b"." + number
+        for known in (b"41", b"42"):
+            assert users.store.identify({b"token": b"b" * 16 + b"." + known}, None, 42) is not None
+        for unknown in (b"40", b"042", b"42.", b""):
+            with pytest.raises(errors.InvalidAuthTokenError):
+                users.store.identify({b"token": b"b" * 16 + b"." + unknown}, None, 50)
 
 
 @pytest.mark.parametrize(
@@ -434,7 +449,10 @@ def test_a_token_of_nobody_is_refused(users: Users, token: bytes) -> None:
 def test_a_token_of_an_entry_to_come_is_too_early_to_tell(users: Users) -> None:
     with pytest.raises(TokenAheadError) as ahead:
         users.store.identify({b"token": b"x.43"}, None, 42)
-    assert ahead.value.index == 43
+    assert ahead.value.index == 43 and not ahead.value.may_be
+    with pytest.raises(TokenAheadError) as ahead:
+        users.store.identify({b"token": b"x.42"}, None, 42)
+    assert ahead.value.index == 43 and ahead.value.may_be
 
 
 def test_a_token_follows_the_users_and_dies_with_its_own(users: Users) -> None:

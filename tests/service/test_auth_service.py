@@ -154,8 +154,14 @@ def test_a_token_ahead_is_waited_for(users: Users) -> None:
         assert again == []
         users.put(b"a/other", "root")
         assert again == [None]
-        with pytest.raises(EtcdError, match="invalid auth token"):  # known now, and not good
+        with pytest.raises(PostponedError) as later:  # unless the next entry makes it
             handle(users.as_user("alice"), request.SerializeToString())  # type: ignore[operator]
+        later.value.when(again.append)
+        users.put(b"a/other", "root")
+        assert again == [None, None]
+        with pytest.raises(EtcdError, match="invalid auth token") as refusal:
+            handle(users.as_user("alice"), request.SerializeToString())  # type: ignore[operator]
+        assert not isinstance(refusal.value, PostponedError)
         users.tokens["alice"] = b"x.%d" % (member.applied_index + 1)
 
 
@@ -170,6 +176,17 @@ def test_a_token_of_an_entry_that_never_comes_is_refused_in_time(users: Users) -
     assert len(users.one.member.token_waits) == 0
     # who cannot wait takes it for what it may be
     assert ask(users.kv.put, b"\n\3a/x\x12\1v", users.as_user("alice")).answer == BAD_TOKEN
+
+
+def test_a_token_of_what_may_be_the_next_entry_is_not_waited_for_long(users: Users) -> None:
+    member = users.one.member
+    users.tokens["alice"] = b"x.%d" % member.applied_index
+    with pytest.raises(PostponedError) as later:
+        users.kv.put(users.as_user("alice"), b"\n\3a/x\x12\1v")  # type: ignore[arg-type]
+    again: list[EtcdError | None] = []
+    later.value.when(again.append)
+    users.one.run(5 * users.one.settings.heartbeat_s)
+    assert [str(error) for error in again] == [BAD_TOKEN[1]]
 
 
 def test_streams_pass_a_token_ahead_on(users: Users) -> None:

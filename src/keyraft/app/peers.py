@@ -14,6 +14,7 @@ import os
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import aiohttp
@@ -278,18 +279,15 @@ class PeerPort:
         if not auth.enabled:
             return
         metadata = {b"token": token.encode("utf-8", "surrogateescape")} if token else {}
-        try:
-            auth.check_admin(auth.identify(metadata, None, member.applied_index))
-            return
-        except TokenAheadError as ahead:
-            index = ahead.index
-        deadline_s = member.loop.time() + member.settings.request_timeout_s
-        error: EtcdError | None = await _answer(
-            lambda done: member.token_waits.add(index, deadline_s, done)
-        )
-        if error is not None:
-            raise error
-        auth.check_admin(auth.identify(metadata, None, index))
+        while True:
+            try:
+                auth.check_admin(auth.identify(metadata, None, member.applied_index))
+                return
+            except TokenAheadError as error:
+                ahead = error
+            refusal: EtcdError | None = await _answer(partial(member.await_token, ahead))
+            if refusal is not None:
+                raise refusal
 
     async def hash_kv(self, revision: int) -> HashAnswer:
         """The hash of the keys."""
@@ -378,6 +376,7 @@ class PeerNetwork:
         self.remove_peer = transport.remove_peer
         self.update_peer = transport.update_peer
         self.active_since = transport.active_since
+        self.last_versions = transport.last_versions
 
     def send(self, messages: Sequence[Message]) -> None:
         """Sends each to its receiver; a snapshot goes with its database."""

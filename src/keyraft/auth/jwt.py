@@ -117,7 +117,9 @@ class JWTTokens:
     def forget(self, username: str | None = None) -> None:
         """Signed is signed; the revision in the claims makes old tokens worthless."""
 
-    def assign(self, username: str, prefix: str, index: int, revision: int) -> str:
+    def assign(
+        self, username: str, prefix: str, index: int, revision: int, *, by_entry: bool = False
+    ) -> str:
         """A new one. Raises RawError when there is no key to sign with."""
         if self._keys.private is None:
             raise RawError(*VERIFY_ONLY)

@@ -55,11 +55,15 @@ class _Grants:
 
 
 class TokenAheadError(Exception):
-    """A simple token whose entry is still to be applied here."""
+    """A simple token whose entry is still to be applied here.
 
-    def __init__(self, index: int) -> None:
+    `may_be`: it is the next one, if it is to come at all.
+    """
+
+    def __init__(self, index: int, may_be: bool = False) -> None:
         super().__init__(index)
         self.index = index
+        self.may_be = may_be
 
 
 class AuthStore:
@@ -115,6 +119,8 @@ class AuthStore:
                 index = self.tokens.index_of(token)
                 if index > applied_index:
                     raise TokenAheadError(index)
+                if index and index == applied_index:
+                    raise TokenAheadError(index + 1, may_be=True)
                 raise errors.InvalidAuthTokenError
             return identity
         if common_name is None or not self._certificates or b"grpcgateway-accept" in metadata:
@@ -294,11 +300,16 @@ class AuthStore:
         return user.password
 
     def authenticate(
-        self, request: raft_internal_pb2.InternalAuthenticateRequest, index: int, wanted: bool
+        self,
+        request: raft_internal_pb2.InternalAuthenticateRequest,
+        index: int,
+        wanted: bool,
+        *,
+        by_entry: bool = False,
     ) -> rpc_pb2.AuthenticateResponse:
         """The token of entry `index`; the password was compared before it went into the log.
 
-        `wanted`: somebody waits here for the answer.
+        `wanted`: somebody waits here for the answer. `by_entry`: as `TokenProvider.assign` has it.
         """
         if not self.enabled:
             raise errors.AuthNotEnabledError
@@ -307,7 +318,9 @@ class AuthStore:
             raise errors.AuthFailedError
         if not wanted and not self.tokens.learned:
             return rpc_pb2.AuthenticateResponse()
-        token = self.tokens.assign(request.name, request.simple_token, index, self.revision)
+        token = self.tokens.assign(
+            request.name, request.simple_token, index, self.revision, by_entry=by_entry
+        )
         return rpc_pb2.AuthenticateResponse(token=token)
 
     # --- inside ---------------------------------------------------------------------------------

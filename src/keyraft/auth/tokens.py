@@ -1,9 +1,10 @@
 """Tokens: what a client shows instead of its password.
 
-A *simple token* is 16 random letters, a dot and the index of the log entry that made it. Every
-member learns it by applying that entry, none stores it, and each forgets it some time after it was
-last shown there. A token whose index lies ahead of what is applied here may be good: it is too
-early to say (`index_of`).
+A *simple token* is 16 random letters, a dot and a log index: that before the entry that made it,
+or up to etcd 3.5.2 that of the entry. Every member learns it by applying the entry, none stores
+it, and each forgets it some time after it was last shown there. A token whose index lies ahead of
+what is applied here may be good: it is too early to say (`index_of`). Members of etcd know one of
+both numbers, this one either.
 
 Source: etcd `server/auth/simple_token.go`.
 """
@@ -33,8 +34,13 @@ class TokenProvider(Protocol):
     def prefix(self) -> str:
         """The part of a token that is drawn before its entry goes into the log."""
 
-    def assign(self, username: str, prefix: str, index: int, revision: int) -> str:
-        """The token of the Authenticate entry at `index`. Raises RawError."""
+    def assign(
+        self, username: str, prefix: str, index: int, revision: int, *, by_entry: bool = False
+    ) -> str:
+        """The token of the Authenticate entry at `index`. Raises RawError.
+
+        `by_entry`: a simple token says that index, as up to etcd 3.5.2, and not the one before.
+        """
 
     def identify(self, token: bytes, revision: int) -> Identity | None:
         """Whose it is; None when it is unknown, foreign or has run out.
@@ -58,7 +64,9 @@ class NoTokens:
         """There is none."""
         return ""
 
-    def assign(self, username: str, prefix: str, index: int, revision: int) -> str:
+    def assign(
+        self, username: str, prefix: str, index: int, revision: int, *, by_entry: bool = False
+    ) -> str:
         """Refuses, as the original does."""
         raise errors.AuthFailedError
 
@@ -75,10 +83,11 @@ class NoTokens:
 
 
 class _Token:
-    __slots__ = ("expires_s", "identity")
+    __slots__ = ("expires_s", "identity", "numbers")
 
-    def __init__(self, identity: Identity, expires_s: float) -> None:
+    def __init__(self, identity: Identity, index: int, expires_s: float) -> None:
         self.identity = identity
+        self.numbers = (b"%d" % (index - 1), b"%d" % index)
         self.expires_s = expires_s  # on the loop's clock
 
 
@@ -92,7 +101,7 @@ class SimpleTokens:
         self._time = loop.time
         self._chance = chance
         self._ttl_s = ttl_s if ttl_s > 0 else TTL_S
-        self._tokens: dict[bytes, _Token] = {}
+        self._tokens: dict[bytes, _Token] = {}  # by the letters
         self._sweep_at = _SWEEP_TOKENS_MIN
 
     def __len__(self) -> int:
@@ -103,23 +112,25 @@ class SimpleTokens:
         draw = self._chance.randrange
         return "".join(_LETTERS[draw(0, len(_LETTERS))] for _ in range(PREFIX_LETTERS))
 
-    def assign(self, username: str, prefix: str, index: int, revision: int) -> str:
-        """Remembers `prefix.index`."""
-        token = f"{prefix}.{index}"
+    def assign(
+        self, username: str, prefix: str, index: int, revision: int, *, by_entry: bool = False
+    ) -> str:
+        """Remembers it under both of its numbers."""
         if len(self._tokens) >= self._sweep_at:
             self._sweep()
         identity = Identity(username.encode(), revision)
-        self._tokens[token.encode()] = _Token(identity, self._time() + self._ttl_s)
-        return token
+        self._tokens[prefix.encode()] = _Token(identity, index, self._time() + self._ttl_s)
+        return f"{prefix}.{index if by_entry else index - 1}"
 
     def identify(self, token: bytes, revision: int) -> Identity | None:
         """Whose it is, as of now; the token's time starts over."""
-        known = self._tokens.get(token)
-        if known is None:
+        letters, _, number = token.partition(b".")
+        known = self._tokens.get(letters)
+        if known is None or number not in known.numbers:
             return None
         now_s = self._time()
         if known.expires_s < now_s:
-            del self._tokens[token]
+            del self._tokens[letters]
             return None
         known.expires_s = now_s + self._ttl_s
         identity = known.identity
@@ -140,15 +151,15 @@ class SimpleTokens:
             self._tokens.clear()
             return
         name = username.encode()
-        for token in [
-            token for token, known in self._tokens.items() if known.identity.username == name
+        for letters in [
+            letters for letters, known in self._tokens.items() if known.identity.username == name
         ]:
-            del self._tokens[token]
+            del self._tokens[letters]
 
     def _sweep(self) -> None:
         """Forgets what has run out, and what is too much."""
         now_s = self._time()
-        kept = {token: known for token, known in self._tokens.items() if known.expires_s >= now_s}
+        kept = {each: known for each, known in self._tokens.items() if known.expires_s >= now_s}
         if len(kept) >= TOKENS_MAX:
             newest = sorted(kept.items(), key=lambda each: each[1].expires_s)
             kept = dict(newest[len(newest) // 2 :])

@@ -21,7 +21,7 @@ def postpone(
     later: PostponedError,
     unary: Callable[[Call, Route, bytes], None],
 ) -> None:
-    """Calls the handler once more when `later` says; `unary` gives a unary request to its own."""
+    """Calls the handler again when `later` says; `unary` gives a unary request to its own."""
     if isinstance(call, Stream):
         call.pause_reading()
 
@@ -33,7 +33,7 @@ def postpone(
                 call.handler.on_cancel(error.code)
             call.fail(error.code, error.text)
         elif isinstance(call, Stream):
-            _deliver(call, message)
+            _deliver(call, message, unary)
         else:
             route = call.head.route
             assert route is not None, "a call with a handler has a route"
@@ -43,12 +43,15 @@ def postpone(
     later.when(again)
 
 
-def _deliver(stream: Stream, message: bytes) -> None:
+def _deliver(stream: Stream, message: bytes, unary: Callable[[Call, Route, bytes], None]) -> None:
     inbox = stream.inbox
     assert inbox is not None and stream.handler is not None, "a paused stream has both"
     inbox.paused = False
     try:
         stream.handler.on_message(message)
+    except PostponedError as later:
+        postpone(stream, message, later, unary)
+        return
     except (EtcdError, RawError) as refusal:
         stream.finish(refusal.code, refusal.text)
         return

@@ -206,7 +206,7 @@ class RaftHandlers:
         if socket is None:
             return response
         connection = _BodyConnection(socket)
-        writer = transport.attach(peer_id, kind, connection)
+        writer = transport.attach(peer_id, request.headers["X-Server-Version"], kind, connection)
         try:
             await connection.closed
         finally:

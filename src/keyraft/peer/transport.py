@@ -67,6 +67,7 @@ class Peer:
 
     def __init__(self, transport: Transport, peer_id: int, urls: Iterable[str]) -> None:
         self.id = peer_id
+        self.version = ""  # the last that it said with a stream
         self.picker = URLPicker(urls)
         logger, metrics = transport.logger, transport.metrics
         logger.info("starting remote peer", remote_peer_id=format_id(peer_id))
@@ -254,6 +255,10 @@ class Transport:
         """The server version that each peer last gave; None for those that do not answer."""
         return {peer_id: peer.prober.version for peer_id, peer in self._peers.items()}
 
+    def last_versions(self) -> list[str]:
+        """What version each peer said it is when it last opened a stream, if it ever did."""
+        return [peer.version for peer in self._peers.values() if peer.version]
+
     def active_peers(self) -> int:
         """How many peers are reachable."""
         return sum(peer.status.active for peer in self._peers.values())
@@ -295,9 +300,11 @@ class Transport:
         """What a stream brought goes to Raft."""
         self.raft.process(messages)
 
-    def attach(self, peer_id: int, kind: str, connection: Connection) -> StreamWriter:
+    def attach(self, peer_id: int, version: str, kind: str, connection: Connection) -> StreamWriter:
         """The peer opened a stream towards this member; raises KeyError for a stranger."""
-        writer = self._peers[peer_id].writers[kind]
+        peer = self._peers[peer_id]
+        peer.version = version
+        writer = peer.writers[kind]
         writer.attach(connection, asyncio.get_running_loop().time())
         return writer
 

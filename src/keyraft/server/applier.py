@@ -56,7 +56,7 @@ class Applier:
         self._member = member
         self._store = member.store
         self._auth = member.auth
-        self._users = UserRequests(member.auth, member.logger)
+        self._users = UserRequests(member.auth, member.network, member.logger)
         self._proposers: dict[bytes, Identity] = {}
         self._waiting_pop = member.waiting.pop
         self._encode_header = member.headers.encode

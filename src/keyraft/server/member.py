@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final
 
-from keyraft.auth import AuthStore, TokenProvider
+from keyraft.auth import AuthStore, TokenAheadError, TokenProvider
 from keyraft.base import errors
 from keyraft.base.clock import Loop, Random, WallClock
 from keyraft.base.errors import EtcdError
@@ -243,6 +243,17 @@ class Member:
         self.publisher.tick(now_s)
         self.handover.tick(now_s)
         self.quota.refresh()
+
+    def await_token(self, ahead: TokenAheadError, done: Callable[[EtcdError | None], None]) -> None:
+        """`done(None)` once the entry that made a token is applied here, or an error in time.
+
+        What may be the next entry is waited for as long as news of it takes from the leader.
+        """
+        settings = self.settings
+        patience_s = settings.request_timeout_s
+        if ahead.may_be:
+            patience_s = FRESH_TICKS * settings.heartbeat_s
+        self.token_waits.add(ahead.index, self.loop.time() + patience_s, done)
 
     def _given_up(self, data: bytes) -> bool:
         return not self.waiting.waits(stamp_of(data))

@@ -6,7 +6,7 @@ given to a port is called on the loop, either before the call returns or later, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -68,6 +68,9 @@ class Network(Protocol):
 
     def versions(self) -> Mapping[int, str | None]:
         """What each peer says its version is; None for those that do not answer."""
+
+    def last_versions(self) -> Iterable[str]:
+        """What version each peer last said that it is, as far as it ever did."""
 
 
 class LeaderCalls(Protocol):
@@ -141,6 +144,10 @@ class NoNetwork:
     def versions(self) -> Mapping[int, str | None]:
         """Nobody to ask."""
         return {}
+
+    def last_versions(self) -> Iterable[str]:
+        """Nobody to say."""
+        return ()
 
 
 class Passwords(Protocol):

@@ -18,10 +18,11 @@ from google.protobuf.message import Message
 from keyraft.auth import NOBODY, Accounts, AuthStore, Identity
 from keyraft.base.errors import EtcdError
 from keyraft.base.log import Logger
+from keyraft.cluster import Version, VersionError, parse_version
 from keyraft.proto import raft_internal_pb2, rpc_pb2
 from keyraft.server import wire
 from keyraft.server.parsing import parse
-from keyraft.server.ports import UnknownRequestError
+from keyraft.server.ports import Network, UnknownRequestError
 
 _BY_ROOT: Final[dict[int, tuple[type[Message], Callable[[Accounts, Any], Message], str]]] = {
     wire.KIND_AUTH_USER_ADD: (rpc_pb2.AuthUserAddRequest, Accounts.user_add, "added a user"),
@@ -65,13 +66,15 @@ _BY_ROOT: Final[dict[int, tuple[type[Message], Callable[[Accounts, Any], Message
     ),
 }
 _LOGGED: Final = ("name", "user", "role")
+_FIRST_TO_NUMBER_TOKENS_BEFORE_THEM: Final = Version(3, 5, 3)
 
 
 class UserRequests:
     """Applies them to one member's users. Owned by the member's loop."""
 
-    def __init__(self, auth: AuthStore, logger: Logger) -> None:
+    def __init__(self, auth: AuthStore, network: Network, logger: Logger) -> None:
         self._auth = auth
+        self._network = network
         self._logger = logger
 
     def apply(
@@ -93,7 +96,8 @@ class UserRequests:
                 self._say(said, asked)
         elif kind == wire.KIND_AUTHENTICATE:
             asked_for = parse(raft_internal_pb2.InternalAuthenticateRequest, request)
-            answer = auth.authenticate(asked_for, index, wanted)
+            by_entry = wanted and self._has_old_member()
+            answer = auth.authenticate(asked_for, index, wanted, by_entry=by_entry)
         elif kind == wire.KIND_AUTH_STATUS:
             answer = rpc_pb2.AuthStatusResponse(enabled=auth.enabled, authRevision=auth.revision)
         elif kind == wire.KIND_AUTH_USER_GET:
@@ -113,6 +117,17 @@ class UserRequests:
         else:
             raise UnknownRequestError(kind)
         return answer.SerializeToString()
+
+    def _has_old_member(self) -> bool:
+        """Whether some member knows tokens by the other number."""
+        for text in self._network.last_versions():
+            try:
+                version = parse_version(text)
+            except VersionError:
+                continue
+            if version.is_below(_FIRST_TO_NUMBER_TOKENS_BEFORE_THEM):
+                return True
+        return False
 
     def _user_get(self, request: rpc_pb2.AuthUserGetRequest, who: Identity) -> Message:
         try:

@@ -10,13 +10,12 @@ Streams that demanded a leader are ended after three election timeouts without o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from keyraft.auth import NOBODY, TokenAheadError
 from keyraft.base import errors
 from keyraft.base.clock import Loop
-from keyraft.base.errors import EtcdError
 from keyraft.grpc import CallContext, ServerStream, UnaryCall
 from keyraft.server import Identity, Member
 
@@ -80,8 +79,8 @@ class Guard:
         try:
             return auth.identify(call.metadata, call.common_name, member.applied_index)
         except TokenAheadError as ahead:
-            index = ahead.index
-        raise errors.PostponedError(lambda again: self._wait(index, again))
+            when = partial(member.await_token, ahead)
+        raise errors.PostponedError(when)
 
     def caller(self, call: CallContext) -> Identity:
         """Who calls, or nobody."""
@@ -106,12 +105,6 @@ class Guard:
         """The caller is some user."""
         if self._member.auth.enabled and self.identify(call) is None:
             raise errors.UserEmptyError
-
-    def _wait(self, index: int, again: Callable[[EtcdError | None], None]) -> None:
-        """Until the entry that made a token is applied here, or for a request's time."""
-        member = self._member
-        deadline_s = self._loop.time() + member.settings.request_timeout_s
-        member.token_waits.add(index, deadline_s, again)
 
     def _refuse(self, call: CallContext, learner_may: bool) -> None:
         """The slow way, taken only while something is missing."""
