@@ -279,13 +279,11 @@ def headers_hide_revision_zero(words: list[str], out: bytes) -> bytes:
 
 
 def status_has_more_fields(words: list[str], out: bytes) -> bytes:
-    """Since 3.6 endpoint status tells storage version, sizes, quota and downgrades; 3.5 says the
-    term twice in the fields form."""
+    """Since 3.6 endpoint status tells storage version, sizes, quota and downgrades."""
     if words[:2] != ["endpoint", "status"]:
         return out
     new = rb'"(StorageVersion|DBSizeInUse|DBSizeQuota|DowngradeTargetVersion|DowngradeEnabled)"'
     out = re.sub(new + rb" : .*\n", b"", out)
-    out = re.sub(rb'("RaftIndex" : \d+\n)"RaftTerm" : \d+\n', rb"\1", out)
     rows = []
     for row in out.split(b"\n"):
         cells = row.split(b", ")

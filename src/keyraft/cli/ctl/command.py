@@ -65,9 +65,14 @@ class Command:
         """Its own flags and the inherited ones."""
         return [*self.flags, *(flag for command in self.above() for flag in command.inherited)]
 
+    @property
+    def handed_down(self) -> list[Flag]:
+        """The flags of its children that pages of help show: not those of all commands."""
+        return self.inherited if self.parent is not None else []
+
     def local_flags(self) -> list[Flag]:
         """Its own flags and those that it hands down."""
-        return [*self.flags, *(self.inherited if self.parent is not None else ())]
+        return [*self.flags, *self.handed_down]
 
     def child(self, word: str) -> Command | None:
         """The child called `word`, or the only one whose name begins with it."""

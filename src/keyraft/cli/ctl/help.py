@@ -23,7 +23,7 @@ def usage_text(command: Command) -> str:
     flags = [flag for flag in command.local_flags() if not flag.hidden]
     if command.run:
         line = command.use if command.parent is None else f"{command.parent.path} {command.use}"
-        parts.append(f"  {line}" + ("" if "[flags]" in line or not flags else " [flags]"))
+        parts.append(f"  {line}" + ("" if "[flags]" in line else " [flags]"))
     if command.children:
         parts.append(f"  {command.path} [command]")
     text = "\n".join(parts) + "\n"
@@ -33,6 +33,8 @@ def usage_text(command: Command) -> str:
     shown = [*flags, Flag("help", "bool", False, f"help for {command.name}", "h")]
     if command.parent is not None:
         text += "\nFlags:\n" + flags_text(shown)
+        if command.parent.handed_down:
+            text += "\nGlobal Flags:\n" + flags_text(command.parent.handed_down)
     if command.children:
         text += f'\nUse "{command.path} [command] --help" for more information about a command.\n'
     return text

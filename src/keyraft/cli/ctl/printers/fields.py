@@ -135,6 +135,7 @@ class FieldsPrinter(Printer):
             line(f'"Leader" : {one.leader}')
             line(f'"IsLearner" : {boolean(one.isLearner)}')
             line(f'"RaftIndex" : {one.raftIndex}')
+            line(f'"RaftTerm" : {one.raftTerm}')
             line(f'"RaftAppliedIndex" : {one.raftAppliedIndex}')
             line(f'"Errors" : [{" ".join(one.errors)}]')
             line(f'"Endpoint" : {quote(endpoint)}')
