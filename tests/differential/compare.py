@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from crc32c import crc32c
 from google.protobuf.message import Message
 
 from keyraft.proto import mvcc_pb2 as kv_pb2
@@ -94,6 +95,16 @@ def _hash_revision(operation: Operation, original: Answer, ours: Answer) -> bool
     masked.CopyFrom(right)
     masked.ClearField("hash_revision")
     return masked == left
+
+
+def _hash_of_nothing(operation: Operation, original: Answer, ours: Answer) -> bool:
+    left, right = original.message, ours.message
+    if not (isinstance(left, rpc_pb2.HashKVResponse) and isinstance(right, rpc_pb2.HashKVResponse)):
+        return False
+    nothing = (crc32c(b"key"), -1, 0)
+    return (left.hash, left.compact_revision, left.hash_revision) == nothing and (
+        right.hash_revision == right.header.revision == left.header.revision
+    )
 
 
 def _malformed(operation: Operation, original: Answer, ours: Answer) -> bool:
@@ -193,6 +204,11 @@ KNOWN: Final = (
         "HashKV tells the revision it was taken at",
         "3.6: HashKVResponse.hash_revision",
         _hash_revision,
+    ),
+    Known(
+        "HashKV without a revision is not that of an earlier compaction at revision 0",
+        "hashStorage.HashByRev of 3.5.5 to 3.7.1 finds the one kept for it, DEVIATION",
+        _hash_of_nothing,
     ),
     Known(
         "bytes that are no message are refused in the decoder's own words",
