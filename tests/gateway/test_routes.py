@@ -12,8 +12,9 @@ from keyraft.net import Statistics
 from keyraft.peer.metrics import PeerMetrics
 from keyraft.proto import rpc_pb2
 from keyraft.server import Histogram, wire
-from keyraft.service import Guard, KVService
+from keyraft.service import Guard, KVService, MaintenanceService
 from tests.server.harness import OneMember
+from tests.service.calls import ask
 
 
 class FakeRequest:
@@ -75,6 +76,9 @@ class Port:
                 wal_written_bytes=lambda: 7,
                 traffic=Statistics,
                 peers=PeerMetrics(),
+                snapshot_fsync_s=Histogram((0.001,)),
+                snapshot_saved_s=Histogram((0.1,)),
+                features=[("Slow", "ALPHA", False), ("Fast", "", True)],
             ),
         )
 
@@ -181,6 +185,57 @@ def test_metrics_carry_etcds_names(port: Port) -> None:
     )
 
 
+def test_metrics_tell_what_maintenance_did(port: Port) -> None:
+    member = port.one.member
+    maintenance = MaintenanceService(member, Guard(member))
+    for value in (b"a", b"b", b"c", b"d"):
+        port.one.put(b"k", value)
+    ask(KVService(member, Guard(member)).compact, b"\x08\x04\x10\x01")  # up to 4, physically
+    ask(maintenance.defragment, b"")
+    port.one.run(0.5)
+    ask(maintenance.hash_kv, b"")
+    ask(maintenance.hash, b"")
+    port.one.run(0.5)
+    lines = port.get("/metrics").content.decode().splitlines()
+    for expected in (
+        "etcd_debugging_mvcc_db_compaction_keys_total 2",
+        "etcd_debugging_mvcc_db_compaction_total_duration_milliseconds_count 1",
+        "etcd_debugging_mvcc_db_compaction_pause_duration_milliseconds_count 1",
+        "etcd_disk_backend_defrag_duration_seconds_count 1",
+        "etcd_disk_defrag_inflight 0",
+        "etcd_mvcc_hash_rev_duration_seconds_count 1",
+        "etcd_mvcc_hash_duration_seconds_count 1",
+        "etcd_disk_backend_snapshot_duration_seconds_count 0",
+        "etcd_snap_db_save_total_duration_seconds_count 0",
+        "etcd_server_quota_backend_bytes 2.147483648e+09",
+        'etcd_debugging_lease_ttl_total_bucket{le="1.048576e+06"} 0',
+        'etcd_server_feature_enabled{name="Slow",stage="ALPHA"} 0',
+        'etcd_server_feature_enabled{name="Fast",stage=""} 1',
+    ):
+        assert expected in lines, expected
+    (last,) = (line for line in lines if line.startswith("etcd_debugging_mvcc_db_compaction_last "))
+    assert abs(float(last.split()[1]) - member.wall_clock()) < 60
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0, "0"),
+        (12.5, "12.5"),
+        (0.0001, "0.0001"),
+        (0.00001, "1e-05"),
+        (999999, "999999"),
+        (1e6, "1e+06"),
+        (1234567, "1.234567e+06"),
+        (-2147483648, "-2.147483648e+09"),
+        (1.5e300, "1.5e+300"),
+    ],
+)
+def test_numbers_are_written_as_by_go(value: float, text: str) -> None:
+    assert number(value) == text
+    assert float(text) == value
+
+
 def test_exposition_escapes_and_cumulates() -> None:
     histogram = Histogram((1.0, 2.0))
     for value in (0.5, 1.0, 1.5, 9.0):
@@ -198,9 +253,3 @@ def test_exposition_escapes_and_cumulates() -> None:
         "# HELP b_total x\n# TYPE b_total counter\n"
         'b_total{label="a\\"\\\\\\n"} 2\n'
     )
-    assert [number(value) for value in (0.0, 1e9, 0.25, 1e22)] == [
-        "0",
-        "1000000000",
-        "0.25",
-        "1e+22",
-    ]

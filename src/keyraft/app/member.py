@@ -22,6 +22,7 @@ import uvloop
 from keyraft.app.config import Config
 from keyraft.app.disk import MemberLog
 from keyraft.app.founding import Opened
+from keyraft.app.gates import GATES
 from keyraft.app.opening import has_log, kv_directory, open_disk
 from keyraft.app.passwords import BcryptPasswords
 from keyraft.app.peers import PeerPort
@@ -333,6 +334,9 @@ class _Running:
             wal_written_bytes=lambda: member_log.written_bytes,
             traffic=server.statistics,
             peers=self._peers.metrics,
+            snapshot_fsync_s=self._transfers.fsync_s,
+            snapshot_saved_s=self._transfers.saved_s,
+            features=[(name, stage, self._config.gate(name)) for name, (_, stage) in GATES.items()],
         )
         self._gateway.serve(member, scrape)
         return health

@@ -28,10 +28,10 @@ from keyraft.app.transfers import Transfers
 from keyraft.auth import TokenAheadError
 from keyraft.base import errors
 from keyraft.base.errors import EtcdError, RawError
-from keyraft.base.limits import LOOP_SLICE_S
 from keyraft.base.urls import URL
 from keyraft.base.version import VERSION
 from keyraft.cluster import may_join, parse_version
+from keyraft.mvcc import KVHash
 from keyraft.net import client_context, server_context
 from keyraft.peer.answers import AnswerHandlers, HashAnswer
 from keyraft.peer.handlers import RaftHandlers
@@ -40,7 +40,7 @@ from keyraft.peer.questions import ClusterView, Questions
 from keyraft.peer.transport import Transport
 from keyraft.proto import rpc_pb2
 from keyraft.raft import FatalError, Message, MessageType, ProposalDroppedError, RaftError
-from keyraft.server import Member
+from keyraft.server import Member, hash_keys
 
 _T = TypeVar("_T")
 _SNAP: Final = int(MessageType.SNAP)
@@ -291,21 +291,16 @@ class PeerPort:
 
     async def hash_kv(self, revision: int) -> HashAnswer:
         """The hash of the keys."""
-        store = self._here.store
-        loop = asyncio.get_running_loop()
-        current = store.revision
-        job = store.hash_kv(revision)
+        member = self._here
+        current = member.store.revision
+        gone = False
         try:
-            until_s = loop.time() + LOOP_SLICE_S
-            while not job.step():
-                if loop.time() >= until_s:
-                    await asyncio.sleep(0)
-                    until_s = loop.time() + LOOP_SLICE_S
+            found: KVHash = await _answer(
+                lambda done: hash_keys(member, revision, done, lambda: gone)
+            )
         except asyncio.CancelledError:
-            job.close()
+            gone = True
             raise
-        found = job.result
-        assert found is not None, "a finished job has a result"
         return HashAnswer(current, found.hash, found.compact_revision, found.revision)
 
     async def wait_applied(self) -> bool:

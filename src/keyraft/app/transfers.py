@@ -27,7 +27,7 @@ from keyraft.base.log import Logger
 from keyraft.peer.transport import Transport
 from keyraft.raft import Message, Snapshot, SnapshotMeta
 from keyraft.raft.errors import StorageError
-from keyraft.server import Member, decode_conf_state
+from keyraft.server import Histogram, Member, decode_conf_state, exponential
 from keyraft.storage.transfer import SnapshotExport, TransferError, prepare_in_child
 from keyraft.storage.transfer.layout import sync_dir
 
@@ -49,6 +49,8 @@ class Transfers:
         self._log = log
         self._tasks: set[asyncio.Task[None]] = set()
         self._receiving = asyncio.Lock()
+        self.fsync_s = Histogram(exponential(0.001, 2, 14))
+        self.saved_s = Histogram(exponential(0.1, 2, 10))
         self.prepared_index = 0  # of the database that stands ready to be put in place
 
     # --- sending ------------------------------------------------------------------------------
@@ -102,12 +104,16 @@ class Transfers:
         async with self._receiving:
             path = snapshot_db_path(self._directory, index)
             size = 0
+            started_s = loop.time()
             file = await loop.run_in_executor(None, _create, path + ".tmp")
             try:
                 async for chunk in database:
                     size += len(chunk)
                     await loop.run_in_executor(None, file.write, chunk)
+                written_s = loop.time()
                 await loop.run_in_executor(None, _finish, file, path)
+                self.fsync_s.observe(loop.time() - written_s)
+                self.saved_s.observe(loop.time() - started_s)
             except BaseException:
                 file.close()
                 with contextlib.suppress(OSError):

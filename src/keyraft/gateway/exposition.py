@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Final
 
 from prometheus_client import ProcessCollector
@@ -51,10 +52,14 @@ class Family:
 
 
 def number(value: float) -> str:
-    """As Go prints a float: no needless point, an exponent from 1e+21 on or below 1e-4."""
-    if value == int(value) and abs(value) < 1e21:
-        return str(int(value))
-    return repr(float(value))
+    """As Go prints a float: no needless point, an exponent from 1e+06 on or below 1e-4."""
+    if abs(value) < 1e6:
+        return str(int(value)) if value == int(value) else repr(float(value))
+    sign, digits, exponent = Decimal(repr(float(value))).normalize().as_tuple()
+    assert isinstance(exponent, int), value
+    first, rest = str(digits[0]), "".join(map(str, digits[1:]))
+    mantissa = f"{first}.{rest}" if rest else first
+    return f"{'-' * sign}{mantissa}e+{exponent + len(digits) - 1:02}"
 
 
 def _escape(text: str) -> str:

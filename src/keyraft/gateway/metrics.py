@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import resource
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from keyraft.base.version import VERSION, runtime_version
@@ -33,6 +33,10 @@ class Scrape:
     wal_written_bytes: Callable[[], int]
     traffic: Callable[[], Statistics]
     peers: PeerMetrics
+    snapshot_fsync_s: Histogram
+    snapshot_saved_s: Histogram
+    features: Sequence[tuple[str, str, bool]]
+    """Each feature gate, its stage and whether it is on."""
     _observed: dict[str, Histograms] = field(default_factory=dict)
 
     def families(self, process: ProcessFamilies) -> Iterator[Family]:
@@ -115,6 +119,10 @@ class Scrape:
         for (kind, name, outcome), count in counters.healthchecks.items():
             runs.add(count, type=kind, name=name, status=outcome)
         yield runs
+        gates = Family("etcd_server_feature_enabled", GAUGE, "Which feature gates are on.")
+        for name, stage, is_on in self.features:
+            gates.add(is_on, name=name, stage=stage)
+        yield gates
         alarms = Family("etcd_debugging_server_alarms", GAUGE, "Raised alarms.")
         for kind_number, member_id in member.alarms.raised():
             name = {1: "NOSPACE", 2: "CORRUPT"}.get(kind_number, str(kind_number))
@@ -149,6 +157,11 @@ class Scrape:
                 "etcd_debugging_mvcc_compact_revision",
                 store.compact_revision,
                 "The revision of the last compaction.",
+            ),
+            (
+                "etcd_debugging_mvcc_db_compaction_last",
+                int(member.counters.compacted_at_unix_s),
+                "When the last compaction ended, in Unix time.",
             ),
             ("etcd_debugging_mvcc_keys_total", sizes["keys"], "Keys alive."),
             (
@@ -187,6 +200,11 @@ class Scrape:
             ("etcd_mvcc_range_total", store.ranges, "Ranges served."),
             ("etcd_mvcc_txn_total", store.txns, "Transactions of more than one change."),
             ("etcd_debugging_mvcc_events_total", watches["events"], "Watch events sent."),
+            (
+                "etcd_debugging_mvcc_db_compaction_keys_total",
+                store.compacted_rows,
+                "Rows that compactions removed.",
+            ),
         ):
             yield Family(name, COUNTER, text).add(value)
         for name, value, text in (
@@ -208,14 +226,39 @@ class Scrape:
         )
 
     def _disk(self) -> Iterator[Family]:
-        yield Family(
-            "etcd_disk_wal_fsync_duration_seconds", HISTOGRAM, "How long the log's syncs take."
-        ).add_histogram(self.fsync_s)
-        yield Family(
-            "etcd_disk_backend_commit_duration_seconds",
-            HISTOGRAM,
-            "How long commits of the database take.",
-        ).add_histogram(self.commit_s)
+        counters = self.member.counters
+        for name, found, text in (
+            ("disk_wal_fsync_duration_seconds", self.fsync_s, "Syncs of the log."),
+            ("disk_backend_commit_duration_seconds", self.commit_s, "Commits of the database."),
+            ("disk_backend_defrag_duration_seconds", counters.defrag_s, "Defragmentations."),
+            (
+                "disk_backend_snapshot_duration_seconds",
+                counters.snapshot_stream_s,
+                "Snapshots sent to clients.",
+            ),
+            (
+                "debugging_mvcc_db_compaction_total_duration_milliseconds",
+                counters.compaction_ms,
+                "Whole compactions.",
+            ),
+            (
+                "debugging_mvcc_db_compaction_pause_duration_milliseconds",
+                counters.compaction_pause_ms,
+                "Slices of compactions, which hold up the others.",
+            ),
+            ("mvcc_hash_duration_seconds", counters.hash_s, "Hashes of all buckets."),
+            ("mvcc_hash_rev_duration_seconds", counters.hash_rev_s, "Hashes of the keys."),
+            ("snap_db_fsync_duration_seconds", self.snapshot_fsync_s, "Syncs of received ones."),
+            (
+                "snap_db_save_total_duration_seconds",
+                self.snapshot_saved_s,
+                "Databases received and saved.",
+            ),
+        ):
+            yield Family(f"etcd_{name}", HISTOGRAM, text).add_histogram(found)
+        yield Family("etcd_disk_defrag_inflight", GAUGE, "Defragmentations under way.").add(
+            counters.defrag_inflight
+        )
         yield Family("etcd_disk_wal_write_bytes_total", GAUGE, "Bytes written to the log.").add(
             self.wal_written_bytes()
         )

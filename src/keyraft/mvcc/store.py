@@ -67,6 +67,8 @@ class Store:
         "backend",
         "batch_rows",
         "compact_revision",
+        "compacted_rows",
+        "compactions_ended",
         "deletes",
         "hashes",
         "index",
@@ -118,6 +120,8 @@ class Store:
         self.key_leases: dict[bytes, int] = {}
         self.hashes = HashStorage()
         self._compactions: list[Compaction] = []
+        self.compactions_ended = 0
+        self.compacted_rows = 0
         self._epoch = 0
         self._pins: dict[int, int] = {}
         self._sub = 0
@@ -304,6 +308,8 @@ class Store:
         delay = job.step()
         if delay is None:
             del self._compactions[0]
+            self.compactions_ended += 1
+            self.compacted_rows += job.removed
             if job.done is not None:
                 self.backend.flush(job.done)
             return 0.0 if self._compactions else None

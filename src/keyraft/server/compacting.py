@@ -8,16 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from keyraft.base.clock import Loop
+from keyraft.base.clock import Loop, WallClock
 from keyraft.mvcc import Store
+from keyraft.server.counters import Counters
 
 
 class Compactor:
     """Steps the store's compactions. Owned by the member's loop."""
 
-    def __init__(self, loop: Loop, store: Store) -> None:
+    def __init__(self, loop: Loop, store: Store, counters: Counters, wall_clock: WallClock) -> None:
         self._loop = loop
         self._store = store
+        self._counters = counters
+        self._wall_clock = wall_clock
+        self._began_s = 0.0
+        self._ended = store.compactions_ended
         self._scheduled = False
         self._waiting: list[tuple[int, Callable[[], None]]] = []
         self._finished = store.compact_revision if not store.compacting else -1
@@ -39,11 +44,21 @@ class Compactor:
         """Goes on with what is left, for instance from before a restart."""
         if self._store.compacting and not self._scheduled:
             self._scheduled = True
+            self._began_s = self._loop.time()
             self._loop.call_soon(self._step)
 
     def _step(self) -> None:
         self._scheduled = False
+        started_s = self._loop.time()
         delay_s = self._store.compaction_step()
+        ended_s = self._loop.time()
+        counters = self._counters
+        counters.compaction_pause_ms.observe((ended_s - started_s) * 1000)
+        if self._store.compactions_ended > self._ended:
+            self._ended = self._store.compactions_ended
+            counters.compaction_ms.observe((ended_s - self._began_s) * 1000)
+            counters.compacted_at_unix_s = self._wall_clock()
+            self._began_s = ended_s
         if delay_s is not None:
             self._scheduled = True
             self._loop.call_later(delay_s, self._step)

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from keyraft.base import errors
 from keyraft.base.errors import EtcdError
-from keyraft.base.limits import LOOP_SLICE_S
 from keyraft.mvcc import KVHash
 from keyraft.proto import rpc_pb2
+from keyraft.server.hashing import hash_keys
 from keyraft.server.ports import PeerHash
 from keyraft.server.waiting import Result
 from keyraft.server.wire import KIND_ALARM
@@ -74,19 +74,7 @@ class CorruptionChecker:
 
     def _hash(self, done: Callable[[KVHash], None]) -> None:
         """This member's hash at its present revision."""
-        loop = self._member.loop
-        job = self._member.store.hash_kv(0)
-
-        def step() -> None:
-            until_s = loop.time() + LOOP_SLICE_S
-            while not job.step():
-                if loop.time() >= until_s:
-                    loop.call_soon(step)
-                    return
-            assert job.result is not None, "a finished job has a result"
-            done(job.result)
-
-        step()
+        hash_keys(self._member, 0, done)
 
     def _ask(self, revision: int, done: Callable[[Sequence[PeerHash]], None]) -> None:
         asking = self._member.peer_hashes

@@ -56,6 +56,13 @@ class Counters:
 
     __slots__ = (
         "apply_duration_s",
+        "compacted_at_unix_s",
+        "compaction_ms",
+        "compaction_pause_ms",
+        "defrag_inflight",
+        "defrag_s",
+        "hash_rev_s",
+        "hash_s",
         "health_failures",
         "health_success",
         "healthcheck",
@@ -66,12 +73,11 @@ class Counters:
         "learner_promote_successes",
         "lease_ttl_s",
         "proposals_failed",
-        "range_duration_s",
         "read_indexes_failed",
-        "request_duration_s",
         "slow_apply",
         "slow_read_indexes",
         "snapshot_apply_in_progress",
+        "snapshot_stream_s",
     )
 
     def __init__(self) -> None:
@@ -88,9 +94,15 @@ class Counters:
         self.learner_promote_failures: dict[str, int] = {}
         self.healthcheck: dict[tuple[str, str], int] = {}
         self.healthchecks: dict[tuple[str, str, str], int] = {}
-        # Labels (version, op, success); (success,); (type, success). Seconds. A slice of applied
-        # entries is observed once per kind with its mean, so a put costs no clock reading.
+        # Labels (version, op, success). Seconds. A slice of applied entries is observed once per
+        # kind with its mean, so a put costs no clock reading.
         self.apply_duration_s = Histograms(exponential(0.0001, 2, 20))
-        self.range_duration_s = Histograms(exponential(0.0001, 2, 20))
         self.lease_ttl_s = Histograms(exponential(1, 2, 24))
-        self.request_duration_s = Histograms(exponential(0.001, 2, 14))
+        self.compacted_at_unix_s = 0.0
+        self.compaction_ms = Histogram(exponential(100, 2, 14))
+        self.compaction_pause_ms = Histogram(exponential(1, 2, 13))
+        self.defrag_inflight = 0
+        self.defrag_s = Histogram(exponential(0.1, 2, 13))
+        self.hash_s = Histogram(exponential(0.01, 2, 15))
+        self.hash_rev_s = Histogram(exponential(0.01, 2, 15))
+        self.snapshot_stream_s = Histogram(exponential(0.01, 2, 17))

@@ -15,9 +15,9 @@ from keyraft.base.limits import LOOP_SLICE_S
 from keyraft.base.version import VERSION
 from keyraft.cluster import check_downgrade_target, parse_downgrade_target, short
 from keyraft.grpc import SERVER_STREAM, Router, ServerStream, StreamHandler, UnaryCall
-from keyraft.mvcc import HashAllJob
+from keyraft.mvcc import HashAllJob, KVHash
 from keyraft.proto import membership_pb2, rpc_pb2
-from keyraft.server import Member, Result, parse, wire
+from keyraft.server import Member, Result, hash_keys, parse, wire
 from keyraft.service.guard import Guard
 from keyraft.service.snapshot import OpenSnapshot, SnapshotHandler
 
@@ -103,8 +103,12 @@ class MaintenanceService:
         parse(rpc_pb2.DefragmentRequest, request)
         member = self._member
         member.logger.info("starting defragment")
+        started_s = member.loop.time()
+        member.counters.defrag_inflight += 1
 
         def done() -> None:
+            member.counters.defrag_inflight -= 1
+            member.counters.defrag_s.observe(member.loop.time() - started_s)
             member.logger.info("finished defragment")
             call.respond(b"")
 
@@ -126,6 +130,7 @@ class MaintenanceService:
         member = self._member
         loop = member.loop
         job = HashAllJob(member.backend)
+        started_s = loop.time()
         header = self._header()
         # As in the original nothing is written while all is read; only here the loop goes on.
         member.queue.hold()
@@ -137,6 +142,7 @@ class MaintenanceService:
                     loop.call_soon(step)
                     return
             member.queue.release()
+            member.counters.hash_s.observe(loop.time() - started_s)
             call.respond(header + rpc_pb2.HashResponse(hash=job.value).SerializeToString())
 
         step()
@@ -148,34 +154,18 @@ class MaintenanceService:
         self._guard.check_admin(call)
         message = parse(rpc_pb2.HashKVRequest, request)
         member = self._member
-        loop = member.loop
         revision = member.store.revision
-        job = member.store.hash_kv(message.revision)
 
-        def step() -> bytes | None:
-            if call.cancelled:
-                job.close()
-                return None
-            until_s = loop.time() + LOOP_SLICE_S
-            while not job.step():
-                if loop.time() >= until_s:
-                    loop.call_soon(go_on)
-                    return None
-            found = job.result
-            assert found is not None, "a finished job has a result"
+        def done(found: KVHash) -> None:
             answer = rpc_pb2.HashKVResponse(
                 hash=found.hash,
                 compact_revision=found.compact_revision,
                 hash_revision=found.revision,
             )
-            return member.header(revision) + answer.SerializeToString()
+            call.respond(member.header(revision) + answer.SerializeToString())
 
-        def go_on() -> None:
-            answer = step()
-            if answer is not None:
-                call.respond(answer)
-
-        return step()
+        hash_keys(member, message.revision, done, lambda: call.cancelled)
+        return None
 
     def move_leader(self, call: UnaryCall, request: bytes) -> bytes | None:
         """MoveLeaderRequest -> MoveLeaderResponse, which has no header."""

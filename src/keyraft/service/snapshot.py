@@ -55,6 +55,7 @@ class SnapshotHandler:
         self._feed: Feed | None = None
         self._version = b""  # as a field of each answer
         self._started = False
+        self._opened_s = 0.0
         self._over = False
 
     # --- the transport's side -----------------------------------------------------------------
@@ -85,6 +86,7 @@ class SnapshotHandler:
         self._guard.left(self._stream)
         if self._feed is not None:
             self._feed.close()
+        self._count()
 
     def on_writable(self) -> None:
         """The client has read."""
@@ -124,6 +126,7 @@ class SnapshotHandler:
         stored = self._member.backend.get(META, META_STORAGE_VERSION) or b""
         version = stored.decode("utf-8", "replace").encode()
         self._version = field(_VERSION, version) if version else b""
+        self._opened_s = self._member.loop.time()
         self._feed = self._open_snapshot(self)
 
     def _finish(self, code: int, text: str) -> None:
@@ -131,3 +134,10 @@ class SnapshotHandler:
             self._over = True
             self._guard.left(self._stream)
             self._stream.finish(code, text)
+            self._count()
+
+    def _count(self) -> None:
+        if self._opened_s:
+            member = self._member
+            member.counters.snapshot_stream_s.observe(member.loop.time() - self._opened_s)
+            self._opened_s = 0.0
