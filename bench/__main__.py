@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from bench.loads import PUT, RANGE, h2load, keyraft_bench, put_request, range_request
-from bench.servers import ORIGINAL, OURS, Server
+from bench.servers import ORIGINAL, OURS, Server, original_name
 
 CONNECTIONS: Final = 20
 STREAMS: Final = 50
@@ -56,7 +56,7 @@ class Table:
 
     def __str__(self) -> str:
         lines = [
-            f"{'':44} {'etcd 3.5.1':>14} {'Keyraft':>14} {'ratio':>7} {'target':>7}",
+            f"{'':44} {original_name():>14} {'Keyraft':>14} {'ratio':>7} {'target':>7}",
         ]
         for row in self.rows.values():
             if not all(row.values.values()):

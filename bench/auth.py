@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from bench.loads import PUT, RANGE, h2load, put_request, range_request
-from bench.servers import ORIGINAL, OURS, Server
+from bench.servers import ORIGINAL, OURS, Server, original_name
 from keyraft.client.sync import Client
 
 CONNECTIONS: Final = 20
@@ -113,7 +113,7 @@ def main() -> None:
                         label, command, kind, flag, options.requests
                     ).items():
                         found.setdefault(name, {"etcd": [], "keyraft": []})[label].append(value)
-    print(f"{'':39} {'etcd 3.5.1':>12} {'Keyraft':>12} {'ratio':>7}")
+    print(f"{'':39} {original_name():>12} {'Keyraft':>12} {'ratio':>7}")
     for name, row in found.items():
         original, ours = (statistics.median(row[label]) for label in ("etcd", "keyraft"))
         print(f"{name:39} {original:12,.0f} {ours:12,.0f} {ours / original:7.2f}")

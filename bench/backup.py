@@ -28,7 +28,7 @@ from typing import Final
 import grpc
 
 from bench.loads import PUT, keyraft_bench, put_request
-from bench.servers import ORIGINAL, OURS, SOURCE, Server
+from bench.servers import ORIGINAL, OURS, SOURCE, Server, original_name
 from keyraft.proto import rpc_pb2
 
 KEYS: Final = 1_000_000
@@ -137,7 +137,7 @@ class Table:
         self.add(side, f"{name}, own memory MiB", work.memory_mb)
 
     def __str__(self) -> str:
-        lines = [f"{'':40} {'etcd 3.5.1':>12} {'Keyraft':>12} {'Keyraft/etcd':>13}"]
+        lines = [f"{'':40} {original_name():>12} {'Keyraft':>12} {'Keyraft/etcd':>13}"]
         for name, sides in self.rows.items():
             if len(sides) < 2:  # --only
                 (alone,) = sides.values()

