@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keyraft.base.ids import RequestIDGenerator
+from keyraft.base.varints import LOW_BITS
 from keyraft.proto import raft_internal_pb2, rpc_pb2
 from keyraft.server import wire
 from keyraft.server.header import HeaderEncoder
@@ -52,7 +53,7 @@ def test_a_user_and_his_revision_travel_in_the_stamp() -> None:
 def test_the_proposer_is_what_follows_the_id() -> None:
     stamper = wire.Stamper(RequestIDGenerator(0xFFFF, 1.0))
     parts = set()
-    for _ in range(3 << wire.LOW_BITS):  # over the edge of the ids' low bits
+    for _ in range(3 << LOW_BITS):  # over the edge of the ids' low bits
         stamp = stamper.stamp_for(b"alice", 300)
         parts.add(wire.proposer_part(stamp))
     assert parts == {b"\x12\x05alice\x18\xac\x02"}

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import Final
 
-TABLE_SIZE: Final = 1 << 14
+LOW_BITS: Final = 14
+TABLE_SIZE: Final = 1 << LOW_BITS
+LOW_MASK: Final = TABLE_SIZE - 1
 
 
 def plain_varint(value: int) -> bytes:

@@ -21,6 +21,7 @@ from typing import Final
 from google.protobuf.message import DecodeError
 
 from ..base.errors import CompactedError, FutureRevisionError, KeyNotFoundError, LeaseNotFoundError
+from ..base.varints import LOW, VARINTS
 from ..proto import rpc_pb2
 from . import read, txn
 from .backend import KEY, META, META_FINISHED_COMPACT, META_SCHEDULED_COMPACT, Backend, BackendError
@@ -35,9 +36,7 @@ from .restore import restore
 from .revision import parse, row_key, tombstone_key
 from .wire import (
     KV_HEADS,
-    LOW,
     TWO,
-    VARINTS,
     deleted_key_value,
     field,
     key_value,

@@ -13,8 +13,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from ..base.varints import VARINTS
 from .hooks import Event
-from .wire import KV_HEADS, VARINTS, field, varint
+from .wire import KV_HEADS, field, varint
 
 NO_WATCH_ID: Final = -1  # of answers that belong to no watcher, or to all of a stream
 CREATED: Final = b"\x18\x01"

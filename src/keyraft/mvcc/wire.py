@@ -11,9 +11,7 @@ from __future__ import annotations
 from typing import Final
 
 from ..base.errors import RawError
-from ..base.varints import LOW as LOW
-from ..base.varints import VARINTS as VARINTS
-from ..base.varints import plain_varint
+from ..base.varints import LOW, VARINTS, plain_varint
 
 _UINT64: Final = (1 << 64) - 1
 

@@ -6,8 +6,8 @@ two low varint groups of the revision, so the rest is kept (etcd `api/v3rpc/head
 
 from __future__ import annotations
 
+from keyraft.base.varints import LOW, LOW_BITS, LOW_MASK
 from keyraft.raft.codec import encode_varint as varint
-from keyraft.server.wire import LOW, LOW_BITS, LOW_MASK
 
 
 class HeaderEncoder:

@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import Final
 
 from keyraft.base.ids import RequestIDGenerator
+from keyraft.base.varints import LOW, LOW_BITS, LOW_MASK
 from keyraft.raft.codec import encode_varint as varint
 
 KIND_RANGE: Final = 3
@@ -84,12 +85,6 @@ KINDS: Final = {
 
 _HEADER_FIELD: Final = 100
 _HEADER_TAG: Final = b"\xa2\x06"
-LOW_BITS: Final = 14
-LOW_MASK: Final = (1 << LOW_BITS) - 1
-# The first two varint groups of an id; the groups above them change once in 16,384 requests.
-LOW: Final = tuple(
-    bytes((0x80 | value & 0x7F, 0x80 | value >> 7)) for value in range(1 << LOW_BITS)
-)
 
 
 class MalformedEntryError(Exception):
@@ -120,7 +115,10 @@ PROPOSERS_MAX: Final = 4_096  # users whose part of a header is remembered
 
 
 class Stamper:
-    """Makes stamps: encoded RequestHeaders, each with an id of its own."""
+    """Makes stamps: encoded RequestHeaders, each with an id of its own.
+
+    The groups of an id above its low bits change once in 16,384 requests and are kept encoded.
+    """
 
     __slots__ = ("_head", "_high", "_high_bytes", "_ids", "_proposers")
 
