@@ -5,7 +5,7 @@ from keyraft.auth import Identity
 from keyraft.server.boot import Boot, BootError
 from keyraft.server.configuration import decode_conf_state, encode_conf_state
 from keyraft.server.counters import Counters, Histogram, Histograms, exponential
-from keyraft.server.hashing import hash_keys
+from keyraft.server.hashing import hash_buckets, hash_keys
 from keyraft.server.member import Member
 from keyraft.server.parsing import parse
 from keyraft.server.ports import (
@@ -41,6 +41,7 @@ __all__ = [
     "decode_conf_state",
     "encode_conf_state",
     "exponential",
+    "hash_buckets",
     "hash_keys",
     "parse",
 ]

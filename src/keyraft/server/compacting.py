@@ -22,7 +22,6 @@ class Compactor:
         self._counters = counters
         self._wall_clock = wall_clock
         self._began_s = 0.0
-        self._ended = store.compactions_ended
         self._scheduled = False
         self._waiting: list[tuple[int, Callable[[], None]]] = []
         self._finished = store.compact_revision if not store.compacting else -1
@@ -49,13 +48,13 @@ class Compactor:
 
     def _step(self) -> None:
         self._scheduled = False
+        ended_before = self._store.compactions_ended
         started_s = self._loop.time()
         delay_s = self._store.compaction_step()
         ended_s = self._loop.time()
         counters = self._counters
         counters.compaction_pause_ms.observe((ended_s - started_s) * 1000)
-        if self._store.compactions_ended > self._ended:
-            self._ended = self._store.compactions_ended
+        if self._store.compactions_ended > ended_before:
             counters.compaction_ms.observe((ended_s - self._began_s) * 1000)
             counters.compacted_at_unix_s = self._wall_clock()
             self._began_s = ended_s

@@ -1,12 +1,13 @@
-"""Hashing a member's keys beside its work: in slices that leave the loop to the others."""
+"""Hashing what a member holds beside its work: in slices that leave the loop to the others."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from keyraft.base.clock import Loop
 from keyraft.base.limits import LOOP_SLICE_S
-from keyraft.mvcc import KVHash
+from keyraft.mvcc import HashAllJob, KVHash
 
 if TYPE_CHECKING:
     from keyraft.server.member import Member
@@ -26,17 +27,49 @@ def hash_keys(
     started_s = loop.time()
     job = member.store.hash_kv(revision)
 
-    def step() -> None:
+    def ended() -> None:
         if cancelled():
             job.close()
             return
-        until_s = loop.time() + LOOP_SLICE_S
-        while not job.step():
-            if loop.time() >= until_s:
-                loop.call_soon(step)
-                return
         assert job.result is not None, "a finished job has a result"
         member.counters.hash_rev_s.observe(loop.time() - started_s)
         done(job.result)
 
-    step()
+    _in_slices(loop, job.step, cancelled, ended)
+
+
+def hash_buckets(
+    member: Member, done: Callable[[int], None], cancelled: Callable[[], bool]
+) -> None:
+    """`done` gets the hash of all buckets, unless it was `cancelled` before.
+
+    As in the original nothing is applied while all is read; only here the loop goes on.
+    """
+    loop = member.loop
+    started_s = loop.time()
+    job = HashAllJob(member.backend)
+    member.queue.hold()
+
+    def ended() -> None:
+        member.queue.release()
+        if not cancelled():
+            member.counters.hash_s.observe(loop.time() - started_s)
+            done(job.value)
+
+    _in_slices(loop, job.step, cancelled, ended)
+
+
+def _in_slices(
+    loop: Loop, step: Callable[[], bool], cancelled: Callable[[], bool], ended: Callable[[], None]
+) -> None:
+    """Calls `step` until it says that all is done, or `cancelled` does; then `ended`."""
+
+    def go_on() -> None:
+        until_s = loop.time() + LOOP_SLICE_S
+        while not cancelled() and not step():
+            if loop.time() >= until_s:
+                loop.call_soon(go_on)
+                return
+        ended()
+
+    go_on()

@@ -11,13 +11,12 @@ from typing import Final
 
 from keyraft.base import errors
 from keyraft.base.errors import EtcdError, RawError
-from keyraft.base.limits import LOOP_SLICE_S
 from keyraft.base.version import VERSION
 from keyraft.cluster import check_downgrade_target, parse_downgrade_target, short
 from keyraft.grpc import SERVER_STREAM, Router, ServerStream, StreamHandler, UnaryCall
-from keyraft.mvcc import HashAllJob, KVHash
+from keyraft.mvcc import KVHash
 from keyraft.proto import membership_pb2, rpc_pb2
-from keyraft.server import Member, Result, hash_keys, parse, wire
+from keyraft.server import Member, Result, hash_buckets, hash_keys, parse, wire
 from keyraft.service.guard import Guard
 from keyraft.service.snapshot import OpenSnapshot, SnapshotHandler
 
@@ -127,25 +126,12 @@ class MaintenanceService:
         self._guard.admit(call)
         self._guard.check_admin(call)
         parse(rpc_pb2.HashRequest, request)
-        member = self._member
-        loop = member.loop
-        job = HashAllJob(member.backend)
-        started_s = loop.time()
         header = self._header()
-        # As in the original nothing is written while all is read; only here the loop goes on.
-        member.queue.hold()
 
-        def step() -> None:
-            until_s = loop.time() + LOOP_SLICE_S
-            while not call.cancelled and not job.step():
-                if loop.time() >= until_s:
-                    loop.call_soon(step)
-                    return
-            member.queue.release()
-            member.counters.hash_s.observe(loop.time() - started_s)
-            call.respond(header + rpc_pb2.HashResponse(hash=job.value).SerializeToString())
+        def done(value: int) -> None:
+            call.respond(header + rpc_pb2.HashResponse(hash=value).SerializeToString())
 
-        step()
+        hash_buckets(self._member, done, lambda: call.cancelled)
         return None
 
     def hash_kv(self, call: UnaryCall, request: bytes) -> bytes | None:

@@ -82,11 +82,9 @@ class SnapshotHandler:
 
     def on_cancel(self, code: int) -> None:
         """The client is gone."""
-        self._over = True
-        self._guard.left(self._stream)
+        self._end()
         if self._feed is not None:
             self._feed.close()
-        self._count()
 
     def on_writable(self) -> None:
         """The client has read."""
@@ -131,13 +129,12 @@ class SnapshotHandler:
 
     def _finish(self, code: int, text: str) -> None:
         if not self._over:
-            self._over = True
-            self._guard.left(self._stream)
+            self._end()
             self._stream.finish(code, text)
-            self._count()
 
-    def _count(self) -> None:
-        if self._opened_s:
+    def _end(self) -> None:
+        self._over = True
+        self._guard.left(self._stream)
+        if self._feed is not None:
             member = self._member
             member.counters.snapshot_stream_s.observe(member.loop.time() - self._opened_s)
-            self._opened_s = 0.0
