@@ -10,7 +10,6 @@ client is given, which is what a password costs (`--bcrypt-cost` as by default).
 from __future__ import annotations
 
 import argparse
-import statistics
 import tempfile
 import time
 from pathlib import Path
@@ -20,7 +19,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from bench.loads import PUT, RANGE, h2load, put_request, range_request
-from bench.servers import ORIGINAL, OURS, Server, original_name
+from bench.medians import Medians
+from bench.servers import ORIGINAL, OURS, Server
 from keyraft.client.sync import Client
 
 CONNECTIONS: Final = 20
@@ -104,19 +104,13 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=2)
     parser.add_argument("--requests", type=int, default=40_000)
     options = parser.parse_args()
-    found: dict[str, dict[str, list[float]]] = {}
+    medians = Medians()
     with tempfile.TemporaryDirectory() as folder:
         for kind, flag in token_flags(Path(folder)).items():
             for _ in range(options.turns):
                 for label, command in (("etcd", ORIGINAL), ("keyraft", OURS)):
-                    for name, value in measure(
-                        label, command, kind, flag, options.requests
-                    ).items():
-                        found.setdefault(name, {"etcd": [], "keyraft": []})[label].append(value)
-    print(f"{'':39} {original_name():>12} {'Keyraft':>12} {'ratio':>7}")
-    for name, row in found.items():
-        original, ours = (statistics.median(row[label]) for label in ("etcd", "keyraft"))
-        print(f"{name:39} {original:12,.0f} {ours:12,.0f} {ours / original:7.2f}")
+                    medians.add(label, measure(label, command, kind, flag, options.requests))
+    medians.show()
 
 
 if __name__ == "__main__":

