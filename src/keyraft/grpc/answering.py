@@ -118,11 +118,14 @@ class Answering(Connection):
     def _settings_changed(self) -> None:
         self._answer = None
 
+    def _begin(self, stream: Stream) -> None:
+        stream.headers_sent = True
+        self._send_headers(stream, _RESPONSE, ends=False)
+
     def send(self, stream: Stream, message: bytes) -> None:
         """Stream.send."""
         if not stream.headers_sent:
-            stream.headers_sent = True
-            self._send_headers(stream, _RESPONSE, ends=False)
+            self._begin(stream)
         self._send_message(stream, message)
         route = stream.head.route
         assert route is not None
@@ -133,8 +136,7 @@ class Answering(Connection):
     def send_framed(self, stream: Stream, framed: bytes, count: int) -> None:
         """Stream.send_framed."""
         if not stream.headers_sent:
-            stream.headers_sent = True
-            self._send_headers(stream, _RESPONSE, ends=False)
+            self._begin(stream)
         self._send_data(stream, framed)
         route = stream.head.route
         assert route is not None
@@ -145,8 +147,7 @@ class Answering(Connection):
     def send_shared(self, stream: Stream, head: bytes, pieces: list[bytes]) -> None:
         """Stream.send_shared."""
         if not stream.headers_sent:
-            stream.headers_sent = True
-            self._send_headers(stream, _RESPONSE, ends=False)
+            self._begin(stream)
         self._send_pieces(stream, head, pieces)
         route = stream.head.route
         assert route is not None

@@ -259,18 +259,12 @@ class ClientConnection(Connection):
 
     def resume_reading(self, stream: ClientStream) -> None:
         """ClientStream.resume_reading."""
-        inbox = stream.inbox
-        if inbox is None or not inbox.paused or stream.over:
-            return
-        inbox.paused = False
-        awake, self._awake = self._awake, True
-        self._messages(stream, inbox)
-        if stream.inbox is inbox and not inbox.paused:
-            if inbox.half_closed:
-                self._finish(stream, inbox.trailers)
-            else:
-                self._grant(stream, inbox)
-        self._end_turn(awake)
+        if not stream.over:
+            self._resume_inbox(stream)
+
+    def _inbox_ended(self, stream: Http2Stream, inbox: Inbox) -> None:
+        assert isinstance(stream, ClientStream), "only a stream is paused"
+        self._finish(stream, inbox.trailers)
 
     # --- the short way --------------------------------------------------------------------------
 

@@ -319,18 +319,12 @@ class Requests(Answering):
 
     def resume_reading(self, stream: Stream) -> None:
         """Stream.resume_reading."""
-        inbox = stream.inbox
-        if inbox is None or not inbox.paused or stream.done:
-            return
-        inbox.paused = False
-        awake, self._awake = self._awake, True
-        self._messages(stream, inbox)
-        if stream.inbox is inbox and not inbox.paused:
-            if inbox.half_closed:
-                self._half_close(stream)
-            else:
-                self._grant(stream, inbox)
-        self._end_turn(awake)
+        if not stream.done:
+            self._resume_inbox(stream)
+
+    def _inbox_ended(self, stream: Http2Stream, inbox: Inbox) -> None:
+        assert isinstance(stream, Stream), "only a stream is paused"
+        self._half_close(stream)
 
     # --- the end of calls -----------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ from .errors import (
 )
 from .hpack import Encoder
 from .receiving import DRAIN_PING, Receiving
+from .stream import Http2Stream
 
 _OURS = b"kraft-ka"  # the eight octets of our keepalive pings
 
@@ -69,6 +70,21 @@ class Connection(Receiving):
             self._pending = data[used:] if used else data
         except ConnectionFault as fault:
             self._die(fault.code, fault.text)
+        self._end_turn(awake)
+
+    def _resume_inbox(self, stream: Http2Stream) -> None:
+        """Takes delivery up again: what has come meanwhile, then the end or the window."""
+        inbox = stream.inbox
+        if inbox is None or not inbox.paused:
+            return
+        inbox.paused = False
+        awake, self._awake = self._awake, True
+        self._messages(stream, inbox)
+        if stream.inbox is inbox and not inbox.paused:
+            if inbox.half_closed:
+                self._inbox_ended(stream, inbox)
+            else:
+                self._grant(stream, inbox)
         self._end_turn(awake)
 
     def _end_turn(self, awake: bool) -> None:

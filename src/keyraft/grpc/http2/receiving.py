@@ -84,6 +84,10 @@ class Receiving(Output):
         """END_STREAM came, after the last DATA was put into the inbox."""
         raise NotImplementedError
 
+    def _inbox_ended(self, stream: Http2Stream, inbox: Inbox) -> None:
+        """What came before the end of a paused stream has been delivered."""
+        raise NotImplementedError
+
     def _stream_lost(self, stream: Http2Stream, reset_code: int, by_peer: bool) -> None:
         """The stream ended by RST_STREAM, or with the connection; it is already forgotten."""
         raise NotImplementedError
