@@ -330,24 +330,6 @@ def test_coalescing_holds_writes_only_under_load_and_loses_nothing() -> None:
     uvloop.run(main())
 
 
-def test_a_connection_too_many_is_closed() -> None:
-    async def main() -> None:
-        service = Service()
-        server = await serve(["http://127.0.0.1:0"], service.router, connections_max=1)
-        first = Channel(f"http://{server.addresses[0]}")
-        second = Channel(f"http://{server.addresses[0]}")
-        assert await first.unary(b"/t.T/Echo", b"x") == b"x"
-        with pytest.raises(RpcError) as caught:
-            await second.unary(b"/t.T/Echo", b"x")
-        assert caught.value.code == status.UNAVAILABLE
-        assert await first.unary(b"/t.T/Echo", b"x") == b"x"
-        await first.close()
-        await second.close()
-        await server.stop()
-
-    uvloop.run(main())
-
-
 def test_a_client_that_never_finishes_its_head_is_let_go() -> None:
     async def main() -> None:
         service = Service()

@@ -20,6 +20,7 @@ from typing import Any, Final
 import uvloop
 
 from keyraft.app.config import Config
+from keyraft.app.descriptors import LOOK_S, places, raise_limit, refusal, watch_usage
 from keyraft.app.disk import MemberLog
 from keyraft.app.founding import Opened
 from keyraft.app.gates import GATES
@@ -42,7 +43,7 @@ from keyraft.base.version import GIT_SHA, VERSION, runtime_version
 from keyraft.gateway import Gateway, Scrape
 from keyraft.grpc import Limits, Router
 from keyraft.mvcc import BackendError
-from keyraft.net import Server, server_context
+from keyraft.net import HttpHandler, Server, server_context
 from keyraft.peer.compat import PeerRefusal
 from keyraft.peer.questions import ClusterView
 from keyraft.server import (
@@ -92,7 +93,9 @@ class _Running:
         self._code = 0
         self._router = Router()
         self._transfers = Transfers(config.snap_directory, kv_directory(config), config.log)
-        self._peers = PeerPort(config, self._transfers)
+        self._limit = raise_limit()
+        self._places, peers = places(self._limit, config.log)
+        self._peers = PeerPort(config, self._transfers, peers)
         self._serving: asyncio.Task[None] | None = None
         self._commit_s = Histogram(exponential(0.001, 2, 14))
 
@@ -165,6 +168,7 @@ class _Running:
             await self._peers.serve(member)
             member.start()
             self._purge(loop, member_log)
+            self._watch_descriptors(loop)
             await self._stop.wait()
         await self._close(member, member_log, opened, server, metrics_server, health)
         if why:
@@ -203,13 +207,20 @@ class _Running:
             keepalive_min_time_s=config.grpc_keepalive_min_time_s,
         )
         self._gateway = Gateway(self._log, config.cors, config.host_whitelist)
-        server = Server(loop, self._router, limits, self._gateway.handle)
+        server = self._server(loop, self._router, limits, self._gateway.handle)
         await self._open(server, config.listen_client_urls, tls)
         metrics_server: Server | None = None
         if config.listen_metrics_urls:
-            metrics_server = Server(loop, Router(), limits, self._gateway.handle_metrics_port)
+            metrics_server = self._server(loop, Router(), limits, self._gateway.handle_metrics_port)
             await self._open(metrics_server, config.listen_metrics_urls, tls)
         return server, metrics_server
+
+    def _server(
+        self, loop: asyncio.AbstractEventLoop, router: Router, limits: Limits, http: HttpHandler
+    ) -> Server:
+        """One that shares its places with the member's other client and metrics ports."""
+        say = refusal(self._log, "client", self._limit)
+        return Server(loop, router, limits, http, places=self._places, say=say)
 
     async def _open(
         self, server: Server, urls: tuple[URL, ...], tls: ssl.SSLContext | None
@@ -349,11 +360,7 @@ class _Running:
         config = self._config
         health.serving = True
         for server in servers:
-            try:
-                await server.start()
-            except OSError as error:
-                self._fatal("failed to serve clients", str(error))
-                return
+            server.start()
         self._log.info("ready to serve client requests")
         for url in config.listen_client_urls:
             if url.is_secure:
@@ -371,6 +378,11 @@ class _Running:
         if not self._stop.is_set():
             member_log.purge(config.wal_directory, config.max_wals, config.max_snapshots)
             loop.call_later(PURGE_INTERVAL_S, self._purge, loop, member_log)
+
+    def _watch_descriptors(self, loop: asyncio.AbstractEventLoop) -> None:
+        if not self._stop.is_set():
+            watch_usage(self._log)
+            loop.call_later(LOOK_S, self._watch_descriptors, loop)
 
     # --- stopping -----------------------------------------------------------------------------
 

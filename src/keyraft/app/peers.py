@@ -21,6 +21,7 @@ import aiohttp
 from aiohttp import web
 
 from keyraft.app.config import Config
+from keyraft.app.descriptors import refusal
 from keyraft.app.forwarding import Forwarding
 from keyraft.app.peerhashes import HashQuestions
 from keyraft.app.startup import StartError, listen_error
@@ -32,7 +33,7 @@ from keyraft.base.urls import URL
 from keyraft.base.version import VERSION
 from keyraft.cluster import may_join, parse_version
 from keyraft.mvcc import KVHash
-from keyraft.net import client_context, server_context
+from keyraft.net import Acceptor, Places, client_context, server_context
 from keyraft.peer.answers import AnswerHandlers, HashAnswer
 from keyraft.peer.handlers import RaftHandlers
 from keyraft.peer.metrics import PeerMetrics
@@ -54,8 +55,11 @@ SHUTDOWN_S: Final = 0.5
 class PeerPort:
     """Everything between this member and the others. Owned by the loop."""
 
-    def __init__(self, config: Config, transfers: Transfers) -> None:
+    def __init__(self, config: Config, transfers: Transfers, places: Places) -> None:
+        """`places`: what others may open to this member at once."""
         self._config = config
+        self._places = places
+        self._acceptors: list[Acceptor] = []
         self._transfers = transfers
         self._log = config.log
         self._sockets: list[tuple[URL, socket.socket]] = []
@@ -157,11 +161,14 @@ class PeerPort:
             app, handler_cancellation=True, access_log=None, shutdown_timeout=SHUTDOWN_S
         )
         await self._runner.setup()
+        loop = asyncio.get_running_loop()
+        assert self._runner.server is not None, "a runner that is set up has one"
         for url, sock in self._sockets:
             tls = self._server_tls if url.is_secure else None
-            await web.SockSite(
-                self._runner, sock, ssl_context=tls, backlog=BACKLOG_CONNECTIONS
-            ).start()
+            say = refusal(self._log, "peer", self._places.most)
+            acceptor = Acceptor(loop, sock, self._runner.server, tls, self._places, say)
+            acceptor.start()
+            self._acceptors.append(acceptor)
             self._log.info("serving peer traffic", address=url.address)
 
     async def stop(self) -> None:
@@ -173,6 +180,8 @@ class PeerPort:
             await self._forwarding.stop()
         if self._transport is not None:
             await self._transport.stop()
+        for acceptor in self._acceptors:
+            acceptor.close()
         if self._runner is not None:
             await self._runner.cleanup()
         for url, _ in self._sockets:

@@ -18,13 +18,17 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final
 
+from keyraft.app.descriptors import refusal
 from keyraft.app.logging import Duration
 from keyraft.base.durations import MINUTE
 from keyraft.base.log import Logger
+from keyraft.net import Acceptor, Places, bind
 
 CHUNK_BYTES: Final = 64 * 1024
+BACKLOG_CONNECTIONS: Final = 1_024
 DIAL_TIMEOUT_S: Final = 30.0
-CONNECTIONS_MAX: Final = 10_000  # open at a time; more wait in the listener's backlog
+CONNECTIONS_MAX: Final = 10_000  # open at a time; one more is refused
+KEPT_DESCRIPTORS: Final = 50  # for probes and name look-ups; each connection takes two
 RETRY_DELAY_WHEN_ZERO_NS: Final = 5 * MINUTE
 RARELY: Final = 100  # one pick in so many goes to a record of weight 0 beside weighted ones
 
@@ -77,7 +81,6 @@ class TcpProxy:
         self._picker = picker
         self._retry_delay_ns = retry_delay_ns or RETRY_DELAY_WHEN_ZERO_NS
         self._log = log
-        self._slots = asyncio.Semaphore(CONNECTIONS_MAX)
         self._open: set[asyncio.Task[None]] = set()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -86,8 +89,7 @@ class TcpProxy:
         assert task is not None
         self._open.add(task)
         try:
-            async with self._slots:
-                await self._forward(reader, writer)
+            await self._forward(reader, writer)
         finally:
             self._open.discard(task)
             writer.close()
@@ -168,14 +170,31 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 async def run_gateway(
-    host: str, port: int, endpoints: Sequence[Endpoint], retry_delay_ns: int, log: Logger
+    host: str,
+    port: int,
+    endpoints: Sequence[Endpoint],
+    retry_delay_ns: int,
+    descriptors: int,
+    log: Logger,
 ) -> None:
     """Serves until SIGTERM or SIGINT; raises OSError when it cannot listen."""
     proxy = TcpProxy(Picker(endpoints, Random()), retry_delay_ns, log)
-    server = await asyncio.start_server(proxy.serve, host, port, limit=CHUNK_BYTES)
+    loop = asyncio.get_running_loop()
+
+    def connection() -> asyncio.StreamReaderProtocol:
+        reader = asyncio.StreamReader(CHUNK_BYTES, loop)
+        return asyncio.StreamReaderProtocol(reader, proxy.serve, loop)
+
+    say = refusal(log, "gateway", descriptors)
+    most = max(1, min(CONNECTIONS_MAX, (descriptors - KEPT_DESCRIPTORS) // 2))
+    places = Places(most, say)
+    listening = bind(host or None, port, reuse_port=False, reuse_address=True)
+    acceptors = [Acceptor(loop, opened, connection, None, places, say) for opened in listening]
+    for opened, acceptor in zip(listening, acceptors, strict=True):
+        opened.listen(BACKLOG_CONNECTIONS)
+        acceptor.start()
     log.info("ready to proxy client requests", endpoints=[each.address for each in endpoints])
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     watching = asyncio.create_task(proxy.watch_inactive())
@@ -183,5 +202,6 @@ async def run_gateway(
         await stop.wait()
     finally:
         watching.cancel()
-        server.close()
+        for acceptor in acceptors:
+            acceptor.close()
         await proxy.close()

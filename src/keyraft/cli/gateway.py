@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import click
 
+from keyraft.app.descriptors import raise_limit
 from keyraft.app.logging import DEFAULT_LOGGER
 from keyraft.app.systemd import notify_ready
 from keyraft.app.tcpproxy import Endpoint, run_gateway
@@ -73,7 +74,7 @@ def start(
         _check_not_itself(member, own, port, listen_addr)
     notify_ready(log)
     try:
-        asyncio.run(run_gateway(host, int(port or "0"), members, retry_ns, log))
+        asyncio.run(run_gateway(host, int(port or "0"), members, retry_ns, raise_limit(), log))
     except OSError as error:
         reason = os.strerror(error.errno).lower() if error.errno else str(error)
         raise click.ClickException(f"listen tcp {listen_addr}: bind: {reason}") from None

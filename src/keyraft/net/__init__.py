@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from .accepting import Acceptor, Places, Say, bind
     from .channel import CLIENT_LIMITS, CallHandle, Channel
     from .protocol import Flusher, Http2Protocol
     from .server import HttpHandler, Server, Statistics, serve
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from .tls import client_context, server_context
 
 _HOMES: Final = {
+    "Acceptor": ".accepting",
     "CLIENT_LIMITS": ".channel",
     "PINGS_FROM_SERVER": ".streamcall",
     "CallHandle": ".channel",
@@ -23,9 +25,12 @@ _HOMES: Final = {
     "Flusher": ".protocol",
     "Http2Protocol": ".protocol",
     "HttpHandler": ".server",
+    "Places": ".accepting",
+    "Say": ".accepting",
     "Server": ".server",
     "Statistics": ".server",
     "StreamCall": ".streamcall",
+    "bind": ".accepting",
     "client_context": ".tls",
     "serve": ".server",
     "server_context": ".tls",
@@ -42,14 +47,18 @@ def __getattr__(name: str) -> Any:
 __all__ = [
     "CLIENT_LIMITS",
     "PINGS_FROM_SERVER",
+    "Acceptor",
     "CallHandle",
     "Channel",
     "Flusher",
     "Http2Protocol",
     "HttpHandler",
+    "Places",
+    "Say",
     "Server",
     "Statistics",
     "StreamCall",
+    "bind",
     "client_context",
     "serve",
     "server_context",

@@ -10,24 +10,23 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 from urllib.parse import urlsplit
 
 from keyraft.grpc import PREFACE, HttpRequest, Limits, Router, ServerConnection
 
+from .accepting import Acceptor, Places, Say, bind, bind_unix
 from .address import common_name, join_host_port, peer_name
 from .http1 import Http1Server
 from .protocol import Flusher, Http2Protocol
 
 HANDSHAKE_S_MAX: Final = 10.0  # from accept, or the end of the TLS handshake, to a whole head
 HTTP1_HEAD_BYTES_MAX: Final = 65_536  # above, aiohttp's own limits refuse it
-TLS_HANDSHAKE_S_MAX: Final = 10.0
 DRAIN_POLL_S: Final = 0.02
-CONNECTIONS_MAX: Final = 100_000  # open at once; the process's file limit usually comes first
+CONNECTIONS_MAX: Final = 100_000  # open at once, where the caller has not counted descriptors
 BACKLOG_CONNECTIONS: Final = 4_096
 _SNIFF: Final = 3  # bytes that tell the HTTP/2 preface from every HTTP/1 method
 
@@ -142,18 +141,21 @@ class Server:
         on_http: HttpHandler | None,
         *,
         hold_turns: int = 0,
-        connections_max: int = CONNECTIONS_MAX,
+        places: Places | None = None,
+        say: Say | None = None,
     ) -> None:
+        """`places` may be shared with other servers; `say` is told why nothing is accepted."""
         self.loop = loop
         self.router = router
         self.limits = limits
         self.on_http = on_http
         self.http1 = None if on_http is None else Http1Server(on_http, limits, loop)
         self.flusher = Flusher(loop, hold_turns)
-        self.connections_max = connections_max
+        self.places = Places(CONNECTIONS_MAX) if places is None else places
+        self._say = say
         self.stopping = False
         self.addresses: list[str] = []
-        self._listeners: list[asyncio.Server] = []
+        self._acceptors: list[Acceptor] = []
         self._unix_paths: list[str] = []
         self._protocols: dict[ServerProtocol, None] = {}
         self._past = Statistics()
@@ -177,71 +179,48 @@ class Server:
         secure = parts.scheme in ("https", "unixs")
         if secure and tls is None:
             raise ValueError(f"a certificate is needed to listen on {url!r}")
-        context = tls if secure else None
-        extra: dict[str, Any] = {}
-        if context is not None:
-            extra["ssl_handshake_timeout"] = TLS_HANDSHAKE_S_MAX
 
         def factory() -> ServerProtocol:
             return ServerProtocol(self, "https" if secure else "http")
 
         if parts.scheme.startswith("unix"):
             path = parts.netloc + parts.path
-            self._remove_stale(path)
-            listener = await self.loop.create_unix_server(
-                factory,
-                path,
-                ssl=context,
-                backlog=BACKLOG_CONNECTIONS,
-                start_serving=start_serving,
-                **extra,
-            )
+            sockets = [bind_unix(path)]
             self._unix_paths.append(path)
             self.addresses.append(path)
         else:
-            listener = await self.loop.create_server(
-                factory,
+            sockets = bind(
                 parts.hostname or None,
                 parts.port or 0,
-                ssl=context,
-                backlog=BACKLOG_CONNECTIONS,
-                reuse_port=reuse_port or None,
+                reuse_port=reuse_port,
                 reuse_address=reuse_address,
-                start_serving=start_serving,
-                **extra,
             )
-            for opened in listener.sockets:
+            for opened in sockets:
                 host, port = opened.getsockname()[:2]
                 self.addresses.append(join_host_port(host, port))
-        self._listeners.append(listener)
-        for opened in listener.sockets:
-            # The loop listens only when it starts to accept; until then a client would be refused,
-            # and another process could bind the same port.
-            with socket.socket(fileno=os.dup(opened.fileno())) as waiting:
-                waiting.listen(BACKLOG_CONNECTIONS)
+        for opened in sockets:
+            acceptor = Acceptor(
+                self.loop,
+                opened,
+                factory,
+                tls if secure else None,
+                self.places,
+                self._say,
+            )
+            self._acceptors.append(acceptor)
+            opened.listen(BACKLOG_CONNECTIONS)
+            if start_serving:
+                acceptor.start()
 
-    async def start(self) -> None:
+    def start(self) -> None:
         """Accepts on every listener that was opened without."""
-        for listener in self._listeners:
-            await listener.start_serving()
-
-    @staticmethod
-    def _remove_stale(path: str) -> None:
-        """A socket file that nobody listens on is removed, as etcd does."""
-        if not os.path.exists(path):
-            return
-        with socket.socket(socket.AF_UNIX) as probe:
-            try:
-                probe.connect(path)
-            except ConnectionRefusedError:
-                os.unlink(path)
+        for acceptor in self._acceptors:
+            acceptor.start()
 
     def accepted(self, protocol: ServerProtocol) -> None:
-        """A socket was accepted; one too many is closed at once."""
+        """A connection begins."""
         self._protocols[protocol] = None
         self._past.connections_total += 1
-        if len(self._protocols) > self.connections_max and protocol.transport is not None:
-            protocol.transport.abort()
 
     def left(self, protocol: ServerProtocol) -> None:
         """A socket is closed, or was handed to the HTTP/1.1 side."""
@@ -267,8 +246,8 @@ class Server:
     async def stop(self, grace_s: float = 0.0) -> None:
         """Stops listening, lets open calls finish for `grace_s` seconds, then closes all."""
         self.stopping = True
-        for listener in self._listeners:
-            listener.close()
+        for acceptor in self._acceptors:
+            acceptor.close()
         for path in self._unix_paths:
             if os.path.exists(path):
                 os.unlink(path)
@@ -297,11 +276,11 @@ async def serve(
     reuse_port: bool = False,
     reuse_address: bool = True,
     hold_turns: int = 0,
-    connections_max: int = CONNECTIONS_MAX,
+    places: Places | None = None,
 ) -> Server:
     """Listens on all `urls`, or raises OSError or ValueError with none of them open.
 
-    `hold_turns` is the coalescing of `Flusher`; `connections_max` counts what is open at once.
+    `hold_turns` is the coalescing of `Flusher`; `places` bounds what is open at once.
     """
     server = Server(
         asyncio.get_running_loop(),
@@ -309,7 +288,7 @@ async def serve(
         limits or Limits(),
         on_http,
         hold_turns=hold_turns,
-        connections_max=connections_max,
+        places=places,
     )
     try:
         for url in urls:

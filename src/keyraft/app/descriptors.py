@@ -1,0 +1,65 @@
+"""How many file descriptors this process has, and who may take them.
+
+Clients get all but a reserve for the log, the database, pipes to processes of our own and the
+other members (etcd `server/embed/etcd.go`, reservedInternalFDNum), on all client and metrics ports
+together. Strangers on the peer ports may take a part of the reserve, and no more.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+from typing import Final
+
+from keyraft.app.startup import StartError
+from keyraft.base.log import Logger
+from keyraft.net import Places, Say
+
+RESERVED_DESCRIPTORS: Final = 150  # etcd reservedInternalFDNum
+PEER_CONNECTIONS_MIN: Final = 64  # accepted from peers: four of each in a cluster of seventeen
+PEER_CONNECTIONS_MAX: Final = 1_024
+LOOK_S: Final = 600.0  # etcd monitorFileDescriptor
+_TOO_MANY: Final = "refused connections: file descriptors are kept back for files and peers"
+
+
+def raise_limit() -> int:
+    """Lifts the soft limit to the hard one, as Go's runtime does; what the process now has."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        except (OSError, ValueError):
+            return soft
+    return hard if hard != resource.RLIM_INFINITY else 1 << 20
+
+
+def places(limit: int, log: Logger) -> tuple[Places, Places]:
+    """For clients and for peers, of `limit` descriptors; raises StartError."""
+    if limit <= RESERVED_DESCRIPTORS:
+        raise StartError(
+            "file descriptor limit of etcd process is too low; please set higher "
+            f"(limit {limit}, recommended-limit {RESERVED_DESCRIPTORS})"
+        )
+    peers = max(PEER_CONNECTIONS_MIN, min(limit // 16, PEER_CONNECTIONS_MAX))
+    spare = max(peers - PEER_CONNECTIONS_MIN, 0)
+    clients = limit - RESERVED_DESCRIPTORS - spare
+    return Places(clients, refusal(log, "client", limit)), Places(
+        peers, refusal(log, "peer", limit)
+    )
+
+
+def refusal(log: Logger, kind: str, limit: int) -> Say:
+    """One line for each time that all places are taken, or that the system has none."""
+
+    def say(why: str) -> None:
+        log.warn(_TOO_MANY, listener=kind, reason=why, limit=limit)
+
+    return say
+
+
+def watch_usage(log: Logger) -> None:
+    """Says when most descriptors are in use (etcd `server/etcdserver/metrics.go`)."""
+    used = len(os.listdir("/proc/self/fd"))
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if used >= limit // 5 * 4:
+        log.warn("80% of file descriptors are used", used=used, limit=limit)

@@ -1,0 +1,219 @@
+"""Accepting: so many connections as there are places for, and nothing that a client does ends it.
+
+A place is a descriptor that connections may take; the process keeps others back for its files,
+pipes and peers (etcd `server/embed/etcd.go`, reservedInternalFDNum). A connection beyond is closed
+at once, so that its client tries elsewhere. A place is given back when its descriptor is closed,
+whoever closes it, and held from the accept on: TLS handshakes count.
+
+DEVIATION: etcd leaves connections beyond its limit in the listener's backlog, where they hang.
+
+When the system itself has no descriptor left, accepting rests for a moment instead of being woken
+for the same connection again and again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import socket
+import ssl
+from collections.abc import Callable
+from typing import Any, Final
+
+ACCEPTS_PER_TURN: Final = 64  # of one listener; the others' turn comes in between
+ACCEPT_REST_S: Final = 0.5  # after the system refused to accept
+TLS_HANDSHAKE_S_MAX: Final = 10.0
+_EXHAUSTED: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
+
+Say = Callable[[str], None]
+"""Told, once for each time, why connections are refused."""
+
+
+class Places:
+    """How many connections may be open at once; several listeners may share them."""
+
+    __slots__ = ("_say", "_told", "most", "refused", "taken")
+
+    def __init__(self, most: int, say: Say | None = None) -> None:
+        self.most = most
+        self.taken = 0
+        self.refused = 0  # never falls
+        self._say = say
+        self._told = False
+
+    def take(self) -> bool:
+        """Takes a place, if one is free."""
+        if self.taken < self.most:
+            self.taken += 1
+            return True
+        self.refused += 1
+        if not self._told:
+            self._told = True
+            if self._say is not None:
+                self._say(f"{self.most} connections are open")
+        return False
+
+    def give_back(self) -> None:
+        """A connection is closed."""
+        assert self.taken > 0, self.taken
+        self.taken -= 1
+        if self.taken <= self.most // 2:
+            self._told = False  # what comes now is another crowd
+
+
+class _Accepted(socket.socket):
+    """A socket that gives its place back with its descriptor.
+
+    uvloop detaches a transport's socket when it closes the descriptor itself; asyncio closes it.
+    """
+
+    __slots__ = ("_places",)
+    _places: Places | None
+
+    def _leave(self) -> None:
+        places, self._places = self._places, None
+        if places is not None:
+            places.give_back()
+
+    def detach(self) -> int:
+        self._leave()
+        return super().detach()
+
+    def close(self) -> None:
+        self._leave()
+        super().close()
+
+    def __del__(self) -> None:
+        self._leave()
+
+
+class Acceptor:
+    """Accepts from one listening socket, which it owns, and makes a protocol of each connection."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        listening: socket.socket,
+        make: Callable[[], asyncio.BaseProtocol],
+        tls: ssl.SSLContext | None,
+        places: Places,
+        say: Say | None = None,
+    ) -> None:
+        listening.setblocking(False)
+        self._loop = loop
+        self._listening = listening
+        self._make = make
+        self._places = places
+        self._say = say
+        self._extra: dict[str, Any] = {}
+        if tls is not None:
+            self._extra = {"ssl": tls, "ssl_handshake_timeout": TLS_HANDSHAKE_S_MAX}
+        self._starting: set[asyncio.Task[None]] = set()
+        self._rest: asyncio.TimerHandle | None = None
+        self._told = False
+        self._closed = False
+
+    def start(self) -> None:
+        """Accepts from now on; connections that came before wait in the backlog."""
+        self._rest = None
+        if not self._closed:
+            self._loop.add_reader(self._listening.fileno(), self.accept)
+
+    def accept(self) -> None:
+        """Takes what waits in the backlog, ACCEPTS_PER_TURN at most."""
+        for _ in range(ACCEPTS_PER_TURN):
+            try:
+                accepted, _ = self._listening.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno not in _EXHAUSTED:
+                    continue  # that client is gone already
+                self._pause(error)
+                return
+            self._told = False
+            if not self._places.take():
+                accepted.close()
+                continue
+            self._begin(accepted)
+
+    def _pause(self, error: OSError) -> None:
+        self._loop.remove_reader(self._listening.fileno())
+        self._rest = self._loop.call_later(ACCEPT_REST_S, self.start)
+        if not self._told and self._say is not None:
+            self._told = True
+            self._say(os.strerror(error.errno or 0).lower())
+
+    def _begin(self, accepted: socket.socket) -> None:
+        taken = _Accepted(accepted.family, accepted.type, accepted.proto, fileno=accepted.detach())
+        taken._places = self._places
+        taken.setblocking(False)
+        task = self._loop.create_task(self._connect(taken))
+        self._starting.add(task)
+        task.add_done_callback(self._starting.discard)
+
+    async def _connect(self, taken: socket.socket) -> None:
+        """Makes transport and protocol; with TLS until the end of the handshake."""
+        # A handshake that fails or takes too long has closed its transport already.
+        with contextlib.suppress(OSError, TimeoutError):
+            await self._loop.connect_accepted_socket(self._make, taken, **self._extra)
+
+    def close(self) -> None:
+        """Stops to listen; handshakes under way end."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._rest is not None:
+            self._rest.cancel()
+        self._loop.remove_reader(self._listening.fileno())
+        self._listening.close()
+        for task in list(self._starting):
+            task.cancel()
+
+
+def bind(
+    host: str | None, port: int, *, reuse_port: bool, reuse_address: bool
+) -> list[socket.socket]:
+    """Sockets bound to every address of `host` (None: all), not yet listening. Raises OSError."""
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    bound: list[socket.socket] = []
+    try:
+        for family, kind, protocol, _, address in dict.fromkeys(found):
+            try:
+                opened = socket.socket(family, kind, protocol)
+            except OSError:
+                continue  # a family that this system does not have
+            bound.append(opened)
+            if reuse_address:
+                opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if reuse_port:
+                opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            if family == socket.AF_INET6:
+                opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            opened.bind(address)
+    except OSError:
+        for opened in bound:
+            opened.close()
+        raise
+    if not bound:
+        raise OSError(errno.EADDRNOTAVAIL, "no address to listen on")
+    return bound
+
+
+def bind_unix(path: str) -> socket.socket:
+    """A socket bound to a path; one that nobody listens on is removed, as etcd does."""
+    opened = socket.socket(socket.AF_UNIX)
+    try:
+        if os.path.exists(path):
+            with socket.socket(socket.AF_UNIX) as probe:
+                try:
+                    probe.connect(path)
+                except ConnectionRefusedError:
+                    os.unlink(path)
+        opened.bind(path)
+    except OSError:
+        opened.close()
+        raise
+    return opened
