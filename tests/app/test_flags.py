@@ -229,6 +229,7 @@ def test_a_bad_variable_is_refused_and_an_unknown_one_only_noted() -> None:
             ["--tls-min-version=TLS1.3", "--cipher-suites=A"],
             "cipher suites cannot be configured when only TLS1.3 is enabled",
         ),
+        (["--cipher-suites=TLS_X"], 'unexpected TLS cipher suite "TLS_X"'),
         (["--logger=capnslog"], "--logger=capnslog is removed in v3.5"),
         (
             ["--discovery-fallback=proxy"],

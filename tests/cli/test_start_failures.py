@@ -57,6 +57,7 @@ SAME = [
     ["--heartbeat-interval=x"],
     ["--max-wals=-1"],
     ["--pre-vote=maybe"],
+    ["--cipher-suites=TLS_X"],
     ["--listen-client-urls=foo"],
     ["--listen-client-urls=http://127.0.0.1:1/x"],
     ["--listen-client-urls=http://foo:1", "--advertise-client-urls=http://foo:1"],

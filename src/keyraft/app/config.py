@@ -10,7 +10,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from keyraft.app.flagtable import FLAGS
 from keyraft.app.flagvalues import parse_integer
@@ -20,6 +20,9 @@ from keyraft.base import limits
 from keyraft.base.durations import HOUR, SECOND, DurationError, format_duration, parse_duration
 from keyraft.base.durations import quote as go_quote
 from keyraft.base.urls import URL, URLError, check_bind_urls, check_host_urls, parse_urls_map
+
+if TYPE_CHECKING:
+    from keyraft.net import Terms
 
 DEFAULT_NAME: Final = "default"
 DEFAULT_ADVERTISE_PEER: Final = "http://localhost:2380"
@@ -219,6 +222,12 @@ class Config:
         """Whether a feature gate is on."""
         return is_enabled(self.feature_gates, name)
 
+    def tls_terms(self) -> Terms:
+        """What clients and peers may agree on with this member."""
+        from keyraft.net import Terms
+
+        return Terms(self.tls_min_version, self.tls_max_version, self.cipher_suites)
+
     def peer_urls_map(self) -> dict[str, tuple[URL, ...]]:
         """Member name → peer URLs of the initial cluster; raises ConfigError."""
         try:
@@ -416,6 +425,12 @@ def _validate_tls(config: Config) -> None:
         )
     if lowest == 13 and config.cipher_suites:
         raise ConfigError("cipher suites cannot be configured when only TLS1.3 is enabled")
+    if config.cipher_suites:
+        from keyraft.net import unknown_suite  # who names no suites starts without OpenSSL
+
+        suite = unknown_suite(config.cipher_suites)
+        if suite is not None:
+            raise ConfigError(f"unexpected TLS cipher suite {go_quote(suite)}")
 
 
 def _with_effective_values(config: Config) -> Config:

@@ -7,6 +7,7 @@ from typing import Final
 from keyraft.app.flagtable import FLAGS
 from keyraft.app.flagvalues import BOOL
 from keyraft.app.gates import GATES
+from keyraft.app.noeffect import GATES_WITHOUT_EFFECT, effect_note
 
 USAGE: Final = """\
 Usage:
@@ -41,10 +42,12 @@ def flags_text() -> str:
             lines += ["", f"{section}:"]
         default = flag.default or ("${name}.etcd" if flag.name == "data-dir" else "")
         shown = "" if flag.kind is BOOL and default == "false" else f" '{default}'"
-        lines += [f"  --{flag.name}{shown}", f"    {flag.help}."]
+        note = effect_note(flag.name)
+        lines += [f"  --{flag.name}{shown}", f"    {flag.help}.{f' {note}.' if note else ''}"]
         if flag.name == "feature-gates":
             lines += [
                 f"    {name}=true|false ({stage} - default={str(default).lower()})"
+                + (" Without effect here." if name in GATES_WITHOUT_EFFECT else "")
                 for name, (default, stage) in GATES.items()
             ]
     return "\n".join(lines) + "\n"

@@ -483,6 +483,7 @@ def _client_tls(config: Config) -> ssl.SSLContext | None:
             config.key_file,
             trusted_ca_file=config.trusted_ca_file or None,
             client_cert_auth=config.client_cert_auth,
+            terms=config.tls_terms(),
         )
     except OSError as error:  # an ssl.SSLError is one too
         name = error.filename or config.cert_file

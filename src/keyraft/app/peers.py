@@ -443,12 +443,14 @@ def _contexts(config: Config) -> tuple[ssl.SSLContext | None, ssl.SSLContext | N
             config.peer_key_file,
             trusted_ca_file=config.peer_trusted_ca_file or None,
             client_cert_auth=config.peer_client_cert_auth,
+            terms=config.tls_terms(),
         )
         serving.set_alpn_protocols(["http/1.1"])
         dialling = client_context(
             trusted_ca_file=config.peer_trusted_ca_file or None,
             cert_file=config.peer_client_cert_file or config.peer_cert_file,
             key_file=config.peer_client_key_file or config.peer_key_file,
+            terms=config.tls_terms(),
         )
         dialling.set_alpn_protocols(["http/1.1"])
     except OSError as error:  # an ssl.SSLError is one too

@@ -18,6 +18,7 @@ from keyraft.app.flagset import ConflictError, HelpWanted, UsageError
 from keyraft.app.helptext import USAGE, flags_text
 from keyraft.app.load import VersionWanted, load
 from keyraft.app.logging import DEFAULT_LOGGER
+from keyraft.app.noeffect import check_effects
 from keyraft.app.startup import StartError, check_data_dir, identify_data_dir
 from keyraft.base.version import GIT_SHA, VERSION, platform_name, runtime_version
 
@@ -31,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         gateway.main(words[1:], prog_name="etcd gateway")
     try:
         config = load(words, os.environ)
+        check_effects(config)
     except UsageError as error:
         print(error, file=sys.stderr)
         print(USAGE, file=sys.stderr)

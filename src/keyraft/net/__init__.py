@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .protocol import Flusher, Http2Protocol
     from .server import HttpHandler, Server, Statistics, serve
     from .streamcall import PINGS_FROM_SERVER, StreamCall
-    from .tls import client_context, server_context
+    from .tls import Terms, client_context, server_context, unknown_suite
 
 _HOMES: Final = {
     "Acceptor": ".accepting",
@@ -30,10 +30,12 @@ _HOMES: Final = {
     "Server": ".server",
     "Statistics": ".server",
     "StreamCall": ".streamcall",
+    "Terms": ".tls",
     "bind": ".accepting",
     "client_context": ".tls",
     "serve": ".server",
     "server_context": ".tls",
+    "unknown_suite": ".tls",
 }
 
 
@@ -58,8 +60,10 @@ __all__ = [
     "Server",
     "Statistics",
     "StreamCall",
+    "Terms",
     "bind",
     "client_context",
     "serve",
     "server_context",
+    "unknown_suite",
 ]
