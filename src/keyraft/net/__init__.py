@@ -11,6 +11,19 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from .accepting import Acceptor, Places, Say, bind
     from .channel import CLIENT_LIMITS, CallHandle, Channel
+    from .http1 import (
+        PEER_PORT,
+        BodyError,
+        ChunkDecoder,
+        ChunkError,
+        Http1Client,
+        Http1Limits,
+        Http1Request,
+        Http1Service,
+        HttpAnswer,
+        HttpError,
+        dial,
+    )
     from .protocol import Flusher, Http2Protocol
     from .server import HttpHandler, Server, Statistics, serve
     from .streamcall import PINGS_FROM_SERVER, StreamCall
@@ -18,13 +31,23 @@ if TYPE_CHECKING:
 
 _HOMES: Final = {
     "Acceptor": ".accepting",
+    "BodyError": ".http1",
     "CLIENT_LIMITS": ".channel",
-    "PINGS_FROM_SERVER": ".streamcall",
     "CallHandle": ".channel",
     "Channel": ".channel",
+    "ChunkDecoder": ".http1",
+    "ChunkError": ".http1",
     "Flusher": ".protocol",
+    "Http1Client": ".http1",
+    "Http1Limits": ".http1",
+    "Http1Request": ".http1",
+    "Http1Service": ".http1",
     "Http2Protocol": ".protocol",
+    "HttpAnswer": ".http1",
+    "HttpError": ".http1",
     "HttpHandler": ".server",
+    "PEER_PORT": ".http1",
+    "PINGS_FROM_SERVER": ".streamcall",
     "Places": ".accepting",
     "Say": ".accepting",
     "Server": ".server",
@@ -33,6 +56,7 @@ _HOMES: Final = {
     "Terms": ".tls",
     "bind": ".accepting",
     "client_context": ".tls",
+    "dial": ".http1",
     "serve": ".server",
     "server_context": ".tls",
     "unknown_suite": ".tls",
@@ -48,12 +72,22 @@ def __getattr__(name: str) -> Any:
 
 __all__ = [
     "CLIENT_LIMITS",
+    "PEER_PORT",
     "PINGS_FROM_SERVER",
     "Acceptor",
+    "BodyError",
     "CallHandle",
     "Channel",
+    "ChunkDecoder",
+    "ChunkError",
     "Flusher",
+    "Http1Client",
+    "Http1Limits",
+    "Http1Request",
+    "Http1Service",
     "Http2Protocol",
+    "HttpAnswer",
+    "HttpError",
     "HttpHandler",
     "Places",
     "Say",
@@ -63,6 +97,7 @@ __all__ = [
     "Terms",
     "bind",
     "client_context",
+    "dial",
     "serve",
     "server_context",
     "unknown_suite",

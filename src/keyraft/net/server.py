@@ -12,7 +12,7 @@ import asyncio
 import os
 import ssl
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -20,11 +20,10 @@ from keyraft.grpc import PREFACE, HttpRequest, Limits, Router, ServerConnection
 
 from .accepting import Acceptor, Places, Say, bind, bind_unix
 from .address import common_name, join_host_port, peer_name
-from .http1 import Http1Server
+from .http1 import CLIENT_PORT, Http1Connection, Http1Service
 from .protocol import Flusher, Http2Protocol
 
-HANDSHAKE_S_MAX: Final = 10.0  # from accept, or the end of the TLS handshake, to a whole head
-HTTP1_HEAD_BYTES_MAX: Final = 65_536  # above, aiohttp's own limits refuse it
+HANDSHAKE_S_MAX: Final = 10.0  # from accept, or the end of the TLS handshake, to the first bytes
 DRAIN_POLL_S: Final = 0.02
 CONNECTIONS_MAX: Final = 100_000  # open at once, where the caller has not counted descriptors
 BACKLOG_CONNECTIONS: Final = 4_096
@@ -54,6 +53,7 @@ class ServerProtocol(Http2Protocol[ServerConnection]):
         self.server = server
         self.scheme = scheme
         self._first = b""
+        self._http1: Http1Connection | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -61,6 +61,8 @@ class ServerProtocol(Http2Protocol[ServerConnection]):
         chosen = transport.get_extra_info("ssl_object")
         if self.server.http1 is None or (chosen and chosen.selected_alpn_protocol() == "h2"):
             self._start_http2(b"")
+        elif self.server.http1.early:
+            self._start_http1(b"")
         else:
             self.call_at(self.loop.time() + HANDSHAKE_S_MAX)
 
@@ -77,8 +79,7 @@ class ServerProtocol(Http2Protocol[ServerConnection]):
         if PREFACE.startswith(first[:_SNIFF]):
             self._first = b""
             self._start_http2(first)
-        elif b"\r\n\r\n" in first or len(first) > HTTP1_HEAD_BYTES_MAX:
-            # Only a whole head goes on, so that the handshake's time limit covers its arrival.
+        else:
             self._first = b""
             self._start_http1(first)
 
@@ -105,14 +106,13 @@ class ServerProtocol(Http2Protocol[ServerConnection]):
         server, transport = self.server, self.transport
         assert transport is not None and server.http1 is not None
         self.cancel_timer()
-        server.left(self)
+        self._http1 = Http1Connection(
+            server.http1, transport, self.scheme, lambda: server.left(self)
+        )
         if server.stopping:
-            transport.close()
-            return
-        protocol = server.http1.protocol()
-        protocol.connection_made(transport)
-        transport.set_protocol(protocol)
-        protocol.data_received(first)
+            self._http1.shutdown()
+        elif first:
+            self._http1.data_received(first)
 
     def lost(self, reason: str) -> None:
         self.server.left(self)
@@ -126,8 +126,10 @@ class ServerProtocol(Http2Protocol[ServerConnection]):
         if self.connection is not None:
             self.connection.shutdown(self.loop.time())
             self.arm()
+        elif self._http1 is not None:
+            self._http1.shutdown()
         elif self.transport is not None:
-            self.transport.close()
+            self.transport.abort()
 
 
 class Server:
@@ -143,13 +145,20 @@ class Server:
         hold_turns: int = 0,
         places: Places | None = None,
         say: Say | None = None,
+        http1: Http1Service | None = None,
     ) -> None:
-        """`places` may be shared with other servers; `say` is told why nothing is accepted."""
+        """`places` may be shared with other servers; `say` is told why nothing is accepted.
+
+        `http1` instead of `on_http`: what speaks HTTP/1.1 in another way; an `early` one is alone.
+        """
         self.loop = loop
         self.router = router
         self.limits = limits
         self.on_http = on_http
-        self.http1 = None if on_http is None else Http1Server(on_http, limits, loop)
+        if http1 is None and on_http is not None:
+            bounds = replace(CLIENT_PORT, body_bytes_max=limits.message_bytes_max)
+            http1 = Http1Service(on_http, loop, bounds)
+        self.http1 = http1
         self.flusher = Flusher(loop, hold_turns)
         self.places = Places(CONNECTIONS_MAX) if places is None else places
         self._say = say
@@ -223,7 +232,7 @@ class Server:
         self._past.connections_total += 1
 
     def left(self, protocol: ServerProtocol) -> None:
-        """A socket is closed, or was handed to the HTTP/1.1 side."""
+        """A socket is closed."""
         if self._protocols.pop(protocol, self) is None and protocol.connection is not None:
             self._past.bytes_in += protocol.connection.bytes_in
             self._past.bytes_out += protocol.connection.bytes_out
@@ -256,8 +265,6 @@ class Server:
         until = self.loop.time() + grace_s
         while self._protocols and self.loop.time() < until:
             await asyncio.sleep(min(DRAIN_POLL_S, max(until - self.loop.time(), 0.0)))
-        if self.http1 is not None:
-            await self.http1.stop(max(until - self.loop.time(), 0.0))
         self.flusher.flush()
         for protocol in list(self._protocols):
             if protocol.transport is not None:

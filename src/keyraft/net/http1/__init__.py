@@ -1,0 +1,26 @@
+"""HTTP/1.1 (RFC 9112) for every port and for the calls between members.
+
+`heads` and `chunks` know the grammar, `connection` is the serving end of one socket, `client` the
+asking end. Every bound on what a stranger may send, and how slowly, is in `limits`.
+"""
+
+from .chunks import ChunkDecoder, ChunkError
+from .client import Http1Client, HttpAnswer, HttpError, dial
+from .connection import BodyError, Http1Connection, Http1Request, Http1Service
+from .limits import CLIENT_PORT, PEER_PORT, Http1Limits
+
+__all__ = [
+    "CLIENT_PORT",
+    "PEER_PORT",
+    "BodyError",
+    "ChunkDecoder",
+    "ChunkError",
+    "Http1Client",
+    "Http1Connection",
+    "Http1Limits",
+    "Http1Request",
+    "Http1Service",
+    "HttpAnswer",
+    "HttpError",
+    "dial",
+]

@@ -1,0 +1,103 @@
+"""The body of a request, for a handler that begins before it is there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+
+
+class BodyError(Exception):
+    """The rest of the body will not come, or is no body."""
+
+
+class Body:
+    """What has arrived and was not read yet. Owned by the connection that fills it.
+
+    `on_read` is called before each wait: the client may have to be asked, or was held up.
+    """
+
+    __slots__ = ("_pieces", "_waiter", "broken", "ended", "on_read", "unread_bytes")
+
+    def __init__(self, on_read: Callable[[], None]) -> None:
+        self.on_read = on_read
+        self.unread_bytes = 0
+        self.ended = False
+        self.broken = False
+        self._pieces: deque[bytes] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+
+    # --- the connection's side ----------------------------------------------------------------
+
+    def put(self, piece: bytes) -> None:
+        """More of it."""
+        self._pieces.append(piece)
+        self.unread_bytes += len(piece)
+        self._wake()
+
+    def end(self) -> None:
+        """That was all."""
+        self.ended = True
+        self._wake()
+
+    def fail(self) -> None:
+        """The client is gone, too slow, or sent what is no body."""
+        self.broken = True
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def take_all(self) -> bytes:
+        """Everything that has arrived."""
+        pieces, self.unread_bytes = b"".join(self._pieces), 0
+        self._pieces.clear()
+        return pieces
+
+    # --- the handler's side -------------------------------------------------------------------
+
+    async def read(self) -> bytes:
+        """The next piece, empty at the end; raises BodyError."""
+        while not self._pieces:
+            if self.broken:
+                raise BodyError("unexpected EOF")
+            if self.ended:
+                return b""
+            self._waiter = asyncio.get_running_loop().create_future()
+            self.on_read()
+            await self._waiter
+        piece = self._pieces.popleft()
+        self.unread_bytes -= len(piece)
+        return piece
+
+    async def read_whole(self, bytes_max: int) -> bytes | None:
+        """All of it; None when it is longer than `bytes_max`. Raises BodyError."""
+        pieces: list[bytes] = []
+        size = 0
+        while piece := await self.read():
+            size += len(piece)
+            if size > bytes_max:
+                return None
+            pieces.append(piece)
+        return b"".join(pieces)
+
+    async def read_exactly(self, size: int) -> bytes:
+        """The next `size` bytes; raises BodyError when the body ends before."""
+        pieces: list[bytes] = []
+        while size:
+            piece = await self.read()
+            if not piece:
+                raise BodyError("unexpected EOF")
+            if len(piece) > size:
+                self._pieces.appendleft(piece[size:])
+                self.unread_bytes += len(piece) - size
+                piece = piece[:size]
+            size -= len(piece)
+            pieces.append(piece)
+        return b"".join(pieces)
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """What is left, as it comes; raises BodyError."""
+        while piece := await self.read():
+            yield piece

@@ -1,0 +1,575 @@
+"""The serving end of one HTTP/1.1 connection.
+
+    idle -> head -> body -> answer -> idle ...      one request at a time, in the order they came
+                        \\-> refused -> lingering -> closed
+
+A port hands its requests out with their whole body (`early` off: clients), or as soon as the head
+is there (`early` on: members, whose databases are larger than memory). Pipelined requests wait in
+the buffer; each gets a turn of the loop of its own, so that one connection never has two turns in
+a row. Every wait for the client has a limit (`limits.Http1Limits`); an answer's own time is its
+handler's matter.
+
+Ownership: the connection owns its transport from the day it is made; a handler owns the request
+that it was given until it ends it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from ..address import common_name, peer_name
+from .bodies import Body, BodyError
+from .chunks import ChunkDecoder, ChunkError
+from .heads import (
+    CHUNKED,
+    Header,
+    RefusedError,
+    RequestHead,
+    answer_head,
+    has_body,
+    parse_request,
+)
+from .limits import CLIENT_PORT, Http1Limits
+
+__all__ = ["Body", "BodyError", "Http1Connection", "Http1Request", "Http1Service"]
+
+WRITE_BUFFER_BYTES: Final = 262_144  # the socket's backlog at which a connection is held
+_FOREVER: Final = float("inf")
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class Http1Service:
+    """What the HTTP/1.1 connections of one port have in common."""
+
+    __slots__ = ("early", "limits", "loop", "on_http")
+
+    def __init__(
+        self,
+        on_http: Callable[[Http1Request], None],
+        loop: asyncio.AbstractEventLoop,
+        limits: Http1Limits = CLIENT_PORT,
+        early: bool = False,
+    ) -> None:
+        """`early`: whether a request is handed out before its body (`Http1Request.incoming`)."""
+        self.on_http = on_http
+        self.loop = loop
+        self.limits = limits
+        self.early = early
+
+
+class Http1Request:
+    """An HttpRequest (keyraft.grpc.http) on an HTTP/1.1 connection."""
+
+    __slots__ = (
+        "_chunked",
+        "_connection",
+        "_head",
+        "_status",
+        "body",
+        "done",
+        "incoming",
+        "on_close",
+        "on_writable",
+    )
+
+    def __init__(self, connection: Http1Connection, head: RequestHead, incoming: Body) -> None:
+        self._connection = connection
+        self._head = head
+        self._status = 0  # until the answer has begun
+        self._chunked = False
+        self.body = b""
+        self.incoming = incoming
+        self.done = False
+        self.on_close: Callable[[], None] | None = None
+        self.on_writable: Callable[[], None] | None = None
+
+    @property
+    def method(self) -> str:
+        """The request method."""
+        return self._head.method
+
+    @property
+    def target(self) -> str:
+        """Path and query as they were sent."""
+        return self._head.target
+
+    @property
+    def headers(self) -> list[Header]:
+        """Names in lower case."""
+        return self._head.headers
+
+    @property
+    def peer(self) -> str:
+        """The client's address."""
+        return peer_name(self._connection.transport)
+
+    @property
+    def common_name(self) -> str | None:
+        """The CN of the client's verified certificate."""
+        return common_name(self._connection.transport)
+
+    @property
+    def scheme(self) -> str:
+        """http or https."""
+        return self._connection.scheme
+
+    @property
+    def writable(self) -> int:
+        """Bytes that may be written before the limit."""
+        connection = self._connection
+        queued = connection.transport.get_write_buffer_size()
+        return connection.limits.output_bytes_max - queued
+
+    @property
+    def started(self) -> bool:
+        """Whether the answer has begun."""
+        return self._status != 0
+
+    # --- answering ----------------------------------------------------------------------------
+
+    def respond(self, status: int, headers: list[Header], body: bytes) -> None:
+        """Answers whole, in one write."""
+        if self.done or self._status:
+            return
+        self._status = status
+        if has_body(self.method, status):
+            headers = [*headers, (b"content-length", b"%d" % len(body))]
+        elif self.method == "HEAD":
+            headers, body = [*headers, (b"content-length", b"%d" % len(body))], b""
+        else:
+            body = b""
+        self._connection.transport.write(self._answer_head(headers) + body)
+        self._ended()
+
+    def start(self, status: int, headers: list[Header]) -> None:
+        """Begins an answer of unknown length."""
+        if self.done or self._status:
+            return
+        self._status = status
+        if has_body(self.method, status) and not any(n == b"content-length" for n, _ in headers):
+            if self._head.minor >= 1:
+                self._chunked = True
+                headers = [*headers, (b"transfer-encoding", b"chunked")]
+            else:
+                self._connection.close_after = True  # its end is the end of the connection
+        self._connection.transport.write(self._answer_head(headers))
+
+    def write(self, data: bytes) -> None:
+        """A piece of the body."""
+        if self.done or not data or not has_body(self.method, self._status):
+            return
+        if self._chunked:
+            data = b"%x\r\n%b\r\n" % (len(data), data)
+        self._connection.transport.write(data)
+
+    def end(self) -> None:
+        """Ends the answer."""
+        if not self.done:
+            if self._chunked:
+                self._connection.transport.write(b"0\r\n\r\n")
+            self._ended()
+
+    def abort(self) -> None:
+        """Breaks the answer off, so that the client sees it as incomplete."""
+        if not self.done:
+            self.done = True
+            self._connection.transport.abort()
+
+    def take_over(self) -> asyncio.Transport:
+        """For an answer that never ends: its owner writes, and sees to stalls, itself."""
+        self._connection.give_up_limits()
+        return self._connection.transport
+
+    def _answer_head(self, headers: list[Header]) -> bytes:
+        connection = self._connection
+        head = self._head
+        if not head.keep_alive or connection.must_close(head):
+            connection.close_after = True
+        return answer_head(min(head.minor, 1), self._status, headers, connection.close_after)
+
+    def _ended(self) -> None:
+        self.done = True
+        self._connection.answered()
+
+    # --- for the connection -------------------------------------------------------------------
+
+    def lost(self) -> None:
+        """The client is gone."""
+        if not self.done:
+            self.done = True
+            self.incoming.fail()
+            if self.on_close is not None:
+                self.on_close()
+
+
+class Http1Connection(asyncio.Protocol):
+    """One socket that speaks HTTP/1.1."""
+
+    def __init__(
+        self,
+        service: Http1Service,
+        transport: asyncio.Transport,
+        scheme: str,
+        on_lost: Callable[[], None],
+    ) -> None:
+        """Takes the transport over; the first head's time begins."""
+        self.transport = transport
+        self.scheme = scheme
+        self.limits = service.limits
+        self.close_after = False  # this answer is the last
+        self._service = service
+        self._loop = service.loop
+        self._on_lost = on_lost
+        self._plain = transport.get_extra_info("sslcontext") is None
+        self._buffer = b""
+        self._in_head = True  # a head is awaited, and within its time
+        self._scanned = 0  # of the buffer, without finding the end of a head
+        self._request: Http1Request | None = None
+        self._head: RequestHead | None = None
+        # the body that is being read
+        self._reading = False
+        self._chunks: ChunkDecoder | None = None
+        self._left = 0
+        self._unwanted_bytes = 0
+        self._span_bytes = 0
+        self._body_until_s = _FOREVER
+        self._continue_due = False
+        # what holds us up
+        self._held = False  # we do not read
+        self._full = False  # the client does not read
+        self._scheduled = False
+        self._stopping = False
+        self._closing = False
+        self._taken = False
+        self._due_s = _FOREVER
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_s = _FOREVER
+        transport.set_protocol(self)
+        transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
+        self._wait(self.limits.head_s_max)
+
+    # --- asyncio ------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        if self._closing:
+            return
+        self._buffer = self._buffer + data if self._buffer else data
+        if not self._scheduled:
+            self._go_on()
+
+    def eof_received(self) -> bool:
+        request = self._request
+        if request is None or self._reading or request.started or request.on_close is not None:
+            return False
+        # Half closed: whoever asked and has nothing more to say still wants the answer.
+        self.close_after = True
+        return self._plain
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._closing = True
+        self._buffer = b""
+        self._wait_until(_FOREVER)
+        request, self._request = self._request, None
+        if request is not None:
+            request.lost()
+        self._on_lost()
+
+    def pause_writing(self) -> None:
+        self._full = True
+        if not self._taken and not self._closing:
+            self._wait(self.limits.output_stall_s_max)
+
+    def resume_writing(self) -> None:
+        self._full = False
+        if self._taken or self._closing:
+            return
+        self._wait_until(_FOREVER)
+        if self._request is None:
+            self._next()
+            return
+        if self._reading:
+            self._wait(self.limits.body_span_s)
+        if self._request.on_writable is not None:
+            self._request.on_writable()
+
+    # --- for the request and the server -------------------------------------------------------
+
+    def must_close(self, head: RequestHead) -> bool:
+        """Whether the connection ends with an answer that begins now."""
+        if self._stopping or self._continue_due:
+            return True  # a client that was never told to go on may send its body or not
+        return self._reading and self._left > self.limits.body_unwanted_bytes_max
+
+    def answered(self) -> None:
+        """The answer is written."""
+        if self.close_after or self._stopping:
+            self._close()
+        elif not self._reading:
+            self._next()
+        else:
+            # The rest of a body that was not wanted goes by, so that another request may follow.
+            assert self._request is not None, "an answer without a request"
+            self._unwanted_bytes = len(self._request.incoming.take_all())
+            self._hold(False)
+            self._wait(self.limits.body_span_s)
+            self._go_on_soon()
+
+    def give_up_limits(self) -> None:
+        """The answer's owner looks after this connection from now on."""
+        self._taken = True
+        self._wait_until(_FOREVER)
+
+    def shutdown(self) -> None:
+        """Ends the connection: now, or after the answer that is under way."""
+        self._stopping = True
+        if self._request is None or self._taken or (self._reading and not self._service.early):
+            self.abort()
+
+    def abort(self) -> None:
+        """Ends the connection now."""
+        self._closing = True
+        self.transport.abort()
+
+    # --- reading ------------------------------------------------------------------------------
+
+    def _go_on(self) -> None:
+        """Takes one step with what has arrived."""
+        self._scheduled = False
+        if self._closing:
+            return
+        if self._reading:
+            self._take_body()
+        elif self._request is not None:
+            self._hold(len(self._buffer) > self.limits.head_bytes_max)
+        elif self._buffer and not self._full:
+            self._take_head()
+
+    def _go_on_soon(self) -> None:
+        """The next step is for another turn of the loop."""
+        if not self._scheduled and not self._closing:
+            self._scheduled = True
+            self._loop.call_soon(self._go_on)
+
+    def _hold(self, hold: bool) -> None:
+        if hold != self._held and not self.transport.is_closing():
+            self._held = hold
+            if hold:
+                self.transport.pause_reading()
+            else:
+                self.transport.resume_reading()
+
+    def _take_head(self) -> None:
+        """Finds the end of the head and begins the request."""
+        buffer, limits = self._buffer, self.limits
+        if buffer[:1] in (b"\r", b"\n"):  # empty lines before a request are nothing (RFC 9112 §2.2)
+            buffer = self._buffer = buffer.lstrip(b"\r\n")
+        if not self._in_head:
+            self._in_head = True
+            self._wait(limits.head_s_max)
+        start = max(self._scanned - 3, 0)
+        ends = [
+            at + len(mark)
+            for mark in (b"\n\r\n", b"\n\n")
+            if (at := buffer.find(mark, start, limits.head_bytes_max)) >= 0
+        ]
+        if not ends:
+            self._scanned = len(buffer)
+            if len(buffer) >= limits.head_bytes_max:
+                self._refuse(RefusedError(431))
+            return
+        end = min(ends)
+        raw, self._buffer, self._scanned = buffer[:end], buffer[end:], 0
+        try:
+            if raw.count(b"\n") > limits.header_lines_max:
+                raise RefusedError(431)
+            head = parse_request(raw)
+            self._begin(head)
+        except RefusedError as refusal:
+            self._refuse(refusal)
+
+    def _begin(self, head: RequestHead) -> None:
+        service, limits = self._service, self.limits
+        if not service.early and head.length > limits.body_bytes_max:
+            raise RefusedError(413)
+        self._in_head = False
+        self._wait_until(_FOREVER)
+        request = Http1Request(self, head, Body(self._wanted))
+        self._request, self._head = request, head
+        self._continue_due = head.expects_continue and head.length != 0 and head.minor >= 1
+        if head.length == 0:
+            request.incoming.end()
+            service.on_http(request)
+            return
+        self._reading = True
+        self._chunks = ChunkDecoder() if head.length == CHUNKED else None
+        self._left = max(head.length, 0)
+        self._unwanted_bytes = self._span_bytes = 0
+        self._body_until_s = _FOREVER
+        if service.early:
+            self._wait(limits.body_span_s)
+            service.on_http(request)
+        else:
+            self._body_until_s = self._loop.time() + limits.body_s_max
+            self._wanted()
+            self._wait(limits.body_span_s)
+        if self._buffer:
+            self._go_on_soon()
+
+    def _wanted(self) -> None:
+        """Somebody waits for more of the body."""
+        if self._continue_due:
+            self._continue_due = False
+            self.transport.write(_CONTINUE)
+        if self._held and not self._scheduled:
+            self._span_bytes = 0
+            self._wait(self.limits.body_span_s)
+            self._hold(False)
+
+    def _take_body(self) -> None:
+        data, self._buffer = self._buffer, b""
+        chunks, limits = self._chunks, self.limits
+        if chunks is not None:
+            if len(data) > limits.turn_bytes_max:
+                data, self._buffer = data[: limits.turn_bytes_max], data[limits.turn_bytes_max :]
+            self._span_bytes += len(data)
+            try:
+                content = chunks.feed(data)
+            except ChunkError:
+                self._broken_body()
+                return
+            if chunks.ended:
+                self._buffer = chunks.rest + self._buffer
+                self._reading = False
+        else:
+            content, self._buffer = data[: self._left], data[self._left :]
+            self._span_bytes += len(content)
+            self._left -= len(content)
+            self._reading = self._left > 0
+        self._pass_on(content)
+        if self._closing:
+            return
+        if not self._reading:
+            self._body_ended()
+        elif self._buffer:
+            self._hold(True)
+            self._go_on_soon()
+        else:
+            request = self._request
+            assert request is not None, "a body without a request"
+            self._hold(
+                request.incoming.unread_bytes > limits.body_unread_bytes_max and self._service.early
+            )
+
+    def _pass_on(self, content: bytes) -> None:
+        request, limits = self._request, self.limits
+        assert request is not None, "a body without a request"
+        if request.done:
+            self._unwanted_bytes += len(content)
+            if self._unwanted_bytes > limits.body_unwanted_bytes_max:
+                self._close()
+        elif content:
+            request.incoming.put(content)
+            if not self._service.early and request.incoming.unread_bytes > limits.body_bytes_max:
+                self._refuse(RefusedError(413))
+
+    def _body_ended(self) -> None:
+        request = self._request
+        assert request is not None, "a body without a request"
+        self._chunks = None
+        self._wait_until(_FOREVER)
+        self._hold(False)
+        request.incoming.end()
+        if request.done:
+            self._next()
+        elif not self._service.early:
+            request.body = request.incoming.take_all()
+            self._service.on_http(request)
+
+    def _broken_body(self) -> None:
+        """What follows can't be told from a request: this is the last."""
+        request = self._request
+        assert request is not None, "a body without a request"
+        self._reading = False
+        self.close_after = True
+        if self._service.early and not request.done:
+            request.incoming.fail()
+        else:
+            self._refuse(RefusedError(400))
+
+    def _next(self) -> None:
+        """The connection is free for another request."""
+        self._request = self._head = None
+        self._hold(False)
+        if self._full:
+            return  # the client must take what it asked for first
+        if self._buffer:
+            self._go_on_soon()
+        else:
+            self._wait(self.limits.idle_s_max)
+
+    # --- ending -------------------------------------------------------------------------------
+
+    def _refuse(self, refusal: RefusedError) -> None:
+        """Says why, and ends the connection."""
+        request = self._request
+        if request is not None:
+            if request.started:
+                self.abort()
+            request.lost()
+        if not self.transport.is_closing():
+            self.transport.write(refusal.answer)
+            self._close(linger=True)
+
+    def _close(self, linger: bool = False) -> None:
+        """Ends the connection when its last bytes are out, or after a while.
+
+        `linger`: the client may still be sending; a reset would destroy the answer before it is
+        read, so we hear it out for a moment (Go `closeWriteAndWait`).
+        """
+        self._closing = True
+        self._request = None
+        self._buffer = b""
+        if (linger or self._reading) and self._plain and not self.transport.is_closing():
+            self.transport.write_eof()
+            self._hold(False)
+            self._wait(self.limits.linger_s_max)
+        else:
+            self.transport.close()
+            self._wait(self.limits.closing_s_max)
+
+    # --- time ---------------------------------------------------------------------------------
+
+    def _wait(self, seconds: float) -> None:
+        self._wait_until(self._loop.time() + seconds)
+
+    def _wait_until(self, due_s: float) -> None:
+        """Moves the one timer; one that fires too early is set again, which costs less."""
+        self._due_s = due_s
+        if due_s < self._timer_s:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer_s = due_s
+            self._timer = self._loop.call_at(due_s, self._fired)
+        elif self._closing and due_s == _FOREVER and self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _fired(self) -> None:
+        self._timer, self._timer_s = None, _FOREVER
+        if self._due_s == _FOREVER:
+            return
+        if self._loop.time() < self._due_s - 0.001:
+            self._wait_until(self._due_s)
+            return
+        due_s, self._due_s = self._due_s, _FOREVER
+        if self._reading and not self._closing and not self._full:
+            limits = self.limits
+            waited_for = not self._held and not self._scheduled
+            slow = waited_for and self._span_bytes < limits.body_span_bytes_min
+            if not slow and due_s < self._body_until_s:
+                self._span_bytes = 0
+                self._wait_until(min(self._loop.time() + limits.body_span_s, self._body_until_s))
+                return
+        self.abort()
