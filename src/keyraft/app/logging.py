@@ -250,9 +250,7 @@ class ZapLogger:
         self, unix_s: float, level: str, caller: str, message: str, fields: Mapping[str, object]
     ) -> bytes:
         """The whole line with its end."""
-        moment = datetime.fromtimestamp(unix_s).astimezone()
-        zone = moment.strftime("%z")
-        stamp = moment.strftime("%Y-%m-%dT%H:%M:%S.%f") + ("Z" if zone == "+0000" else zone)
+        stamp = time_stamp(unix_s)
         if self._console:
             words = [stamp, level, self._name, caller, message] if self._name else None
             words = words or [stamp, level, caller, message]
@@ -269,6 +267,13 @@ class ZapLogger:
             pieces += [f"{_name(key)}:{_value(fields[key], ',')}" for key in fields]
             text = "{" + ",".join(pieces) + "}"
         return text.encode("utf-8", "replace") + b"\n"
+
+
+def time_stamp(unix_s: float) -> str:
+    """A time as lines show it: microseconds, local zone."""
+    moment = datetime.fromtimestamp(unix_s).astimezone()
+    zone = moment.strftime("%z")
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%f") + ("Z" if zone == "+0000" else zone)
 
 
 def _name(key: str) -> str:

@@ -27,6 +27,7 @@ from keyraft.app.gates import GATES
 from keyraft.app.opening import has_log, kv_directory, open_disk
 from keyraft.app.passwords import BcryptPasswords
 from keyraft.app.peers import PeerPort
+from keyraft.app.requeststats import RequestStats
 from keyraft.app.startup import (
     StartError,
     check_certificates,
@@ -206,6 +207,8 @@ class _Running:
             keepalive_timeout_s=config.grpc_keepalive_timeout_s,
             keepalive_min_time_s=config.grpc_keepalive_min_time_s,
         )
+        slow_s = config.warning_unary_request_duration_s
+        RequestStats(self._log, time.time).watch(self._router, slow_s, loop.time)
         self._gateway = Gateway(self._log, config.cors, config.host_whitelist)
         server = self._server(loop, self._router, limits, self._gateway.handle)
         await self._open(server, config.listen_client_urls, tls)

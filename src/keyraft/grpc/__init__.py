@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         Route,
         Router,
         ServerStream,
+        SlowCall,
         StreamHandler,
         UnaryCall,
     )
@@ -57,6 +58,7 @@ _HOMES: Final = {
     "RpcError": ".client_calls",
     "ServerConnection": ".server",
     "ServerStream": ".router",
+    "SlowCall": ".router",
     "Stream": ".calls",
     "StreamHandler": ".router",
     "UnaryCall": ".router",
@@ -93,6 +95,7 @@ __all__ = [
     "RpcError",
     "ServerConnection",
     "ServerStream",
+    "SlowCall",
     "Stream",
     "StreamHandler",
     "UnaryCall",

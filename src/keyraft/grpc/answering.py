@@ -7,6 +7,8 @@ goes through `Output`; both ways put the same headers into the client's table.
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
+from math import inf
 from typing import Final
 
 from . import status
@@ -18,6 +20,7 @@ from .http2.errors import NO_ERROR
 from .http2.hpack import Encoder, Header
 from .http2.stream import Http2Stream
 from .limits import Limits
+from .router import no_clock
 
 _CONTENT_TYPE: Final = (b"content-type", b"application/grpc")
 _RESPONSE: Final[list[Header]] = [(b":status", b"200"), _CONTENT_TYPE]
@@ -48,6 +51,9 @@ class Answering(Connection):
     def __init__(self, limits: Limits) -> None:
         super().__init__(limits, Encoder(_INDEXED))
         self._answer: _Answer | None = None
+        self._slow_s = inf
+        self._slow_before = -inf  # calls from before that are slow; as of this turn
+        self._clock: Callable[[], float] = no_clock
         self._reply_bytes_max = 0
 
     # --- gRPC -----------------------------------------------------------------------------------
@@ -89,6 +95,9 @@ class Answering(Connection):
             if not self._awake:
                 self._awake = True
                 self.on_output()
+                self._slow_before = self._clock() - self._slow_s
+            if call.began_s <= self._slow_before:
+                self._slow(call, message)
             return
         self._respond_slowly(call, message)
 
@@ -105,6 +114,16 @@ class Answering(Connection):
         self._end_stream(call, _OK_TRAILERS)
         self._prepare_answer()
         self._end_turn(awake)
+        self._ended(call, message)
+
+    def _ended(self, call: Call, reply: bytes | None) -> None:
+        """A call is over, on a way that has time to look at the clock."""
+        if not isinstance(call, Stream) and call.began_s <= self._clock() - self._slow_s:
+            self._slow(call, reply)
+
+    def _slow(self, call: Call, reply: bytes | None) -> None:
+        """Reports a call that took long."""
+        raise NotImplementedError
 
     def _prepare_answer(self) -> None:
         """Makes the short way's frames once both blocks no longer change the table."""
@@ -170,6 +189,7 @@ class Answering(Connection):
             trailers = [*_RESPONSE, *trailers]
         self._end_stream(call, trailers)
         self._end_turn(awake)
+        self._ended(call, None)
 
     def _refuse(self, call: Call, http_status: int, code: int, text: str) -> None:
         """A request that reaches no handler."""

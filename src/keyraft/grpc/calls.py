@@ -21,7 +21,16 @@ if TYPE_CHECKING:
 class Call(Http2Stream):
     """One unary call (router.UnaryCall)."""
 
-    __slots__ = ("cancelled", "connection", "deadline_s", "done", "head", "on_cancel")
+    __slots__ = (
+        "began_s",
+        "cancelled",
+        "connection",
+        "deadline_s",
+        "done",
+        "head",
+        "on_cancel",
+        "request",
+    )
 
     def __init__(
         self,
@@ -38,11 +47,13 @@ class Call(Http2Stream):
         self.queue = None
         self.inbox = None
         self.connection = connection
+        self.began_s = connection.now
         self.head = head
         self.deadline_s = deadline_s
         self.on_cancel: Callable[[int], None] | None = None
         self.cancelled = False
         self.done = False
+        self.request = b""
 
     @property
     def metadata(self) -> Mapping[bytes, bytes]:

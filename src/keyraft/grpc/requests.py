@@ -36,7 +36,7 @@ from .limits import (
     Limits,
 )
 from .postponing import postpone
-from .router import BIDI_STREAM, CLIENT_STREAM, UNARY, Route, Router
+from .router import BIDI_STREAM, CLIENT_STREAM, UNARY, Route, Router, SlowCall
 
 _NO_PSEUDO: Final[frozenset[bytes]] = frozenset()
 
@@ -59,6 +59,8 @@ class Requests(Answering):
     ) -> None:
         super().__init__(limits)
         self.router = router
+        self._slow_s = router.slow_s
+        self._clock = router.clock
         self.peer = peer
         self.common_name = common_name
         self.scheme = scheme
@@ -85,6 +87,7 @@ class Requests(Answering):
     def _unary(self, call: Call, route: Route, message: bytes) -> None:
         """A unary request that is whole, to its handler."""
         call.state = states.HALF_CLOSED_REMOTE
+        call.request = message
         route.msg_received += 1
         try:
             reply = route.handle(call, message)  # type: ignore[misc]  # a unary route has it
@@ -343,8 +346,17 @@ class Requests(Answering):
         if isinstance(call, Stream):
             if call.handler is not None:
                 call.handler.on_cancel(code)
-        elif call.on_cancel is not None:
+            return
+        if call.on_cancel is not None:
             call.on_cancel(code)
+        self._ended(call, None)
+
+    def _slow(self, call: Call, reply: bytes | None) -> None:
+        route = call.head.route
+        if route is not None:
+            took_s = self._clock() - call.began_s
+            path = route.path.decode("ascii")
+            self.router.report(SlowCall(path, self.peer, took_s, call.request, reply))
 
     def _expire(self, now: float) -> None:
         if not self.peer_settings_seen and now >= self._handshake_by:

@@ -34,6 +34,7 @@ class ServerConnection(Requests):
 
     def _parse(self, data: bytes) -> int:
         pos, end = 0, len(data)
+        self._slow_before = self.now - self._slow_s
         if not self._preface_seen:
             known = min(end, len(frames.PREFACE))
             if data[:known] != frames.PREFACE[:known]:
