@@ -410,3 +410,8 @@ def test_lists_of_urls_are_sorted_and_without_repetition() -> None:
         "http://127.0.0.2:1",
     ]
     assert config.summary()["listen-client-urls"] == config.listen_client_urls
+
+
+def test_the_stage_of_the_v2_store_is_not_for_choosing() -> None:
+    config = loaded("--v2-deprecation=write-only-drop-data")
+    assert config.summary()["v2-deprecation"] == "write-only"

@@ -36,6 +36,7 @@ COMPACTION_BATCH: Final = 1_000  # revisions
 COMPACTION_SLEEP_S: Final = 0.01
 SAMPLING_RATE_MAX: Final = 1_000_000
 BCRYPT_COST: Final = 10
+V2_DEPRECATION: Final = "write-only"  # whatever was given, as 3.7 enforces it
 TLS_VERSIONS: Final = {"": 0, "TLS1.2": 12, "TLS1.3": 13}
 
 UNSET_ADVERTISE: Final = (
@@ -446,6 +447,7 @@ def _with_effective_values(config: Config) -> Config:
         cost = BCRYPT_COST
     return replace(
         config,
+        v2_deprecation=V2_DEPRECATION,
         bcrypt_cost=cost,
         quota_backend_bytes=config.quota_backend_bytes or limits.QUOTA_BACKEND_BYTES,
         backend_batch_interval_s=config.backend_batch_interval_s or limits.BACKEND_BATCH_INTERVAL_S,

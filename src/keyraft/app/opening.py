@@ -11,14 +11,18 @@ import asyncio
 import json
 import os
 import socket
+import time
 from collections.abc import Callable
+from typing import Final
 
 from keyraft.app.config import Config
 from keyraft.app.forcing import force_new_cluster
 from keyraft.app.founding import Opened, Place, found, join, reopen
 from keyraft.app.startup import StartError, go_error
 from keyraft.app.transfers import snapshot_db_path
+from keyraft.base.durations import SECOND, format_duration
 from keyraft.base.errors import TooManyLearnersError
+from keyraft.base.sizes import size
 from keyraft.cluster import (
     BootstrapError,
     MembershipDataError,
@@ -42,6 +46,8 @@ from keyraft.storage.wal import (
     newest_snapshot,
     wal_exists,
 )
+
+DEFRAG_LOCK_S: Final = 10.0  # for the storage process that has just ended
 
 
 def kv_directory(config: Config) -> str:
@@ -84,6 +90,8 @@ def open_disk(
         if had_log:
             _finish_transfer(config, files, path, open_engine)
         engine = open_engine()
+        if config.bootstrap_defrag_threshold_megabytes:
+            engine = defragmented(config, engine, open_engine)
     except (BackendError, TransferError, WALError) as error:
         raise StartError(str(error)) from None
     except OSError as error:
@@ -148,6 +156,51 @@ def _finish_transfer(
         config.log.info("installing the database that was received last", path=source)
         install(source, config.snap_directory)
     os.unlink(source)
+
+
+def defragmented(
+    config: Config, engine: LMDBEngine, open_engine: Callable[[], LMDBEngine]
+) -> LMDBEngine:
+    """The database, written anew first if that frees `--bootstrap-defrag-threshold-megabytes`."""
+    threshold_bytes = config.bootstrap_defrag_threshold_megabytes * 1024 * 1024
+    sizes = _sizes(engine)
+    if engine.size_bytes - engine.size_in_use_bytes < threshold_bytes:
+        config.log.info(
+            "Skipping defragmentation",
+            **sizes,
+            bootstrap_defrag_threshold_bytes=threshold_bytes,
+            bootstrap_defrag_threshold=size(threshold_bytes),
+        )
+        return engine
+    # Loaded here: few members are started so.
+    from keyraft.app.offline.defrag import defrag
+    from keyraft.app.offline.source import OfflineError
+
+    path = kv_directory(config)
+    config.log.info("defragmenting", path=path, **sizes)
+    began_s = time.monotonic()
+    engine.close()
+    try:
+        defrag(path, DEFRAG_LOCK_S)
+    except OfflineError as error:
+        raise StartError(f"cannot defragment the database: {error}") from None
+    engine = open_engine()
+    config.log.info(
+        "finished defragmenting directory",
+        path=path,
+        **_sizes(engine),
+        took=format_duration(round((time.monotonic() - began_s) * SECOND)),
+    )
+    return engine
+
+
+def _sizes(engine: LMDBEngine) -> dict[str, object]:
+    return {
+        "current_db_size_bytes": engine.size_bytes,
+        "current_db_size": size(engine.size_bytes),
+        "current_db_size_in_use_bytes": engine.size_in_use_bytes,
+        "current_db_size_in_use": size(engine.size_in_use_bytes),
+    }
 
 
 def _wait_for_lock(config: Config, files: OsFiles, path: str) -> None:

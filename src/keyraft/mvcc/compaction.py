@@ -64,6 +64,11 @@ class Compaction:
         self._hasher = Hasher()
         self._keeps: bool | None = None
 
+    @property
+    def hash(self) -> int:
+        """Of the rows passed so far, as they were before."""
+        return self._hasher.value
+
     def step(self) -> float | None:
         """Passes over the next slice of rows; seconds to wait before the next, None at the end."""
         store = self._store

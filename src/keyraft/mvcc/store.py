@@ -72,6 +72,7 @@ class Store:
         "hashes",
         "index",
         "key_leases",
+        "last_compaction",
         "lessor",
         "listener",
         "lives",
@@ -120,6 +121,7 @@ class Store:
         self.hashes = HashStorage()
         self._compactions: list[Compaction] = []
         self.compactions_ended = 0
+        self.last_compaction: Compaction | None = None
         self.compacted_rows = 0
         self._epoch = 0
         self._pins: dict[int, int] = {}
@@ -309,6 +311,7 @@ class Store:
             del self._compactions[0]
             self.compactions_ended += 1
             self.compacted_rows += job.removed
+            self.last_compaction = job
             if job.done is not None:
                 self.backend.flush(job.done)
             return 0.0 if self._compactions else None

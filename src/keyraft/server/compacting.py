@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from keyraft.base.clock import Loop, WallClock
+from keyraft.base.durations import SECOND, format_duration
+from keyraft.base.log import Logger
+from keyraft.base.sizes import size
 from keyraft.mvcc import Store
 from keyraft.server.counters import Counters
 
@@ -16,11 +19,14 @@ from keyraft.server.counters import Counters
 class Compactor:
     """Steps the store's compactions. Owned by the member's loop."""
 
-    def __init__(self, loop: Loop, store: Store, counters: Counters, wall_clock: WallClock) -> None:
+    def __init__(
+        self, loop: Loop, store: Store, counters: Counters, wall_clock: WallClock, log: Logger
+    ) -> None:
         self._loop = loop
         self._store = store
         self._counters = counters
         self._wall_clock = wall_clock
+        self._log = log
         self._began_s = 0.0
         self._scheduled = False
         self._waiting: list[tuple[int, Callable[[], None]]] = []
@@ -57,10 +63,30 @@ class Compactor:
         if self._store.compactions_ended > ended_before:
             counters.compaction_ms.observe((ended_s - self._began_s) * 1000)
             counters.compacted_at_unix_s = self._wall_clock()
+            self._say_finished(ended_s - self._began_s)
             self._began_s = ended_s
         if delay_s is not None:
             self._scheduled = True
             self._loop.call_later(delay_s, self._step)
+
+    def _say_finished(self, took_s: float) -> None:
+        compaction = self._store.last_compaction
+        assert compaction is not None, "one has ended"
+        size_bytes, in_use_bytes = (
+            self._store.backend.size_bytes,
+            self._store.backend.size_in_use_bytes,
+        )
+        self._log.info(
+            "finished scheduled compaction",
+            compact_revision=compaction.revision,
+            took=format_duration(round(took_s * SECOND)),
+            number_of_keys_compacted=compaction.removed,
+            hash=compaction.hash,
+            current_db_size_bytes=size_bytes,
+            current_db_size=size(size_bytes),
+            current_db_size_in_use_bytes=in_use_bytes,
+            current_db_size_in_use=size(in_use_bytes),
+        )
 
     def _done(self, revision: int) -> None:
         self._finished = max(self._finished, revision)

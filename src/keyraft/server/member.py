@@ -107,7 +107,7 @@ class Member:
             boot.checkpoint,
         )
         boot.checkpoint = None
-        self.compactor = Compactor(loop, self.store, self.counters, wall_clock)
+        self.compactor = Compactor(loop, self.store, self.counters, wall_clock, logger)
         self.watches = WatchHub(
             self.store,
             self.header,

@@ -8,10 +8,11 @@ import sys
 import time
 from typing import BinaryIO, Final
 
+from keyraft.base.sizes import size
 from keyraft.cli.ctl.context import Context, error_text
 from keyraft.cli.ctl.elsewhere import become_etcdutl
 from keyraft.cli.ctl.exits import BAD_ARGS, INTERRUPTED, Exit
-from keyraft.cli.ctl.gofmt import duration, size
+from keyraft.cli.ctl.gofmt import duration
 
 SHA256_BYTES: Final = 32
 SECTOR_BYTES: Final = 512  # a database is a multiple of this, so its checksum sticks out

@@ -45,7 +45,7 @@ class Console:
 
 def _progress(what: str) -> Progress:
     """A line on standard error when that is a terminal; wiped when it is done."""
-    from keyraft.cli.ctl.gofmt import size
+    from keyraft.base.sizes import size
 
     shown = sys.stderr.isatty()
     last = 0.0
@@ -84,7 +84,7 @@ def snapshot_status(context: Context) -> None:
     form = _format(context, supported=_READABLE)
     from keyraft.app.offline.source import OfflineError
     from keyraft.app.offline.status import status
-    from keyraft.cli.ctl.gofmt import size
+    from keyraft.base.sizes import size
 
     try:
         found = status(path, context.seconds("timeout"), _progress("checking"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from keyraft.cli.ctl.gofmt import size
+from keyraft.base.sizes import size
 from keyraft.cli.ctl.printers.base import Health
 from keyraft.proto import rpc_pb2
 
