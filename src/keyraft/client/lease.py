@@ -2,16 +2,19 @@
 
 One stream carries the renewals of all leases of a client. A lease is renewed when a third of its
 time has passed; it counts as lost when the server says so (a time to live of 0) or when its whole
-time has passed since the last answer. When the stream breaks another is opened at once and every
-lease is renewed on it.
+time has passed since the last renewal that was answered was asked for. When the stream breaks
+another is opened at once and every lease is renewed on it.
 
-Invariant: `KeepAlive.deadline` is the loop's time of the last answer plus the granted time: as
-long as it is ahead, the server has the lease (clocks of the same speed provided).
+Invariant: `KeepAlive.deadline` is the loop's time of that question plus the granted time: as long
+as it is ahead, the server has the lease, unless somebody revoked it (clocks of the same speed
+provided). The answer's own time would not do: it may have lain in a buffer while this program
+stood still. (etcd `client/v3/lease.go` counts from the answer.)
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Coroutine
 from types import TracebackType
 from typing import Any, Final
@@ -55,7 +58,7 @@ class KeepAlive:
     @property
     def lost(self) -> bool:
         """The lease expired or was revoked."""
-        return self._lost.is_set()
+        return self._lost.is_set() or self._keeper.now() >= self.deadline
 
     async def wait_lost(self) -> None:
         """Returns when the lease is lost."""
@@ -76,11 +79,14 @@ class KeepAlive:
             self._keeper.remove(self)
             self._push(None)
 
-    def on_answer(self, answer: rpc_pb2.LeaseKeepAliveResponse, now: float) -> None:
-        """Takes a renewal."""
+    def on_answer(self, answer: rpc_pb2.LeaseKeepAliveResponse, asked: float, now: float) -> None:
+        """Takes a renewal that was asked for at `asked`, which may be too long ago by `now`."""
         self.ttl_s = answer.TTL
-        self.deadline = now + answer.TTL
-        self.next_send = now + answer.TTL / 3
+        self.deadline = asked + answer.TTL
+        if now >= self.deadline:
+            self.on_lost()
+            return
+        self.next_send = max(now, asked + answer.TTL / 3)
         self._push(answer)
 
     def on_lost(self) -> None:
@@ -113,10 +119,17 @@ class Keeper:
         self._kept: dict[int, list[KeepAlive]] = {}
         self._task: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._asked: dict[int, deque[float]] = {}  # on this stream, when; not yet answered
+
+    def now(self) -> float:
+        """The time of the loop that renews; 0 before there is any."""
+        return 0.0 if self._loop is None else self._loop.time()
 
     def add(self, lease_id: int) -> KeepAlive:
         """Begins to renew a lease, at once."""
-        kept = KeepAlive(self, lease_id, asyncio.get_running_loop().time())
+        self._loop = asyncio.get_running_loop()
+        kept = KeepAlive(self, lease_id, self._loop.time())
         self._kept.setdefault(lease_id, []).append(kept)
         self._changed.set()
         if self._task is None or self._task.done():
@@ -174,6 +187,7 @@ class Keeper:
     async def _serve(self, stream: Stream) -> None:
         """Renews on one stream until it ends."""
         now = asyncio.get_running_loop().time()
+        self._asked = {}
         for group in self._kept.values():
             for kept in group:
                 kept.next_send = min(kept.next_send, now)
@@ -181,12 +195,14 @@ class Keeper:
         try:
             while (message := await stream.receive()) is not None:
                 answer = rpc_pb2.LeaseKeepAliveResponse.FromString(message)
+                unanswered = self._asked.get(answer.ID)
+                asked = unanswered.popleft() if unanswered else None
                 now = asyncio.get_running_loop().time()
                 for kept in list(self._kept.get(answer.ID, ())):
-                    if answer.TTL > 0:
-                        kept.on_answer(answer, now)
-                    else:
+                    if answer.TTL <= 0:
                         kept.on_lost()
+                    elif asked is not None:  # else nobody asked for it
+                        kept.on_answer(answer, asked, now)
         finally:
             sender.cancel()
             await asyncio.gather(sender, return_exceptions=True)
@@ -201,6 +217,7 @@ class Keeper:
                 soonest = min(kept.next_send for kept in group)
                 if soonest <= now:
                     request = rpc_pb2.LeaseKeepAliveRequest(ID=lease_id)
+                    self._asked.setdefault(lease_id, deque()).append(now)
                     try:
                         await stream.send(request.SerializeToString())
                     except CallFailed:
@@ -297,10 +314,10 @@ class Leases:
 
     async def open(self, ttl_s: int, lease_id: int = 0) -> Lease:
         """Makes a lease and keeps it alive until it is revoked or the client closes."""
+        asked = asyncio.get_running_loop().time()
         granted = await self.grant(ttl_s, lease_id)
         keep = self._keeper.add(granted.ID)
-        now = asyncio.get_running_loop().time()
-        keep.ttl_s, keep.deadline = granted.TTL, now + granted.TTL
+        keep.ttl_s, keep.deadline = granted.TTL, asked + granted.TTL
         return Lease(self, granted, keep)
 
     async def revoke(

@@ -19,6 +19,7 @@ from keyraft.service.recipe import (
     LocalWatch,
     Recipe,
     Resume,
+    delete_created,
     expect,
     first_created,
     may_watch,
@@ -26,6 +27,7 @@ from keyraft.service.recipe import (
     prefix_end,
     range_,
     session,
+    still_there,
     txn,
     wait_deletes,
     with_header,
@@ -173,32 +175,27 @@ def _campaign(driver: Driver, request: election_pb2.CampaignRequest) -> Recipe[b
                 try:
                     yield from _put_value(leader, request.value)
                 except (EtcdError, RawError):
-                    yield txn(_if_leader(leader, delete=True))
+                    yield delete_created(leader.key, leader.rev)
                     raise
         yield from wait_deletes(driver, prefix, leader.rev - 1)
+        # DEVIATION: the original does not look whether the candidate outlived its waiting.
+        if (yield from still_there(key, leader.rev)) is None:
+            raise RawError(status.UNKNOWN, NOT_LEADER)
     except Gone:
-        yield txn(_if_leader(leader, delete=True))
+        yield delete_created(leader.key, leader.rev)
         raise
     return with_header(election_pb2.CampaignResponse(leader=leader), stood.header)
 
 
-def _if_leader(leader: election_pb2.LeaderKey, delete: bool = False) -> rpc_pb2.TxnRequest:
-    """A transaction for the key as it was created, and no later one of the same name."""
-    request = rpc_pb2.TxnRequest()
-    request.compare.add(target=rpc_pb2.Compare.CREATE, key=leader.key, create_revision=leader.rev)
-    if delete:
-        request.success.add(request_delete_range=rpc_pb2.DeleteRangeRequest(key=leader.key))
-    return request
-
-
-def _checked(request: rpc_pb2.TxnRequest, key: bytes) -> rpc_pb2.TxnRequest:
-    if not key:
+def _check(leader: election_pb2.LeaderKey) -> None:
+    if not leader.key:
         raise RawError(status.UNKNOWN, "etcdserver: key is not provided")
-    return request
 
 
 def _put_value(leader: election_pb2.LeaderKey, value: bytes) -> Recipe[rpc_pb2.ResponseHeader]:
-    request = _checked(_if_leader(leader), leader.key)
+    _check(leader)
+    request = rpc_pb2.TxnRequest()
+    request.compare.add(target=rpc_pb2.Compare.CREATE, key=leader.key, create_revision=leader.rev)
     put = rpc_pb2.PutRequest(key=leader.key, value=value, lease=leader.lease)
     request.success.add(request_put=put)
     answer = expect((yield txn(request)), rpc_pb2.TxnResponse)
@@ -216,8 +213,8 @@ def _proclaim(driver: Driver, request: election_pb2.ProclaimRequest) -> Recipe[b
 
 def _resign(driver: Driver, leader: election_pb2.LeaderKey) -> Recipe[bytes]:
     yield from session(driver.member, leader.lease)
-    request = _checked(_if_leader(leader, delete=True), leader.key)
-    answer = expect((yield txn(request)), rpc_pb2.TxnResponse)
+    _check(leader)
+    answer = expect((yield delete_created(leader.key, leader.rev)), rpc_pb2.TxnResponse)
     return with_header(election_pb2.ResignResponse(), answer.header)
 
 

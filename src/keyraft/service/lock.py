@@ -16,10 +16,11 @@ from keyraft.service.recipe import (
     Gone,
     Recipe,
     delete,
+    delete_created,
     expect,
     first_created,
-    range_,
     session,
+    still_there,
     txn,
     wait_deletes,
     with_header,
@@ -92,13 +93,14 @@ def lock(driver: Driver, request: lock_pb2.LockRequest) -> Recipe[bytes]:
     if owner and owner[0].create_revision != revision:
         try:
             yield from wait_deletes(driver, prefix, revision - 1)
-            found = expect((yield range_(own)), rpc_pb2.RangeResponse)
+            found = yield from still_there(key, revision)
         except (Gone, EtcdError, RawError):
-            yield delete(key)
+            # DEVIATION: the original deletes by name, and with it a later key of the same lease.
+            yield delete_created(key, revision)
             raise
-        if not found.kvs:
+        if found is None:
             raise RawError(status.UNKNOWN, SESSION_EXPIRED)
-        header = found.header
+        header = found
     return with_header(lock_pb2.LockResponse(key=key), header)
 
 

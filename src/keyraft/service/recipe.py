@@ -129,10 +129,12 @@ class Driver:
         self._resume(self._step, None)
 
     def cancel(self) -> None:
-        """The client has gone: `Gone` is thrown in now if the recipe waits for a watch, else later."""
-        self._gone = True
+        """The client has gone: `Gone` is thrown in now if the recipe waits for a watch, else at
+        its next step, so that it has heard what became of this one."""
         if self._interruptible:
-            self._resume(self._step, None)
+            self._resume(self._step, Gone())
+        else:
+            self._gone = True
 
     def _resume(self, step: int, answer: object) -> None:
         """Gives an answer to the recipe and starts what it yields next, until something waits."""
@@ -164,12 +166,11 @@ class Driver:
     def _advance(self, recipe: Recipe[object], answer: object) -> Operation | None:
         """The recipe's next operation; None when it has come to an end."""
         try:
-            if self._gone:
-                self._gone = False
-                return recipe.throw(Gone())
+            gone, self._gone = self._gone, False
             if isinstance(answer, Exception):
-                return recipe.throw(answer)
-            return recipe.send(answer)
+                return recipe.throw(Gone() if gone else answer)
+            operation = recipe.send(answer)
+            return recipe.throw(Gone()) if gone else operation
         except StopIteration as finished:
             self._finish(finished.value)
         except Gone:
@@ -260,6 +261,14 @@ def first_created(prefix: bytes) -> rpc_pb2.RangeRequest:
     )
 
 
+def delete_created(key: bytes, create_revision: int) -> Operation:
+    """Deletes a key as it was created then, and no later one of its name; a TxnResponse."""
+    request = rpc_pb2.TxnRequest()
+    request.compare.add(target=rpc_pb2.Compare.CREATE, key=key, create_revision=create_revision)
+    request.success.add(request_delete_range=rpc_pb2.DeleteRangeRequest(key=key))
+    return txn(request)
+
+
 # --- parts of recipes ----------------------------------------------------------------------------
 
 
@@ -326,6 +335,17 @@ def wait_deletes(driver: Driver, prefix: bytes, max_create_revision: int) -> Rec
         if not answer.kvs:
             return
         yield from wait_delete(driver, answer.kvs[0].key, answer.header.revision)
+
+
+def still_there(key: bytes, create_revision: int) -> Recipe[rpc_pb2.ResponseHeader | None]:
+    """The header of a read that found the key as it was created then; None when it is gone.
+
+    Who waits for others' keys hears nothing of the end of its own.
+    """
+    own = rpc_pb2.RangeRequest(key=key)
+    found = expect((yield range_(own)), rpc_pb2.RangeResponse)
+    there = found.kvs and found.kvs[0].create_revision == create_revision
+    return found.header if there else None
 
 
 def with_header(message: Message, header: rpc_pb2.ResponseHeader) -> bytes:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from keyraft.client import errors
 from keyraft.client.client import Space
-from keyraft.client.lease import finish
+from keyraft.client.recipes.claim import Claim
 from keyraft.client.recipes.session import Session
 from keyraft.client.recipes.waiting import wait_deleted, wait_predecessors
 from keyraft.client.requests import Bytes, to_bytes
-from keyraft.client.txn import missing, put
+from keyraft.client.txn import create_revision, delete, get, missing, put
 from keyraft.client.watch import DELETE
+from keyraft.proto.lazy import mvcc_pb2
 
 
 class HeldError(Exception):
@@ -22,16 +23,26 @@ class Barrier:
     def __init__(self, space: Space, name: Bytes) -> None:
         self._space = space
         self._key = to_bytes(name)
+        self._revision = 0  # of the key that `hold` made; 0 for none
 
     async def hold(self) -> None:
         """Closes the barrier; HeldError when it is closed."""
         answer = await self._space.txn().when(missing(self._key)).then(put(self._key)).commit()
         if not answer.succeeded:
             raise HeldError(self._key.decode("utf-8", "replace"))
+        self._revision = answer.header.revision
 
     async def release(self) -> None:
-        """Opens the barrier for all who wait."""
-        await self._space.delete(self._key)
+        """Opens the barrier for all who wait.
+
+        After a `hold` it ends that one and no later one; else it ends whoever's there is.
+        """
+        if not self._revision:
+            await self._space.delete(self._key)
+            return
+        mine = create_revision(self._key) == self._revision
+        await self._space.txn().when(mine).then(delete(self._key)).commit()
+        self._revision = 0
 
     async def wait(self) -> None:
         """Returns when the barrier is open."""
@@ -54,36 +65,53 @@ class DoubleBarrier:
 
     def __init__(self, session: Session, name: Bytes, count: int) -> None:
         self._session = session
-        self._prefix = to_bytes(name)
+        self._waiters = to_bytes(name) + b"/waiters/"
+        self._ready = to_bytes(name) + b"/ready"
         self._count = count
-        self._key = b""
+        self._claim: Claim | None = None
+        self._opened: mvcc_pb2.KeyValue | None = None  # the `ready` that let this one in
 
     async def enter(self) -> None:
-        """Returns when all have entered; cancelled, this one has not."""
-        lease_id = self._session.lease.id
-        self._key = self._prefix + b"/waiters/%x" % lease_id
+        """Returns when all have entered; cancelled, this one has not.
+
+        LeaseLostError when the session ends meanwhile.
+        """
+        if self._claim is None:
+            self._claim = self._session.claim(self._waiters + b"%x" % self._session.lease.id)
         try:
-            await self._enter(lease_id)
+            self._opened = await self._session.unless_lost(self._enter(self._claim))
         except BaseException:
-            await finish(self._session.delete(self._key))
+            await self._withdraw()
             raise
 
-    async def _enter(self, lease_id: int) -> None:
+    async def _enter(self, claim: Claim) -> mvcc_pb2.KeyValue:
+        """The pair of `ready`, made by the one who found all there."""
         space = self._session.space
-        ready = self._prefix + b"/ready"
-        written = await space.put(self._key, lease=lease_id)
-        waiting = await space.get(self._prefix + b"/waiters/", prefix=True, count_only=True)
-        if waiting.count >= self._count:
-            await space.put(ready, lease=lease_id)
-            return
-        async with space.watch(ready, start_revision=written.header.revision + 1) as watch:
+        standing = await claim.stand(b"", get(self._waiters, prefix=True, count_only=True))
+        if standing.count(0) >= self._count:
+            write = put(self._ready, lease=self._session.lease.id)
+            answer = await space.txn().then(write, get(self._ready)).commit()
+            return answer.responses[1].response_range.kvs[0]
+        async with space.watch(self._ready, start_revision=standing.as_of + 1) as watch:
             async for event in watch:
                 if event.type != DELETE:
-                    return
+                    await claim.check(standing.revision)  # else all were there without this one
+                    return event.kv
+        raise errors.ClosedError("the watch was ended")
 
     async def leave(self) -> None:
         """Returns when all have left."""
+        await self._withdraw()
+        opened, self._opened = self._opened, None
+        if opened is None:
+            return
         space = self._session.space
-        gone = await space.delete(self._key)
-        await space.delete(self._prefix + b"/ready")
-        await wait_predecessors(space, self._prefix + b"/waiters/", gone.header.revision)
+        same = create_revision(self._ready) == opened.create_revision
+        await space.txn().when(same).then(delete(self._ready)).commit()
+        # Whoever was let in by this `ready` stood before it; later ones are of the next round.
+        await wait_predecessors(space, self._waiters, opened.mod_revision)
+
+    async def _withdraw(self) -> None:
+        claim, self._claim = self._claim, None
+        if claim is not None:
+            await claim.leave()

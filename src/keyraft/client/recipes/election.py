@@ -9,11 +9,11 @@ from collections.abc import AsyncIterator
 
 from keyraft.client import errors
 from keyraft.client.client import Space
-from keyraft.client.lease import finish
+from keyraft.client.recipes.claim import Claim, again
 from keyraft.client.recipes.session import Session
-from keyraft.client.recipes.waiting import again, unless_lost, wait_predecessors
+from keyraft.client.recipes.waiting import wait_predecessors
 from keyraft.client.requests import Bytes, to_bytes
-from keyraft.client.txn import create_revision, get, put
+from keyraft.client.txn import create_revision, put
 from keyraft.client.watch import DELETE
 from keyraft.proto.lazy import mvcc_pb2
 
@@ -30,32 +30,29 @@ class Election:
         self._prefix = to_bytes(name) + b"/"
         self.key = b""
         self.revision = 0  # of the key's creation; 0 while not a candidate
+        self._claim: Claim | None = None
 
     async def campaign(self, value: Bytes) -> None:
-        """Waits until this candidate is the leader; cancelled, it is no candidate any more."""
+        """Waits until this candidate is the leader; cancelled, it is no candidate any more.
+
+        LeaseLostError when the session ends meanwhile.
+        """
+        if self._claim is None:
+            name = self._prefix + b"%x" % self._session.lease.id
+            self._claim = self._session.claim(name)
         try:
-            await unless_lost(self._session, self._campaign(to_bytes(value)))
+            await self._session.unless_lost(self._campaign(self._claim, to_bytes(value)))
         except BaseException:
             await self.resign()
             raise
 
-    async def _campaign(self, value: bytes) -> None:
-        space, lease_id = self._session.space, self._session.lease.id
-        self.key = self._prefix + b"%x" % lease_id
-        stand = (
-            space.txn()
-            .when(create_revision(self.key) == 0)
-            .then(put(self.key, value, lease=lease_id))
-            .otherwise(get(self.key))
-        )
-        answer = await again(stand.commit)
-        self.revision = answer.header.revision
-        if not answer.succeeded:
-            mine = answer.responses[0].response_range.kvs[0]
-            self.revision = mine.create_revision
-            if mine.value != value:
-                await self.proclaim(value)
-        await wait_predecessors(space, self._prefix, self.revision)
+    async def _campaign(self, claim: Claim, value: bytes) -> None:
+        standing = await claim.stand(value)
+        self.key, self.revision = claim.key, standing.revision
+        if standing.found is not None and standing.found.value != value:
+            await self.proclaim(value)
+        await wait_predecessors(self._session.space, self._prefix, self.revision)
+        await claim.check(self.revision)
 
     async def proclaim(self, value: Bytes) -> None:
         """Changes the leader's value; NotLeaderError when it is not ours to change."""
@@ -68,14 +65,15 @@ class Election:
             .commit()
         )
         if not answer.succeeded:
-            self.key, self.revision = b"", 0
+            await self.resign()
             raise NotLeaderError("the leadership was lost")
 
     async def resign(self) -> None:
         """Gives the leadership or the candidacy up; harmless without one."""
-        key, self.key, self.revision = self.key, b"", 0
-        if key and not self._session.lost:
-            await finish(self._session.delete(key))
+        claim, self._claim = self._claim, None
+        self.key, self.revision = b"", 0
+        if claim is not None:
+            await claim.leave()
 
 
 async def leader(space: Space, name: Bytes) -> mvcc_pb2.KeyValue | None:

@@ -16,13 +16,11 @@ from __future__ import annotations
 
 from types import TracebackType
 
-from keyraft.client import errors
-from keyraft.client.lease import finish
+from keyraft.client.recipes.claim import Claim
 from keyraft.client.recipes.session import Session
-from keyraft.client.recipes.waiting import again, unless_lost, wait_predecessors
+from keyraft.client.recipes.waiting import wait_predecessors
 from keyraft.client.requests import Bytes, to_bytes
-from keyraft.client.txn import Comparison, create_revision, get, put
-from keyraft.proto.lazy import rpc_pb2
+from keyraft.client.txn import Comparison, create_revision, get
 
 
 class LockedError(Exception):
@@ -37,6 +35,7 @@ class Lock:
         self._prefix = to_bytes(name) + b"/"
         self.key = b""
         self.revision = 0  # of the key's creation; 0 while not contending
+        self._claim: Claim | None = None
         self._held = False
 
     @property
@@ -45,63 +44,49 @@ class Lock:
         return self._held and not self._session.lost
 
     def is_owner(self) -> Comparison:
-        """For a transaction: true as long as this contender holds the lock."""
-        return create_revision(self.key) == self.revision
+        """For a transaction: true as long as this contender's key is there; never without one."""
+        return create_revision(self.key or b"\0") == (self.revision or -1)
 
     async def acquire(self) -> None:
         """Waits for the lock; LeaseLostError when the session ends meanwhile."""
-        try:
-            await unless_lost(self._session, self._acquire(True))
-        except BaseException:
-            await self._clear()
-            raise
+        await self._contend(True)
 
     async def try_acquire(self) -> None:
         """Takes the lock if it is free; LockedError otherwise."""
-        try:
-            await unless_lost(self._session, self._acquire(False))
-        except BaseException:
-            await self._clear()
-            raise
+        await self._contend(False)
 
     async def release(self) -> None:
         """Gives the lock up; harmless when it is not held."""
-        await self._clear()
+        claim, self._claim = self._claim, None
+        self.key, self.revision = b"", 0
+        self._held = False
+        if claim is not None:
+            await claim.leave()
 
-    async def _acquire(self, wait: bool) -> None:
-        if self._held:
-            raise RuntimeError("the lock is already held by this contender")
-        space = self._session.space
-        self.key = self._prefix + b"%x" % self._session.lease.id
-        contend = (
-            space.txn()
-            .when(create_revision(self.key) == 0)
-            .then(put(self.key, lease=self._session.lease.id), self._first())
-            .otherwise(get(self.key), self._first())
+    async def _contend(self, wait: bool) -> None:
+        if self._claim is not None:
+            if not self._session.lost:
+                raise RuntimeError("the lock is already held by this contender")
+            await self.release()
+        self._claim = claim = self._session.claim(self._prefix + b"%x" % self._session.lease.id)
+        try:
+            await self._session.unless_lost(self._acquire(claim, wait))
+        except BaseException:
+            await self.release()
+            raise
+        self._held = True
+
+    async def _acquire(self, claim: Claim, wait: bool) -> None:
+        standing = await claim.stand(
+            b"", get(self._prefix, prefix=True, sort_by="create", order="ascend", limit=1)
         )
-        answer = await again(contend.commit)  # a second time finds the key of the first
-        self.revision = answer.header.revision
-        if not answer.succeeded:
-            self.revision = answer.responses[0].response_range.kvs[0].create_revision
-        first = answer.responses[1].response_range.kvs
+        self.key, self.revision = claim.key, standing.revision
+        first = standing.kvs(0)
         if first and first[0].create_revision != self.revision:
             if not wait:
                 raise LockedError(self._prefix.decode("utf-8", "replace"))
-            await wait_predecessors(space, self._prefix, self.revision)
-            mine = await again(lambda: space.get(self.key))
-            if not mine.kvs or mine.kvs[0].create_revision != self.revision:
-                raise errors.LeaseLostError(self._session.lease.id)
-        self._held = True
-
-    def _first(self) -> rpc_pb2.RequestOp:
-        return get(self._prefix, prefix=True, sort_by="create", order="ascend", limit=1)
-
-    async def _clear(self) -> None:
-        key, self.key = self.key, b""
-        self.revision = 0
-        self._held = False
-        if key and not self._session.lost:
-            await finish(self._session.delete(key))
+            await wait_predecessors(self._session.space, self._prefix, self.revision)
+            await claim.check(self.revision)
 
     async def __aenter__(self) -> Lock:
         await self.acquire()

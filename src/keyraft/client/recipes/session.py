@@ -8,15 +8,17 @@ async with Session(client, ttl_s=10) as session:
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from types import TracebackType
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from keyraft.client import errors
 from keyraft.client.client import Space
 from keyraft.client.lease import Lease, finish
+from keyraft.client.recipes.claim import Claim
 
+T = TypeVar("T")
 TTL_S: Final = 60  # etcd `client/v3/concurrency`: the default of a session
-RETRY_S: Final = 0.2
 
 
 class Session:
@@ -27,7 +29,9 @@ class Session:
         self._ttl_s = ttl_s
         self._wanted_id = lease_id
         self._lease: Lease | None = None
-        self._garbage: set[asyncio.Task[None]] = set()
+        self._closed = False
+        self._claims: dict[bytes, Claim] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     @property
     def lease(self) -> Lease:
@@ -38,23 +42,26 @@ class Session:
 
     @property
     def lost(self) -> bool:
-        """The lease expired: whatever hung on it may be somebody else's by now."""
-        return self._lease is not None and self._lease.lost
+        """The lease is over: whatever hung on it may be somebody else's by now."""
+        return self._closed or (self._lease is not None and self._lease.lost)
 
     def check(self) -> None:
-        """Raises LeaseLostError when the session is lost."""
-        if self.lost:
+        """Raises LeaseLostError when the session is lost, ClosedError when it is not open."""
+        if self.lease.lost:
             raise errors.LeaseLostError(self.lease.id)
 
     async def open(self) -> None:
         """Grants the lease."""
         self._lease = await self.space.leases.open(self._ttl_s, self._wanted_id)
+        self._closed = False
 
     async def close(self) -> None:
         """Revokes the lease; when no server can be reached, it ends with its time."""
         lease, self._lease = self._lease, None
-        for task in list(self._garbage):
+        self._closed = True
+        for task in list(self._tasks):
             task.cancel()
+        self._claims.clear()
         if lease is not None:
             try:
                 async with asyncio.timeout(self._ttl_s):  # then it is gone without us
@@ -80,24 +87,45 @@ class Session:
     ) -> None:
         await finish(self.close())
 
-    async def delete(self, key: bytes) -> None:
-        """Deletes a key of this session for certain.
+    # --- for the recipes -----------------------------------------------------------------
 
-        When no server can be reached now, the session goes on trying until the key or the lease
-        is gone, so that the renewals do not keep alive what nobody wants any more.
-        """
+    def claim(self, key: bytes) -> Claim:
+        """The session's key of that name, with one user more (see `Claim.leave`)."""
+        self.check()
+        claim = self._claims.get(key)
+        if claim is None:
+            claim = self._claims[key] = Claim(self, key)
+        claim.users += 1
+        return claim
+
+    def forget(self, key: bytes) -> None:
+        """A key without users is gone."""
+        self._claims.pop(key, None)
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Runs `work` until its end or the session's."""
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # whoever waited for it has been told; else nobody can be
+
+    async def unless_lost(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result of `work`; LeaseLostError or ClosedError when the session ends before."""
+        lease = self.lease
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        lost = asyncio.ensure_future(lease.wait_lost())
         try:
-            await self.space.delete(key)
-        except (errors.DeadlineError, errors.UnavailableError):
-            task = asyncio.ensure_future(self._delete_later(key))
-            self._garbage.add(task)
-            task.add_done_callback(self._garbage.discard)
-
-    async def _delete_later(self, key: bytes) -> None:
-        while not self.lost:
-            await asyncio.sleep(RETRY_S)
-            try:
-                await self.space.delete(key)
-            except (errors.DeadlineError, errors.UnavailableError):
-                continue
-            return
+            await asyncio.wait((task, lost), return_when=asyncio.FIRST_COMPLETED)
+            self.check()
+            return task.result()
+        finally:
+            self._tasks.discard(task)
+            for one in (task, lost):
+                one.cancel()
+            await asyncio.gather(task, lost, return_exceptions=True)
