@@ -10,7 +10,7 @@ import pytest
 from tests.support.server import environment
 
 HEAVY = (
-    "aiohttp",
+    "httptools",
     "cryptography",
     "click",
     "uvloop",

@@ -9,14 +9,15 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
-from aiohttp import web
 
 from keyraft.base import errors
 from keyraft.base.log import NullLogger
+from keyraft.grpc import Limits, Router
+from keyraft.net import PEER_PORT, Http1Client, Http1Service, Server
 from keyraft.peer.answers import AnswerHandlers, HashAnswer
 from keyraft.peer.compat import PeerRefusal
+from keyraft.peer.exchange import Routes
 from keyraft.peer.questions import Questions
 from keyraft.proto import rpc_pb2
 from tests.support.server import ORACLE, needs_oracle
@@ -75,15 +76,19 @@ class Answering:
 def run(test: Callable[[Answering, str, Questions], Awaitable[None]]) -> None:
     async def main() -> None:
         local = Answering()
-        app = web.Application()
-        AnswerHandlers(local, 0xC1).register(app)
-        runner = web.AppRunner(app)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-        async with aiohttp.ClientSession() as session:
-            await test(local, url, Questions(session, NullLogger()))
-        await runner.cleanup()
+        routes = Routes(NullLogger())
+        AnswerHandlers(local, 0xC1).register(routes)
+        loop = asyncio.get_running_loop()
+        service = Http1Service(routes.handle, loop, PEER_PORT, early=True)
+        server = Server(loop, Router(), Limits(), None, http1=service)
+        await server.listen("http://127.0.0.1:0", None)
+        client = Http1Client()
+        try:
+            await test(local, f"http://{server.addresses[0]}", Questions(client, NullLogger()))
+        finally:
+            client.close()
+            await routes.stop()
+            await server.stop()
 
     asyncio.run(main())
 
@@ -146,17 +151,62 @@ CASES = [
     ("POST", "/leases", b"\xff", 400, "error unmarshalling request"),
     ("POST", "/leases", b"x" * 70_000, 413, "request body too large"),
     ("POST", "/members/promote/abc", b"", 404, "member abc not found in cluster"),
+    (
+        "POST",
+        "/members/promote/" + "9" * 5_000,
+        b"",
+        404,
+        f"member {'9' * 5_000} not found in cluster",
+    ),
+    (
+        "POST",
+        "/members/promote/18446744073709551616",
+        b"",
+        404,
+        "member 18446744073709551616 not found in cluster",
+    ),
+    ("POST", "/members/promote/", b"", 404, "member  not found in cluster"),
+    ("POST", "/members/promote/%D9%A3", b"", 404, "member \u0663 not found in cluster"),
     ("GET", "/members/hashkv", b"{", 400, "error unmarshalling request"),
+    ("GET", "/members/hashkv", b'{"revision": Infinity}', 400, "error unmarshalling request"),
+    ("GET", "/members/hashkv", b'{"revision": 1e999}', 400, "error unmarshalling request"),
+    ("GET", "/members/hashkv", b'{"revision": 1.5}', 400, "error unmarshalling request"),
+    ("GET", "/members/hashkv", b'{"revision": "1"}', 400, "error unmarshalling request"),
+    ("GET", "/members/hashkv", b'{"revision": true}', 400, "error unmarshalling request"),
+    (
+        "GET",
+        "/members/hashkv",
+        b'{"revision": 9223372036854775808}',
+        400,
+        "error unmarshalling request",
+    ),
+    (
+        "GET",
+        "/members/hashkv",
+        b'{"revision": ' + b"9" * 5_000 + b"}",
+        400,
+        "error unmarshalling request",
+    ),
+    ("GET", "/members/hashkv", b"[]", 400, "error unmarshalling request"),
+    ("GET", "/members/hashkv", b"", 400, "error unmarshalling request"),
+    ("GET", "/members/hashkv", b"[" * 60_000, 400, "error unmarshalling request"),
+    (
+        "GET",
+        "/members/hashkv",
+        b'{"revision": ' + b"[" * 59_000,
+        400,
+        "error unmarshalling request",
+    ),
 ]
 
 
 def test_bad_requests_get_the_originals_answers() -> None:
     async def test(local: Answering, url: str, ask: Questions) -> None:
-        async with aiohttp.ClientSession() as session:
-            for method, path, body, status, text in CASES:
-                async with session.request(method, url + path, data=body) as response:
-                    got = (response.status, (await response.text()).strip())
-                    assert got == (status, text), path
+        client = Http1Client()
+        for method, path, body, status, text in CASES:
+            answer = await client.request(method, url, path, body=body)
+            assert (answer.status, answer.body.decode().strip()) == (status, text), path
+        client.close()
 
     run(test)
 
@@ -188,8 +238,9 @@ def test_the_original_answers_the_same_and_is_understood(tmp_path: Path) -> None
                 stderr=log,
             )
         try:
-            async with aiohttp.ClientSession() as session, asyncio.timeout(30):
-                ask = Questions(session, NullLogger())
+            asking = Http1Client()
+            async with asyncio.timeout(30):
+                ask = Questions(asking, NullLogger())
                 while True:
                     try:
                         view = await ask.cluster([peer])
@@ -199,8 +250,8 @@ def test_the_original_answers_the_same_and_is_understood(tmp_path: Path) -> None
                         pass
                     await asyncio.sleep(0.05)
                 assert view.members[0]["name"] == "go"
-                answer = await ask.hash_kv(peer, view.cluster_id, 0, 5)
-                assert answer.compact_revision == -1
+                found = await ask.hash_kv(peer, view.cluster_id, 0, 5)
+                assert found.compact_revision == -1
                 with pytest.raises(errors.FutureRevisionError):
                     await ask.hash_kv(peer, view.cluster_id, 99, 5)
                 with pytest.raises(errors.LeaseNotFoundError):
@@ -210,12 +261,12 @@ def test_the_original_answers_the_same_and_is_understood(tmp_path: Path) -> None
                 for method, path, body, status, text in CASES:
                     if len(body) > 60_000:
                         continue  # 3.5.1 has no limit yet
-                    async with session.request(method, peer + path, data=body) as response:
-                        got = (response.status, (await response.text()).strip())
-                        assert got == (status, text), path
-                async with session.get(peer + "/members") as response:
-                    assert response.headers["Content-Type"] == "application/json"
-                    assert json.loads(await response.text()) == view.members
+                    answer = await asking.request(method, peer, path, body=body)
+                    assert (answer.status, answer.body.decode().strip()) == (status, text), path
+                answer = await asking.request("GET", peer, "/members")
+                assert answer.headers["content-type"] == "application/json"
+                assert json.loads(answer.body) == view.members
+            asking.close()
         finally:
             go.terminate()
             go.wait()

@@ -8,11 +8,12 @@ import subprocess
 from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 
-import aiohttp
 import pytest
-from aiohttp import web
 
 from keyraft.base.log import NullLogger
+from keyraft.grpc import Limits, Router
+from keyraft.net import PEER_PORT, Http1Client, Http1Service, Server
+from keyraft.peer.exchange import Asked, Reply, Routes
 from keyraft.peer.handlers import RaftHandlers
 from keyraft.peer.transport import Transport
 from keyraft.raft.types import Entry, Message, MessageType, Snapshot, SnapshotMeta
@@ -92,22 +93,24 @@ class Member:
         self.raft = Recorder()
 
     async def start(self, port: int = 0) -> None:
-        app = web.Application()
-        self.runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
+        routes = Routes(self.lines)
         self.transport = Transport(self.id, self.cluster_id, [], self.raft, self.lines)
-        app.router.add_get("/version", self.version)
-        RaftHandlers(self.transport, self.raft, self.lines).register(app)
-        await self.runner.setup()
-        site = web.TCPSite(self.runner, "127.0.0.1", port)
-        await site.start()
-        self.url = f"http://127.0.0.1:{self.runner.addresses[0][1]}"
+        routes.add("/version", self.version)
+        RaftHandlers(self.transport, self.raft, self.lines).register(routes)
+        loop = asyncio.get_running_loop()
+        service = Http1Service(routes.handle, loop, PEER_PORT, early=True)
+        self.routes = routes
+        self.server = Server(loop, Router(), Limits(), None, http1=service)
+        await self.server.listen(f"http://127.0.0.1:{port}", None)
+        self.url = f"http://{self.server.addresses[0]}"
 
-    async def version(self, request: web.Request) -> web.Response:
-        return web.json_response({"etcdserver": "3.7.1", "etcdcluster": "3.7.0"})
+    async def version(self, asked: Asked) -> Reply:
+        return Reply(200, '{"etcdserver":"3.7.1","etcdcluster":"3.7.0"}')
 
     async def stop(self) -> None:
         await self.transport.stop()
-        await self.runner.cleanup()
+        await self.routes.stop()
+        await self.server.stop()
 
 
 async def pair() -> tuple[Member, Member]:
@@ -257,24 +260,19 @@ def test_strangers_and_removed_members_are_refused_with_etcds_answers() -> None:
             ("GET", "/raft/stream/other/9", {}, 404, "invalid path"),
             ("POST", "/raft/stream/message/9", {}, 405, "Method Not Allowed"),
             ("GET", "/raft", {}, 405, "Method Not Allowed"),
-            ("POST", "/raft", {}, 403, '{"message": "cannot process message to mismatch member"}'),
+            ("POST", "/raft", {}, 403, '{"message":"cannot process message to mismatch member"}'),
             ("POST", "/raft", {"X-Etcd-Cluster-ID": "bad"}, 412, "cluster ID mismatch"),
             ("POST", "/raft", {"X-Server-Version": "2.3.0"}, 412, "incompatible version"),
             ("POST", "/raft", {"X-Min-Cluster-Version": "9.0.0"}, 412, "incompatible version"),
             ("POST", "/raft", {"X-Server-Version": "x"}, 412, "incompatible version"),
         ]
-        async with aiohttp.ClientSession() as session:
-            for method, path, headers, status, text in cases:
-                async with session.request(
-                    method, b.url + path, headers={**good, **headers}
-                ) as response:
-                    answer = await response.text()
-                    assert (response.status, answer.strip()) == (status, text) or status == 403, (
-                        path
-                    )
-                    assert response.status == status
-            async with session.post(b.url + "/raft", headers=good, data=b"\xff\xff") as response:
-                assert response.status == 400
+        client = Http1Client()
+        for method, path, headers, status, text in cases:
+            answer = await client.request(method, b.url, path, headers={**good, **headers})
+            assert (answer.status, answer.body.decode().strip()) == (status, text), path
+        answer = await client.request("POST", b.url, "/raft", headers=good, body=b"\xff\xff")
+        assert answer.status == 400
+        client.close()
         assert b.raft.messages == []
         await b.stop()
 

@@ -119,18 +119,18 @@ class _Running:
         )
         self._tokens = token_provider(config, loop)
         self._passwords = BcryptPasswords(loop, config.bcrypt_cost)
-        self._peers.bind()
+        await self._peers.bind()
         try:
             server, metrics_server = await self._listen(loop)
         except BaseException:
-            self._peers.release()
+            await self._peers.release()
             raise
         try:
             running = None if has_log(config) else await self._running_cluster()
             opened = open_disk(config, loop, self._database_failed, running)
         except BaseException:
             await server.stop()
-            self._peers.release()
+            await self._peers.release()
             raise
         checkpoint = opened.boot.checkpoint
         member, member_log = self._build(opened, loop)

@@ -8,17 +8,11 @@ once the disk is open; the member is attached last.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-import os
-import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
-
-import aiohttp
-from aiohttp import web
 
 from keyraft.app.config import Config
 from keyraft.app.descriptors import refusal
@@ -29,13 +23,22 @@ from keyraft.app.transfers import Transfers
 from keyraft.auth import TokenAheadError
 from keyraft.base import errors
 from keyraft.base.errors import EtcdError, RawError
-from keyraft.base.urls import URL
 from keyraft.base.version import VERSION
 from keyraft.cluster import may_join, parse_version
+from keyraft.grpc import Limits, Router
 from keyraft.mvcc import KVHash
-from keyraft.net import Acceptor, Places, client_context, server_context
+from keyraft.net import (
+    PEER_PORT,
+    Http1Client,
+    Http1Service,
+    Places,
+    Server,
+    client_context,
+    server_context,
+)
 from keyraft.peer.answers import AnswerHandlers, HashAnswer
-from keyraft.peer.handlers import RaftHandlers
+from keyraft.peer.exchange import Routes
+from keyraft.peer.handlers import PIPELINE_BYTES_MAX, RaftHandlers
 from keyraft.peer.metrics import PeerMetrics
 from keyraft.peer.questions import ClusterView, Questions
 from keyraft.peer.transport import Transport
@@ -45,11 +48,9 @@ from keyraft.server import Member, hash_keys
 
 _T = TypeVar("_T")
 _SNAP: Final = int(MessageType.SNAP)
-BACKLOG_CONNECTIONS: Final = 1_024
 APPLY_WAIT_S: Final = 1.0  # etcd `applyTimeout`: a forwarded lease question waits so long
 VERSIONS_TIMEOUT_S: Final = 5.0  # of each peer URL of a cluster that is to be joined
 BOOTSTRAPPED_TIMEOUT_S: Final = 1.0  # nobody answers while a cluster is being founded
-SHUTDOWN_S: Final = 0.5
 
 
 class PeerPort:
@@ -59,51 +60,67 @@ class PeerPort:
         """`places`: what others may open to this member at once."""
         self._config = config
         self._places = places
-        self._acceptors: list[Acceptor] = []
         self._transfers = transfers
         self._log = config.log
-        self._sockets: list[tuple[URL, socket.socket]] = []
         self._member: Member | None = None
         self._transport: Transport | None = None
-        self._runner: web.AppRunner | None = None
+        self._server: Server | None = None
+        self._routes = Routes(config.log)
         self._forwarding: Forwarding | None = None
         self._hashes: HashQuestions | None = None
         self._server_tls, self._client_tls = _contexts(config)
 
     # --- starting -----------------------------------------------------------------------------
 
-    def bind(self) -> None:
+    async def bind(self) -> None:
         """Takes the peer URLs' ports; raises StartError."""
-        for url in self._config.listen_peer_urls:
+        config = self._config
+        loop = asyncio.get_running_loop()
+        self._server = Server(
+            loop,
+            Router(),
+            Limits(),
+            None,
+            places=self._places,
+            say=refusal(self._log, "peer", self._places.most),
+            http1=Http1Service(self._routes.handle, loop, PEER_PORT, early=True),
+        )
+        for url in config.listen_peer_urls:
             if url.is_secure and self._server_tls is None:
-                self.release()
+                await self.release()
                 raise StartError(
                     f"peer TLS key/cert (--peer-cert-file, --peer-key-file) must be provided "
                     f"for peer url {url} with HTTPS scheme"
                 )
             try:
-                self._sockets.append((url, _listen(url, self._config)))
+                await self._server.listen(
+                    str(url),
+                    self._server_tls,
+                    reuse_port=config.socket_reuse_port,
+                    start_serving=False,
+                )
             except OSError as error:
-                self.release()
+                await self.release()
                 raise StartError(listen_error(url.address, error)) from None
 
-    def release(self) -> None:
-        """Gives the ports back when the member does not start after all."""
-        for _, sock in self._sockets:
-            sock.close()
-        self._sockets.clear()
+    async def release(self) -> None:
+        """Gives the ports back, and closes what was accepted on them."""
+        if self._server is not None:
+            await self._server.stop()
 
     async def ask_cluster(self, peer_urls: Sequence[str], joining: bool) -> ClusterView:
         """Who belongs to the running cluster; raises PeerRefusal when nobody answers."""
-        tls = self._client_tls if self._client_tls is not None else True
-        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=tls)) as session:
-            ask = Questions(session, self._log)
+        client = Http1Client(tls=self._client_tls)
+        try:
+            ask = Questions(client, self._log)
             if joining:
                 view = await ask.cluster(peer_urls)
                 if not may_join(parse_version(VERSION), await self._versions(ask, view), self._log):
                     raise StartError("incompatible with current running cluster")
                 return view
             return await ask.cluster(peer_urls, BOOTSTRAPPED_TIMEOUT_S, tell=False)
+        finally:
+            client.close()
 
     async def _versions(self, ask: Questions, view: ClusterView) -> dict[int, str | None]:
         """What version each member of a running cluster says that the cluster has."""
@@ -135,7 +152,7 @@ class PeerPort:
             tls=self._client_tls,
             dial_timeout_s=1.0 + config.election_timeout_ms / 1000,
         )
-        self.questions = Questions(self._transport.session, self._log)
+        self.questions = Questions(self._transport.client, self._log)
         return PeerNetwork(self._transport, self._send_snapshot)
 
     def _send_snapshot(self, message: Message) -> None:
@@ -154,21 +171,13 @@ class PeerPort:
         self._member = member
         self._forwarding = Forwarding(member, self.questions)
         member.leader_calls = self._forwarding
-        app = web.Application()
-        RaftHandlers(transport, self, self._log).register(app)
-        AnswerHandlers(self, transport.cluster_id).register(app)
-        self._runner = web.AppRunner(
-            app, handler_cancellation=True, access_log=None, shutdown_timeout=SHUTDOWN_S
-        )
-        await self._runner.setup()
-        loop = asyncio.get_running_loop()
-        assert self._runner.server is not None, "a runner that is set up has one"
-        for url, sock in self._sockets:
-            tls = self._server_tls if url.is_secure else None
-            say = refusal(self._log, "peer", self._places.most)
-            acceptor = Acceptor(loop, sock, self._runner.server, tls, self._places, say)
-            acceptor.start()
-            self._acceptors.append(acceptor)
+        assert self._server is not None, "the port serves before it is bound"
+        # A request that this member takes from its clients, others take from theirs, too.
+        posted_bytes_max = max(PIPELINE_BYTES_MAX, 2 * self._config.max_request_bytes)
+        RaftHandlers(transport, self, self._log, posted_bytes_max).register(self._routes)
+        AnswerHandlers(self, transport.cluster_id).register(self._routes)
+        self._server.start()
+        for url in self._config.listen_peer_urls:
             self._log.info("serving peer traffic", address=url.address)
 
     async def stop(self) -> None:
@@ -180,15 +189,8 @@ class PeerPort:
             await self._forwarding.stop()
         if self._transport is not None:
             await self._transport.stop()
-        for acceptor in self._acceptors:
-            acceptor.close()
-        if self._runner is not None:
-            await self._runner.cleanup()
-        for url, _ in self._sockets:
-            if url.is_unix:
-                with contextlib.suppress(OSError):
-                    os.unlink(url.address)
-        self.release()
+        await self._routes.stop()
+        await self.release()
 
     # --- what the transport tells (peer.transport.Raft) ---------------------------------------
 
@@ -405,32 +407,6 @@ async def _answer(ask: Callable[[Callable[[_T], None]], object]) -> _T:
 
     ask(answered)
     return await answer
-
-
-def _listen(url: URL, config: Config) -> socket.socket:
-    """A bound socket that nobody accepts from yet. Raises OSError."""
-    if url.is_unix:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(url.address)
-        sock = socket.socket(socket.AF_UNIX)
-        address: Any = url.address
-    else:
-        host, port = url.hostname, url.port
-        family, _, _, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        sock = socket.socket(family)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if config.socket_reuse_port:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    try:
-        sock.bind(address)
-        sock.listen(BACKLOG_CONNECTIONS)
-        sock.setblocking(False)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
 
 
 def _contexts(config: Config) -> tuple[ssl.SSLContext | None, ssl.SSLContext | None]:

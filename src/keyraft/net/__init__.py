@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .channel import CLIENT_LIMITS, CallHandle, Channel
     from .http1 import (
         PEER_PORT,
+        Body,
         BodyError,
         ChunkDecoder,
         ChunkError,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 _HOMES: Final = {
     "Acceptor": ".accepting",
+    "Body": ".http1",
     "BodyError": ".http1",
     "CLIENT_LIMITS": ".channel",
     "CallHandle": ".channel",
@@ -75,6 +77,7 @@ __all__ = [
     "PEER_PORT",
     "PINGS_FROM_SERVER",
     "Acceptor",
+    "Body",
     "BodyError",
     "CallHandle",
     "Channel",

@@ -7,21 +7,28 @@ wording, which differs from what clients see.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from aiohttp import web
 from google.protobuf.message import DecodeError
 
 from keyraft.base import errors
 from keyraft.cluster import format_id
-from keyraft.peer.compat import http_error
+from keyraft.peer.compat import parse_json
+from keyraft.peer.exchange import Asked, Reply, Routes, http_error, json_error
 from keyraft.proto import lease_pb2, rpc_pb2
 
 LEASE_BODY_BYTES_MAX: Final = 64 * 1024
 HASH_BODY_BYTES_MAX: Final = 64 * 1024
 APPLY_WAIT_TEXT: Final = "waiting for node to catch up its applied index has timed out"
 NOT_PRIMARY_TEXT: Final = "not a primary lessor"
+MEMBERS_PATH: Final = "/members"
+PROMOTE_PATH: Final = "/members/promote/"
+HASH_PATH: Final = "/members/hashkv"
+LEASE_PATH: Final = "/leases"
+LEASE_INTERNAL_PATH: Final = "/leases/internal"
+_MEMBER_ID: Final = re.compile("[0-9]{1,20}")
 
 _PROMOTE_ERRORS: Final[dict[type[errors.EtcdError], tuple[int, str]]] = {
     errors.MemberNotFoundError: (404, "membership: ID not found"),
@@ -79,67 +86,56 @@ class AnswerHandlers:
         self._local = local
         self._cluster = {"X-Etcd-Cluster-ID": format_id(cluster_id)}
 
-    def register(self, app: web.Application) -> None:
+    def register(self, routes: Routes) -> None:
         """Adds the routes; everything else on the port is Go's plain 404."""
-        app.router.add_route("*", "/members", self.members)
-        app.router.add_route("*", "/members/promote/{id}", self.promote)
-        app.router.add_route("*", "/members/hashkv", self.hash_kv)
-        app.router.add_route("*", "/leases", self.renew)
-        app.router.add_route("*", "/leases/internal", self.time_to_live)
-        app.router.add_route("*", "/downgrade/enabled", self.downgrade_enabled)
-        app.router.add_route("*", "/version", self.version)
-        app.router.add_route("*", "/{rest:.*}", self.unknown)
+        routes.add(MEMBERS_PATH, self.members)
+        routes.add(PROMOTE_PATH, self.promote)
+        routes.add(HASH_PATH, self.hash_kv)
+        routes.add(LEASE_PATH, self.renew)
+        routes.add(LEASE_INTERNAL_PATH, self.time_to_live)
+        routes.add("/downgrade/enabled", self.downgrade_enabled)
+        routes.add("/version", self.version)
 
-    async def unknown(self, request: web.Request) -> web.Response:
-        """Whatever clients look for here is not here."""
-        return http_error(404, "404 page not found")
-
-    async def version(self, request: web.Request) -> web.Response:
+    async def version(self, request: Asked) -> Reply:
         """As on the client port."""
         if request.method != "GET":
             return http_error(405, "Method Not Allowed", {"Allow": "GET"})
-        return web.Response(
-            text=json.dumps(self._local.versions_json(), separators=(",", ":")),
-            content_type="application/json",
-        )
+        text = json.dumps(self._local.versions_json(), separators=(",", ":"))
+        return Reply(200, text, content_type="application/json")
 
-    async def members(self, request: web.Request) -> web.Response:
+    async def members(self, request: Asked) -> Reply:
         """Who belongs to the cluster."""
         if request.method != "GET":
             return http_error(405, "Method Not Allowed", {"Allow": "GET"})
         return self._json(self._local.members_json())
 
-    async def promote(self, request: web.Request) -> web.Response:
+    async def promote(self, request: Asked) -> Reply:
         """A follower passes on a client's wish."""
         if request.method != "POST":
             return http_error(405, "Method Not Allowed", {"Allow": "POST"})
-        text = request.match_info["id"]
-        if not text.isdecimal() or int(text) >= 1 << 64:
+        text = request.path.removeprefix(PROMOTE_PATH)
+        if not _MEMBER_ID.fullmatch(text) or int(text) >= 1 << 64:
             return http_error(404, f"member {text} not found in cluster", self._cluster)
         try:
-            members = await self._local.promote(int(text), request.headers.get("Authorization"))
+            members = await self._local.promote(int(text), request.headers.get("authorization"))
         except errors.EtcdError as error:
             status, wording = _PROMOTE_ERRORS.get(type(error), (500, error.text))
             if status == 500:
-                return web.json_response(
-                    {"message": "Internal Server Error"}, status=500, headers=self._cluster
-                )
+                return json_error(500, "Internal Server Error", self._cluster)
             return http_error(status, wording, self._cluster)
         return self._json(members)
 
-    async def hash_kv(self, request: web.Request) -> web.Response:
+    async def hash_kv(self, request: Asked) -> Reply:
         """The corruption check asks for a hash."""
         if request.method != "GET":
             return http_error(405, "Method Not Allowed", {"Allow": "GET"})
-        asked = request.headers.get("X-Etcd-Cluster-ID")
+        asked = request.headers.get("x-etcd-cluster-id")
         if asked and asked != self._cluster["X-Etcd-Cluster-ID"]:
             return http_error(412, "cluster ID mismatch", self._cluster)
-        body = await request.content.read(HASH_BODY_BYTES_MAX)
-        try:
-            content = json.loads(body)
-            revision = int(content.get("revision", 0)) if isinstance(content, dict) else None
-        except (ValueError, TypeError):
-            revision = None
+        body = await request.body.read_whole(HASH_BODY_BYTES_MAX)
+        if body is None:
+            return http_error(413, "request body too large", self._cluster)
+        revision = _revision(body)
         if revision is None:
             return http_error(400, "error unmarshalling request", self._cluster)
         try:
@@ -156,10 +152,10 @@ class AnswerHandlers:
             newline="",
         )
 
-    async def renew(self, request: web.Request) -> web.Response:
+    async def renew(self, request: Asked) -> Reply:
         """A follower passes on a keep-alive."""
         body = await self._lease_body(request)
-        if isinstance(body, web.Response):
+        if isinstance(body, Reply):
             return body
         try:
             lease_id = rpc_pb2.LeaseKeepAliveRequest.FromString(body).ID
@@ -177,10 +173,10 @@ class AnswerHandlers:
             rpc_pb2.LeaseKeepAliveResponse(ID=lease_id, TTL=ttl_s).SerializeToString()
         )
 
-    async def time_to_live(self, request: web.Request) -> web.Response:
+    async def time_to_live(self, request: Asked) -> Reply:
         """A follower passes on a question."""
         body = await self._lease_body(request)
-        if isinstance(body, web.Response):
+        if isinstance(body, Reply):
             return body
         try:
             wanted = lease_pb2.LeaseInternalRequest.FromString(body).LeaseTimeToLiveRequest
@@ -199,7 +195,7 @@ class AnswerHandlers:
             lease_pb2.LeaseInternalResponse(LeaseTimeToLiveResponse=answer).SerializeToString()
         )
 
-    async def downgrade_enabled(self, request: web.Request) -> web.Response:
+    async def downgrade_enabled(self, request: Asked) -> Reply:
         """A joining member asks which versions are welcome."""
         if request.method != "GET":
             return http_error(405, "Method Not Allowed", {"Allow": "GET"})
@@ -207,26 +203,35 @@ class AnswerHandlers:
             enabled = await self._local.downgrade_enabled()
         except errors.EtcdError as error:
             return http_error(500, f"failed linearized read: {error.text}", self._cluster)
-        return web.Response(
-            text="true" if enabled else "false", content_type="text/plain", headers=self._cluster
-        )
+        return Reply(200, "true" if enabled else "false", self._cluster, "text/plain")
 
-    async def _lease_body(self, request: web.Request) -> bytes | web.Response:
+    async def _lease_body(self, request: Asked) -> bytes | Reply:
         if request.method != "POST":
             return http_error(405, "Method Not Allowed")
-        body = b""
-        async for chunk in request.content.iter_any():
-            body += chunk
-            if len(body) > LEASE_BODY_BYTES_MAX:
-                return http_error(413, "request body too large")
-        return body
+        body = await request.body.read_whole(LEASE_BODY_BYTES_MAX)
+        return http_error(413, "request body too large") if body is None else body
 
-    def _json(self, content: object, newline: str = "\n") -> web.Response:
-        return web.Response(
-            text=json.dumps(content, separators=(",", ":"), ensure_ascii=False) + newline,
-            content_type="application/json",
-            headers=self._cluster,
-        )
+    def _json(self, content: object, newline: str = "\n") -> Reply:
+        text = json.dumps(content, separators=(",", ":"), ensure_ascii=False) + newline
+        return Reply(200, text, self._cluster, "application/json")
 
-    def _protobuf(self, body: bytes) -> web.Response:
-        return web.Response(body=body, content_type="application/protobuf")
+    def _protobuf(self, body: bytes) -> Reply:
+        return Reply(200, body, content_type="application/protobuf")
+
+
+def _revision(body: bytes) -> int | None:
+    """What the question about a hash says; None for what Go's `json.Unmarshal` refuses."""
+    try:
+        content = parse_json(body)
+    except ValueError:
+        return None
+    if content is None:
+        return 0
+    if not isinstance(content, dict):
+        return None
+    revision = content.get("revision")
+    if revision is None:
+        return 0
+    if type(revision) is not int or not -(1 << 63) <= revision < 1 << 63:
+        return None
+    return revision

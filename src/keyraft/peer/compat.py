@@ -7,18 +7,19 @@ incompatible version is refused with 412 and one of two texts.
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping, Sequence
-from typing import Final
-
-import aiohttp
-from aiohttp import web
+from http import HTTPStatus
+from typing import Any, Final
 
 from keyraft.base.version import MIN_CLUSTER_VERSION, VERSION
 
 MISSING_VERSION: Final = "2.0.0"  # what a member that sends no version header is taken for
 INCOMPATIBLE_VERSION: Final = "incompatible version"
 CLUSTER_ID_MISMATCH: Final = "cluster ID mismatch"
-ANSWER_BYTES_MAX: Final = 64 * 1024  # of a refusal's text
+_ID: Final = re.compile("[0-9a-fA-F]{1,16}")
+_NUMBER: Final = re.compile("[0-9]{1,9}")
 
 
 class PeerRefusal(Exception):
@@ -32,15 +33,6 @@ class MemberRemovedError(PeerRefusal):
         super().__init__("the member has been permanently removed from the cluster")
 
 
-def http_error(status: int, text: str, headers: Mapping[str, str] | None = None) -> web.Response:
-    """What Go's http.Error writes."""
-    return web.Response(
-        status=status,
-        text=text + "\n",
-        headers={"X-Content-Type-Options": "nosniff", **(headers or {})},
-    )
-
-
 def request_headers(local_id: int, cluster_id: int, peer_urls: Sequence[str]) -> dict[str, str]:
     """What every request between members carries."""
     return {
@@ -52,24 +44,40 @@ def request_headers(local_id: int, cluster_id: int, peer_urls: Sequence[str]) ->
     }
 
 
+def parse_id(text: str) -> int | None:
+    """A member's id as headers and paths carry it; None for anything else."""
+    return int(text, 16) or None if _ID.fullmatch(text) else None
+
+
+def parse_json(text: bytes | str) -> Any:
+    """What a member says in JSON; raises ValueError, for too many brackets as well."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("exceeded max depth") from None
+
+
 def parse_version(text: str) -> tuple[int, int]:
     """Major and minor of `3.5.1`; raises PeerRefusal for anything else."""
     parts = text.split(".")
-    if len(parts) < 2 or not (parts[0].isdigit() and parts[1].isdigit()):
+    if len(parts) < 2 or not (_NUMBER.fullmatch(parts[0]) and _NUMBER.fullmatch(parts[1])):
         raise PeerRefusal(INCOMPATIBLE_VERSION)
     return int(parts[0]), int(parts[1])
 
 
 def check_request(headers: Mapping[str, str], cluster_id: int) -> str | None:
-    """The text of the refusal, or None when the sender is one of us."""
+    """The text of the refusal, or None when the sender is one of us.
+
+    `headers`: names in lower case.
+    """
     try:
-        server = parse_version(headers.get("X-Server-Version") or MISSING_VERSION)
-        minimum = parse_version(headers.get("X-Min-Cluster-Version") or MISSING_VERSION)
+        server = parse_version(headers.get("x-server-version") or MISSING_VERSION)
+        minimum = parse_version(headers.get("x-min-cluster-version") or MISSING_VERSION)
     except PeerRefusal:
         return INCOMPATIBLE_VERSION
     if server < parse_version(MIN_CLUSTER_VERSION) or minimum > parse_version(VERSION):
         return INCOMPATIBLE_VERSION
-    if headers.get("X-Etcd-Cluster-ID", "") != f"{cluster_id:x}":
+    if headers.get("x-etcd-cluster-id", "") != f"{cluster_id:x}":
         return CLUSTER_ID_MISMATCH
     return None
 
@@ -90,16 +98,22 @@ def check_stream_status(status: int, text: str, peer: str, local_id: int) -> Non
     raise PeerRefusal(f"unhandled http status {status}")
 
 
-async def check_post_response(response: aiohttp.ClientResponse) -> None:
+def check_post_answer(status: int, text: str, url: str) -> None:
     """Raises when the peer did not take the message."""
-    if response.status == 204:
+    if status == 204:
         return
-    if response.status == 403:
+    if status == 403:
         raise MemberRemovedError
-    if response.status == 412:
-        body = await response.content.read(ANSWER_BYTES_MAX)
-        raise PeerRefusal(_refusal(body.decode("utf-8", "replace")))
-    raise PeerRefusal(f'unexpected http status {response.reason} while posting to "{response.url}"')
+    if status == 412:
+        raise PeerRefusal(_refusal(text))
+    raise PeerRefusal(f'unexpected http status {_phrase(status)} while posting to "{url}"')
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return ""
 
 
 def _refusal(body: str) -> str:

@@ -15,78 +15,24 @@ chunk without a size ends the connection with `StreamError`. Source: RFC 9112 §
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 from collections.abc import Callable, Mapping
 from typing import Final, cast
 from urllib.parse import urlsplit
 
+from keyraft.net import ChunkDecoder, ChunkError, HttpError, dial
 from keyraft.peer.frames import FrameError
 
 HEAD_BYTES_MAX: Final = 64 * 1024  # status line and headers of an answer
-CHUNK_LINE_BYTES_MAX: Final = 256  # a chunk's size and its extensions
 REFUSAL_BYTES_MAX: Final = 64 * 1024  # of a refusal's text
-_SIZE_DIGITS_MAX: Final = 16
-_PORTS: Final = {"http": 80, "https": 443}
 _LINE: Final = b"\r\n"
+_STATUS: Final = re.compile(rb"[0-9]{3}\Z")
+_LENGTH: Final = re.compile(rb"[0-9]{1,18}\Z")
 
 
 class StreamError(ValueError):
     """The peer answered with something that is not HTTP, or went away."""
-
-
-class ChunkDecoder:
-    """Takes a chunked body apart; pieces come out as soon as they are there."""
-
-    __slots__ = ("_left", "_line", "ended")
-
-    def __init__(self) -> None:
-        self._line = b""  # the beginning of a size line, or of the line end behind a chunk
-        self._left = 0  # of the chunk that is read, its line end included; 0: a size line is next
-        self.ended = False
-
-    def feed(self, data: bytes) -> bytes:
-        """The content in `data`; raises StreamError."""
-        if self._line:
-            data = self._line + data
-            self._line = b""
-        parts: list[bytes] = []
-        position, size = 0, len(data)
-        while position < size and not self.ended:
-            left = self._left
-            if not left:
-                end = data.find(_LINE, position, position + CHUNK_LINE_BYTES_MAX)
-                if end < 0:
-                    if size - position >= CHUNK_LINE_BYTES_MAX:
-                        raise StreamError("a chunk's size line is too long")
-                    self._line = data[position:]
-                    break
-                digits = data[position:end].partition(b";")[0].rstrip(b" \t")
-                if not digits.isalnum() or len(digits) > _SIZE_DIGITS_MAX:
-                    raise StreamError("a chunk has no size")
-                try:
-                    left = int(digits, 16)
-                except ValueError:
-                    raise StreamError("a chunk has no size") from None
-                position = end + 2
-                if not left:
-                    self.ended = True
-                    break
-                left += 2
-            stop = position + left
-            if stop <= size:
-                if data[stop - 2 : stop] != _LINE:
-                    raise StreamError("a chunk is longer than its size")
-                parts.append(data[position : stop - 2])
-                self._left = 0
-                position = stop
-                continue
-            # The line end stays behind until it is whole, so that it is checked in one place.
-            content_end = min(size, stop - 2)
-            parts.append(data[position:content_end])
-            self._left = left - (content_end - position)
-            self._line = data[content_end:]
-            break
-        return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 class _Head:
@@ -97,7 +43,7 @@ class _Head:
     def __init__(self, raw: bytes) -> None:
         lines = raw.split(_LINE)
         words = lines[0].split(b" ", 2)
-        if len(words) < 2 or not words[0].startswith(b"HTTP/1.") or not words[1].isdigit():
+        if len(words) < 2 or not words[0].startswith(b"HTTP/1.") or not _STATUS.match(words[1]):
             raise StreamError("malformed HTTP response")
         self.status = int(words[1])
         self.headers: dict[bytes, bytes] = {}
@@ -138,17 +84,12 @@ class IncomingStream(asyncio.Protocol):
         dial_timeout_s: float,
     ) -> int:
         """Dials, asks, and returns the status; raises StreamError, OSError, TimeoutError."""
-        parts = urlsplit(url)
-        if parts.scheme not in _PORTS or not parts.hostname:
-            raise StreamError(f"cannot dial {url}")
-        secure: ssl.SSLContext | bool | None = None
-        if parts.scheme == "https":
-            secure = tls if tls is not None else True
         async with asyncio.timeout(dial_timeout_s):
-            transport, _ = await self._loop.create_connection(
-                lambda: self, parts.hostname, parts.port or _PORTS[parts.scheme], ssl=secure
-            )
-        lines = [f"GET {path} HTTP/1.1", f"Host: {parts.netloc}"]
+            try:
+                transport, _ = await dial(url, lambda: self, tls)
+            except HttpError as error:
+                raise StreamError(str(error)) from None
+        lines = [f"GET {path} HTTP/1.1", f"Host: {urlsplit(url).netloc or 'localhost'}"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
         transport.write("\r\n".join([*lines, "", ""]).encode("latin-1"))
         return (await self._head).status
@@ -186,6 +127,8 @@ class IncomingStream(asyncio.Protocol):
                 data = self._take_head(data)
             if data:
                 self._take_body(data)
+        except ChunkError as error:
+            self._end(StreamError(str(error)))
         except (StreamError, FrameError) as error:
             self._end(error)
 
@@ -211,7 +154,7 @@ class IncomingStream(asyncio.Protocol):
             self._chunks = ChunkDecoder()
         else:
             length = head.headers.get(b"content-length", b"")
-            if length.isdigit():
+            if _LENGTH.match(length):
                 self._length_left = int(length)
         self._head.set_result(head)
         if self._length_left == 0:

@@ -1,6 +1,7 @@
 """The peer port: where other members post messages, open streams and send databases.
 
-HTTP/1.1 by aiohttp; paths, texts and codes are etcd's (`rafthttp`), so Go members talk to it.
+Paths, texts and codes are etcd's (`rafthttp`), so Go members talk to it. Bodies are what they are:
+no content coding is undone here, and none is larger than what is said below.
 """
 
 from __future__ import annotations
@@ -10,19 +11,20 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Final, Protocol
 
-from aiohttp import web
-
 from keyraft.base.log import Logger
 from keyraft.base.version import VERSION
 from keyraft.cluster import format_id
-from keyraft.peer.compat import check_request, http_error
+from keyraft.net import BodyError, Http1Request
+from keyraft.peer.compat import check_request, parse_id
+from keyraft.peer.exchange import Asked, Reply, Routes, http_error, json_error
 from keyraft.peer.frames import SNAPSHOT_MESSAGE_BYTES_MAX, FrameError, decode
 from keyraft.peer.stream import MESSAGE, MSGAPP
 from keyraft.peer.transport import Transport
 from keyraft.raft.types import Message, MessageType
 
-PIPELINE_BYTES_MAX: Final = 512 * 1024 * 1024  # one posted message
-_CHUNK_BYTES: Final = 64 * 1024
+PIPELINE_BYTES_MAX: Final = 64 * 1024 * 1024  # one posted message: a request, or 1 MiB of them
+POSTED_BYTES_MAX: Final = 256 * 1024 * 1024  # all that are being read at once
+STREAM_PATH: Final = "/raft/stream/"
 
 
 class SnapshotReceiver(Protocol):
@@ -35,12 +37,13 @@ class SnapshotReceiver(Protocol):
 class _BodyConnection:
     """The chunked body of a response, written without waiting."""
 
-    __slots__ = ("_transport", "closed")
+    __slots__ = ("_http", "_transport", "closed")
 
-    def __init__(self, transport: asyncio.Transport) -> None:
-        self._transport = transport
+    def __init__(self, http: Http1Request) -> None:
+        self._http = http
+        self._transport = http.take_over()
         # At once, not at the end of the loop's turn: the leader's own sync may hold up the turn.
-        transport.set_write_buffer_limits(high=0)
+        self._transport.set_write_buffer_limits(high=0)
         self.closed = asyncio.get_running_loop().create_future()
 
     def write(self, data: bytes) -> None:
@@ -58,27 +61,34 @@ class _BodyConnection:
 class RaftHandlers:
     """The routes below `/raft`."""
 
-    def __init__(self, transport: Transport, receiver: SnapshotReceiver, logger: Logger) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        receiver: SnapshotReceiver,
+        logger: Logger,
+        posted_bytes_max: int = PIPELINE_BYTES_MAX,
+    ) -> None:
+        """`posted_bytes_max`: of one message."""
+        self._posted_bytes_max = posted_bytes_max
+        self._posted_bytes = 0  # of messages that are being read
         self._transport = transport
         self._receiver = receiver
         self._logger = logger
         self._cluster = {"X-Etcd-Cluster-ID": format_id(transport.cluster_id)}
 
-    def register(self, app: web.Application) -> None:
+    def register(self, routes: Routes) -> None:
         """Adds the routes; other methods get 405 as the original answers them."""
-        app.router.add_route("*", "/raft", self.pipeline)
-        app.router.add_route("*", "/raft/snapshot", self.snapshot)
-        app.router.add_route("*", "/raft/probing", self.probing)
-        app.router.add_route("*", "/raft/stream/{rest:.*}", self.stream)
+        routes.add("/raft", self.pipeline)
+        routes.add("/raft/snapshot", self.snapshot)
+        routes.add("/raft/probing", self.probing)
+        routes.add(STREAM_PATH, self.stream)
 
-    async def probing(self, request: web.Request) -> web.Response:
+    async def probing(self, request: Asked) -> Reply:
         """Says that this member is there, and what time it has."""
         now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
-        return web.Response(
-            text=f'{{"OK":true,"Now":"{now}"}}\n', content_type="text/plain", charset="utf-8"
-        )
+        return Reply(200, f'{{"OK":true,"Now":"{now}"}}\n')
 
-    async def pipeline(self, request: web.Request) -> web.Response:
+    async def pipeline(self, request: Asked) -> Reply:
         """One posted message."""
         if request.method != "POST":
             return http_error(405, "Method Not Allowed", {"Allow": "POST"})
@@ -86,7 +96,7 @@ class RaftHandlers:
         if refusal is not None:
             return refusal
         self._learn(request)
-        body = await _read_limited(request, PIPELINE_BYTES_MAX)
+        body = await self._read(request)
         if body is None:
             return http_error(400, "error reading raft message", self._cluster)
         try:
@@ -99,9 +109,9 @@ class RaftHandlers:
         if refusal is not None:
             return refusal
         self._transport.deliver([message])
-        return web.Response(status=204, headers=self._cluster)
+        return Reply(204, headers=self._cluster)
 
-    async def snapshot(self, request: web.Request) -> web.Response:
+    async def snapshot(self, request: Asked) -> Reply:
         """A database: saved first, then told to Raft."""
         metrics = self._transport.metrics
         if request.method != "POST":
@@ -110,16 +120,12 @@ class RaftHandlers:
         if refusal is not None:
             return refusal
         self._learn(request)
-        head = await _read_exactly(request, 8)
-        length = int.from_bytes(head, "big") if head is not None else -1
-        if not 0 <= length <= SNAPSHOT_MESSAGE_BYTES_MAX:
-            return http_error(400, "failed to decode raft message (unexpected EOF)", self._cluster)
-        encoded = await _read_exactly(request, length)
         try:
-            if encoded is None:
+            length = int.from_bytes(await request.body.read_exactly(8), "big")
+            if length > SNAPSHOT_MESSAGE_BYTES_MAX:
                 raise FrameError("unexpected EOF")
-            message = decode(encoded)
-        except FrameError as error:
+            message = decode(await request.body.read_exactly(length))
+        except (FrameError, BodyError) as error:
             return http_error(400, f"failed to decode raft message ({error})", self._cluster)
         name = format_id(message.from_)
         if message.type != MessageType.SNAP or message.snapshot is None:
@@ -138,10 +144,8 @@ class RaftHandlers:
         started_s = loop.time()
         metrics.snapshot_receive_inflight[name] += 1
         try:
-            size = await self._receiver.receive_snapshot(
-                message, request.content.iter_chunked(_CHUNK_BYTES)
-            )
-        except (OSError, ValueError, web.RequestPayloadError) as error:
+            size = await self._receiver.receive_snapshot(message, request.body.pieces())
+        except (OSError, ValueError, BodyError) as error:
             metrics.snapshot_receive_failures[name] += 1
             self._logger.warn(
                 "failed to save incoming database snapshot", **fields, error=str(error)
@@ -160,9 +164,9 @@ class RaftHandlers:
             download_took=f"{took_s:.3f}s",
         )
         self._transport.deliver([message])
-        return web.Response(status=204, headers=self._cluster)
+        return Reply(204, headers=self._cluster)
 
-    async def stream(self, request: web.Request) -> web.StreamResponse:
+    async def stream(self, request: Asked) -> Reply | None:
         """A peer wants to hear what this member has to say to it."""
         headers = {**self._cluster, "X-Server-Version": VERSION}
         if request.method != "GET":
@@ -170,12 +174,11 @@ class RaftHandlers:
         refusal = self._refuse(request, headers)
         if refusal is not None:
             return refusal
-        kind, _, sender = request.match_info["rest"].rpartition("/")
+        kind, _, sender = request.path.removeprefix(STREAM_PATH).rpartition("/")
         if kind not in (MSGAPP, MESSAGE):
             return http_error(404, "invalid path", headers)
-        try:
-            peer_id = int(sender, 16)
-        except ValueError:
+        peer_id = parse_id(sender)
+        if peer_id is None:
             return http_error(404, "invalid from", headers)
         transport = self._transport
         if transport.raft.is_id_removed(peer_id):
@@ -194,29 +197,42 @@ class RaftHandlers:
                 cluster_id=format_id(transport.cluster_id),
             )
             return http_error(404, "error sender not found", headers)
-        if request.headers.get("X-Raft-To") != format_id(transport.local_id):
+        if request.headers.get("x-raft-to") != format_id(transport.local_id):
             return http_error(412, "to field mismatch", headers)
-        response = web.StreamResponse(headers=headers)
-        response.enable_chunked_encoding()
-        try:
-            await response.prepare(request)
-        except ConnectionError:
-            return response  # it has gone already
-        socket = request.transport  # None as soon as the peer has gone
-        if socket is None:
-            return response
-        connection = _BodyConnection(socket)
-        writer = transport.attach(peer_id, request.headers["X-Server-Version"], kind, connection)
+        http = request.http
+        http.start(
+            200, [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+        )
+        if http.done:
+            return None  # it has gone already
+        connection = _BodyConnection(http)
+        version = request.headers.get("x-server-version", "")
+        writer = transport.attach(peer_id, version, kind, connection)
         try:
             await connection.closed
         finally:
             writer.detach(connection)
-            socket.close()
-        return response
+            http.end()
+        return None
 
-    def _refuse(
-        self, request: web.Request, headers: dict[str, str] | None = None
-    ) -> web.Response | None:
+    async def _read(self, request: Asked) -> bytes | None:
+        """A message's bytes; None when they are too many, do not come, or no room is left."""
+        pieces: list[bytes] = []
+        size = 0
+        try:
+            while piece := await request.body.read():
+                size += len(piece)
+                self._posted_bytes += len(piece)
+                if size > self._posted_bytes_max or self._posted_bytes > POSTED_BYTES_MAX:
+                    return None
+                pieces.append(piece)
+        except BodyError:
+            return None
+        finally:
+            self._posted_bytes -= size
+        return b"".join(pieces)
+
+    def _refuse(self, request: Asked, headers: dict[str, str] | None = None) -> Reply | None:
         text = check_request(request.headers, self._transport.cluster_id)
         if text is None:
             return None
@@ -226,45 +242,24 @@ class RaftHandlers:
             else "failed version compatibility check",
             local_member_id=format_id(self._transport.local_id),
             local_member_cluster_id=format_id(self._transport.cluster_id),
-            remote_peer_server_name=request.headers.get("X-Server-From", ""),
-            remote_peer_server_version=request.headers.get("X-Server-Version", ""),
-            remote_peer_cluster_id=request.headers.get("X-Etcd-Cluster-ID", ""),
+            remote_peer_server_name=request.headers.get("x-server-from", ""),
+            remote_peer_server_version=request.headers.get("x-server-version", ""),
+            remote_peer_cluster_id=request.headers.get("x-etcd-cluster-id", ""),
         )
         return http_error(412, text, headers or self._cluster)
 
-    def _refuse_message(self, message: Message) -> web.Response | None:
+    def _refuse_message(self, message: Message) -> Reply | None:
         if message.to != self._transport.local_id:
             text = "cannot process message to mismatch member"
         elif self._transport.raft.is_id_removed(message.from_):
             text = "cannot process message from removed member"
         else:
             return None
-        return web.json_response({"message": text}, status=403, headers=self._cluster)
+        return json_error(403, text, self._cluster)
 
-    def _learn(self, request: web.Request, peer_id: int | None = None) -> None:
-        urls = request.headers.get("X-PeerURLs", "")
+    def _learn(self, request: Asked, peer_id: int | None = None) -> None:
+        urls = request.headers.get("x-peerurls", "")
         if peer_id is None:
-            try:
-                peer_id = int(request.headers.get("X-Server-From", ""), 16)
-            except ValueError:
-                return
-        if urls:
+            peer_id = parse_id(request.headers.get("x-server-from", ""))
+        if urls and peer_id is not None:
             self._transport.add_remote(peer_id, urls.split(","))
-
-
-async def _read_exactly(request: web.Request, size: int) -> bytes | None:
-    try:
-        return await request.content.readexactly(size)
-    except (asyncio.IncompleteReadError, web.RequestPayloadError):
-        return None
-
-
-async def _read_limited(request: web.Request, limit: int) -> bytes | None:
-    parts: list[bytes] = []
-    size = 0
-    async for chunk in request.content.iter_any():
-        size += len(chunk)
-        if size > limit:
-            return None
-        parts.append(chunk)
-    return b"".join(parts)

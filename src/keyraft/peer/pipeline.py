@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
-import aiohttp
-
 from keyraft.peer.posting import Posting
 from keyraft.raft import codec
 from keyraft.raft.types import Message
@@ -14,8 +12,6 @@ from keyraft.raft.types import Message
 WORKERS: Final = 4
 QUEUE_MESSAGES_MAX: Final = 64
 POST_TIMEOUT_S: Final = 5.0
-
-_TIMEOUT: Final = aiohttp.ClientTimeout(total=POST_TIMEOUT_S)
 
 
 class Pipeline:
@@ -55,5 +51,8 @@ class Pipeline:
         posting = self._posting
         body = codec.encode_message(message)
         action = ("pipeline", "write")
-        if await posting.post("/raft", body, "application/protobuf", _TIMEOUT, action) is None:
+        reason = await posting.post(
+            "/raft", body, "application/protobuf", action, timeout_s=POST_TIMEOUT_S
+        )
+        if reason is None:
             posting.metrics.sent_bytes[posting.name] += len(body)

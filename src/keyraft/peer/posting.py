@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 
-import aiohttp
-
 from keyraft.cluster import format_id
-from keyraft.peer.compat import MemberRemovedError, PeerRefusal, check_post_response
+from keyraft.net import Http1Client, HttpError
+from keyraft.peer.compat import MemberRemovedError, PeerRefusal, check_post_answer
 from keyraft.peer.metrics import PeerMetrics
 from keyraft.peer.status import PeerStatus
 from keyraft.peer.urls import URLPicker
@@ -18,11 +17,11 @@ class Posting:
     """Shared by all that posts to one peer, which runs as its tasks."""
 
     __slots__ = (
+        "_client",
         "_headers",
         "_peer_id",
         "_picker",
         "_removed",
-        "_session",
         "_status",
         "_tasks",
         "_unreachable",
@@ -33,7 +32,7 @@ class Posting:
     def __init__(
         self,
         peer_id: int,
-        session: aiohttp.ClientSession,
+        client: Http1Client,
         picker: URLPicker,
         headers: Mapping[str, str],
         status: PeerStatus,
@@ -45,7 +44,7 @@ class Posting:
         self.name = format_id(peer_id)
         self.metrics = metrics
         self._peer_id = peer_id
-        self._session = session
+        self._client = client
         self._picker = picker
         self._headers = headers
         self._status = status
@@ -71,23 +70,29 @@ class Posting:
         path: str,
         body: bytes | AsyncIterator[bytes],
         content_type: str,
-        timeout: aiohttp.ClientTimeout,
         action: tuple[str, str],
+        *,
+        timeout_s: float | None = None,
+        still_s_max: float | None = None,
     ) -> str | None:
         """One POST; None, or why it failed, which everybody concerned has been told.
 
-        `action` is what the log says was tried, in etcd's words.
+        `action` is what the log says was tried, in etcd's words; the limits are `Http1Client`'s.
         """
         url = self._picker.pick()
         try:
-            async with self._session.post(
-                f"{url}{path}",
-                data=body,
+            answer = await self._client.request(
+                "POST",
+                url,
+                path,
                 headers={**self._headers, "Content-Type": content_type},
-                timeout=timeout,
-            ) as response:
-                await check_post_response(response)
-        except (PeerRefusal, aiohttp.ClientError, OSError, TimeoutError) as error:
+                body=body,
+                timeout_s=timeout_s,
+                still_s_max=still_s_max,
+            )
+            text = answer.body.decode("utf-8", "replace")
+            check_post_answer(answer.status, text, f"{url}{path}")
+        except (PeerRefusal, HttpError, OSError, TimeoutError) as error:
             reason = str(error) or type(error).__name__
             self._picker.unreachable(url)
             self._status.deactivate(*action, reason)

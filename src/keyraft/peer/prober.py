@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from datetime import datetime
-from typing import Final
-
-import aiohttp
+from typing import Any, Final
 
 from keyraft.base.log import Logger
 from keyraft.cluster import format_id
+from keyraft.net import Http1Client, HttpError
+from keyraft.peer.compat import parse_json
 from keyraft.peer.metrics import PeerMetrics
 from keyraft.peer.urls import URLPicker
 
@@ -24,18 +23,18 @@ ANSWER_BYTES_MAX: Final = 64 * 1024
 class Prober:
     """Asks `GET /raft/probing` and `GET /version` every four seconds."""
 
-    __slots__ = ("_logger", "_metrics", "_name", "_picker", "_session", "round_trip_s", "version")
+    __slots__ = ("_client", "_logger", "_metrics", "_name", "_picker", "round_trip_s", "version")
 
     def __init__(
         self,
         peer_id: int,
-        session: aiohttp.ClientSession,
+        client: Http1Client,
         picker: URLPicker,
         logger: Logger,
         metrics: PeerMetrics,
     ) -> None:
         self._name = format_id(peer_id)
-        self._session = session
+        self._client = client
         self._picker = picker
         self._logger = logger
         self._metrics = metrics
@@ -50,14 +49,11 @@ class Prober:
             url = self._picker.pick()
             started_s = loop.time()
             try:
-                async with self._session.get(
-                    f"{url}/raft/probing", timeout=aiohttp.ClientTimeout(total=PROBE_INTERVAL_S)
-                ) as response:
-                    answer = await response.content.read(ANSWER_BYTES_MAX)
+                answer = await self._ask(url, "/raft/probing")
                 took_s = loop.time() - started_s
                 drift_s = _drift_s(answer, took_s)
                 await self._ask_version(url)
-            except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+            except (HttpError, OSError, TimeoutError, ValueError, OverflowError) as error:
                 self.version = None
                 if loop.time() - reported_s >= UNHEALTHY_REPORT_S:
                     reported_s = loop.time()
@@ -84,18 +80,21 @@ class Prober:
                     )
             await asyncio.sleep(PROBE_INTERVAL_S)
 
+    async def _ask(self, url: str, path: str) -> Any:
+        """What the peer says in JSON."""
+        answer = await self._client.request(
+            "GET", url, path, timeout_s=PROBE_INTERVAL_S, answer_bytes_max=ANSWER_BYTES_MAX
+        )
+        return parse_json(answer.body)
+
     async def _ask_version(self, url: str) -> None:
-        async with self._session.get(
-            f"{url}/version", timeout=aiohttp.ClientTimeout(total=PROBE_INTERVAL_S)
-        ) as response:
-            answer = json.loads(await response.content.read(ANSWER_BYTES_MAX))
+        answer = await self._ask(url, "/version")
         version = answer.get("etcdserver") if isinstance(answer, dict) else None
         self.version = version if isinstance(version, str) else None
 
 
-def _drift_s(answer: bytes, took_s: float) -> float:
+def _drift_s(content: object, took_s: float) -> float:
     """How far the peer's clock is from ours; raises ValueError for a foreign answer."""
-    content = json.loads(answer)
     if not isinstance(content, dict) or not content.get("OK"):
         raise ValueError("peer does not say that it is well")
     text = str(content.get("Now", ""))

@@ -10,14 +10,21 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-import aiohttp
 from google.protobuf.message import DecodeError
 
 from keyraft.base import errors
 from keyraft.base.log import Logger
 from keyraft.cluster import format_id
-from keyraft.peer.answers import HashAnswer
-from keyraft.peer.compat import PeerRefusal
+from keyraft.net import Http1Client, HttpError
+from keyraft.peer.answers import (
+    HASH_PATH,
+    LEASE_INTERNAL_PATH,
+    LEASE_PATH,
+    MEMBERS_PATH,
+    PROMOTE_PATH,
+    HashAnswer,
+)
+from keyraft.peer.compat import PeerRefusal, parse_id, parse_json
 from keyraft.proto import lease_pb2, rpc_pb2
 
 MEMBERS_TIMEOUT_S: Final = 10.0
@@ -35,10 +42,10 @@ class ClusterView:
 
 
 class Questions:
-    """Asks over one client session; owned by whoever owns the session."""
+    """Asks with a client that others may use, too."""
 
-    def __init__(self, session: aiohttp.ClientSession, logger: Logger) -> None:
-        self._session = session
+    def __init__(self, client: Http1Client, logger: Logger) -> None:
+        self._client = client
         self._logger = logger
 
     async def cluster(
@@ -50,18 +57,20 @@ class Questions:
         `tell`: whether the operator hears of those that do not answer.
         """
         for url in sorted(peer_urls):
-            address = f"{url}/members"
+            address = url + MEMBERS_PATH
             try:
-                status, headers, body = await self._ask("GET", address, timeout_s)
-                members = json.loads(body)
-                cluster_id = int(headers.get("X-Etcd-Cluster-ID", ""), 16)
+                status, headers, body = await self._ask("GET", url, MEMBERS_PATH, timeout_s)
+                members = parse_json(body)
+                cluster_id = parse_id(headers.get("x-etcd-cluster-id", ""))
+                if cluster_id is None:
+                    raise PeerRefusal("the answer has no cluster ID")
             except (PeerRefusal, ValueError) as error:
                 if tell:
                     self._logger.warn(
                         "failed to get cluster response", address=address, error=str(error)
                     )
                 continue
-            if status != 200 or not isinstance(members, list):
+            if status != 200 or not isinstance(members, list) or not all(map(_is_member, members)):
                 self._logger.warn("failed to unmarshal cluster response", address=address)
                 continue
             if not members:
@@ -73,8 +82,8 @@ class Questions:
         """What `/version` says at the first URL that answers; None when none does."""
         for url in peer_urls:
             try:
-                _, _, body = await self._ask("GET", f"{url}/version", timeout_s)
-                answer = json.loads(body)
+                _, _, body = await self._ask("GET", url, "/version", timeout_s)
+                answer = parse_json(body)
             except (PeerRefusal, ValueError):
                 continue
             if isinstance(answer, dict):
@@ -87,12 +96,15 @@ class Questions:
         """Asks the leader to make a learner a voter."""
         headers = {"Authorization": token} if token else {}
         status, _, body = await self._ask(
-            "POST", f"{peer_url}/members/promote/{member_id}", timeout_s, headers=headers
+            "POST", peer_url, f"{PROMOTE_PATH}{member_id}", timeout_s, headers=headers
         )
         text = body.decode("utf-8", "replace")
         if status == 200:
-            members = json.loads(text)
-            if isinstance(members, list):
+            try:
+                members = parse_json(text)
+            except ValueError as error:
+                raise PeerRefusal(f"member promote: {error}") from error
+            if isinstance(members, list) and all(map(_is_member, members)):
                 return members
         if status == 404:
             raise errors.MemberNotFoundError
@@ -107,7 +119,7 @@ class Questions:
     async def renew(self, peer_url: str, lease_id: int, timeout_s: float) -> int:
         """Asks the leader to renew a lease; seconds, or LeaseNotFoundError."""
         request = rpc_pb2.LeaseKeepAliveRequest(ID=lease_id).SerializeToString()
-        body = await self._ask_lease(f"{peer_url}/leases", request, timeout_s)
+        body = await self._ask_lease(peer_url, LEASE_PATH, request, timeout_s)
         try:
             return rpc_pb2.LeaseKeepAliveResponse.FromString(body).TTL
         except DecodeError as error:
@@ -120,7 +132,7 @@ class Questions:
         wanted = rpc_pb2.LeaseTimeToLiveRequest(ID=lease_id, keys=keys)
         request = lease_pb2.LeaseInternalRequest(LeaseTimeToLiveRequest=wanted)
         body = await self._ask_lease(
-            f"{peer_url}/leases/internal", request.SerializeToString(), timeout_s
+            peer_url, LEASE_INTERNAL_PATH, request.SerializeToString(), timeout_s
         )
         try:
             return lease_pb2.LeaseInternalResponse.FromString(body).LeaseTimeToLiveResponse
@@ -133,7 +145,8 @@ class Questions:
         """A peer's hash; CompactedError, FutureRevisionError, ClusterIDMismatchError."""
         status, _, body = await self._ask(
             "GET",
-            f"{peer_url}/members/hashkv",
+            peer_url,
+            HASH_PATH,
             timeout_s,
             body=json.dumps({"revision": revision}).encode(),
             headers={
@@ -151,20 +164,21 @@ class Questions:
                 raise errors.CompactedError
             raise PeerRefusal(text)
         try:
-            answer = json.loads(text)
+            answer = parse_json(text)
             return HashAnswer(
                 revision=int(answer["header"]["revision"]),
                 hash=int(answer["hash"]),
                 compact_revision=int(answer["compact_revision"]),
                 hash_revision=int(answer.get("hash_revision", 0)),
             )
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError) as error:
             raise PeerRefusal(f"hashkv: {error}") from error
 
-    async def _ask_lease(self, address: str, request: bytes, timeout_s: float) -> bytes:
+    async def _ask_lease(self, url: str, path: str, request: bytes, timeout_s: float) -> bytes:
         status, _, body = await self._ask(
             "POST",
-            address,
+            url,
+            path,
             timeout_s,
             body=request,
             headers={"Content-Type": "application/protobuf"},
@@ -178,26 +192,37 @@ class Questions:
     async def _ask(
         self,
         method: str,
-        address: str,
+        url: str,
+        path: str,
         timeout_s: float,
         *,
         body: bytes | None = None,
         headers: dict[str, str] | None = None,
     ) -> tuple[int, Mapping[str, str], bytes]:
         try:
-            async with self._session.request(
+            answer = await self._client.request(
                 method,
-                address,
-                data=body,
+                url.rstrip("/"),
+                path,
+                body=body,
                 headers=headers,
-                allow_redirects=False,
-                timeout=aiohttp.ClientTimeout(total=timeout_s),
-            ) as response:
-                answer = b""
-                async for chunk in response.content.iter_any():
-                    answer += chunk
-                    if len(answer) > ANSWER_BYTES_MAX:
-                        raise PeerRefusal(f"response body exceeds {ANSWER_BYTES_MAX} bytes limit")
-                return response.status, response.headers, answer
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+                timeout_s=timeout_s,
+                answer_bytes_max=ANSWER_BYTES_MAX,
+            )
+        except (HttpError, OSError, TimeoutError) as error:
             raise PeerRefusal(str(error) or type(error).__name__) from error
+        return answer.status, answer.headers, answer.body
+
+
+def _is_member(value: object) -> bool:
+    """Whether this is a member as etcd writes it."""
+    if not isinstance(value, dict):
+        return False
+    own = value.get("id")
+    texts = [value.get("name") or ""]
+    for name in ("peerURLs", "clientURLs"):
+        urls = value.get(name) or []
+        if not isinstance(urls, list):
+            return False
+        texts += urls
+    return type(own) is int and 0 <= own < 1 << 64 and all(isinstance(t, str) for t in texts)

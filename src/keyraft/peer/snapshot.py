@@ -11,16 +11,12 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Final
 
-import aiohttp
-
 from keyraft.base.log import Logger
 from keyraft.peer.frames import snapshot_head
 from keyraft.peer.posting import Posting
 from keyraft.raft.types import Message
 
 ANSWER_TIMEOUT_S: Final = 300.0  # without a byte moving in either direction
-
-_TIMEOUT: Final = aiohttp.ClientTimeout(total=None, sock_read=ANSWER_TIMEOUT_S)
 
 
 class SnapshotSender:
@@ -55,8 +51,8 @@ class SnapshotSender:
                 "/raft/snapshot",
                 _body(message, database),
                 "application/octet-stream",
-                _TIMEOUT,
                 ("sendMsgSnap", "post"),
+                still_s_max=ANSWER_TIMEOUT_S,
             )
         finally:
             metrics.snapshot_send_inflight[name] -= 1

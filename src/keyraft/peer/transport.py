@@ -15,10 +15,9 @@ import ssl
 from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
 from typing import Final, Protocol
 
-import aiohttp
-
 from keyraft.base.log import Logger
 from keyraft.cluster import format_id
+from keyraft.net import Http1Client
 from keyraft.peer.compat import request_headers
 from keyraft.peer.metrics import PeerMetrics
 from keyraft.peer.pipeline import Pipeline
@@ -79,7 +78,7 @@ class Peer:
         raft = transport.raft
         posting = Posting(
             peer_id,
-            transport.session,
+            transport.client,
             self.picker,
             transport.headers,
             self.status,
@@ -89,7 +88,7 @@ class Peer:
         )
         self.pipeline = Pipeline(posting)
         self.snapshots = SnapshotSender(posting, raft.report_snapshot, logger)
-        self.prober = Prober(peer_id, transport.session, self.picker, logger, metrics)
+        self.prober = Prober(peer_id, transport.client, self.picker, logger, metrics)
         self.dropped_report_s = float("-inf")
         loop = asyncio.get_running_loop()
         self.tasks = [
@@ -165,13 +164,7 @@ class Transport:
 
         self.tls = tls
         self.dial_timeout_s = dial_timeout_s
-        self.session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                limit=0, ssl=tls if tls is not None else True, ttl_dns_cache=1
-            ),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=dial_timeout_s),
-            auto_decompress=False,
-        )
+        self.client = Http1Client(tls=tls, dial_timeout_s=dial_timeout_s)
 
     # --- membership ---------------------------------------------------------------------------
 
@@ -202,7 +195,7 @@ class Transport:
         picker = URLPicker(urls)
         posting = Posting(
             peer_id,
-            self.session,
+            self.client,
             picker,
             self.headers,
             PeerStatus(peer_id, self.logger, self.metrics),
@@ -309,7 +302,7 @@ class Transport:
         return writer
 
     async def stop(self) -> None:
-        """Ends every peer and closes the sessions."""
+        """Ends every peer and every connection."""
         peers, self._peers = list(self._peers.values()), {}
         remotes, self._remotes = list(self._remotes.values()), {}
         await asyncio.gather(
@@ -318,7 +311,7 @@ class Transport:
             *self._stopping,
             return_exceptions=True,
         )
-        await self.session.close()
+        self.client.close()
 
     def _dropped(self, peer: Peer, message: Message, channel: str) -> None:
         self.raft.report_unreachable(peer.id)

@@ -4,14 +4,16 @@
 asking end. Every bound on what a stranger may send, and how slowly, is in `limits`.
 """
 
+from .bodies import Body, BodyError
 from .chunks import ChunkDecoder, ChunkError
 from .client import Http1Client, HttpAnswer, HttpError, dial
-from .connection import BodyError, Http1Connection, Http1Request, Http1Service
+from .connection import Http1Connection, Http1Request, Http1Service
 from .limits import CLIENT_PORT, PEER_PORT, Http1Limits
 
 __all__ = [
     "CLIENT_PORT",
     "PEER_PORT",
+    "Body",
     "BodyError",
     "ChunkDecoder",
     "ChunkError",

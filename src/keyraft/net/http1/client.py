@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from typing import Any, Final, TypeVar, cast
 from urllib.parse import SplitResult, urlsplit
 
@@ -368,13 +368,17 @@ async def _send(
     connection: _Connection, body: AsyncIterator[bytes], answered: asyncio.Future[None]
 ) -> None:
     """Sends the body in chunks, as fast as they are taken, unless the answer comes first."""
-    async for piece in body:
-        if answered.done():
-            return
-        if piece:
-            connection.write(b"%x\r\n%b\r\n" % (len(piece), piece))
-            await connection.drained()
-    connection.write(b"0\r\n\r\n")
+    try:
+        async for piece in body:
+            if answered.done():
+                return
+            if piece:
+                connection.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+                await connection.drained()
+        connection.write(b"0\r\n\r\n")
+    finally:
+        if isinstance(body, AsyncGenerator):
+            await body.aclose()
 
 
 async def _wait(
@@ -390,8 +394,8 @@ async def _wait(
         if sending is not None:
             if not sending.done():
                 wanted.add(sending)
-            elif sending.exception() is not None:
-                sending.result()
+            elif (error := sending.exception()) is not None:
+                raise HttpError(str(error)) from error
         left_s = None
         if still_s_max is not None:
             left_s = connection.moved_s + still_s_max - loop.time()

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from typing import Final
 
 from ..address import common_name, peer_name
-from .bodies import Body, BodyError
+from .bodies import Body
 from .chunks import ChunkDecoder, ChunkError
 from .heads import (
     CHUNKED,
@@ -32,8 +32,6 @@ from .heads import (
     parse_request,
 )
 from .limits import CLIENT_PORT, Http1Limits
-
-__all__ = ["Body", "BodyError", "Http1Connection", "Http1Request", "Http1Service"]
 
 WRITE_BUFFER_BYTES: Final = 262_144  # the socket's backlog at which a connection is held
 _FOREVER: Final = float("inf")
@@ -227,7 +225,6 @@ class Http1Connection(asyncio.Protocol):
         self._in_head = True  # a head is awaited, and within its time
         self._scanned = 0  # of the buffer, without finding the end of a head
         self._request: Http1Request | None = None
-        self._head: RequestHead | None = None
         # the body that is being read
         self._reading = False
         self._chunks: ChunkDecoder | None = None
@@ -396,7 +393,7 @@ class Http1Connection(asyncio.Protocol):
         self._in_head = False
         self._wait_until(_FOREVER)
         request = Http1Request(self, head, Body(self._wanted))
-        self._request, self._head = request, head
+        self._request = request
         self._continue_due = head.expects_continue and head.length != 0 and head.minor >= 1
         if head.length == 0:
             request.incoming.end()
@@ -500,8 +497,11 @@ class Http1Connection(asyncio.Protocol):
 
     def _next(self) -> None:
         """The connection is free for another request."""
-        self._request = self._head = None
+        self._request = None
         self._hold(False)
+        if self._taken:
+            self._taken = False
+            self.transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
         if self._full:
             return  # the client must take what it asked for first
         if self._buffer:
