@@ -101,6 +101,9 @@ class Bench:
         for piece in pieces:
             self.server.receive(piece, self.now)
             self.server.check()
+            while self.server.wants_turn:
+                self.server.resume_output(self.now)
+                self.server.check()
         return self.out()
 
     def out(self) -> list[Frame]:

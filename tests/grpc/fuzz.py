@@ -29,6 +29,7 @@ LIMITS = Limits(
     resets=Budget(50, 1.0),
     settings=Budget(20, 1.0),
     stream_faults=Budget(50, 1.0),
+    slice_work=120,
 )
 PATHS = ["/t.T/Echo", "/t.T/Hold", "/t.T/Fail", "/t.T/Talk", "/t.T/Many", "/t.T/List", "/no", "/"]
 # What one connection may hold at most: its limits, and one read's worth on top.
@@ -126,7 +127,8 @@ def converse_with_server(seed: int) -> int:
     server, now, stream = bench.server, 0.0, 1
     bench.server.receive(PREFACE + settings(window=chance.choice([0, 10, 65_535, 1 << 30])), 0.0)
     spoil = chance.choice([0.0, 0.005, 0.1])
-    for step in range(chance.randrange(5, 300)):
+    step = 0
+    for step in range(chance.randrange(5, 300)):  # noqa: B007
         data = piece(chance, bench.peer, stream, spoil)
         while stream <= server.last_peer_stream or (data[3] == 1 and data[8] == stream & 0xFF):
             stream += 2
@@ -134,6 +136,9 @@ def converse_with_server(seed: int) -> int:
             data = mutate(chance, data)
         for cut in range(0, len(data), 4096):
             server.receive(data[cut : cut + 4096], now)
+            while server.wants_turn and chance.random() < 0.9:
+                server.check()
+                server.resume_output(now)
         server.check()
         now += chance.choice([0.0, 0.0, 0.001, 1.0])
         if chance.random() < 0.1:
@@ -156,9 +161,12 @@ def converse_with_server(seed: int) -> int:
         if chance.random() < 0.7:
             server.take_output()
         if server.closed:
-            return step
+            break
     server.connection_lost(now)
+    while server.wants_resume:
+        server.resume_output(now)
     server.check()
+    assert all(stream.done for stream in bench.streams)
     return step
 
 
@@ -212,6 +220,9 @@ def converse_with_client(seed: int) -> int:
         if chance.random() < spoil:
             data = mutate(chance, data)
         client.receive(data, now)
+        while client.wants_turn and chance.random() < 0.9:
+            client.check()
+            client.resume_output(now)
         client.check()
         now += chance.choice([0.0, 0.01, 1.0])
         client.tick(now)

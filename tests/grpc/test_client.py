@@ -396,6 +396,9 @@ def test_our_two_ends_understand_each_other() -> None:
         while server.has_output or client.has_output:
             server.receive(client.take_output(), 0.0)
             client.receive(server.take_output(), 0.0)
+            while server.wants_turn or client.wants_turn:
+                server.resume_output(0.0)
+                client.resume_output(0.0)
             server.check()
             client.check()
 

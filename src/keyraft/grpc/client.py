@@ -32,7 +32,14 @@ from .http2.errors import (
 )
 from .http2.hpack import Encoder, Header
 from .http2.stream import Http2Stream, Inbox
-from .limits import HEAD_MEMO_BLOCK_BYTES_MAX, HEAD_MEMO_ENTRIES_MAX, Limits
+from .limits import (
+    HEAD_MEMO_BLOCK_BYTES_MAX,
+    HEAD_MEMO_ENTRIES_MAX,
+    LOST_WORK,
+    MESSAGE_WORK,
+    REQUEST_WORK,
+    Limits,
+)
 
 _INDEXED: Final[frozenset[bytes | Header]] = frozenset(
     (b":authority", b":path", b"content-type", b"user-agent", b"te", b"hasleader")
@@ -263,7 +270,7 @@ class ClientConnection(Connection):
             self._resume_inbox(stream)
 
     def _inbox_ended(self, stream: Http2Stream, inbox: Inbox) -> None:
-        assert isinstance(stream, ClientStream), "only a stream is paused"
+        assert isinstance(stream, ClientCall)
         self._finish(stream, inbox.trailers)
 
     # --- the short way --------------------------------------------------------------------------
@@ -279,7 +286,13 @@ class ClientConnection(Connection):
         streams, limits = self.streams, self.limits
         heads, tails = self._good_heads, self._good_tails
         output_bytes_max = limits.output_bytes_max
-        while end - pos >= 9 and self._out_bytes < output_bytes_max and not self._blocked:
+        slice_work = limits.slice_work
+        while (
+            end - pos >= 9
+            and self._out_bytes < output_bytes_max
+            and not self._blocked
+            and self.work < slice_work
+        ):
             word, flags, stream_id = unpack(data, pos)
             stop = pos + 9 + (word >> 8)
             if stop > end:
@@ -316,6 +329,7 @@ class ClientConnection(Connection):
                             and tail <= end
                             and data[after + 9 : tail] in tails
                         ):
+                            self.work += REQUEST_WORK
                             self._credit(length + 5)
                             call.state = states.CLOSED
                             call.over = True
@@ -440,8 +454,9 @@ class ClientConnection(Connection):
                 self.cancel(stream, status.RESOURCE_EXHAUSTED, text)
                 return
             stop = start + 5 + length
-            if stop > len(data):
+            if stop > len(data) or self._leave(stream, inbox):
                 break
+            self.work += MESSAGE_WORK
             message = bytes(data[start + 5 : stop])
             start = stop
             inbox.messages += 1
@@ -468,7 +483,7 @@ class ClientConnection(Connection):
 
     def _ends(self, stream: ClientCall, trailers: dict[bytes, bytes]) -> None:
         inbox = stream.inbox
-        if inbox is not None and inbox.paused:
+        if inbox is not None and (inbox.paused or inbox.due):
             inbox.half_closed = True
             inbox.trailers = trailers
         else:
@@ -546,7 +561,7 @@ class ClientConnection(Connection):
         return bool(self.streams) or self._keepalive_without_calls
 
     def _expire(self, now: float) -> None:
-        for stream_id in self._deadlines.due(now):
+        for stream_id in self._deadlines.due(now, self.limits.slice_work // LOST_WORK):
             call = self.streams.get(stream_id)
             if isinstance(call, ClientCall):
                 self.cancel(call, status.DEADLINE_EXCEEDED, "context deadline exceeded")

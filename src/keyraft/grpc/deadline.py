@@ -60,10 +60,11 @@ class Deadlines:
             heapify(heap)
         heappush(heap, (at, stream_id))
 
-    def due(self, now: float) -> list[int]:
-        """Takes out and returns the streams whose time is up."""
-        heap, found = self.heap, []
-        while heap and heap[0][0] <= now:
+    def due(self, now: float, most: int) -> list[int]:
+        """Takes out and returns the streams whose time is up, the earliest and `most` at once."""
+        heap: list[tuple[float, int]] = self.heap
+        found: list[int] = []
+        while heap and heap[0][0] <= now and len(found) < most:
             found.append(heappop(heap)[1])
         return found
 

@@ -2,7 +2,8 @@
 
 What a peer can make us hold is bounded by these alone: requests still incomplete by
 `inbound_bytes_max`, answers that wait for its windows by `outbound_bytes_max`, answers that wait
-for its socket by `output_bytes_max`; what it can make us do, by the budgets.
+for its socket by `output_bytes_max`; what it can make us do, by the budgets, and in one go by
+`slice_work`: others have their turn before it goes on.
 
 DEVIATION: etcd has no bound on the streams of a connection unless one is configured, takes 16 MiB
 of headers, and limits none of the floods but pings; here each has a bound far above what clients
@@ -24,6 +25,17 @@ RESET_MEMORY_STREAMS_MAX: Final = 4_096  # streams we reset whose late frames ar
 STREAM_BATCH_MESSAGES_MAX: Final = 1_024  # of a stream's that are handed over in one go
 PING_STRIKES_MAX: Final = 2  # gRPC-Go, internal/transport maxPingStrikes
 PING_IDLE_INTERVAL_S_MIN: Final = 7_200.0  # gRPC-Go, defaultPingTimeout, without a stream
+
+
+# Work is counted in units of about a microsecond, so that the same bytes always cost the same.
+REQUEST_WORK: Final = 20  # a unary request, from its head to its handler
+MESSAGE_WORK: Final = 3  # one of a stream's that are handed over together
+HTTP_WORK: Final = 1_000  # a request that is not gRPC: /metrics takes milliseconds
+FRAME_WORK: Final = 5  # any other frame, received, or sent out of a queue
+LOST_WORK: Final = 10  # a stream that ends with its connection, or by its deadline
+BLOCK_BYTES_PER_WORK: Final = 4  # of a header block that is not remembered
+DATA_BYTES_PER_WORK: Final = 1_024
+STREAMS_PER_WORK: Final = 8  # whose windows a setting changes
 
 
 class Budget(NamedTuple):
@@ -49,6 +61,7 @@ class Limits(NamedTuple):
     outbound_bytes_max: int = 67_108_864  # waiting for windows; above, new streams are refused
     output_bytes_max: int = 4_194_304  # made in one go; above, parsing waits for the socket
     stream_queue_bytes: int = 1_048_576  # what Stream.writable counts from
+    slice_work: int = 2_500  # done in one go; then it is another connection's turn
 
     keepalive_interval_s: float = 7_200.0  # --grpc-keepalive-interval
     keepalive_timeout_s: float = 20.0  # --grpc-keepalive-timeout

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Final
 
@@ -31,8 +32,11 @@ from .http2.errors import (
 from .http2.hpack import Header
 from .http2.stream import Http2Stream, Inbox
 from .limits import (
+    HTTP_WORK,
+    LOST_WORK,
     PING_IDLE_INTERVAL_S_MIN,
     PING_STRIKES_MAX,
+    REQUEST_WORK,
     Limits,
 )
 from .postponing import postpone
@@ -73,6 +77,7 @@ class Requests(Answering):
         self._deadlines = Deadlines()
         self._ping_at = -PING_IDLE_INTERVAL_S_MIN
         self._ping_strikes = 0
+        self._lost: deque[Call | HttpStream] = deque()  # ended with the connection, not yet told
         values = [
             (frames.SETTINGS_INITIAL_WINDOW_SIZE, limits.stream_window_bytes),
             (frames.SETTINGS_MAX_HEADER_LIST_SIZE, limits.header_list_bytes_max),
@@ -129,6 +134,7 @@ class Requests(Answering):
         self, head: RequestHead, timeout_s: float | None, stream_id: int, ends: bool
     ) -> None:
         """A new stream; raises StreamFault."""
+        self.work += REQUEST_WORK
         if head.oversize:
             raise StreamFault(stream_id, FRAME_SIZE_ERROR, "a header list above the limit")
         if head.malformed is not None:
@@ -212,8 +218,9 @@ class Requests(Answering):
                 self.finish(stream, *fault)
                 return
             stop = start + 5 + length
-            if stop > len(data):
+            if stop > len(data) or self._leave(stream, inbox):
                 break
+            self.work += REQUEST_WORK
             message = bytes(data[start + 5 : stop])
             start = stop
             inbox.messages += 1
@@ -272,6 +279,7 @@ class Requests(Answering):
             self._check_length(stream, stream.head, len(body))
             self._drop_inbox(stream)
             assert self.on_http is not None
+            self.work += HTTP_WORK
             stream.body = body
             self.on_http(stream)
             return
@@ -279,7 +287,7 @@ class Requests(Answering):
         if stream.done:
             return
         self._check_length(stream, stream.head, 0 if inbox is None else inbox.received_bytes)
-        if inbox is not None and inbox.paused:
+        if inbox is not None and (inbox.paused or inbox.due):
             inbox.half_closed = True
             return
         self._half_close(stream)
@@ -326,10 +334,37 @@ class Requests(Answering):
             self._resume_inbox(stream)
 
     def _inbox_ended(self, stream: Http2Stream, inbox: Inbox) -> None:
-        assert isinstance(stream, Stream), "only a stream is paused"
+        assert isinstance(stream, Call), "plain HTTP has no messages"
         self._half_close(stream)
 
     # --- the end of calls -----------------------------------------------------------------------
+
+    @property
+    def wants_resume(self) -> bool:
+        return super().wants_resume or bool(self._lost)
+
+    def resume_output(self, now: float) -> None:
+        super().resume_output(now)
+        self._lose_some()
+
+    def _lose(self, streams: list[Http2Stream], code: int) -> None:
+        """Their handlers may send nothing more from now on, and are told in slices."""
+        for stream in streams:
+            assert isinstance(stream, Call | HttpStream)
+            if not stream.done:
+                stream.done = True
+                self._lost.append(stream)
+        self._lose_some()
+
+    def _lose_some(self) -> None:
+        lost, most = self._lost, self.limits.slice_work
+        while lost and self.work < most:
+            self.work += LOST_WORK
+            stream = lost.popleft()
+            if isinstance(stream, Call):
+                self._cancel(stream, status.CANCELLED)
+            elif stream.on_close is not None:
+                stream.on_close()
 
     def _stream_lost(self, stream: Http2Stream, reset_code: int, by_peer: bool) -> None:
         if isinstance(stream, HttpStream):
@@ -362,7 +397,7 @@ class Requests(Answering):
         if not self.peer_settings_seen and now >= self._handshake_by:
             self._die(PROTOCOL_ERROR, "no HTTP/2 handshake in time")
             return
-        for stream_id in self._deadlines.due(now):
+        for stream_id in self._deadlines.due(now, self.limits.slice_work // LOST_WORK):
             call = self.streams.get(stream_id)
             if isinstance(call, Call) and not call.done:
                 self._deadline_passed(call)

@@ -20,6 +20,11 @@ from .http2.errors import (
     StreamFault,
 )
 from .limits import (
+    BLOCK_BYTES_PER_WORK,
+    DATA_BYTES_PER_WORK,
+    FRAME_WORK,
+    MESSAGE_WORK,
+    REQUEST_WORK,
     STREAM_BATCH_MESSAGES_MAX,
 )
 from .postponing import postpone
@@ -51,7 +56,13 @@ class ServerConnection(Requests):
         message_bytes_max = min(
             limits.message_bytes_max, frames.FRAME_BYTES_DEFAULT - 5, limits.stream_window_bytes - 5
         )
-        while end - pos >= 9 and self._out_bytes < output_bytes_max and not self._blocked:
+        slice_work = limits.slice_work
+        while (
+            end - pos >= 9
+            and self._out_bytes < output_bytes_max
+            and not self._blocked
+            and self.work < slice_work
+        ):
             word, flags, stream_id = unpack(data, pos)
             stop = pos + 9 + (word >> 8)
             if stop > end:
@@ -69,7 +80,11 @@ class ServerConnection(Requests):
             ):
                 block = data[pos + 9 : stop]
                 found = heads.get(block)
-                head, timeout_s = self._heads.decode(block) if found is None else found
+                if found is None:
+                    self.work += len(block) // BLOCK_BYTES_PER_WORK
+                    found = self._heads.decode(block)
+                head, timeout_s = found
+                self.work += REQUEST_WORK
                 self.last_peer_stream = stream_id
                 pos = stop
                 route = head.unary
@@ -133,6 +148,7 @@ class ServerConnection(Requests):
                         and self._block is None
                         and (head.content_length is None or head.content_length == size)
                     ):
+                        self.work += FRAME_WORK + size // DATA_BYTES_PER_WORK
                         self._recv_unacked += size
                         if self._recv_unacked > recv_bytes_due:
                             self._credit(0)
@@ -204,6 +220,7 @@ class ServerConnection(Requests):
             return start
         taken = self._hand_over(stream, handler, messages)
         bytes_taken = stops[taken - 1] - start - 9 * taken
+        self.work += REQUEST_WORK + MESSAGE_WORK * taken
         inbox.window_left -= bytes_taken
         inbox.received_bytes += bytes_taken
         inbox.messages += taken

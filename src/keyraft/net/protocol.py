@@ -1,7 +1,9 @@
 """A socket and its HTTP/2 connection, for both ends.
 
-Bytes are parsed where they arrive. Output is collected, and every connection that has some is
-written once per turn of the loop, by one `call_soon` for all of them.
+Bytes are parsed where they arrive, as far as one slice goes (`grpc.Limits.slice_work`); with what
+is left the connection waits for its next turn (`Turns`), and meanwhile is not read. Output is
+collected, and every connection that has some is written once per turn of the loop, by one
+`call_soon` for all of them.
 
 Back pressure: when the socket's buffer is above its mark, the connection gets `pause_output` and
 the socket is not read, so that what a slow reader makes us hold is one buffer and its windows.
@@ -10,12 +12,15 @@ the socket is not read, so that what a slow reader makes us hold is one buffer a
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar, cast
 
 if TYPE_CHECKING:  # each end brings its own
     from keyraft.grpc import ClientConnection, ServerConnection
 
 WRITE_BUFFER_BYTES: Final = 1_048_576  # the socket's backlog at which a connection is held
+TURN_WORK: Final = 25_000  # of all connections in one turn of the loop, about 25 ms
+LIGHT_BYTES_MAX: Final = 4_096  # that wait; a client that sends more at once asks for much
 COALESCE_CONNECTIONS_MIN: Final = 8  # with output in one turn: that is load
 CLOCK_SLACK_S: Final = 0.001  # a timer may fire this much before its time
 _FOREVER: Final = float("inf")
@@ -29,19 +34,20 @@ class _Flushed(Protocol):
 
 
 class Flusher:
-    """The connections to be written at the end of this turn.
+    """The connections to be written at the end of this turn, and whose turn it is to be read.
 
     `hold_turns` more turns are waited while at least COALESCE_CONNECTIONS_MIN connections have
     output: under load their writes get fewer and larger, for a little latency; zero turns it off.
     """
 
-    __slots__ = ("_dirty", "_held", "_hold_turns", "_loop")
+    __slots__ = ("_dirty", "_held", "_hold_turns", "_loop", "turns")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, hold_turns: int = 0) -> None:
         self._loop = loop
         self._dirty: list[_Flushed] = []
         self._hold_turns = hold_turns
         self._held = 0
+        self.turns = Turns(loop, self)
 
     def mark(self, protocol: _Flushed) -> None:
         """Has a connection flushed; once a turn is enough."""
@@ -64,18 +70,86 @@ class Flusher:
             protocol.flush()
 
 
+class _Served(Protocol):
+    """What has its turn."""
+
+    def serve(self) -> int:
+        """Does one slice of what waits; the work done, and whether it wants another is its own
+        matter: it queues again."""
+
+
+class Turns:
+    """Whose slice is next, for all connections of a loop's servers or of a channel.
+
+    A turn of the loop does about TURN_WORK for all connections together: first what arrives, then
+    the queue. Those with little to ask, who only came too late in a turn, go before those whose
+    slice was too short for all they sent, so one who asks for little never waits behind many who ask for much; of the
+    latter at least one has a slice in every turn.
+    """
+
+    __slots__ = ("_flusher", "_heavy", "_left", "_light", "_loop", "_scheduled")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, flusher: Flusher) -> None:
+        self._loop = loop
+        self._flusher = flusher
+        self._light: deque[_Served] = deque()
+        self._heavy: deque[_Served] = deque()
+        self._left = TURN_WORK
+        self._scheduled = False
+
+    @property
+    def open(self) -> bool:
+        """Whether what arrives now may be handled at once."""
+        return self._left > 0
+
+    def charge(self, work: int) -> None:
+        """Counts what was handled at once."""
+        self._left -= work
+        if not self._scheduled:
+            self._schedule()
+
+    def wait(self, served: _Served, heavy: bool) -> None:
+        """Queues one that is not queued; `heavy`: it has used a slice up, or well may."""
+        (self._heavy if heavy else self._light).append(served)
+        if not self._scheduled:
+            self._schedule()
+
+    def _schedule(self) -> None:
+        self._scheduled = True
+        self._loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self._scheduled = False
+        self._left = TURN_WORK
+        light, heavy = self._light, self._heavy
+        if not light and not heavy:
+            return
+        if heavy:
+            first = heavy.popleft()
+            self._left -= first.serve()
+        for queue in (light, heavy):
+            for _ in range(len(queue)):
+                if self._left <= 0:
+                    break
+                self._left -= queue.popleft().serve()
+        if not self._scheduled:
+            self._schedule()
+        self._flusher.flush()
+
+
 class Http2Protocol(asyncio.Protocol, Generic[C]):
     """The asyncio end of one connection."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, flusher: Flusher) -> None:
         self.loop = loop
         self.flusher = flusher
+        self.turns = flusher.turns
         self.connection: C | None = None
         self.transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = _FOREVER
         self._paused = False
-        self._resuming = False
+        self._queued = False  # for a turn
         self._plain = True
 
     def start(self, connection: C) -> None:
@@ -105,8 +179,45 @@ class Http2Protocol(asyncio.Protocol, Generic[C]):
     def data_received(self, data: bytes) -> None:
         connection = self.connection
         if connection is not None:
-            connection.receive(data, self.loop.time())
+            self.take(connection, data)
+
+    def take(self, connection: C, data: bytes) -> None:
+        """Has the connection handle what arrived: now, or when it is its turn."""
+        turns = self.turns
+        now = self.loop.time()
+        if self._queued or not turns.open:
+            connection.hold(data, now)
+            if not self._queued:
+                self._wait(heavy=connection.pending_bytes > LIGHT_BYTES_MAX)
+            return
+        connection.receive(data, now)
+        turns.charge(connection.work)
+        if connection.wants_turn:
+            self._wait(heavy=True)
+        self.arm()
+
+    def _wait(self, heavy: bool) -> None:
+        """Queues for a turn; until then nothing more is read."""
+        self._queued = True
+        if self.transport is not None:
+            self.transport.pause_reading()
+        self.turns.wait(self, heavy)
+
+    def serve(self) -> int:
+        """One slice of what waits (Turns)."""
+        self._queued = False
+        connection, transport = self.connection, self.transport
+        assert connection is not None and transport is not None
+        if self._paused and not connection.closed:
+            return 0  # goes on when the socket takes output again
+        connection.resume_output(self.loop.time())
+        if connection.wants_turn:
+            self._wait(heavy=True)
+        elif not transport.is_closing() and not self._paused:
+            transport.resume_reading()
+        if not connection.closed:
             self.arm()
+        return max(connection.work, 1)
 
     def eof_received(self) -> bool:
         return False
@@ -115,6 +226,8 @@ class Http2Protocol(asyncio.Protocol, Generic[C]):
         self.cancel_timer()
         if self.connection is not None:
             self.connection.connection_lost(self.loop.time())
+            if self.connection.wants_resume and not self._queued:
+                self._wait(heavy=True)
         self.lost("" if exc is None else str(exc))
 
     def pause_writing(self) -> None:
@@ -126,9 +239,8 @@ class Http2Protocol(asyncio.Protocol, Generic[C]):
     def resume_writing(self) -> None:
         self._paused = False
         if self.connection is not None and self.transport is not None:
-            if not self.transport.is_closing():
-                self.transport.resume_reading()
-            self._resume()
+            if not self._queued:
+                self._wait(heavy=False)
 
     # --- output ---------------------------------------------------------------------------------
 
@@ -147,22 +259,15 @@ class Http2Protocol(asyncio.Protocol, Generic[C]):
                 transport.write(data)
         if connection.closed:
             transport.close()
-        elif connection.wants_resume and not self._paused and not self._resuming:
-            self._resuming = True
-            self.loop.call_soon(self._resume)
-
-    def _resume(self) -> None:
-        self._resuming = False
-        if self.connection is not None and not self._paused:
-            self.connection.resume_output(self.loop.time())
-            self.arm()
+        if connection.wants_resume and not self._paused and not self._queued:
+            self._wait(heavy=True)
 
     # --- time -----------------------------------------------------------------------------------
 
     def arm(self) -> None:
         """Sees to it that `tick` is called in time."""
         connection = self.connection
-        assert connection is not None
+        assert connection is not None, "a timer for a connection that is not there"
         due = connection.next_deadline()
         if due is not None and due < self._timer_at:
             self.call_at(due)

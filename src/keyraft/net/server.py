@@ -69,8 +69,7 @@ class ServerProtocol(Http2Protocol[ServerConnection]):
     def data_received(self, data: bytes) -> None:
         connection = self.connection
         if connection is not None:
-            connection.receive(data, self.loop.time())
-            self.arm()
+            self.take(connection, data)
             return
         # Neither ALPN nor the configuration has told: the first bytes do.
         first = self._first = self._first + data
@@ -99,8 +98,7 @@ class ServerProtocol(Http2Protocol[ServerConnection]):
         self.start(connection)
         if server.stopping:
             connection.shutdown(now)
-        connection.receive(first, now)
-        self.arm()
+        self.take(connection, first)
 
     def _start_http1(self, first: bytes) -> None:
         server, transport = self.server, self.transport

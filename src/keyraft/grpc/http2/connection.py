@@ -21,7 +21,7 @@ from .errors import (
 )
 from .hpack import Encoder
 from .receiving import DRAIN_PING, Receiving
-from .stream import Http2Stream
+from .stream import Http2Stream, Inbox
 
 _OURS = b"kraft-ka"  # the eight octets of our keepalive pings
 
@@ -36,7 +36,8 @@ class Connection(Receiving):
     def __init__(self, limits: Limits, encoder: Encoder) -> None:
         super().__init__(limits, encoder)
         self.bytes_in = 0
-        self._pending = b""  # received, not yet parsed: less than a frame unless stalled
+        self._pending = b""  # received, not yet parsed
+        self._unseen = False  # whether whole frames may be in it
 
     # --- feeding --------------------------------------------------------------------------------
 
@@ -55,19 +56,37 @@ class Connection(Receiving):
         return pos
 
     def receive(self, data: bytes, now: float) -> None:
-        """Takes bytes of any cut; every whole frame is handled before it returns."""
+        """Takes bytes of any cut and handles whole frames for one slice; `wants_turn` tells
+        whether there is more to do."""
+        self.hold(data, now)
+        self.work = 0
+        self._advance(now)
+
+    def hold(self, data: bytes, now: float) -> None:
+        """Takes bytes and leaves them for the next slice."""
+        if not self.closed:
+            self._read_at = now
+            self._ping_sent_at = None
+            self.bytes_in += len(data)
+            self._pending = self._pending + data if self._pending else data
+            self._unseen = True
+
+    @property
+    def pending_bytes(self) -> int:
+        """Received and not yet handled."""
+        return len(self._pending)
+
+    def _advance(self, now: float) -> None:
         if self.closed:
             return
-        self.now = self._read_at = now
-        self.bytes_in += len(data)
-        self._ping_sent_at = None
+        self.now = now
         awake, self._awake = self._awake, True
-        if self._pending:
-            data = self._pending + data
-            self._pending = b""
+        data, self._pending = self._pending, b""
         try:
+            self._deliver_due()
             used = self._parse(data)
             self._pending = data[used:] if used else data
+            self._unseen = self.stalled
         except ConnectionFault as fault:
             self._die(fault.code, fault.text)
         self._end_turn(awake)
@@ -79,13 +98,24 @@ class Connection(Receiving):
             return
         inbox.paused = False
         awake, self._awake = self._awake, True
+        self._deliver(stream, inbox)
+        self._end_turn(awake)
+
+    def _deliver(self, stream: Http2Stream, inbox: Inbox) -> None:
         self._messages(stream, inbox)
-        if stream.inbox is inbox and not inbox.paused:
+        if stream.inbox is inbox and not inbox.paused and not inbox.due:
             if inbox.half_closed:
                 self._inbox_ended(stream, inbox)
             else:
                 self._grant(stream, inbox)
-        self._end_turn(awake)
+
+    def _deliver_due(self) -> None:
+        """Messages that were left when slices ended."""
+        due, self._due = self._due, {}
+        for stream, inbox in due.items():
+            inbox.due = False
+            if stream.inbox is inbox and not inbox.paused:
+                self._deliver(stream, inbox)
 
     def _end_turn(self, awake: bool) -> None:
         self._awake = awake
@@ -95,25 +125,35 @@ class Connection(Receiving):
     @property
     def wants_resume(self) -> bool:
         """Whether `resume_output` has something to do once the output is taken."""
-        return not self.closed and (bool(self._waiting) or len(self._pending) >= 9)
+        return not self.closed and (
+            bool(self._waiting)
+            or (self._unseen and len(self._pending) >= frames.HEADER_BYTES)
+            or bool(self._due)
+        )
+
+    @property
+    def wants_turn(self) -> bool:
+        """Whether the slice ended before its work: `resume_output` begins the next one."""
+        return self.work >= self.limits.slice_work and not self._blocked and self.wants_resume
 
     def resume_output(self, now: float) -> None:
-        """The socket takes data again, or the output was taken: what waited goes on."""
+        """The socket takes data again, the output was taken, or it is this connection's turn
+        again: what waited goes on, for one slice."""
         self._blocked = False
+        self.work = 0
         if self.closed:
             return
         self.now = now
         awake, self._awake = self._awake, True
         self._pump_waiting()
         self._end_turn(awake)
-        if len(self._pending) >= 9 and not self.stalled:
-            pending_ping = self._ping_sent_at
-            self.receive(b"", now)
-            self._ping_sent_at = pending_ping
+        if (self._unseen or self._due) and not self.stalled:
+            self._advance(now)
 
     def connection_lost(self, now: float) -> None:
         """The socket is gone; every stream ends."""
         self.now = now
+        self.work = 0
         if not self.closed:
             self.closed = True
             self.close_reason = self.close_reason or "connection lost"
@@ -125,9 +165,15 @@ class Connection(Receiving):
         self.streams.clear()
         self._waiting.clear()
         self.queued_bytes = self.inbound_bytes = 0
+        self._due.clear()
         for stream in streams:
             stream.queue = stream.inbox = None
             stream.state = states.CLOSED
+        self._lose(streams, code)
+
+    def _lose(self, streams: list[Http2Stream], code: int) -> None:
+        """Ends streams that are forgotten already."""
+        for stream in streams:
             self._stream_lost(stream, code, by_peer=False)
 
     def _die(self, code: int, text: str) -> None:

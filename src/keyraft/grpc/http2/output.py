@@ -2,8 +2,9 @@
 
 Output waits in three places. `_out` is what the socket may have now; it is taken once per turn.
 Send queues hold DATA that a window does not admit. Streams in `_waiting` have window of their own
-and wait for the connection's, for the socket (`pause_output`), or for `_out` to be taken once it
-holds `output_bytes_max`: this keeps a reader slower than its requests from filling our memory.
+and wait for the connection's, for the socket (`pause_output`), for `_out` to be taken once it
+holds `output_bytes_max`, or for the connection's next slice: this keeps a reader slower than its
+requests from filling our memory, and one with many small frames from holding the others up.
 
 Invariants: no window goes below zero by our sending; `queued_bytes` is the sum of all send queues;
 a stream in `_waiting` has a queue; frames of one stream leave in the order they were made.
@@ -14,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Final, cast
 
-from keyraft.grpc.limits import Limits
+from keyraft.grpc.limits import DATA_BYTES_PER_WORK, FRAME_WORK, Limits
 
 from . import frames, states
 from .hpack import Encoder, Header
@@ -41,6 +42,7 @@ class Output:
         self._out_bytes = 0  # DATA in `_out`, as far as the limit needs it
         self._awake = False
         self._blocked = False  # the socket takes no more
+        self.work = 0  # done in this slice
         self.send_window = frames.WINDOW_DEFAULT
         self.peer_initial_window = frames.WINDOW_DEFAULT
         self.peer_frame_bytes_max = frames.FRAME_BYTES_DEFAULT
@@ -92,8 +94,13 @@ class Output:
 
     @property
     def stalled(self) -> bool:
-        """Whether parsing waits for output to be taken or for the socket."""
-        return self._blocked or self._out_bytes >= self.limits.output_bytes_max
+        """Whether parsing and sending wait: for the socket, for output to be taken, or for the
+        next slice."""
+        return (
+            self._blocked
+            or self._out_bytes >= self.limits.output_bytes_max
+            or self.work >= self.limits.slice_work
+        )
 
     def pause_output(self) -> None:
         """The socket's buffer is full: no more DATA, no more parsing, until `resume_output`."""
@@ -264,6 +271,7 @@ class Output:
                 queue.offset = 0
             queue.bytes -= size
             self.queued_bytes -= size
+            self.work += FRAME_WORK + size // DATA_BYTES_PER_WORK
             self._sent_since_ping = True
             self.send_window -= size
             stream.send_window -= size

@@ -7,7 +7,16 @@ resets.
 
 from __future__ import annotations
 
-from keyraft.grpc.limits import RESET_MEMORY_STREAMS_MAX, Limits, Meter
+from keyraft.grpc.limits import (
+    BLOCK_BYTES_PER_WORK,
+    DATA_BYTES_PER_WORK,
+    FRAME_WORK,
+    LOST_WORK,
+    RESET_MEMORY_STREAMS_MAX,
+    STREAMS_PER_WORK,
+    Limits,
+    Meter,
+)
 
 from . import frames, states
 from .errors import (
@@ -55,6 +64,7 @@ class Receiving(Output):
         self._recv_window = limits.connection_window_bytes
         self._recv_unacked = 0
         self.inbound_bytes = 0
+        self._due: dict[Http2Stream, Inbox] = {}  # whose messages a slice's end has left
 
         self.goaway_sent = False
         self.goaway_received = False
@@ -116,6 +126,7 @@ class Receiving(Output):
     ) -> None:
         """One whole frame, whose payload is data[start:stop]."""
         self._check_size(stop - start)
+        self.work += FRAME_WORK + (stop - start) // DATA_BYTES_PER_WORK
         if self._block is not None and (
             kind != frames.CONTINUATION or stream_id != self._block_stream
         ):
@@ -237,6 +248,7 @@ class Receiving(Output):
     def _whole_block(self, stream_id: int, block: bytes) -> None:
         if len(block) > self.limits.header_block_bytes_max:
             raise ConnectionFault(ENHANCE_YOUR_CALM, "a header block above the limit")
+        self.work += len(block) // BLOCK_BYTES_PER_WORK
         try:
             self._headers(stream_id, block, self._block_ends)
         except HpackError as error:
@@ -266,12 +278,20 @@ class Receiving(Output):
         inbox.received_bytes += len(payload)
         inbox.data += payload
         self.inbound_bytes += len(payload)
-        if not inbox.paused:
+        if not inbox.paused and not inbox.due:
             self._messages(stream, inbox)
         if ends and stream.inbox is inbox:
             self._remote_end(stream)
-        elif stream.inbox is inbox and not inbox.paused:
+        elif stream.inbox is inbox and not inbox.paused and not inbox.due:
             self._grant(stream, inbox)
+
+    def _leave(self, stream: Http2Stream, inbox: Inbox) -> bool:
+        """Whether the slice is over, so that the inbox's next message waits for the next one."""
+        if self.work < self.limits.slice_work:
+            return False
+        inbox.due = True
+        self._due[stream] = inbox
+        return True
 
     def _drop_inbox(self, stream: Http2Stream) -> None:
         inbox = stream.inbox
@@ -364,6 +384,7 @@ class Receiving(Output):
         if identifier == frames.SETTINGS_INITIAL_WINDOW_SIZE:
             if value > frames.WINDOW_MAX:
                 raise ConnectionFault(FLOW_CONTROL_ERROR, "an initial window above the maximum")
+            self.work += len(self.streams) // STREAMS_PER_WORK
             delta = value - self.peer_initial_window
             self.peer_initial_window = value
             for stream in self.streams.values():
@@ -391,6 +412,7 @@ class Receiving(Output):
             raise ConnectionFault(ENHANCE_YOUR_CALM, "too many resets")
         stream = self._step(stream_id, states.RST_STREAM)
         if stream is not None:
+            self.work += LOST_WORK
             self._forget(stream)
             self._stream_lost(stream, int.from_bytes(payload, "big"), by_peer=True)
 

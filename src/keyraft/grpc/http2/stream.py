@@ -26,6 +26,7 @@ class Inbox:
 
     __slots__ = (
         "data",
+        "due",
         "half_closed",
         "message",
         "messages",
@@ -42,6 +43,7 @@ class Inbox:
         self.messages = 0  # delivered so far
         self.message: bytes | None = None  # a unary call's, until the client half-closes
         self.paused = False
+        self.due = False  # messages are left for the connection's next slice
         self.half_closed = False  # END_STREAM has come; told to the handler after all messages
         self.trailers: dict[bytes, bytes] = {}  # a client's, with `half_closed`
 
