@@ -66,8 +66,6 @@ WARNED: Final[Mapping[str, str]] = MappingProxyType(
         "enable-grpc-gateway": "there is no JSON gateway",
         "enable-pprof": "there are no profiles",
         "metrics": "latency histograms of every RPC are not kept",
-        "warning-unary-request-duration": "slow requests are not logged",
-        "bootstrap-defrag-threshold-megabytes": "nothing is defragmented at start",
         "enable-distributed-tracing": "nothing is traced",
         "distributed-tracing-address": _WITH_TRACING,
         "distributed-tracing-service-name": _WITH_TRACING,
