@@ -112,8 +112,8 @@ class Rows:
                     main, mark, sub = unpack(row)
                     if mark != b"_":
                         raise MalformedRevisionError(row.hex())
-                size = value[1]
-                if value[0] == 0x0A and size < 128:
+                size = value[1] if value else 0
+                if size < 128 and value[:1] == b"\x0a":
                     key = value[2 : size + 2]
                 else:
                     key = stored_key(value)

@@ -164,8 +164,7 @@ class _Rows:
 
     def _follow(self, row: bytes, stored: bytes) -> None:
         if len(row) == _ROW_BYTES:
-            if stored:  # a revision bump leaves a row without a key
-                self.live.add(stored_key(stored))
+            self.live.add(stored_key(stored))  # a bumped revision's is the empty key, and counts
         elif len(row) == _TOMBSTONE_BYTES and row[-1] == 0x74:
             self.live.discard(stored_key(stored))
         else:
