@@ -19,8 +19,16 @@ from keyraft.base.errors import EtcdError
 from keyraft.base.log import NullLogger
 from keyraft.base.version import VERSION
 from keyraft.cluster import Member as ClusterMember
-from keyraft.mvcc.backend import META, META_CONF_STATE, META_CONSISTENT_INDEX
+from keyraft.mvcc.backend import (
+    MEMBERS,
+    MEMBERS_REMOVED,
+    META,
+    META_CONF_STATE,
+    META_CONSISTENT_INDEX,
+    OWN,
+)
 from keyraft.raft import (
+    ConfState,
     Entry,
     HardState,
     Message,
@@ -34,6 +42,7 @@ from keyraft.raft import (
 )
 from keyraft.raft.errors import StorageError
 from keyraft.server import Member, MemberSettings, PeerHash, decode_conf_state
+from keyraft.server.v2tree import encode_rows
 from keyraft.service import Guard, WatchService
 from keyraft.storage.backend import MemoryEngine, WriteBuffer
 from keyraft.storage.backend.memory import Disk
@@ -360,8 +369,11 @@ class Node:
             self._finish_transfer()
         self._engine = MemoryEngine(self._database, loop, self.habits.commit_s)
         backend = self.backend = WriteBuffer(self._engine, loop, self._database_failed)
-        place = Place(self.disk, WAL_PATH, backend, NullLogger(), segment_bytes=SEGMENT_BYTES)
+        place = Place(
+            self.disk, WAL_PATH, SNAP_PATH, backend, NullLogger(), segment_bytes=SEGMENT_BYTES
+        )
         if had_log:
+            self._check_membership()
             opened = reopen(place)
             if self.forced:
                 force_new_cluster(opened, NullLogger())
@@ -407,6 +419,30 @@ class Node:
         self.network.join(self.id, self._receive)
         member.start()
         loop.call_later(DIAL_S, self._dial, member)
+
+    def _check_membership(self) -> None:
+        """Who belongs to the cluster also follows from the snapshot and the log alone, as it must
+        where the database is one of the original's."""
+        rows = {name: dict(bucket) for name, bucket in self._database.items()}
+        for name in (OWN, MEMBERS, MEMBERS_REMOVED):
+            rows[name] = {}
+        stored = rows[META].pop(META_CONF_STATE, None)
+        place = Place(
+            self.disk,
+            WAL_PATH,
+            SNAP_PATH,
+            WriteBuffer(MemoryEngine(rows), self._loop, self._database_failed),
+            NullLogger(),
+            segment_bytes=SEGMENT_BYTES,
+        )
+        opened = reopen(place)
+        opened.wal.close()
+        state = opened.boot.conf_state
+        wanted = decode_conf_state(stored) if stored is not None else ConfState()
+        assert state.is_equivalent(wanted), f"{self.identity.name}: {state}, not {wanted}"
+        for name in (MEMBERS, MEMBERS_REMOVED):
+            found = dict(place.backend.range(name))
+            assert found == self._database[name], f"{self.identity.name}: {name!r} is {found}"
 
     def crash(self) -> None:
         """Power off: the disk keeps what was synced, the database what was committed."""
@@ -515,6 +551,7 @@ class Node:
 
         def committed() -> None:
             content = {name: dict(bucket) for name, bucket in self._database.items()}
+            content[OWN] = {}
             index = int.from_bytes(content[META].get(META_CONSISTENT_INDEX, b""), "big")
             try:
                 meta = SnapshotMeta(
@@ -525,7 +562,7 @@ class Node:
             except StorageError:
                 self._report_snapshot(message.to, False)
                 return
-            message.snapshot = Snapshot(b"", meta)
+            message.snapshot = Snapshot(encode_rows(content), meta)
             self.loop.call_later(
                 0.01 + self.chance.random() * 0.2, self._arrive, message, Database(index, content)
             )

@@ -20,12 +20,14 @@ from keyraft.raft import (
     Entry,
     EntryType,
     HardState,
+    Snapshot,
     SnapshotMeta,
     codec,
 )
-from keyraft.server import Boot, decode_conf_state
+from keyraft.server import Boot, decode_conf_state, membership
 from keyraft.storage.backend import WriteBuffer
 from keyraft.storage.files import Files
+from keyraft.storage.snap import SnapDir, SnapError, snap_name
 from keyraft.storage.wal import (
     SEGMENT_BYTES,
     WAL,
@@ -42,6 +44,7 @@ class Place:
 
     files: Files
     wal_path: str
+    snap_path: str
     backend: WriteBuffer
     log: Logger
     learners_max: int = 1
@@ -118,7 +121,6 @@ def reopen(place: Place) -> Opened:
     )
     try:
         own, number = decode_metadata(replay.metadata)
-        conf_state = backend.get(META, META_CONF_STATE)
         boot = Boot(
             hard_state=replay.state,
             entries=replay.entries,
@@ -127,14 +129,41 @@ def reopen(place: Place) -> Opened:
         )
         cluster = Cluster(ClusterID(number), MemberID(own), backend, place.log, place.learners_max)
         cluster.load()
-        if mark.conf_state is not None and mark.index == consistent_index:
-            # `etcdutl snapshot restore` of the original leaves the old cluster's in the database.
-            boot.conf_state = mark.conf_state
-        elif conf_state is not None:
-            boot.conf_state = decode_conf_state(conf_state)
-        elif consistent_index:
-            boot.conf_state = ConfState(*cluster.conf_ids())
+        boot.conf_state = _configuration(place, cluster, mark, boot)
     except BaseException:
         wal.close()
         raise
     return Opened(own, number, wal, backend, cluster, boot, fresh=False)
+
+
+def _configuration(place: Place, cluster: Cluster, mark: SnapshotMark, boot: Boot) -> ConfState:
+    """The configuration at the consistent index; completes the members there (see
+    `server.membership`)."""
+    backend = place.backend
+    stored = backend.get(META, META_CONF_STATE)
+    if stored is not None and membership.is_vouched(backend):
+        return decode_conf_state(stored)
+    start, tree = SnapshotMeta(mark.conf_state, mark.index, mark.term), b""
+    if mark.index:
+        snapshot = _snapshot(place, mark)
+        if snapshot is not None:
+            tree = snapshot.data
+        if mark.conf_state is None:  # a mark of 3.4 or older
+            if snapshot is not None:
+                start = snapshot.meta
+            elif stored is not None:
+                start.conf_state = decode_conf_state(stored)
+            else:
+                start.conf_state = ConfState(*cluster.conf_ids())
+    state = membership.recover(cluster, start, tree, boot.entries, boot.consistent_index, place.log)
+    membership.vouch(backend, state)
+    return state
+
+
+def _snapshot(place: Place, mark: SnapshotMark) -> Snapshot | None:
+    """The file of a mark; None when it cannot be read."""
+    try:
+        return SnapDir(place.files, place.snap_path).load(snap_name(mark.term, mark.index))
+    except (SnapError, OSError) as error:
+        place.log.warn("the file of the newest snapshot cannot be read", error=str(error))
+        return None

@@ -275,4 +275,11 @@ def _found(
 
 
 def _place(config: Config, files: OsFiles, backend: WriteBuffer) -> Place:
-    return Place(files, config.wal_directory, backend, config.log, config.max_learners)
+    return Place(
+        files,
+        config.wal_directory,
+        config.snap_directory,
+        backend,
+        config.log,
+        config.max_learners,
+    )

@@ -28,6 +28,7 @@ from keyraft.peer.transport import Transport
 from keyraft.raft import Message, Snapshot, SnapshotMeta
 from keyraft.raft.errors import StorageError
 from keyraft.server import Histogram, Member, decode_conf_state, exponential
+from keyraft.server.v2tree import encode_rows
 from keyraft.storage.transfer import SnapshotExport, TransferError, prepare_in_child
 from keyraft.storage.transfer.layout import sync_dir
 
@@ -77,11 +78,13 @@ class Transfers:
                 export.consistent_index,
                 member.raft.term_at(export.consistent_index),
             )
+            # Of the moment that the file holds: the member has applied more since.
+            tree = encode_rows(export.membership)
         except (StorageError, ValueError) as error:
             await export.close()
             self._failed(member, message, str(error))
             return
-        message.snapshot = Snapshot(member.configuration.encode_v2(), meta)
+        message.snapshot = Snapshot(tree, meta)
         if not transport.send_snapshot(message, _blobs(export), export.size_bytes):
             await export.close()
             self._failed(member, message, "the member has left")

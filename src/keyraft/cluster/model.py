@@ -145,6 +145,39 @@ class Cluster:
         """Holds the members of a new cluster before their entries are applied."""
         self._members = {member.id: member for member in members}
 
+    def forget(self, removed: Iterable[int]) -> None:
+        """These ids can never come back."""
+        self._removed |= set(removed)
+
+    def adopt(self, known: Cluster) -> int:
+        """Takes over another account of the same cluster; how many rows of the database changed.
+
+        Ids that were removed stay so; a version is taken only where there was none.
+        """
+        changes = 0
+        for member in self.members:
+            if known.member(member.id) is None:
+                self._backend.delete(MEMBERS, member_key(member.id))
+                del self._members[member.id]
+                changes += 1
+        for member in known.members:
+            if self._members.get(member.id) != member:
+                self._save(member)
+                changes += 1
+            if member.id in self._removed:
+                self._backend.delete(MEMBERS_REMOVED, member_key(member.id))
+                self._removed.discard(member.id)
+                changes += 1
+        for gone in sorted(known.removed - self._removed):
+            self._backend.put(MEMBERS_REMOVED, member_key(gone), _REMOVED_VALUE)
+            self._removed.add(gone)
+            changes += 1
+        if self.version is None and known.version is not None:
+            self.version = known.version
+            self._backend.put(CLUSTER, CLUSTER_VERSION_KEY, str(known.version).encode())
+            changes += 1
+        return changes
+
     # --- may a change be made? -----------------------------------------------------------------
 
     def validate(self, kind: ConfChangeType, id: int, context: bytes) -> ChangeContext:

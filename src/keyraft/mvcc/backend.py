@@ -49,6 +49,7 @@ BUCKETS: Final = tuple(
 OWN: Final = b"keyraft"
 """Our own bookkeeping: no bucket of etcd's, in no hash and in no snapshot."""
 OWN_CHECKPOINT: Final = b"index"  # the head of the index checkpoint that belongs to these rows
+OWN_MEMBERSHIP: Final = b"membership"  # members and configuration are those at the consistent index
 
 # Keys of the `meta` bucket.
 META_CONSISTENT_INDEX: Final = b"consistent_index"  # u64 BE

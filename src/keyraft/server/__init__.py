@@ -3,7 +3,7 @@ disk, network and chance are handed in."""
 
 from keyraft.auth import Identity
 from keyraft.server.boot import Boot, BootError
-from keyraft.server.configuration import decode_conf_state, encode_conf_state
+from keyraft.server.confstate import decode_conf_state, encode_conf_state
 from keyraft.server.counters import Counters, Histogram, Histograms, exponential
 from keyraft.server.hashing import hash_buckets, hash_keys
 from keyraft.server.member import Member

@@ -11,19 +11,16 @@ what follows the id there, and no message object is made.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING
-
-from google.protobuf.message import DecodeError
 
 from keyraft.auth import Identity
 from keyraft.base import errors
 from keyraft.base.errors import EtcdError, RawError
 from keyraft.mvcc import plain_put
-from keyraft.proto import raft_internal_pb2, rpc_pb2
+from keyraft.proto import rpc_pb2
 from keyraft.raft import Entry
-from keyraft.server import alarms, quota, wire
+from keyraft.server import alarms, quota, v2requests, wire
 from keyraft.server.counters import Histogram
 from keyraft.server.parsing import parse
 from keyraft.server.ports import UnknownRequestError
@@ -120,7 +117,9 @@ class Applier:
         except wire.MalformedEntryError:
             raise UnknownRequestError(0) from None
         if v2 is not None:
-            self._apply_v2(v2)
+            known = v2requests.translate(v2)
+            if known is not None:
+                self._member.configuration.apply_request(*known)
             return
         waiter = self._waiting_pop(parsed.stamp, None)
         try:
@@ -197,30 +196,6 @@ class Applier:
             self._refuse_txn(request)
         elif kind not in (wire.KIND_ALARM, wire.KIND_LEASE_CHECKPOINT):
             self._refuse_corrupt()
-
-    def _apply_v2(self, data: bytes) -> None:
-        """What members up to 3.5 say about themselves in the old API; the rest of it has no effect.
-
-        DEVIATION: etcd 3.7 stops at such an entry; these two kinds carry over a data directory.
-        """
-        try:
-            request = raft_internal_pb2.Request.FromString(data)
-        except DecodeError:
-            raise UnknownRequestError(2) from None
-        parts = request.Path.strip("/").split("/")
-        if request.Method != "PUT":
-            return
-        if parts == ["0", "version"]:
-            self._member.configuration.set_version(request.Val)
-        elif len(parts) == 4 and parts[:2] == ["0", "members"] and parts[3] == "attributes":
-            try:
-                member_id = int(parts[2], 16)
-                attributes = json.loads(request.Val)
-                name = str(attributes.get("name", ""))
-                urls = [str(url) for url in attributes.get("clientURLs") or ()]
-            except (ValueError, AttributeError):
-                raise UnknownRequestError(2) from None
-            self._member.configuration.set_attributes(member_id, name, urls)
 
     def slice_done(self, seconds: float) -> None:
         """Spreads a slice's time over its requests, for etcd_server_apply_duration_seconds."""

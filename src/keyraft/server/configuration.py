@@ -11,7 +11,6 @@ applies an old change again (formats, "Consistent index").
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -26,7 +25,7 @@ from keyraft.cluster import (
     parse_version,
     storage_version_to_write,
 )
-from keyraft.mvcc.backend import META, META_CONF_STATE, META_STORAGE_VERSION, Backend
+from keyraft.mvcc.backend import META, META_STORAGE_VERSION, Backend
 from keyraft.proto import membership_pb2
 from keyraft.raft import (
     ConfChange,
@@ -35,9 +34,10 @@ from keyraft.raft import (
     Entry,
     EntryType,
     ProposalDroppedError,
+    SnapshotMeta,
     codec,
 )
-from keyraft.server import v2tree, wire
+from keyraft.server import membership, v2tree, wire
 from keyraft.server.parsing import parse
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class Configuration:
         self._member = member
         self.cluster = cluster
         self.state = state
-        self._stored: bytes | None = None
+        self._stored: ConfState | None = None
         self._waiting: dict[int, tuple[float, ChangeDone]] = {}
         self._held: dict[int, ConfChange] = {}  # of them those that have no leader to go to
         self.capable = cluster.version is not None
@@ -169,10 +169,12 @@ class Configuration:
         elif not context.is_promote:
             network.add_peer(member_id, context.member.peer_urls)
 
-    def restored(self, state: ConfState) -> None:
+    def restored(self, meta: SnapshotMeta, tree: bytes) -> None:
         """A snapshot of the leader's has replaced the database."""
         before = {other.id for other in self.cluster.members}
         self.cluster.load()
+        self._stored = None
+        state = membership.recover(self.cluster, meta, tree, (), meta.index, self._member.logger)
         self.capable = self.cluster.version is not None
         self._take(state)
         network, own = self._member.network, self._member.settings.member_id
@@ -246,10 +248,9 @@ class Configuration:
 
     def seal(self, backend: Backend) -> None:
         """The configuration goes into the batch that holds the entries that led to it."""
-        text = encode_conf_state(self.state)
-        if text != self._stored:
-            self._stored = text
-            backend.put(META, META_CONF_STATE, text)
+        if self.state is not self._stored:
+            self._stored = self.state
+            membership.vouch(backend, self.state)
 
     # --- connection ---------------------------------------------------------------------------
 
@@ -271,37 +272,3 @@ class Configuration:
         voters = self.state.voters
         count = sum(voter == own or steady(voter) for voter in voters)
         return count >= len(voters) // 2 + 1
-
-
-def encode_conf_state(state: ConfState) -> bytes:
-    """As etcd's `meta` bucket holds it: JSON, empty lists left out, `auto_leave` always there."""
-    value: dict[str, object] = {}
-    for name, ids in (
-        ("voters", state.voters),
-        ("learners", state.learners),
-        ("voters_outgoing", state.voters_outgoing),
-        ("learners_next", state.learners_next),
-    ):
-        if ids:
-            value[name] = ids
-    value["auto_leave"] = state.auto_leave
-    return json.dumps(value, separators=(",", ":")).encode()
-
-
-def decode_conf_state(text: bytes) -> ConfState:
-    """The reverse; raises MembershipDataError."""
-    try:
-        value = json.loads(text)
-
-        def ids(name: str) -> list[int]:
-            return [int(ident) for ident in value.get(name) or ()]
-
-        return ConfState(
-            ids("voters"),
-            ids("learners"),
-            ids("voters_outgoing"),
-            ids("learners_next"),
-            bool(value.get("auto_leave")),
-        )
-    except (ValueError, AttributeError, TypeError):
-        raise MembershipDataError("the stored configuration cannot be read") from None

@@ -430,7 +430,7 @@ class Member:
         self.store.reset(self.backend)
         self.compactor.resume()
         self.alarms.load(self.backend)
-        self.configuration.restored(meta.conf_state)
+        self.configuration.restored(meta, snapshot.data)
         self.look_at_service()
         self.publisher.restored()
         self.reads.applied(meta.index)

@@ -1,5 +1,7 @@
 """Membership as the tree of the v2 API, which snapshot files carry for members up to 3.6.
 
+It is also read: up to 3.5 the tree, and not the database, is where members keep it.
+
 `/0/members/ID/raftAttributes` and `/attributes`, `/0/removed_members/ID`, `/0/version`, and the
 empty roots of the old API. The JSON is that of etcd's `v2store` at rest; its event queue must be
 there at full length, or an old member would write behind its end (formats, ".snap file").
@@ -8,9 +10,23 @@ there at full length, or an old member would write behind its end (formats, ".sn
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
-from keyraft.cluster import Cluster, format_id
+from keyraft.base.ids import ClusterID, MemberID
+from keyraft.cluster import (
+    Cluster,
+    Member,
+    MembershipDataError,
+    Version,
+    VersionError,
+    decode_member,
+    format_id,
+    parse_version,
+)
+from keyraft.mvcc import MemoryBackend
+from keyraft.mvcc.memory import empty_disk
 
 _NEVER: Final = "0001-01-01T00:00:00Z"
 _EVENTS: Final = 1_000  # capacity of the old event history
@@ -32,6 +48,15 @@ _STATISTICS: Final = (
     "expireCount",
     "watchers",
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a tree says."""
+
+    members: tuple[Member, ...]
+    removed: frozenset[int]
+    version: Version | None
 
 
 class _Tree:
@@ -96,5 +121,44 @@ def encode(cluster: Cluster) -> bytes:
     return _json(store).encode()
 
 
+def encode_rows(rows: Mapping[bytes, dict[bytes, bytes]]) -> bytes:
+    """The tree of a database, from its buckets `members`, `members_removed` and `cluster`.
+
+    Raises MembershipDataError, VersionError.
+    """
+    nobody = MemberID(0)
+    cluster = Cluster(ClusterID(0), nobody, MemoryBackend({**empty_disk(), **rows}))
+    cluster.load()
+    return encode(cluster)
+
+
 def _json(value: object) -> str:
     return json.dumps(value, separators=(",", ":"))
+
+
+def decode(data: bytes) -> Told:
+    """Reads a tree of any maker; raises MembershipDataError."""
+    try:
+        root = json.loads(data)["Root"]
+        top = _children(_children(root).get("0"))
+        members = []
+        for name, node in _children(top.get("members")).items():
+            parts = _children(node)
+            fields = json.loads(parts["raftAttributes"]["Value"])
+            if "attributes" in parts:
+                fields |= json.loads(parts["attributes"]["Value"])
+            fields.pop("id", None)
+            members.append(decode_member(json.dumps(fields).encode(), MemberID(int(name, 16))))
+        removed = frozenset(int(name, 16) for name in _children(top.get("removed_members")))
+        version = top.get("version")
+        agreed = parse_version(version["Value"]) if version else None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, VersionError) as error:
+        raise MembershipDataError(f"the tree in a snapshot cannot be read: {error!r}") from None
+    return Told(tuple(members), removed, agreed)
+
+
+def _children(node: Any) -> dict[str, Any]:
+    children = (node or {}).get("Children") or {}
+    if not isinstance(children, dict):
+        raise TypeError("no directory")
+    return children

@@ -5,9 +5,9 @@ held, and its memory is bounded by a page a level and the pipe. The process read
 first for the layout, then for the bytes (storage.bolt.writer). On its standard output:
 
     8 bytes   little-endian: the length of the database that follows
-    8 bytes   little-endian: its consistent index, the last entry that it holds
     4 bytes   little-endian: the length of what follows
-    ...       the configuration at that index (`confState` of bucket `meta`)
+    ...       marshalled: its consistent index, the configuration there (`confState` of bucket
+              `meta`), and the rows of the buckets in MEMBERSHIP
     ...       the database
     32 bytes  its SHA-256, when asked for
 
@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import hashlib
+import marshal
 import os
 import sys
 from collections.abc import Callable
@@ -27,7 +28,14 @@ from typing import Any, BinaryIO, Final
 
 import lmdb
 
-from keyraft.mvcc.backend import META, META_CONF_STATE, META_CONSISTENT_INDEX
+from keyraft.mvcc.backend import (
+    CLUSTER,
+    MEMBERS,
+    MEMBERS_REMOVED,
+    META,
+    META_CONF_STATE,
+    META_CONSISTENT_INDEX,
+)
 from keyraft.storage.bolt import BoltError, measure, write_file, write_stream
 from keyraft.storage.transfer.background import Background
 from keyraft.storage.transfer.environment import (
@@ -38,7 +46,9 @@ from keyraft.storage.transfer.environment import (
 )
 
 DIGEST_BYTES: Final = 32
-_HEAD: Final = Struct("<QQI")
+MEMBERSHIP: Final = (MEMBERS, MEMBERS_REMOVED, CLUSTER)
+"""Buckets whose rows go before the database."""
+_HEAD: Final = Struct("<QI")
 _PIPE_BYTES: Final = 1 << 20  # what the process may be ahead of its reader
 _ERROR_BYTES_MAX: Final = 4096
 
@@ -75,13 +85,20 @@ def export(
 
 
 def _head(txn: Any, env: Any, size: int) -> bytes:
+    meta = _rows(txn, env, META)
+    index = int.from_bytes(meta.get(META_CONSISTENT_INDEX, b""), "big")
+    rows = {name: _rows(txn, env, name) for name in MEMBERSHIP}
+    told = marshal.dumps((index, meta.get(META_CONF_STATE, b""), rows))
+    return _HEAD.pack(size, len(told)) + told
+
+
+def _rows(txn: Any, env: Any, name: bytes) -> dict[bytes, bytes]:
     try:
-        meta = env.open_db(META, txn, create=False)
+        database = env.open_db(name, txn, create=False)
     except lmdb.NotFoundError:
-        return _HEAD.pack(size, 0, 0)
-    index = int.from_bytes(txn.get(META_CONSISTENT_INDEX, db=meta) or b"", "big")
-    state = bytes(txn.get(META_CONF_STATE, db=meta) or b"")
-    return _HEAD.pack(size, index, len(state)) + state
+        return {}
+    with txn.cursor(db=database) as cursor:
+        return {bytes(key): bytes(value) for key, value in cursor}
 
 
 def export_file(path: str, file: BinaryIO) -> int:
@@ -109,7 +126,15 @@ class SnapshotExport:
     wake the loop for each 64 KiB.
     """
 
-    __slots__ = ("_fd", "_process", "_remaining", "conf_state", "consistent_index", "size_bytes")
+    __slots__ = (
+        "_fd",
+        "_process",
+        "_remaining",
+        "conf_state",
+        "consistent_index",
+        "membership",
+        "size_bytes",
+    )
 
     def __init__(
         self, process: asyncio.subprocess.Process, fd: int, size_bytes: int, digest: bool
@@ -119,6 +144,7 @@ class SnapshotExport:
         self.size_bytes = size_bytes  # of the database, without the digest
         self.consistent_index = 0  # the last entry that the database holds
         self.conf_state = b""  # the configuration there, as bucket `meta` holds it
+        self.membership: dict[bytes, dict[bytes, bytes]] = {}  # rows there, by bucket
         self._remaining = size_bytes + (DIGEST_BYTES if digest else 0)
 
     @classmethod
@@ -150,8 +176,9 @@ class SnapshotExport:
         export = cls(process, ours, 0, digest)
         try:
             head = await export._exactly(_HEAD.size)
-            size, export.consistent_index, state_bytes = _HEAD.unpack(head)
-            export.conf_state = await export._exactly(state_bytes)
+            size, told_bytes = _HEAD.unpack(head)
+            told = marshal.loads(await export._exactly(told_bytes))
+            export.consistent_index, export.conf_state, export.membership = told
         except BaseException:
             await export.close()
             raise
