@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import dataclasses
 from pathlib import Path
 
 import pytest
@@ -84,7 +83,7 @@ def _read_through_properties(found: set[str]) -> set[str]:
 def effects(*arguments: str) -> tuple[Config, str]:
     lines = Lines()
     config = load([*arguments, "--log-outputs=/dev/null"], {}, ZapLogger((Lines(),)))
-    config = dataclasses.replace(config, log=ZapLogger((lines,)))
+    config = config._replace(log=ZapLogger((lines,)))
     check_effects(config)
     return config, lines.text
 

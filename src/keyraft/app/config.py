@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from keyraft.app.flagtable import FLAGS
 from keyraft.app.flagvalues import parse_integer
@@ -53,8 +52,7 @@ class ConfigError(ValueError):
     log: ZapLogger = DEFAULT_LOGGER
 
 
-@dataclass(frozen=True, slots=True)
-class Config:
+class Config(NamedTuple):
     """One member's configuration; made by `load`, changed by nobody."""
 
     # Member
@@ -186,7 +184,7 @@ class Config:
 
     explicit: frozenset[str] = frozenset()
     """The flags, or keys of the file, that somebody set."""
-    log: ZapLogger = field(default=DEFAULT_LOGGER, compare=False, repr=False)
+    log: ZapLogger = DEFAULT_LOGGER
     """What these flags say about logging, opened."""
 
     @property
@@ -296,7 +294,7 @@ def build_config(values: Mapping[str, Any], explicit: frozenset[str]) -> Config:
             f'couldn\'t open sink "{error.filename}": open {error.filename}: '
             f"{(error.strerror or '').lower()}"
         ) from None
-    config = replace(config, log=log)
+    config = config._replace(log=log)
     try:
         validate(config)
     except ConfigError as error:
@@ -445,8 +443,7 @@ def _with_effective_values(config: Config) -> Config:
             given_cost=cost,
         )
         cost = BCRYPT_COST
-    return replace(
-        config,
+    return config._replace(
         v2_deprecation=V2_DEPRECATION,
         bcrypt_cost=cost,
         quota_backend_bytes=config.quota_backend_bytes or limits.QUOTA_BACKEND_BYTES,
@@ -487,8 +484,7 @@ def with_default_host(config: Config, host: str) -> Config:
         cluster = ",".join(f"{config.name or DEFAULT_NAME}={url}" for url in peers)
     if changed:
         config.log.info("detected default host for advertise", host=host)
-    return replace(
-        config,
+    return config._replace(
         initial_advertise_peer_urls=peers,
         advertise_client_urls=clients,
         initial_cluster=cluster,

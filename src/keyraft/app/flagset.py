@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 from keyraft.app.flagtable import Flag
@@ -38,17 +37,17 @@ class ConflictError(Exception):
         self.variable = variable
 
 
-@dataclass(slots=True)
 class FlagSet:
     """Values by flag name, those that were set explicitly, and the words left over."""
 
-    values: dict[str, Any] = field(default_factory=dict)
-    explicit: set[str] = field(default_factory=set)
-    rest: list[str] = field(default_factory=list)
+    __slots__ = ("explicit", "rest", "values")
 
-    def __post_init__(self) -> None:
-        for name, flag in ALL_FLAGS.items():
-            self.values.setdefault(name, default_value(flag))
+    def __init__(self) -> None:
+        self.values: dict[str, Any] = {
+            name: default_value(flag) for name, flag in ALL_FLAGS.items()
+        }
+        self.explicit: set[str] = set()
+        self.rest: list[str] = []
 
     def set(self, name: str, text: str) -> None:
         """Sets a flag from text; raises ValueRefused."""

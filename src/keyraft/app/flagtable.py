@@ -7,8 +7,7 @@ in milliseconds (`…_ms`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from keyraft.app.flagvalues import (
     BOOL,
@@ -33,8 +32,7 @@ from keyraft.app.flagvalues import (
 Row = tuple[str, Kind, str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Flag:
+class Flag(NamedTuple):
     """One flag; `default` is text as an operator would write it."""
 
     name: str

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from keyraft.app.gates import parse_gates
 from keyraft.base.durations import SECOND, DurationError, parse_duration, quote
@@ -30,8 +29,7 @@ class ValueRefused(ValueError):
     """The text is no value of this kind; the message goes behind "invalid value … for flag"."""
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
+class Kind(NamedTuple):
     """A type of flag: `go_type` as the configuration file's errors name it, and its parser.
 
     `parse(text, previous)` gets what the flag was before, for kinds that add to it.

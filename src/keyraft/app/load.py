@@ -16,7 +16,6 @@ from keyraft.app.config import (
     machine_address,
     with_default_host,
 )
-from keyraft.app.configfile import read_config_file
 from keyraft.app.flagset import FlagSet, apply_environment, parse_arguments
 from keyraft.app.flagvalues import ValueRefused
 from keyraft.app.logging import DEFAULT_LOGGER
@@ -56,6 +55,8 @@ def load(
 
 
 def _from_file(path: str) -> Config:
+    from keyraft.app.configfile import read_config_file  # and with it YAML
+
     values, explicit = read_config_file(path)
     config = build_config(values, explicit)
     config.log.info(

@@ -12,10 +12,8 @@ refusal to start stays one clear line.
 from __future__ import annotations
 
 import contextlib
-import gzip
 import json
 import os
-import shutil
 import socket
 import sys
 import time
@@ -130,6 +128,9 @@ class RotatingOutput:
         os.replace(self._path, backup)
         self._open()
         if self._compress:
+            import gzip  # a start does without
+            import shutil
+
             with open(backup, "rb") as source, gzip.open(f"{backup}.gz", "wb") as target:
                 shutil.copyfileobj(source, target)
             backup.unlink()

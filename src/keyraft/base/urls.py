@@ -9,7 +9,6 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Final
 
 from keyraft.base.durations import quote
@@ -24,15 +23,29 @@ class URLError(ValueError):
     """The text is no URL that a member may use; the message is etcd's."""
 
 
-@dataclass(frozen=True, slots=True)
 class URL:
-    """One URL: `scheme` in lower case, `host` with its port, `path` with its slash or empty."""
+    """One URL: `scheme` in lower case, `host` with its port, `path` with its slash or empty.
 
-    scheme: str
-    host: str
-    path: str
-    text: str
-    """As Go's `URL.String` writes it; two URLs are the same when these are."""
+    `text` is how Go's `URL.String` writes it; two URLs are the same when these are. Changed by
+    nobody.
+    """
+
+    __slots__ = ("host", "path", "scheme", "text")
+
+    def __init__(self, scheme: str, host: str, path: str, text: str) -> None:
+        self.scheme = scheme
+        self.host = host
+        self.path = path
+        self.text = text
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, URL) and self.text == other.text
+
+    def __hash__(self) -> int:
+        return hash(self.text)
+
+    def __repr__(self) -> str:
+        return f"URL({self.text!r})"
 
     @property
     def hostname(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import platform
+import sys
 from typing import Final
 
 VERSION: Final = "3.7.1"
@@ -13,10 +13,12 @@ GIT_SHA: Final = "keyraft"
 
 def runtime_version() -> str:
     """What runs this: where the original names its Go."""
-    return f"python{platform.python_version()}"
+    return f"python{sys.version_info.major}.{sys.version_info.minor}.{sys.version_info.micro}"
 
 
 def platform_name() -> str:
     """Operating system and architecture as Go spells them: "linux/amd64"."""
+    import platform  # a start does without
+
     machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
     return f"{platform.system().lower()}/{machine}"

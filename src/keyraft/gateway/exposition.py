@@ -8,11 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from decimal import Decimal
 from typing import Final
-
-from prometheus_client import ProcessCollector
-from prometheus_client.registry import CollectorRegistry
 
 from keyraft.server import Histogram
 
@@ -55,6 +51,8 @@ def number(value: float) -> str:
     """As Go prints a float: no needless point, an exponent from 1e+06 on or below 1e-4."""
     if abs(value) < 1e6:
         return str(int(value)) if value == int(value) else repr(float(value))
+    from decimal import Decimal  # a start does without
+
     sign, digits, exponent = Decimal(repr(float(value))).normalize().as_tuple()
     assert isinstance(exponent, int), value
     first, rest = str(digits[0]), "".join(map(str, digits[1:]))
@@ -80,16 +78,3 @@ def render(families: Iterable[Family]) -> bytes:
             lines.append(f"{family.name}{suffix}{braces} {number(value)}")
     lines.append("")
     return "\n".join(lines).encode()
-
-
-class ProcessFamilies:
-    """process_* as the client library measures them."""
-
-    def __init__(self) -> None:
-        self._collector = ProcessCollector(registry=CollectorRegistry())
-
-    def collect(self) -> Iterable[Family]:
-        """The families now."""
-        for metric in self._collector.collect():
-            for sample in metric.samples:
-                yield Family(sample.name, metric.type, metric.documentation).add(sample.value)

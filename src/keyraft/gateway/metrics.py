@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 
 from keyraft.base.version import VERSION, runtime_version
 from keyraft.cluster import format_id, short
-from keyraft.gateway.exposition import COUNTER, GAUGE, HISTOGRAM, Family, ProcessFamilies
+from keyraft.gateway.exposition import COUNTER, GAUGE, HISTOGRAM, Family
+from keyraft.gateway.process import ProcessFamilies
 from keyraft.grpc import Router, status
 from keyraft.net import Statistics
 from keyraft.peer.metrics import PeerMetrics

@@ -14,8 +14,9 @@ from urllib.parse import parse_qs, urlsplit
 from keyraft.base.log import Logger
 from keyraft.base.version import VERSION
 from keyraft.gateway.checks import CHECKS, check_health, run_check
-from keyraft.gateway.exposition import CONTENT_TYPE, ProcessFamilies, render
+from keyraft.gateway.exposition import CONTENT_TYPE, render
 from keyraft.gateway.metrics import Scrape
+from keyraft.gateway.process import ProcessFamilies
 from keyraft.grpc import HttpRequest
 from keyraft.server import Member
 

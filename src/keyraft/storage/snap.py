@@ -18,8 +18,7 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-from crc32c import crc32c
-
+from keyraft.base.crc import crc32c
 from keyraft.base.log import Logger, NullLogger
 from keyraft.raft import codec
 from keyraft.raft.types import Snapshot

@@ -13,10 +13,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from crc32c import crc32c
-
 from keyraft.app.offline.digest import DigestCheck
 from keyraft.app.offline.source import OfflineError, Progress, Source, no_progress
+from keyraft.base.crc import crc32c
 from keyraft.mvcc.backend import KEY, META, META_STORAGE_VERSION
 from keyraft.mvcc.wire import stored_key
 from keyraft.storage.bolt import BoltFile, Leaf, check

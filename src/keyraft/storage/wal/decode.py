@@ -23,8 +23,7 @@ from collections.abc import Iterator
 from struct import Struct
 from typing import Final, NoReturn
 
-from crc32c import crc32c
-
+from keyraft.base.crc import crc32c
 from keyraft.base.varints import LOW
 from keyraft.storage.files import SECTOR_BYTES, File
 from keyraft.storage.wal.encode import _CRC_TOP

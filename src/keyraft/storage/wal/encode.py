@@ -14,8 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from crc32c import crc32c
-
+from keyraft.base.crc import crc32c
 from keyraft.base.varints import LOW
 from keyraft.raft import codec
 from keyraft.raft.types import Entry, HardState
