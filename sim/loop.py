@@ -82,6 +82,37 @@ class SimLoop:
                 timer.callback(*timer.args)
 
 
+class CoarseLoop:
+    """The clock of another loop in whole milliseconds, as uvloop has it.
+
+    It says that it is up to a millisecond earlier than it is, and a timer fires up to one and a
+    half before its time, or half of one behind it.
+    """
+
+    def __init__(self, loop: SimLoop | MemberLoop) -> None:
+        self._loop = loop
+        self.call_soon = loop.call_soon
+
+    def _now_ms(self) -> int:
+        return int(self._loop.time() * 1000 + 1e-6)
+
+    def time(self) -> float:
+        """Seconds, rounded down."""
+        return self._now_ms() / 1000
+
+    def call_later(self, delay: float, callback: Callable[..., Any], *args: Any) -> SimTimer:
+        """Runs after `delay` seconds, rounded to the nearest millisecond."""
+        ticks = round(delay * 1000)
+        if ticks <= 0:
+            return self.call_soon(callback, *args)
+        due_s = (self._now_ms() + ticks) / 1000
+        return self._loop.call_later(max(due_s - self._loop.time(), 0.0), callback, *args)
+
+    def call_at(self, when: float, callback: Callable[..., Any], *args: Any) -> SimTimer:
+        """Runs at second `when`, by the same rounding."""
+        return self.call_later(when - self.time(), callback, *args)
+
+
 class MemberLoop:
     """One member's view of the loop: its calls die with it, its clock may run fast or slow.
 

@@ -19,6 +19,7 @@ from keyraft.base.errors import EtcdError
 from keyraft.base.log import NullLogger
 from keyraft.base.version import VERSION
 from keyraft.cluster import Member as ClusterMember
+from keyraft.grpc import Router
 from keyraft.mvcc.backend import (
     MEMBERS,
     MEMBERS_REMOVED,
@@ -43,7 +44,17 @@ from keyraft.raft import (
 from keyraft.raft.errors import StorageError
 from keyraft.server import Member, MemberSettings, PeerHash, decode_conf_state
 from keyraft.server.v2tree import encode_rows
-from keyraft.service import Guard, WatchService
+from keyraft.service import (
+    AuthService,
+    ClusterService,
+    ElectionService,
+    Guard,
+    KVService,
+    LeaseService,
+    LockService,
+    MaintenanceService,
+    WatchService,
+)
 from keyraft.storage.backend import MemoryEngine, WriteBuffer
 from keyraft.storage.backend.memory import Disk
 from keyraft.storage.snap import SnapDir
@@ -308,6 +319,7 @@ class Node:
         self._received: dict[int, Database] = {}
         self.member: Member | None = None
         self.service: WatchService | None = None
+        self.router = Router()  # of this life
         self._loop = MemberLoop(loop, habits.rate)
         self.backend: WriteBuffer | None = None
         self._engine: MemoryEngine | None = None
@@ -411,7 +423,7 @@ class Node:
         )
         member.watch(self._witness, self.habits)
         member.on_removed = self._removed
-        self.service = WatchService(member, Guard(member), self.chance)
+        self._serve(member)
         member.peer_hashes = NodeHashes(self, self._nodes, loop)
         self.member = member
         for other in opened.others:
@@ -443,6 +455,23 @@ class Node:
         for name in (MEMBERS, MEMBERS_REMOVED):
             found = dict(place.backend.range(name))
             assert found == self._database[name], f"{self.identity.name}: {name!r} is {found}"
+
+    def _serve(self, member: Member) -> None:
+        """Every service of the real one."""
+        guard = Guard(member)
+        self.service = WatchService(member, guard, self.chance)
+        self.router = Router()
+        self.service.register(self.router)
+        for service in (
+            KVService(member, guard),
+            LeaseService(member, guard),
+            MaintenanceService(member, guard),
+            ClusterService(member, guard),
+            AuthService(member, guard),
+            LockService(member, guard),
+            ElectionService(member, guard),
+        ):
+            service.register(self.router)
 
     def crash(self) -> None:
         """Power off: the disk keeps what was synced, the database what was committed."""

@@ -79,7 +79,7 @@ class Bench:
         self.now = 0.0
 
     def _hold(self, call: Call, request: bytes) -> None:
-        call.on_cancel = self.cancels.append
+        call.on_cancel = lambda _, code: self.cancels.append(code)
         self.held.append(call)
 
     def _fail(self, call: Call, request: bytes) -> bytes:

@@ -82,7 +82,7 @@ def router(cancels: list[int]) -> Router:
     """`cancels` gets the code of each held call that is given up."""
 
     def hold(call: Call, request: bytes) -> None:
-        call.on_cancel = cancels.append
+        call.on_cancel = lambda _, code: cancels.append(code)
 
     def fail(call: Call, request: bytes) -> bytes:
         raise EmptyKeyError

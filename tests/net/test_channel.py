@@ -50,7 +50,7 @@ class Service:
         self.router.stream("/t.T/Shared", Sharer)
 
     def _hold(self, call: Call, request: bytes) -> None:
-        call.on_cancel = self.cancels.append
+        call.on_cancel = lambda _, code: self.cancels.append(code)
         self.held.append(call)
         self.arrived.set()
 

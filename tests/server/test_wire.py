@@ -27,7 +27,6 @@ def test_what_is_wrapped_is_what_protobuf_reads(kind: int, value: bytes, member:
     if kind == wire.KIND_PUT:
         assert message.put.value == value
     assert wire.split(data) == ((kind, request, stamp) if kind < 16 else None)
-    assert wire.stamp_of(data) == stamp
     assert wire.is_v2(data) is None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from keyraft.base.errors import EtcdError, RawError
 from keyraft.grpc import StreamHandler
@@ -20,8 +21,10 @@ class FakeCall:
         self.peer = "127.0.0.1:1"
         self.common_name: str | None = None
         self.cancelled = False
+        self.began_s = 0.0
+        self.ticket = b""
         self.deadline_s: float | None = None
-        self.on_cancel: Callable[[int], None] | None = None
+        self.on_cancel: Callable[[Any, int], None] | None = None
         self.answer: Answer = None
         self.sent: list[bytes] = []
         self.finished: tuple[int, str] | None = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from time import monotonic
 from typing import Final, NamedTuple
 
 from keyraft.client.endpoint import Endpoint
@@ -116,7 +117,7 @@ class Socket(Http2Protocol[ClientConnection]):
         self._lost: asyncio.Future[None] = loop.create_future()
         self._http = ClientConnection(
             limits,
-            loop.time(),
+            monotonic(),
             authority=authority,
             scheme="https" if secure else "http",
             user_agent=USER_AGENT,
@@ -153,7 +154,7 @@ class Socket(Http2Protocol[ClientConnection]):
                 future.set_result(reply)
 
         call = self._http.unary(
-            method, request, done, self.loop.time(), metadata=headers, timeout_s=timeout_s
+            method, request, done, monotonic(), metadata=headers, timeout_s=timeout_s
         )
         if timeout_s is not None:
             self.arm()
@@ -167,7 +168,7 @@ class Socket(Http2Protocol[ClientConnection]):
         """One stream."""
         stream = SocketStream(self.loop, self._reason)
         if self.alive:
-            stream.attach(self._http.stream(method, stream, self.loop.time(), metadata=headers))
+            stream.attach(self._http.stream(method, stream, monotonic(), metadata=headers))
             self.arm()
         else:
             stream.on_end(UNAVAILABLE, self._reason, {})
@@ -193,7 +194,7 @@ class Socket(Http2Protocol[ClientConnection]):
 
     async def close(self) -> None:
         """Ends what is open with Unavailable."""
-        self._http.close(self.loop.time())
+        self._http.close(monotonic())
         self.flusher.flush()
         if self.transport is not None:
             self.transport.close()

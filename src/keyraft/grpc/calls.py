@@ -8,7 +8,7 @@ after the end does nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .head import RequestHead
 from .http2.stream import Http2Stream
@@ -30,7 +30,10 @@ class Call(Http2Stream):
         "head",
         "on_cancel",
         "request",
+        "ticket",
     )
+
+    ticket: bytes  # set by a handler that waits, before `on_cancel`
 
     def __init__(
         self,
@@ -50,7 +53,7 @@ class Call(Http2Stream):
         self.began_s = connection.now
         self.head = head
         self.deadline_s = deadline_s
-        self.on_cancel: Callable[[int], None] | None = None
+        self.on_cancel: Callable[[Any, int], None] | None = None
         self.cancelled = False
         self.done = False
         self.request = b""

@@ -383,7 +383,7 @@ class Requests(Answering):
                 call.handler.on_cancel(code)
             return
         if call.on_cancel is not None:
-            call.on_cancel(code)
+            call.on_cancel(call, code)
         self._ended(call, None)
 
     def _slow(self, call: Call, reply: bytes | None) -> None:
@@ -409,7 +409,7 @@ class Requests(Answering):
             if call.handler is not None:
                 call.handler.on_cancel(status.DEADLINE_EXCEEDED)
         elif stop is not None:
-            stop(status.DEADLINE_EXCEEDED)
+            stop(call, status.DEADLINE_EXCEEDED)
         if call.done:
             return
         if call.queue is None:

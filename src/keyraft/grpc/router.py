@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from math import inf
-from typing import Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from .status import CODE_NAMES, quote
 
@@ -43,8 +43,15 @@ class CallContext(Protocol):
 class UnaryCall(CallContext, Protocol):
     """One unary request on its way."""
 
-    on_cancel: Callable[[int], None] | None
-    """Called once with the status code when the call is cancelled; it really stops the work."""
+    on_cancel: Callable[[Any, int], None] | None
+    """Called once with the call and a status code when it is cancelled; it really stops the work.
+    With DEADLINE_EXCEEDED it may still `fail` the call, in better words than those."""
+
+    ticket: bytes
+    """What the handler finds its work on the call by; the transport does not look at it."""
+
+    began_s: float
+    """When its head had come, on the clock that feeds the connection."""
 
     def respond(self, message: bytes) -> None:
         """Answers; nothing happens when the call is cancelled."""

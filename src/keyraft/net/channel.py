@@ -15,6 +15,7 @@ import asyncio
 import ssl
 from collections import deque
 from collections.abc import Callable
+from time import monotonic
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
@@ -152,7 +153,7 @@ class Channel:
         """For ClientProtocol: the pure half of a fresh socket."""
         return ClientConnection(
             self._limits,
-            self.loop.time(),
+            monotonic(),
             authority=self._authority,
             scheme="https" if self._secure else "http",
             user_agent=self._user_agent,
@@ -196,7 +197,7 @@ class Channel:
             waiting.begin(protocol)
         elif self._closed:
             waiting.fail(status.CANCELLED, "grpc: the client connection is closing")
-        elif self._dialling is None and self.loop.time() < self._retry_at:
+        elif self._dialling is None and monotonic() < self._retry_at:
             waiting.fail(status.UNAVAILABLE, self._last_error)
         else:
             self._waiting.append(waiting)
@@ -212,7 +213,7 @@ class Channel:
         except (OSError, ssl.SSLError, TimeoutError) as error:
             reason = str(error) or "i/o timeout"
             self._backoff_s = min(max(self._backoff_s * 2, BACKOFF_S_MIN), BACKOFF_S_MAX)
-            self._retry_at = self.loop.time() + self._backoff_s
+            self._retry_at = monotonic() + self._backoff_s
             self._last_error = (
                 f'connection error: desc = "transport: Error while dialing: {reason}"'
             )
@@ -256,7 +257,7 @@ class Channel:
     ) -> CallHandle:
         """Starts a unary call; `done(code, text, reply)` is called once, perhaps at once."""
         handle = CallHandle(done)
-        deadline_s = None if timeout_s is None else self.loop.time() + timeout_s
+        deadline_s = None if timeout_s is None else monotonic() + timeout_s
         self._begin_call(handle, path, request, metadata, deadline_s, again=True)
         return handle
 
@@ -281,7 +282,7 @@ class Channel:
                 return
             connection = protocol.connection
             assert connection is not None
-            now = self.loop.time()
+            now = monotonic()
             left = None if deadline_s is None else max(deadline_s - now, 0.0)
             call = connection.unary(path, request, ended, now, metadata=metadata, timeout_s=left)
             if not call.over:
@@ -347,7 +348,7 @@ class Channel:
         call = StreamCall(self.loop)
         call.attach(
             protocol.connection.stream(
-                path, call, self.loop.time(), metadata=metadata, timeout_s=timeout_s
+                path, call, monotonic(), metadata=metadata, timeout_s=timeout_s
             )
         )
         protocol.arm()
@@ -364,7 +365,7 @@ class Channel:
             self._waiting.popleft().fail(status.CANCELLED, "grpc: the client connection is closing")
         for protocol in list(self._all):
             if protocol.connection is not None:
-                protocol.connection.close(self.loop.time())
+                protocol.connection.close(monotonic())
         self.flusher.flush()
         while self._all:
             await asyncio.sleep(0)

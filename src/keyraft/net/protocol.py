@@ -5,6 +5,11 @@ is left the connection waits for its next turn (`Turns`), and meanwhile is not r
 collected, and every connection that has some is written once per turn of the loop, by one
 `call_soon` for all of them.
 
+Time: a connection is fed with the exact clock, not with the loop's, which may count whole
+milliseconds (uvloop) and so say that it is earlier than it is. A timer may fire early; then it is
+set again. Nothing is ever done before its time: a client that is told of its deadline while it
+still has time left tries again, and what it asked for is done twice.
+
 Back pressure: when the socket's buffer is above its mark, the connection gets `pause_output` and
 the socket is not read, so that what a slow reader makes us hold is one buffer and its windows.
 """
@@ -13,6 +18,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
+from math import ceil
+from time import monotonic
 from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar, cast
 
 if TYPE_CHECKING:  # each end brings its own
@@ -22,7 +30,7 @@ WRITE_BUFFER_BYTES: Final = 1_048_576  # the socket's backlog at which a connect
 TURN_WORK: Final = 25_000  # of all connections in one turn of the loop, about 25 ms
 LIGHT_BYTES_MAX: Final = 4_096  # that wait; a client that sends more at once asks for much
 COALESCE_CONNECTIONS_MIN: Final = 8  # with output in one turn: that is load
-CLOCK_SLACK_S: Final = 0.001  # a timer may fire this much before its time
+TIMER_TICKS_PER_S: Final = 1_000  # of the loop's timers
 _FOREVER: Final = float("inf")
 
 C = TypeVar("C", "ServerConnection", "ClientConnection")
@@ -140,10 +148,17 @@ class Turns:
 class Http2Protocol(asyncio.Protocol, Generic[C]):
     """The asyncio end of one connection."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, flusher: Flusher) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        flusher: Flusher,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        """`clock` is the loop's, but exact."""
         self.loop = loop
         self.flusher = flusher
         self.turns = flusher.turns
+        self.clock = clock
         self.connection: C | None = None
         self.transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -184,7 +199,7 @@ class Http2Protocol(asyncio.Protocol, Generic[C]):
     def take(self, connection: C, data: bytes) -> None:
         """Has the connection handle what arrived: now, or when it is its turn."""
         turns = self.turns
-        now = self.loop.time()
+        now = self.clock()
         if self._queued or not turns.open:
             connection.hold(data, now)
             if not self._queued:
@@ -210,7 +225,7 @@ class Http2Protocol(asyncio.Protocol, Generic[C]):
         assert connection is not None and transport is not None
         if self._paused and not connection.closed:
             return 0  # goes on when the socket takes output again
-        connection.resume_output(self.loop.time())
+        connection.resume_output(self.clock())
         if connection.wants_turn:
             self._wait(heavy=True)
         elif not transport.is_closing() and not self._paused:
@@ -225,7 +240,7 @@ class Http2Protocol(asyncio.Protocol, Generic[C]):
     def connection_lost(self, exc: Exception | None) -> None:
         self.cancel_timer()
         if self.connection is not None:
-            self.connection.connection_lost(self.loop.time())
+            self.connection.connection_lost(self.clock())
             if self.connection.wants_resume and not self._queued:
                 self._wait(heavy=True)
         self.lost("" if exc is None else str(exc))
@@ -273,10 +288,11 @@ class Http2Protocol(asyncio.Protocol, Generic[C]):
             self.call_at(due)
 
     def call_at(self, due: float) -> None:
-        """Moves the timer."""
+        """Moves the timer; it fires a tick of the loop's early or late at most."""
         self.cancel_timer()
         self._timer_at = due
-        self._timer = self.loop.call_at(due, self._tick)
+        ticks = max(ceil((due - self.clock()) * TIMER_TICKS_PER_S), 1)
+        self._timer = self.loop.call_later(ticks / TIMER_TICKS_PER_S, self._tick)
 
     def _tick(self) -> None:
         self._timer = None
@@ -284,7 +300,7 @@ class Http2Protocol(asyncio.Protocol, Generic[C]):
         if self.connection is None:
             self.time_up()
         else:
-            self.connection.tick(self.loop.time() + CLOCK_SLACK_S)
+            self.connection.tick(self.clock())
             self.arm()
 
     def cancel_timer(self) -> None:

@@ -13,6 +13,7 @@ import os
 import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from time import monotonic
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -49,7 +50,7 @@ class ServerProtocol(Http2Protocol[ServerConnection]):
     """One accepted socket."""
 
     def __init__(self, server: Server, scheme: str) -> None:
-        super().__init__(server.loop, server.flusher)
+        super().__init__(server.loop, server.flusher, server.clock)
         self.server = server
         self.scheme = scheme
         self._first = b""
@@ -64,7 +65,7 @@ class ServerProtocol(Http2Protocol[ServerConnection]):
         elif self.server.http1.early:
             self._start_http1(b"")
         else:
-            self.call_at(self.loop.time() + HANDSHAKE_S_MAX)
+            self.call_at(self.clock() + HANDSHAKE_S_MAX)
 
     def data_received(self, data: bytes) -> None:
         connection = self.connection
@@ -84,7 +85,7 @@ class ServerProtocol(Http2Protocol[ServerConnection]):
 
     def _start_http2(self, first: bytes) -> None:
         server = self.server
-        now = self.loop.time()
+        now = self.clock()
         connection = ServerConnection(
             server.router,
             server.limits,
@@ -122,7 +123,7 @@ class ServerProtocol(Http2Protocol[ServerConnection]):
     def shutdown(self) -> None:
         """Begins the graceful end."""
         if self.connection is not None:
-            self.connection.shutdown(self.loop.time())
+            self.connection.shutdown(self.clock())
             self.arm()
         elif self._http1 is not None:
             self._http1.shutdown()
@@ -144,12 +145,15 @@ class Server:
         places: Places | None = None,
         say: Say | None = None,
         http1: Http1Service | None = None,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
         """`places` may be shared with other servers; `say` is told why nothing is accepted.
 
         `http1` instead of `on_http`: what speaks HTTP/1.1 in another way; an `early` one is alone.
+        `clock` is the loop's, but exact.
         """
         self.loop = loop
+        self.clock = clock
         self.router = router
         self.limits = limits
         self.on_http = on_http

@@ -18,13 +18,14 @@ from keyraft.server.ports import (
     UnknownRequestError,
 )
 from keyraft.server.settings import MemberSettings
-from keyraft.server.waiting import Done, Result
+from keyraft.server.waiting import Done, DoneWaiter, Result
 
 __all__ = [
     "Boot",
     "BootError",
     "Counters",
     "Done",
+    "DoneWaiter",
     "DurableLog",
     "Histogram",
     "Histograms",

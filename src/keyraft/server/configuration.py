@@ -12,6 +12,7 @@ applies an old change again (formats, "Consistent index").
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from keyraft.base import errors
@@ -25,6 +26,7 @@ from keyraft.cluster import (
     parse_version,
     storage_version_to_write,
 )
+from keyraft.grpc import status
 from keyraft.mvcc.backend import META, META_STORAGE_VERSION, Backend
 from keyraft.proto import membership_pb2
 from keyraft.raft import (
@@ -46,6 +48,9 @@ if TYPE_CHECKING:
 _UNKNOWN: Final = 2
 
 ChangeDone = Callable[[EtcdError | RawError | None], None]
+
+TakeBack = Callable[[int], None]
+"""Its caller gives a change up, for the reason that a status code names."""
 
 
 class Configuration:
@@ -76,11 +81,11 @@ class Configuration:
 
     # --- changes ------------------------------------------------------------------------------
 
-    def propose(self, change: ConfChange, done: ChangeDone) -> None:
+    def propose(self, change: ConfChange, done: ChangeDone) -> TakeBack:
         """Sends a change through the log; `done(None)` when it is applied, or its refusal.
 
-        While there is no leader it waits for one, as any proposal. Raises StoppedError; RawError
-        when the leader takes none now.
+        While there is no leader it waits for one, as any proposal, and as long as its caller does.
+        Raises StoppedError; RawError when the leader takes none now.
         """
         member = self._member
         if member.stopped:
@@ -93,9 +98,17 @@ class Configuration:
                 raise RawError(_UNKNOWN, str(error)) from None
         else:
             self._held[change.id] = change
-        deadline_s = member.loop.time() + member.settings.request_timeout_s
-        self._waiting[change.id] = (deadline_s, done)
+        began_s = member.loop.time()
+        self._waiting[change.id] = (began_s + member.settings.request_timeout_s, done)
         member.raft.wake()
+        return partial(self._take_back, change.id, began_s)
+
+    def _take_back(self, ident: int, began_s: float, code: int) -> None:
+        """As `Member.give_up`."""
+        unproposed = self._held.pop(ident, None)
+        waiting = self._waiting.pop(ident, None)
+        if waiting is not None and unproposed is None and code == status.DEADLINE_EXCEEDED:
+            waiting[1](self._member.why_timeout(began_s))
 
     def leader_known(self) -> None:
         """What has waited for a leader is proposed."""

@@ -25,6 +25,7 @@ from keyraft.base.limits import APPLY_GAP_ENTRIES_MAX, GRPC_OVERHEAD_BYTES
 from keyraft.base.log import Logger
 from keyraft.base.version import VERSION
 from keyraft.cluster import Cluster, short
+from keyraft.grpc import status
 from keyraft.lease import Lessor, min_ttl_s
 from keyraft.mvcc import Store, WatchHub
 from keyraft.mvcc.backend import META, META_CONSISTENT_INDEX, META_TERM, Backend
@@ -54,7 +55,7 @@ from keyraft.server.reconfiguration import Reconfiguration
 from keyraft.server.settings import MemberSettings
 from keyraft.server.snapshotting import Snapshotter
 from keyraft.server.waiting import Done, DoneWaiter, Result, Waiter, WaitTable
-from keyraft.server.wire import KIND_ALARM, Stamper, stamp_of, wrap
+from keyraft.server.wire import KIND_ALARM, Stamper, wrap
 
 QUOTA_REFRESH_TICKS: Final = 1  # the quota's view of the database is one heartbeat old at most
 
@@ -124,6 +125,7 @@ class Member:
         self.headers = HeaderEncoder(settings.cluster_id, settings.member_id)
         self._stamp = self._stamper.stamp
         self._wait = self.waiting.add
+        self._give_up = self.give_up
         self._request_bytes_max = settings.request_bytes_max
         self._stamps: list[bytes] = []
 
@@ -232,10 +234,7 @@ class Member:
         if self._stamps:
             stamps, self._stamps = self._stamps, []
             self.waiting.close_batch(now_s, now_s + self.settings.request_timeout_s, stamps)
-        failed = self.waiting.expire(now_s, self._why_timeout)
-        if failed:
-            self.counters.proposals_failed += failed
-            self.raft.forget(self._given_up)
+        self.waiting.expire(now_s, self._late)
         self.reads.tick(now_s)
         if self.token_waits:
             self.token_waits.expire(now_s, errors.InvalidAuthTokenError())
@@ -255,10 +254,36 @@ class Member:
             patience_s = FRESH_TICKS * settings.heartbeat_s
         self.token_waits.add(ahead.index, self.loop.time() + patience_s, done)
 
-    def _given_up(self, data: bytes) -> bool:
-        return not self.waiting.waits(stamp_of(data))
+    def _late(self, stamp: bytes, waiter: Waiter, start_s: float) -> None:
+        """The time for requests is over; the client might have waited longer."""
+        self.counters.proposals_failed += 1
+        self.raft.withdraw(stamp)
+        error = self.why_timeout(start_s)
+        waiter.fail(error.code, error.text)
 
-    def _why_timeout(self, start_s: float) -> EtcdError:
+    def withdraw(self, waiter: Waiter) -> bool:
+        """Takes back a proposal that Raft has not had, which is then never carried out; its waiter
+        hears no more. False when it may be carried out, or was."""
+        if not self.raft.withdraw(waiter.ticket):
+            return False
+        self.waiting.pop(waiter.ticket, None)
+        self.counters.proposals_failed += 1
+        return True
+
+    def give_up(self, waiter: Waiter, code: int) -> None:
+        """A waiter's `on_cancel`: nobody wants this proposal's answer any more.
+
+        What can be is withdrawn. Of the rest nobody knows what becomes of it; at its deadline the
+        waiter is told so, with a code after which no client tries again.
+        """
+        if self.withdraw(waiter) or self.waiting.pop(waiter.ticket, None) is None:
+            return
+        self.counters.proposals_failed += 1
+        if code == status.DEADLINE_EXCEEDED:
+            error = self.why_timeout(waiter.began_s)
+            waiter.fail(error.code, error.text)
+
+    def why_timeout(self, start_s: float) -> EtcdError:
         """Which of the three timeouts: a leader was lost meanwhile, the others, or just slow."""
         lost_s = self._leader_elected_s - 2 * self.settings.election_s
         if lost_s < start_s < self._leader_elected_s:
@@ -276,9 +301,12 @@ class Member:
         done: Done,
         username: bytes = b"",
         auth_revision: int = 0,
-    ) -> None:
-        """`propose_for` with a callback that gets the response or the refusal."""
-        self.propose_for(DoneWaiter(done), kind, request, username, auth_revision)
+    ) -> DoneWaiter:
+        """`propose_for` with a callback that gets the response or the refusal; what is returned can
+        be given up."""
+        waiter = DoneWaiter(done, self.ticked_s)
+        self.propose_for(waiter, kind, request, username, auth_revision)
+        return waiter
 
     def propose_for(
         self,
@@ -290,7 +318,8 @@ class Member:
     ) -> None:
         """Sends a request through the log; `waiter` gets its response or its refusal.
 
-        Raises TooManyRequestsError, RequestTooLargeError, StoppedError.
+        From here on `waiter.on_cancel` is `give_up`. Raises TooManyRequestsError,
+        RequestTooLargeError, StoppedError.
         """
         if self.committed_index - self.queue.applied_index > APPLY_GAP_ENTRIES_MAX:
             raise errors.TooManyRequestsError
@@ -303,9 +332,11 @@ class Member:
             raise errors.RequestTooLargeError
         if self.stopped:
             raise errors.StoppedError
-        if not self.raft.propose(data):
+        if not self.raft.propose(stamp, data):
             raise errors.TooManyRequestsError
         self._wait(stamp, waiter)
+        waiter.ticket = stamp
+        waiter.on_cancel = self._give_up
         self._stamps.append(stamp)
 
     def propose_leading(
@@ -316,9 +347,9 @@ class Member:
             stamp = self._stamper.stamp_for(username, auth_revision)
         else:
             stamp = self._stamp()
-        self._wait(stamp, DoneWaiter(done))
+        self._wait(stamp, DoneWaiter(done, self.ticked_s))
         self._stamps.append(stamp)
-        self.raft.propose_leading(wrap(kind, request, stamp), self.term)
+        self.raft.propose_leading(stamp, wrap(kind, request, stamp), self.term)
 
     @property
     def readable(self) -> bool:
@@ -436,10 +467,10 @@ class Member:
         self.reads.applied(meta.index)
         self.token_waits.applied(meta.index)
 
-    def dropped(self, proposals: list[bytes]) -> None:
+    def dropped(self, stamps: list[bytes]) -> None:
         """Raft refuses them, for instance while leadership is handed over."""
-        for data in proposals:
-            waiter = self.waiting.pop(stamp_of(data), None)
+        for stamp in stamps:
+            waiter = self.waiting.pop(stamp, None)
             if waiter is not None:
                 self.counters.proposals_failed += 1
                 waiter.fail(2, "raft proposal dropped")

@@ -13,12 +13,13 @@ The order is persist -> send -> apply -> acknowledge:
 - a leader's bare news of a commit index waits for the next entries to carry it (see `notices`).
 
 Proposals of one turn of the event loop become one call of `propose`, one write and one sync. While
-there is no leader they wait, as long as their proposers do.
+there is no leader, or while the disk is busy, they wait, as long as their proposers do: what nobody
+waits for any more is not proposed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from operator import attrgetter
 from typing import Final, Protocol
 
@@ -62,8 +63,8 @@ class RaftEvents(Protocol):
     def snapshot_installed(self, snapshot: Snapshot) -> None:
         """A snapshot of the leader's is durable: take its state over."""
 
-    def dropped(self, proposals: list[bytes]) -> None:
-        """Raft has refused these (no leader, or a transfer is under way)."""
+    def dropped(self, stamps: list[bytes]) -> None:
+        """Raft has refused these proposals (no leader, or a transfer is under way)."""
 
 
 class RaftLoop:
@@ -87,9 +88,9 @@ class RaftLoop:
         self._notices = CommitNotices(loop, network)
         self._events = events
         self._stable_index = stable_index
-        self._queue: list[bytes] = []
+        self._queue: dict[bytes, bytes] = {}  # stamps to entries, in the order they came
         self._queue_bytes = 0
-        self._leading_queue: list[tuple[int, bytes]] = []
+        self._leading_queue: list[tuple[int, bytes, bytes]] = []
         self._scheduled = False
         self._in_turn = False
         self._ready: Ready | None = None
@@ -105,23 +106,36 @@ class RaftLoop:
 
     # --- in -----------------------------------------------------------------------------------
 
-    def propose(self, data: bytes) -> bool:
+    def propose(self, stamp: bytes, data: bytes) -> bool:
         """Queues one entry for this turn's batch; False when the queue is full."""
         if self._queue_bytes > QUEUE_BYTES_MAX:
             return False
-        self._queue.append(data)
+        self._queue[stamp] = data
         self._queue_bytes += len(data)
         if not self._scheduled and self._ready is None:
             self._scheduled = True
             self._loop.call_soon(self._turn)
         return True
 
-    def propose_leading(self, data: bytes, term: int) -> None:
+    @property
+    def queued(self) -> int:
+        """Proposals that Raft has not had."""
+        return len(self._queue)
+
+    def withdraw(self, stamp: bytes) -> bool:
+        """Takes a proposal back; False when Raft has had it, so that it may be carried out."""
+        data = self._queue.pop(stamp, None)
+        if data is None:
+            return False
+        self._queue_bytes -= len(data)
+        return True
+
+    def propose_leading(self, stamp: bytes, data: bytes, term: int) -> None:
         """Queues an entry that only the leader of `term` may propose; else it is dropped.
 
         A proposal may wait while the disk is slow, and would then be passed on to whoever leads.
         """
-        self._leading_queue.append((term, data))
+        self._leading_queue.append((term, stamp, data))
         self.wake()
 
     def step(self, message: Message) -> None:
@@ -180,11 +194,6 @@ class RaftLoop:
         """A Ready is being carried out."""
         return self._ready is not None
 
-    def forget(self, given_up: Callable[[bytes], bool]) -> None:
-        """Drops queued proposals that nobody waits for any more."""
-        self._queue = [data for data in self._queue if not given_up(data)]
-        self._queue_bytes = sum(map(len, self._queue))
-
     # --- the turn -----------------------------------------------------------------------------
 
     def _turn(self) -> None:
@@ -212,34 +221,36 @@ class RaftLoop:
     def _take_leading(self) -> None:
         """In front of the others, so that they are in the batch that is offered now."""
         waiting, self._leading_queue = self._leading_queue, []
-        mine = [data for term, data in waiting if self.leads(term)]
+        mine = {stamp: data for term, stamp, data in waiting if self.leads(term)}
         if len(mine) < len(waiting):
-            self._events.dropped([data for term, data in waiting if not self.leads(term)])
-        self._queue[:0] = mine
-        self._queue_bytes += sum(map(len, mine))
+            self._events.dropped([stamp for _, stamp, _ in waiting if stamp not in mine])
+        self._queue_bytes += sum(map(len, mine.values()))
+        self._queue = mine | self._queue
 
     def _offer(self) -> None:
         """One batch of proposals goes to Raft."""
         batch = self._queue
         if len(batch) > BATCH_ENTRIES_MAX or self._queue_bytes > BATCH_BYTES_MAX:
-            size = count = 0
-            for data in batch:
+            size = 0
+            batch = {}
+            for stamp, data in self._queue.items():
                 size += len(data)
-                if count and (count >= BATCH_ENTRIES_MAX or size > BATCH_BYTES_MAX):
+                if batch and (len(batch) >= BATCH_ENTRIES_MAX or size > BATCH_BYTES_MAX):
+                    size -= len(data)
                     break
-                count += 1
-            batch = self._queue[:count]
-            self._queue = self._queue[count:]
-            self._queue_bytes -= sum(map(len, batch))
+                batch[stamp] = data
+            for stamp in batch:
+                del self._queue[stamp]
+            self._queue_bytes -= size
         else:
-            self._queue = []
+            self._queue = {}
             self._queue_bytes = 0
         self.batches += 1
         self.batched_entries += len(batch)
         try:
-            self.node.propose(batch)
+            self.node.propose(list(batch.values()))
         except ProposalDroppedError:
-            self._events.dropped(batch)
+            self._events.dropped(list(batch))
 
     def _carry_out(self, ready: Ready) -> None:
         """The one place where a Ready becomes deeds."""

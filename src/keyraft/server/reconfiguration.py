@@ -15,7 +15,7 @@ from keyraft.base.ids import MemberID
 from keyraft.cluster import ChangeContext
 from keyraft.cluster import Member as ClusterMember
 from keyraft.raft import ConfChange, ConfChangeType
-from keyraft.server.configuration import ChangeDone
+from keyraft.server.configuration import ChangeDone, TakeBack
 
 if TYPE_CHECKING:
     from keyraft.server.member import Member
@@ -30,7 +30,7 @@ class Reconfiguration:
     def __init__(self, member: Member) -> None:
         self._member = member
 
-    def add(self, added: ClusterMember, done: ChangeDone) -> None:
+    def add(self, added: ClusterMember, done: ChangeDone) -> TakeBack:
         """A member joins. Raises NotEnoughStartedMembersError, UnhealthyError."""
         member = self._member
         cluster = member.configuration.cluster
@@ -42,9 +42,9 @@ class Reconfiguration:
             if voters > 1 and self._connected() < (voters + 1) // 2 + 1:
                 raise errors.UnhealthyError
         kind = ConfChangeType.ADD_LEARNER_NODE if added.is_learner else ConfChangeType.ADD_NODE
-        self._propose(kind, added.id, ChangeContext(added).to_json(), done)
+        return self._propose(kind, added.id, ChangeContext(added).to_json(), done)
 
-    def remove(self, member_id: int, done: ChangeDone) -> None:
+    def remove(self, member_id: int, done: ChangeDone) -> TakeBack:
         """A member leaves for good. Raises NotEnoughStartedMembersError, UnhealthyError."""
         member = self._member
         cluster = member.configuration.cluster
@@ -57,14 +57,16 @@ class Reconfiguration:
                 voters = len(cluster.voters)
                 if self._connected() - 1 < 1 + (voters - 1) // 2:
                     raise errors.UnhealthyError
-        self._propose(ConfChangeType.REMOVE_NODE, member_id, b"", done)
+        return self._propose(ConfChangeType.REMOVE_NODE, member_id, b"", done)
 
-    def update(self, member_id: int, peer_urls: Sequence[str], done: ChangeDone) -> None:
+    def update(self, member_id: int, peer_urls: Sequence[str], done: ChangeDone) -> TakeBack:
         """A member moves."""
         moved = ClusterMember(MemberID(member_id), tuple(peer_urls))
-        self._propose(ConfChangeType.UPDATE_NODE, member_id, ChangeContext(moved).to_json(), done)
+        return self._propose(
+            ConfChangeType.UPDATE_NODE, member_id, ChangeContext(moved).to_json(), done
+        )
 
-    def promote(self, member_id: int, done: ChangeDone) -> None:
+    def promote(self, member_id: int, done: ChangeDone) -> TakeBack:
         """A learner gets its vote. Raises NotLeaderError, LearnerNotReadyError."""
         member = self._member
         counters = member.counters
@@ -78,7 +80,7 @@ class Reconfiguration:
         counters.learner_promote_successes += 1
         learner = ClusterMember(MemberID(member_id))
         context = ChangeContext(learner, is_promote=True).to_json()
-        self._propose(ConfChangeType.ADD_NODE, member_id, context, done)
+        return self._propose(ConfChangeType.ADD_NODE, member_id, context, done)
 
     def _check_promotion(self, member_id: int) -> None:
         member = self._member
@@ -108,5 +110,5 @@ class Reconfiguration:
 
     def _propose(
         self, kind: ConfChangeType, node_id: int, context: bytes, done: ChangeDone
-    ) -> None:
-        self._member.configuration.propose(ConfChange(kind, node_id, context), done)
+    ) -> TakeBack:
+        return self._member.configuration.propose(ConfChange(kind, node_id, context), done)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from keyraft.base.errors import BY_TEXT, EtcdError, RawError
 
@@ -20,7 +20,14 @@ Done = Callable[[Result], None]
 
 
 class Waiter(Protocol):
-    """Whoever wants the answer."""
+    """Whoever wants the answer; a gRPC call is one as it is."""
+
+    on_cancel: Callable[[Any, int], None] | None
+    """The member's, from the proposal on: to be called with the waiter and a status code when it
+    gives up."""
+
+    ticket: bytes  # the stamp of its proposal; the member's, too
+    began_s: float  # when it began to wait, on the loop's clock
 
     def respond(self, message: bytes) -> None:
         """It was applied, and this is the encoded response."""
@@ -32,10 +39,14 @@ class Waiter(Protocol):
 class DoneWaiter:
     """A waiter that passes the result, whichever it is, to one callback."""
 
-    __slots__ = ("_done",)
+    __slots__ = ("_done", "began_s", "on_cancel", "ticket")
 
-    def __init__(self, done: Done) -> None:
+    ticket: bytes
+
+    def __init__(self, done: Done, began_s: float) -> None:
         self._done = done
+        self.began_s = began_s
+        self.on_cancel: Callable[[Any, int], None] | None = None
 
     def respond(self, message: bytes) -> None:
         """The response."""
@@ -68,13 +79,8 @@ class WaitTable:
         """`stamps` were proposed at `start_s` and expire at `deadline_s` (monotonic)."""
         self._batches.append((start_s, deadline_s, stamps))
 
-    def waits(self, stamp: bytes) -> bool:
-        """Somebody here wants the answer to it."""
-        return stamp in self._waiting
-
-    def expire(self, now_s: float, why: Callable[[float], EtcdError]) -> int:
-        """Fails what is overdue with `why(start of the proposal)`; returns how many."""
-        count = 0
+    def expire(self, now_s: float, late: Callable[[bytes, Waiter, float], None]) -> None:
+        """Forgets what is overdue, and hands it to `late` with the start of its proposal."""
         waiting = self._waiting
         while self._batches:
             start_s, deadline_s, stamps = self._batches[0]
@@ -88,10 +94,7 @@ class WaitTable:
             for stamp in stamps:
                 waiter = waiting.pop(stamp, None)
                 if waiter is not None:
-                    count += 1
-                    error = why(start_s)
-                    waiter.fail(error.code, error.text)
-        return count
+                    late(stamp, waiter, start_s)
 
     def fail_all(self, error: EtcdError) -> int:
         """Answers everybody with `error`: the member stops."""

@@ -223,12 +223,6 @@ def proposer_part(stamp: bytes) -> bytes | None:
     return stamp[at + 1 :]
 
 
-def stamp_of(data: bytes) -> bytes:
-    """The stamp of an entry of our own, whatever its kind."""
-    parts = split(data)
-    return parts[2] if parts is not None else parse(data).stamp
-
-
 class Parsed:
     """An entry taken apart field by field."""
 

@@ -104,6 +104,8 @@ class AuthService:
         message: rpc_pb2.AuthUserAddRequest | rpc_pb2.AuthUserChangePasswordRequest,
     ) -> None:
         def hashed(text: bytes | EtcdError | RawError) -> None:
+            if call.cancelled:
+                return  # and nobody would hear of it
             if not isinstance(text, bytes):
                 call.fail(text.code, text.text)
                 return
@@ -160,6 +162,8 @@ class _Attempt:
         self._member.logger.warn("invalid authentication was requested", user=self._name, error=why)
 
     def _compared(self, outcome: bool | EtcdError) -> None:
+        if self._call.cancelled:
+            return
         if outcome is True:
             with_refusal(self._call, self._propose)
             return
@@ -173,7 +177,8 @@ class _Attempt:
         request = raft_internal_pb2.InternalAuthenticateRequest(
             name=self._name, simple_token=member.auth.tokens.prefix()
         )
-        member.propose(wire.KIND_AUTHENTICATE, request.SerializeToString(), self._applied)
+        waiter = member.propose(wire.KIND_AUTHENTICATE, request.SerializeToString(), self._applied)
+        self._call.on_cancel = lambda _, code: member.give_up(waiter, code)
 
     def _applied(self, result: Result) -> None:
         if not isinstance(result, bytes):

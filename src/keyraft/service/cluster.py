@@ -93,7 +93,8 @@ class ClusterService:
                 member=told, members=self._members()
             ).SerializeToString()
 
-        self._member.reconfiguration.add(added, self._done(call, answer))
+        take_back = self._member.reconfiguration.add(added, self._done(call, answer))
+        call.on_cancel = lambda _, code: take_back(code)
         return None
 
     def member_remove(self, call: UnaryCall, request: bytes) -> bytes | None:
@@ -105,7 +106,8 @@ class ClusterService:
         def answer() -> bytes:
             return rpc_pb2.MemberRemoveResponse(members=self._members()).SerializeToString()
 
-        self._member.reconfiguration.remove(message.ID, self._done(call, answer))
+        take_back = self._member.reconfiguration.remove(message.ID, self._done(call, answer))
+        call.on_cancel = lambda _, code: take_back(code)
         return None
 
     def member_update(self, call: UnaryCall, request: bytes) -> bytes | None:
@@ -117,9 +119,10 @@ class ClusterService:
         def answer() -> bytes:
             return rpc_pb2.MemberUpdateResponse(members=self._members()).SerializeToString()
 
-        self._member.reconfiguration.update(
+        take_back = self._member.reconfiguration.update(
             message.ID, list(message.peerURLs), self._done(call, answer)
         )
+        call.on_cancel = lambda _, code: take_back(code)
         return None
 
     def member_promote(self, call: UnaryCall, request: bytes) -> bytes | None:
@@ -135,9 +138,11 @@ class ClusterService:
         calls = self._member.leader_calls
         if calls is not None and not self._member.is_leader:
             token = call.metadata.get(b"token") or call.metadata.get(b"authorization")
-            calls.promote(message.ID, token.decode() if token else None, done)
+            stop = calls.promote(message.ID, token.decode() if token else None, done)
+            call.on_cancel = lambda _, code: stop()
         else:
-            self._member.reconfiguration.promote(message.ID, done)
+            take_back = self._member.reconfiguration.promote(message.ID, done)
+            call.on_cancel = lambda _, code: take_back(code)
         return None
 
     def _done(

@@ -126,7 +126,7 @@ class _Observer:
         self._over = True
         self._guard.left(self._stream)
         if self._driver is not None:
-            self._driver.cancel()
+            self._driver.cancel(code)
         self.on_writable()
 
     def on_writable(self) -> None:

@@ -9,6 +9,7 @@ apply gap, permissions, size (etcd `api/v3rpc/key.go`, `quota.go`, `v3_server.go
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
+from typing import Any
 
 from keyraft.base import errors
 from keyraft.base.errors import EtcdError, RawError
@@ -33,10 +34,14 @@ from keyraft.service.rangestream import open_range_stream
 class _PhysicalCompaction:
     """Waits for the rows to be gone before it answers."""
 
+    ticket: bytes
+    on_cancel: Callable[[Any, int], None] | None
+
     def __init__(
         self, call: UnaryCall, revision: int, when_done: Callable[[int, Callable[[], None]], None]
     ) -> None:
         self._call = call
+        self.began_s = call.began_s
         self._revision = revision
         self._when_done = when_done
 
@@ -139,6 +144,7 @@ class KVService:
             self._member.propose_for(
                 physical, wire.KIND_COMPACTION, request, identity.username, identity.revision
             )
+        call.on_cancel = lambda _, code: self._member.give_up(physical, code)
         return None
 
     def _check_quota(self, cost: int) -> None:

@@ -68,7 +68,7 @@ def start(driver: Driver, recipe: Recipe[bytes], call: UnaryCall) -> None:
         else:
             call.respond(value)
 
-    call.on_cancel = lambda code: driver.cancel()
+    call.on_cancel = lambda _, code: driver.cancel(code)
     driver.run(recipe, done)
 
 

@@ -190,6 +190,8 @@ class MaintenanceService:
 
     def _read_first(self, call: UnaryCall, work: Callable[[], None]) -> None:
         def ready(error: EtcdError | None) -> None:
+            if call.cancelled:
+                return
             if error is not None:
                 call.fail(error.code, error.text)
                 return
@@ -236,7 +238,10 @@ class MaintenanceService:
             else:
                 call.fail(result.code, result.text)
 
-        self._member.propose(wire.KIND_DOWNGRADE_INFO_SET, request.SerializeToString(), done)
+        member = self._member
+        kind, data = wire.KIND_DOWNGRADE_INFO_SET, request.SerializeToString()
+        waiter = member.propose(kind, data, done)
+        call.on_cancel = lambda _, code: member.give_up(waiter, code)
 
     def _tell_version(self, call: UnaryCall) -> None:
         version = self._member.configuration.cluster.version

@@ -6,7 +6,7 @@ a watch) and is given its answer, or has its refusal thrown in. No task is invol
 resumes it from the callbacks of the member.
 
 A client that goes away has `Gone` thrown into its recipe at the next step, which may yet yield
-operations to clean up. Every refusal reaches the client as Unknown with etcd's text, because the
+operations to clean up; what it was about to propose is withdrawn if Raft has not had it. Every refusal reaches the client as Unknown with etcd's text, because the
 original answers through a client of its own that strips the code.
 """
 
@@ -25,7 +25,7 @@ from keyraft.grpc import CallContext, status
 from keyraft.mvcc import WatchStream, check_delete_range, check_range
 from keyraft.mvcc.wire import field
 from keyraft.proto import rpc_pb2
-from keyraft.server import Identity, Member, Result, wire
+from keyraft.server import DoneWaiter, Identity, Member, Result, wire
 from keyraft.service.guard import Guard
 
 SESSION_TTL_S: Final = 60  # of the lease that a session without one is given
@@ -105,7 +105,9 @@ class Driver:
         self._recipe: Recipe[object] | None = None
         self._done: Callable[[object | RawError], None] | None = None
         self._gone = False
+        self._gone_code = status.CANCELLED
         self._interruptible = False
+        self.proposal: DoneWaiter | None = None  # what the recipe waits for, if it is one
         self._running = False
         self._step = 0  # answers to any other step come too late
         self._answer: list[object] = []  # one that came while the operation was being started
@@ -128,10 +130,14 @@ class Driver:
         self._done = done  # type: ignore[assignment]  # the recipe's value is what it takes
         self._resume(self._step, None)
 
-    def cancel(self) -> None:
-        """The client has gone: `Gone` is thrown in now if the recipe waits for a watch, else at
-        its next step, so that it has heard what became of this one."""
-        if self._interruptible:
+    def cancel(self, code: int) -> None:
+        """The client has gone: `Gone` is thrown in now if the recipe waits for a watch or for a
+        proposal that can be withdrawn, else at its next step, so that it has heard what became of
+        this one."""
+        self._gone_code = code
+        if self._interruptible or (
+            self.proposal is not None and self.member.withdraw(self.proposal)
+        ):
             self._resume(self._step, Gone())
         else:
             self._gone = True
@@ -140,6 +146,7 @@ class Driver:
         """Gives an answer to the recipe and starts what it yields next, until something waits."""
         if step != self._step or self._recipe is None:
             return
+        self.proposal = None
         if self._running:
             self._answer.append(answer)
             return
@@ -174,7 +181,9 @@ class Driver:
         except StopIteration as finished:
             self._finish(finished.value)
         except Gone:
-            self._finish(RawError(status.CANCELLED, "context canceled"))
+            late = self._gone_code == status.DEADLINE_EXCEEDED
+            text = "context deadline exceeded" if late else "context canceled"
+            self._finish(RawError(self._gone_code, text))
         except (EtcdError, RawError) as refusal:
             self._finish(RawError(status.UNKNOWN, refusal.text))
         return None
@@ -197,10 +206,8 @@ def propose(kind: int, request: Message, answer: type[Message]) -> Operation:
 
         member, identity = driver.member, driver.caller()
         data = request.SerializeToString()
-        if identity is None:
-            member.propose(kind, data, done)
-        else:
-            member.propose(kind, data, done, identity.username, identity.revision)
+        name, revision = (b"", 0) if identity is None else (identity.username, identity.revision)
+        driver.proposal = member.propose(kind, data, done, name, revision)
 
     return start
 
