@@ -34,8 +34,8 @@ class Loop:
     def call_soon(self, callback: Callable[[], None]) -> None:
         self.ready.append(callback)
 
-    def call_at(self, when: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
-        return asyncio.TimerHandle(when, callback, (), cast("asyncio.AbstractEventLoop", self))
+    def call_later(self, delay: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
+        return asyncio.TimerHandle(delay, callback, (), cast("asyncio.AbstractEventLoop", self))
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
         pass

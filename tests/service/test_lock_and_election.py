@@ -94,7 +94,7 @@ def test_who_gives_up_deletes_its_own_key_and_no_later_one(kind: str) -> None:
             service.delete(b"x/2")
             service.put(b"x/2", 2)
         assert waiting.on_cancel is not None
-        waiting.on_cancel(1)
+        waiting.on_cancel(waiting, 1)
         service.one.run(0.1)
         assert bool(service.key(2).kvs) == replaced
 
@@ -107,8 +107,9 @@ def test_who_gives_up_before_its_first_answer_leaves_no_key(kind: str) -> None:
     run, service.one.run = service.one.run, lambda seconds=1.0: None
     waiting = service.first(kind, 2)
     service.one.run = run
+    service.one.run(0.0)  # it is Raft's now
     assert waiting.answer is None and waiting.on_cancel is not None
-    waiting.on_cancel(1)
+    waiting.on_cancel(waiting, 1)
     service.one.run(0.5)
     assert waiting.answer == (1, "context canceled")
     assert not service.key(2).kvs
