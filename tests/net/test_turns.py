@@ -261,7 +261,7 @@ def test_the_streams_of_a_lost_connection_end_in_turns_of_their_own() -> None:
     ended: list[int] = []
 
     def hold(call: Any, request: bytes) -> None:
-        call.on_cancel = ended.append
+        call.on_cancel = lambda _, code: ended.append(code)
 
     world.router.unary("/t.T/Hold", hold)
     client = Client(world, "lost")
