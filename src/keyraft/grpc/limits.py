@@ -33,7 +33,7 @@ MESSAGE_WORK: Final = 3  # one of a stream's that are handed over together
 HTTP_WORK: Final = 1_000  # a request that is not gRPC: /metrics takes milliseconds
 FRAME_WORK: Final = 5  # any other frame, received, or sent out of a queue
 LOST_WORK: Final = 10  # a stream that ends with its connection, or by its deadline
-BLOCK_BYTES_PER_WORK: Final = 4  # of a header block that is not remembered
+BLOCK_BYTES_PER_WORK: Final = 2  # of a header block that is not remembered
 DATA_BYTES_PER_WORK: Final = 1_024
 STREAMS_PER_WORK: Final = 8  # whose windows a setting changes
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # each end brings its own
 
 WRITE_BUFFER_BYTES: Final = 1_048_576  # the socket's backlog at which a connection is held
 TURN_WORK: Final = 25_000  # of all connections in one turn of the loop, about 25 ms
+HEAVY_WORK: Final = 5_000  # of it for those that ask for more than a slice
 LIGHT_BYTES_MAX: Final = 4_096  # that wait; a client that sends more at once asks for much
 COALESCE_CONNECTIONS_MIN: Final = 8  # with output in one turn: that is load
 TIMER_TICKS_PER_S: Final = 1_000  # of the loop's timers
@@ -90,9 +91,9 @@ class Turns:
     """Whose slice is next, for all connections of a loop's servers or of a channel.
 
     A turn of the loop does about TURN_WORK for all connections together: first what arrives, then
-    the queue. Those with little to ask, who only came too late in a turn, go before those whose
-    slice was too short for all they sent, so one who asks for little never waits behind many who ask for much; of the
-    latter at least one has a slice in every turn.
+    the queue. Of those whose slice was too short for all they sent a few go on in each turn, in
+    order, for HEAVY_WORK together: a turn stays short, and a put takes three or four of them.
+    Those with little to ask, who only came too late in a turn, all go on in the next.
     """
 
     __slots__ = ("_flusher", "_heavy", "_left", "_light", "_loop", "_scheduled")
@@ -132,14 +133,15 @@ class Turns:
         light, heavy = self._light, self._heavy
         if not light and not heavy:
             return
-        if heavy:
-            first = heavy.popleft()
-            self._left -= first.serve()
-        for queue in (light, heavy):
-            for _ in range(len(queue)):
-                if self._left <= 0:
-                    break
-                self._left -= queue.popleft().serve()
+        floor = self._left - HEAVY_WORK
+        for _ in range(len(heavy)):
+            self._left -= heavy.popleft().serve()
+            if self._left <= floor:
+                break
+        for _ in range(len(light)):
+            if self._left <= 0:
+                break
+            self._left -= light.popleft().serve()
         if not self._scheduled:
             self._schedule()
         self._flusher.flush()
