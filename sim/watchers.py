@@ -155,6 +155,10 @@ class Line:
         """The handler ends the stream."""
         self._put(None)
 
+    def drop(self, code: int, text: str) -> None:
+        """The handler waits no longer for the client to read."""
+        self.finish(code, text)
+
     def abort(self, code: int, text: str) -> None:
         """The member ends the stream over its handler's head."""
         self._handler.on_cancel(code)

@@ -109,6 +109,9 @@ class SimulatedStream:
     def finish(self, code: int = 0, text: str = "") -> None:
         self._inbox.put_nowait(CallFailed(code, text) if code else None)
 
+    def drop(self, code: int, text: str) -> None:
+        self.finish(code, text)
+
     def abort(self, code: int, text: str) -> None:
         self.finish(code, text)
 

@@ -50,6 +50,10 @@ class FakeCall:
         assert self.finished is None, "finished twice"
         self.finished = (code, text)
 
+    def drop(self, code: int, text: str) -> None:
+        self.sent.clear()
+        self.finish(code, text)
+
     def abort(self, code: int, text: str) -> None:
         if self.handler is not None:
             self.handler.on_cancel(code)

@@ -69,7 +69,7 @@ from keyraft.service import (
 from keyraft.storage.backend import Checkpoints
 from keyraft.storage.files import OsFiles
 from keyraft.storage.snap import SnapDir
-from keyraft.storage.transfer import Sink, SnapshotFeed
+from keyraft.storage.transfer import SnapshotFeeds
 
 SWITCH_INTERVAL_S: Final = 0.0005  # how long the storage thread may wait for the interpreter
 PURGE_INTERVAL_S: Final = 30.0  # etcd `purgeFileInterval`
@@ -324,14 +324,12 @@ class _Running:
             self._code = 1
         return why
 
-    def _open_snapshot(self, sink: Sink) -> SnapshotFeed:
-        return SnapshotFeed(kv_directory(self._config), sink)
-
     def _register(self, member: Member, server: Server, member_log: MemberLog) -> HealthService:
         guard = Guard(member)
         health = HealthService()
         KVService(member, guard).register(self._router)
-        MaintenanceService(member, guard, self._open_snapshot).register(self._router)
+        feeds = SnapshotFeeds(kv_directory(self._config))
+        MaintenanceService(member, guard, feeds.open).register(self._router)
         ClusterService(member, guard).register(self._router)
         WatchService(member, guard, random.SystemRandom()).register(self._router)
         LeaseService(member, guard).register(self._router)

@@ -127,6 +127,11 @@ class Stream(Call):
                 self.handler.on_cancel(code)
             self.finish(code, text)
 
+    def drop(self, code: int, text: str) -> None:
+        """`finish`, or with a reset when the client has not read what was sent before."""
+        if not self.done:
+            self.connection.drop(self, code, text)
+
     def pause_reading(self) -> None:
         """Stops `on_message`; the client runs into its window."""
         self.connection.pause_reading(self)

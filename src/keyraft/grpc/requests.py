@@ -410,16 +410,20 @@ class Requests(Answering):
                 call.handler.on_cancel(status.DEADLINE_EXCEEDED)
         elif stop is not None:
             stop(call, status.DEADLINE_EXCEEDED)
-        if call.done:
-            return
+        if not call.done:
+            self.drop(call, status.DEADLINE_EXCEEDED, "context deadline exceeded")
+
+    def drop(self, call: Call, code: int, text: str) -> None:
+        """Stream.drop."""
         if call.queue is None:
-            self.finish(call, status.DEADLINE_EXCEEDED, "context deadline exceeded")
+            self.finish(call, code, text)
             return
         # What waits will not be read in time, and the status cannot overtake it.
         call.done = True
         if call.head.route is not None:
-            call.head.route.handled[status.DEADLINE_EXCEEDED] += 1
+            call.head.route.handled[code] += 1
         self._reset(call, CANCEL)
+        self._wake()
 
     def next_deadline(self) -> float | None:
         if self.closed:

@@ -81,6 +81,9 @@ class ServerStream(CallContext, Protocol):
     def finish(self, code: int = 0, text: str = "") -> None:
         """Ends the stream with a status, after everything sent before."""
 
+    def drop(self, code: int, text: str) -> None:
+        """`finish` now: what the client has not read is given up, and the status with it."""
+
     def abort(self, code: int, text: str) -> None:
         """`finish` by somebody else than the handler, which hears of it by `on_cancel`."""
 

@@ -1,8 +1,8 @@
 """Maintenance.Snapshot: the database as a bbolt file and its SHA-256, in pieces of 32 KiB.
 
 What was written before the call is in it: the write buffer is committed first. The pieces come
-from a process of its own that reads one transaction; here they are only passed on, as fast as the
-client takes them (etcd `api/v3rpc/maintenance.go`).
+from a process of its own that reads one transaction, and may go to several who asked at the same
+time; here they are only passed on, as fast as the client takes them (etcd `api/v3rpc/maintenance.go`).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from keyraft.service.guard import Guard
 
 BLOB_BYTES: Final = 32_768  # of one SnapshotResponse, as etcd sends them
 _UNKNOWN: Final = 2
+_UNAVAILABLE: Final = 14
 
 # Fields of a SnapshotResponse. A gigabyte is passed on here: each copy of it that is not made, and
 # each call for a message of its own, leaves the loop to the others.
@@ -117,6 +118,13 @@ class SnapshotHandler:
         """The export came to nothing."""
         self._member.logger.warn("failed to send database snapshot to client", error=text)
         self._finish(_UNKNOWN, text)
+
+    def unread(self, text: str) -> None:
+        """The client has not read, and what waits for it is given up."""
+        self._member.logger.warn("failed to send database snapshot to client", error=text)
+        if not self._over:
+            self._end()
+            self._stream.drop(_UNAVAILABLE, text)
 
     def _begin(self) -> None:
         if self._over:

@@ -2,7 +2,7 @@
 
 from keyraft.storage.transfer.environment import TransferError
 from keyraft.storage.transfer.exporting import DIGEST_BYTES, SnapshotExport, export_file
-from keyraft.storage.transfer.feed import Sink, SnapshotFeed
+from keyraft.storage.transfer.feed import Sink, SnapshotFeed, SnapshotFeeds
 from keyraft.storage.transfer.importing import (
     Imported,
     import_bolt,
@@ -19,6 +19,7 @@ __all__ = [
     "Sink",
     "SnapshotExport",
     "SnapshotFeed",
+    "SnapshotFeeds",
     "TransferError",
     "export_file",
     "has_bolt",
