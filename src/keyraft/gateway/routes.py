@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from functools import partial
 from typing import Final
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from keyraft.base.log import Logger
 from keyraft.base.version import VERSION
@@ -79,7 +79,7 @@ class Gateway:
         except ValueError:  # for instance an unclosed bracket where a host might be
             request.respond(400, [_TEXT, _NOSNIFF, *extra], b"400 Bad Request\n")
             return
-        path = parts.path
+        path = unquote(parts.path)
         query = parse_qs(parts.query, keep_blank_values=True)
         member = self._member
         if member is None:

@@ -258,6 +258,9 @@ class Http1Connection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         request = self._request
+        if request is None and self._buffer and not self._closing and self._plain:
+            self._refuse(RefusedError(400))
+            return True
         if request is None or self._reading or request.started or request.on_close is not None:
             return False
         # Half closed: whoever asked and has nothing more to say still wants the answer.
@@ -394,7 +397,10 @@ class Http1Connection(asyncio.Protocol):
         self._wait_until(_FOREVER)
         request = Http1Request(self, head, Body(self._wanted))
         self._request = request
-        self._continue_due = head.expects_continue and head.length != 0 and head.minor >= 1
+        # A client that has begun to send its body does not wait to be told.
+        self._continue_due = (
+            head.expects_continue and head.length != 0 and head.minor >= 1 and not self._buffer
+        )
         if head.length == 0:
             request.incoming.end()
             service.on_http(request)

@@ -43,10 +43,8 @@ class RefusedError(Exception):
     @property
     def answer(self) -> bytes:
         """All that is sent."""
-        return (
-            f"HTTP/1.1 {self.line}\r\nContent-Type: text/plain; charset=utf-8\r\n"
-            f"Connection: close\r\n\r\n{self.body}"
-        ).encode()
+        kind = "Content-Type: text/plain; charset=utf-8" if self.body else "Content-Length: 0"
+        return f"HTTP/1.1 {self.line}\r\n{kind}\r\nConnection: close\r\n\r\n{self.body}".encode()
 
 
 # Go's phrases where Python's are newer.
@@ -175,9 +173,9 @@ def answer_head(minor: int, status: int, headers: list[Header], close: bool) -> 
     lines = [b"HTTP/1.%d %d %b" % (minor, status, HTTP_PHRASES.get(status, "").encode())]
     lines += [name.title() + b": " + value for name, value in headers]
     lines.append(_date())
-    if close:
+    if close and minor:
         lines.append(b"Connection: close")
-    elif minor == 0:
+    elif not close and not minor:
         lines.append(b"Connection: keep-alive")
     lines.append(b"\r\n")
     return b"\r\n".join(lines)
