@@ -31,10 +31,11 @@ from keyraft.mvcc.backend import (
 from keyraft.raft import (
     ConfState,
     Entry,
+    FatalError,
     HardState,
     Message,
     MessageType,
-    ProposalDroppedError,
+    PeerMessageError,
     RaftError,
     Snapshot,
     SnapshotMeta,
@@ -534,8 +535,8 @@ class Node:
                 continue
             try:
                 member.raft.step(message)
-            except ProposalDroppedError:
-                continue
+            except (PeerMessageError, FatalError):
+                raise  # nobody here says what no member says, or loses a log
             except RaftError:
                 continue
 

@@ -35,9 +35,10 @@ class Recorder:
         self.database = b""
         self.changed = asyncio.Event()
 
-    def process(self, messages: list[Message]) -> None:
+    def process(self, messages: list[Message]) -> bool:
         self.messages += messages
         self.changed.set()
+        return True
 
     def is_id_removed(self, member_id: int) -> bool:
         return member_id in self.removed_ids

@@ -140,10 +140,11 @@ def test_first_writes_go_to_the_thread_later_ones_are_inline(tmp_path: Path) -> 
     world.turn()
     assert world.log == [1]
     world.warm()
-    world.put(100, alone=True)
-    assert world.log == [100] and not world.jobs
-    world.put(101, alone=False)
-    assert world.log == [100] and world.jobs
+    following = FAST_SYNCS_MIN + 1
+    world.put(following, alone=True)
+    assert world.log == [following] and not world.jobs
+    world.put(following + 1, alone=False)
+    assert world.log == [following] and world.jobs
 
 
 def test_batches_gather_behind_a_write_and_callbacks_keep_their_order(tmp_path: Path) -> None:

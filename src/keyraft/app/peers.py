@@ -43,7 +43,14 @@ from keyraft.peer.metrics import PeerMetrics
 from keyraft.peer.questions import ClusterView, Questions
 from keyraft.peer.transport import Transport
 from keyraft.proto import rpc_pb2
-from keyraft.raft import FatalError, Message, MessageType, ProposalDroppedError, RaftError
+from keyraft.raft import (
+    FatalError,
+    Message,
+    MessageType,
+    PeerMessageError,
+    ProposalDroppedError,
+    RaftError,
+)
 from keyraft.server import Member, hash_keys
 
 _T = TypeVar("_T")
@@ -51,6 +58,7 @@ _SNAP: Final = int(MessageType.SNAP)
 APPLY_WAIT_S: Final = 1.0  # etcd `applyTimeout`: a forwarded lease question waits so long
 VERSIONS_TIMEOUT_S: Final = 5.0  # of each peer URL of a cluster that is to be joined
 BOOTSTRAPPED_TIMEOUT_S: Final = 1.0  # nobody answers while a cluster is being founded
+DISBELIEF_REPORT_S: Final = 1.0  # refused messages are told at most so often
 
 
 class PeerPort:
@@ -68,6 +76,8 @@ class PeerPort:
         self._routes = Routes(config.log)
         self._forwarding: Forwarding | None = None
         self._hashes: HashQuestions | None = None
+        self._disbelieved = 0  # messages refused since the log last said so
+        self._disbelieved_s = float("-inf")
         self._server_tls, self._client_tls = _contexts(config)
 
     # --- starting -----------------------------------------------------------------------------
@@ -194,13 +204,23 @@ class PeerPort:
 
     # --- what the transport tells (peer.transport.Raft) ---------------------------------------
 
-    def process(self, messages: list[Message]) -> None:
-        """Messages for this member."""
+    def process(self, messages: list[Message]) -> bool:
+        """Messages for this member; whether they were such as members send."""
         member = self._member
         if member is None or member.stopped:
-            return
+            return True
         step = member.raft.step
+        own = member.settings.member_id
+        believed = True
         for message in messages:
+            if message.to != own:
+                self._disbelieve(f"a message to {message.to:x}, who is not here")
+                believed = False
+                continue
+            if message.type == _SNAP and not self._transfers.has_database(message):
+                self._disbelieve(f"a snapshot from {message.from_:x} without its database")
+                believed = False
+                continue
             if member.configuration.cluster.is_removed(message.from_):
                 self._log.warn(
                     "rejected Raft message from removed member",
@@ -217,9 +237,24 @@ class PeerPort:
                 asyncio.get_running_loop().call_exception_handler(
                     {"message": "Raft cannot go on", "exception": error}
                 )
-                return
+                return True
+            except PeerMessageError as error:
+                self._disbelieve(str(error))
+                believed = False
             except RaftError as error:
                 self._log.warn("failed to process Raft message", error=str(error))
+        return believed
+
+    def _disbelieve(self, why: str) -> None:
+        """Tells it, but lets no stranger fill the log."""
+        now_s = asyncio.get_running_loop().time()
+        self._disbelieved += 1
+        if now_s - self._disbelieved_s >= DISBELIEF_REPORT_S:
+            self._log.warn(
+                "refused Raft messages that no member sends", count=self._disbelieved, last=why
+            )
+            self._disbelieved_s = now_s
+            self._disbelieved = 0
 
     def is_id_removed(self, member_id: int) -> bool:
         """Whether the id belongs to a former member."""
@@ -245,8 +280,18 @@ class PeerPort:
 
     async def receive_snapshot(self, message: Message, database: AsyncIterator[bytes]) -> int:
         """A database from the leader."""
+        member = self._member
         assert message.snapshot is not None, "a snapshot message has a snapshot"
-        return await self._transfers.receive(message.snapshot.meta.index, database)
+        if member is None or member.stopped:
+            raise ValueError("the member is not there")
+        try:
+            member.raft.node.believe(message)
+        except PeerMessageError as error:
+            raise ValueError(str(error)) from None
+        log = member.raft.node.raft.log
+        return await self._transfers.receive(
+            message.snapshot.meta.index, database, lambda: log.unstable.snapshot is not None
+        )
 
     # --- what others ask (peer.answers.Local) -------------------------------------------------
 

@@ -20,7 +20,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from functools import partial
 from typing import BinaryIO, Final
 
 from keyraft.base.log import Logger
@@ -34,6 +35,7 @@ from keyraft.storage.transfer.layout import sync_dir
 
 TRANSFERS_MAX: Final = 16  # under way at once (etcd `maxInFlightMsgSnap`)
 CHUNK_BYTES: Final = 256 * 1024
+BEHIND_ENTRIES_MAX: Final = 10_000  # entries without effect that a foreign member did not count
 
 
 def snapshot_db_path(snap_directory: str, index: int) -> str:
@@ -98,10 +100,18 @@ class Transfers:
 
     # --- receiving ----------------------------------------------------------------------------
 
-    async def receive(self, index: int, database: AsyncIterator[bytes]) -> int:
+    def has_database(self, message: Message) -> bool:
+        """Whether what a snapshot message stands for has been received."""
+        snapshot = message.snapshot
+        return snapshot is not None and 0 < snapshot.meta.index == self.prepared_index
+
+    async def receive(
+        self, index: int, database: AsyncIterator[bytes], installing: Callable[[], bool]
+    ) -> int:
         """Saves the file and builds the database from it; its size in bytes.
 
-        Raises OSError, and ValueError for a file that is no database.
+        `installing`: the one received before is on its way to its place just now. Raises OSError,
+        and ValueError for a file that is no database or not the one of this index.
         """
         loop = asyncio.get_running_loop()
         async with self._receiving:
@@ -122,9 +132,17 @@ class Transfers:
                 with contextlib.suppress(OSError):
                     os.unlink(path + ".tmp")
                 raise
+            if installing():
+                os.unlink(path)
+                raise ValueError("another snapshot is being put in place")
             self.prepared_index = 0
             try:
-                await loop.run_in_executor(None, prepare_in_child, path, self._directory)
+                prepare = partial(prepare_in_child, path, self._directory)
+                stored = await loop.run_in_executor(None, prepare)
+                # Changes that the database does not have would be missing for ever, and those that
+                # it has and the log goes on to bring would be made twice.
+                if not 0 <= index - stored <= BEHIND_ENTRIES_MAX:
+                    raise TransferError(f"a database of index {stored} for a snapshot of {index}")
             except TransferError as error:
                 os.unlink(path)
                 raise ValueError(str(error)) from None

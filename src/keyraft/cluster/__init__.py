@@ -17,6 +17,7 @@ from keyraft.cluster.member import (
     MembershipDataError,
     decode_context,
     decode_member,
+    decode_member_key,
     encode_json,
     new_member,
 )
@@ -58,6 +59,7 @@ __all__ = [
     "decide_cluster_version",
     "decode_context",
     "decode_member",
+    "decode_member_key",
     "downgrade_is_complete",
     "encode_json",
     "format_id",

@@ -7,12 +7,16 @@ mixed cluster must write the same bytes, because the database is hashed.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import TypeGuard
 
 from keyraft.base.ids import MemberID
+from keyraft.base.urls import URLError, parse_urls
 from keyraft.cluster.ident import format_id, member_id
 
+_KEY = re.compile(rb"[0-9a-fA-F]{1,16}")
 _GO_ESCAPES = str.maketrans(
     {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 )
@@ -97,12 +101,19 @@ def decode_context(data: bytes) -> ChangeContext:
     return ChangeContext(_member(fields, None), fields.get("isPromote") is True)
 
 
+def check_peer_urls(urls: Iterable[str]) -> None:
+    """Raises MembershipDataError unless a member can be dialled at these."""
+    try:
+        parse_urls(urls)
+    except URLError as error:
+        raise MembershipDataError(f"peer URLs: {error}") from None
+
+
 def decode_member_key(key: bytes) -> MemberID:
     """The id from a key of `members` or `members_removed`; raises MembershipDataError."""
-    try:
-        return MemberID(int(key, 16))
-    except ValueError:
-        raise MembershipDataError(f"member key {key!r} is no id") from None
+    if not _KEY.fullmatch(key):
+        raise MembershipDataError(f"member key {key[:40]!r} is no id")
+    return MemberID(int(key, 16))
 
 
 def member_key(id: int) -> bytes:
@@ -113,7 +124,7 @@ def member_key(id: int) -> bytes:
 def _object(data: bytes) -> dict[str, object]:
     try:
         fields = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise MembershipDataError(f"member data is no JSON: {error}") from None
     if not isinstance(fields, dict):
         raise MembershipDataError("member data is no JSON object")
@@ -125,7 +136,7 @@ def _member(fields: dict[str, object], id: MemberID | None) -> Member:
     name = fields.get("name", "")
     if not isinstance(own, int) or isinstance(own, bool) or not 0 <= own < 1 << 64:
         raise MembershipDataError("member data has no id")
-    if not isinstance(name, str):
+    if not _is_text(name):
         raise MembershipDataError("member name is no text")
     return Member(
         MemberID(own),
@@ -139,6 +150,11 @@ def _member(fields: dict[str, object], id: MemberID | None) -> Member:
 def _texts(value: object) -> tuple[str, ...]:
     if value is None:
         return ()
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+    if not isinstance(value, list) or not all(map(_is_text, value)):
         raise MembershipDataError("member URLs are no list of texts")
     return tuple(value)
+
+
+def _is_text(value: object) -> TypeGuard[str]:
+    """Text that can be written again: JSON has escapes for halves of characters."""
+    return isinstance(value, str) and not any("\ud800" <= char <= "\udfff" for char in value)

@@ -29,6 +29,7 @@ from keyraft.cluster.member import (
     ChangeContext,
     Member,
     MembershipDataError,
+    check_peer_urls,
     decode_context,
     decode_member,
     decode_member_key,
@@ -185,7 +186,7 @@ class Cluster:
 
         Runs when the entry is applied. Raises MemberNotFoundError, MemberExistsError,
         PeerURLExistsError, MemberNotLearnerError, TooManyLearnersError; MembershipDataError for a
-        context that cannot be read.
+        context that cannot be read or is another member's.
         """
         if id in self._removed:
             raise MemberNotFoundError
@@ -205,12 +206,15 @@ class Cluster:
             return change
         if present is not None:
             raise MemberExistsError
+        if change.member.id != id:
+            raise MembershipDataError(f"member {format_id(id)} is added as another one")
         self._check_peer_urls(change.member.peer_urls, except_id=0)
         if change.member.is_learner and kind is ConfChangeType.ADD_LEARNER_NODE:
             check_learners(self._members.values(), self.max_learners, adding=1)
         return change
 
     def _check_peer_urls(self, urls: Iterable[str], except_id: int) -> None:
+        check_peer_urls(urls)
         used = {
             url
             for member in self._members.values()
@@ -379,6 +383,6 @@ def _decode_downgrade(value: bytes | None) -> Downgrade:
         target, enabled = fields.get("target-version", ""), fields.get("enabled", False)
         if enabled:
             parse_version(target)
-    except (ValueError, AttributeError, TypeError, VersionError):
+    except (ValueError, AttributeError, TypeError, VersionError, RecursionError):
         raise MembershipDataError("downgrade information cannot be read") from None
     return Downgrade(str(target), enabled is True)

@@ -20,7 +20,13 @@ from typing import Final
 
 from google.protobuf.message import DecodeError
 
-from ..base.errors import CompactedError, FutureRevisionError, KeyNotFoundError, LeaseNotFoundError
+from ..base.errors import (
+    CompactedError,
+    EmptyKeyError,
+    FutureRevisionError,
+    KeyNotFoundError,
+    LeaseNotFoundError,
+)
 from ..base.varints import LOW, VARINTS
 from ..proto import rpc_pb2
 from . import read, txn
@@ -365,7 +371,9 @@ class Store:
     # --- one transaction, change by change --------------------------------------------------
 
     def check_put(self, request: rpc_pb2.PutRequest) -> None:
-        """What can refuse a put, in etcd's order."""
+        """What can refuse a put, in etcd's order; a key there is, whoever brought it into the log."""
+        if not request.key:
+            raise EmptyKeyError
         if request.lease and not self.lessor.exists(request.lease):
             raise LeaseNotFoundError
         if (request.ignore_value or request.ignore_lease) and not self.index.alive(request.key):

@@ -27,11 +27,11 @@ from struct import Struct
 from typing import Final
 
 from keyraft.raft import codec
+from keyraft.raft.limits import ENTRIES_MAX
 from keyraft.raft.types import Entry, Message, MessageType
 
 MESSAGE_BYTES_MAX: Final = 512 * 1024 * 1024  # one framed message (etcd msg_codec.go)
 SNAPSHOT_MESSAGE_BYTES_MAX: Final = 64 * 1024 * 1024  # the message in front of a database file
-ENTRIES_MAX: Final = 1 << 20  # entries of one frame; a sender stops at 1 MiB of payload
 
 _LENGTH: Final = Struct(">Q")
 _HEARTBEAT: Final = b"\x00"
@@ -124,10 +124,11 @@ class AppendEncoder:
 class _Decoder:
     """Collects bytes until a whole frame is there."""
 
-    __slots__ = ("_buffer", "_need")
+    __slots__ = ("_need", "_parts", "_size")
 
     def __init__(self) -> None:
-        self._buffer = b""
+        self._parts: list[bytes] = []
+        self._size = 0
         self._need = 1
 
     def feed(self, data: bytes) -> list[Message]:
@@ -136,8 +137,14 @@ class _Decoder:
         Raises FrameError for bytes that no frame begins with, lengths above the limits and
         messages that do not decode.
         """
-        buffer = self._buffer + data if self._buffer else data
         messages: list[Message] = []
+        buffer = data
+        if self._parts:
+            self._parts.append(data)
+            self._size += len(data)
+            if self._size < self._need:
+                return messages
+            buffer = b"".join(self._parts)
         position = 0
         while len(buffer) - position >= self._need:
             taken = self._take(buffer, position, messages)
@@ -145,7 +152,9 @@ class _Decoder:
                 break
             position += taken
             self._need = 1
-        self._buffer = buffer[position:]
+        rest = buffer[position:]
+        self._parts = [rest] if rest else []
+        self._size = len(rest)
         return messages
 
     def _take(self, buffer: bytes, start: int, messages: list[Message]) -> int:

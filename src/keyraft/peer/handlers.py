@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Final, Protocol
 
 from keyraft.base.log import Logger
+from keyraft.base.urls import URLError, parse_urls
 from keyraft.base.version import VERSION
 from keyraft.cluster import format_id
 from keyraft.net import BodyError, Http1Request
@@ -24,6 +25,7 @@ from keyraft.raft.types import Message, MessageType
 
 PIPELINE_BYTES_MAX: Final = 64 * 1024 * 1024  # one posted message: a request, or 1 MiB of them
 POSTED_BYTES_MAX: Final = 256 * 1024 * 1024  # all that are being read at once
+STRANGER: Final = "0"  # the label of all who are no members
 STREAM_PATH: Final = "/raft/stream/"
 
 
@@ -104,11 +106,16 @@ class RaftHandlers:
         except FrameError as error:
             self._logger.warn("failed to unmarshal Raft message", error=str(error))
             return http_error(400, "error unmarshalling raft message", self._cluster)
-        self._transport.metrics.received_bytes[format_id(message.from_)] += len(body)
+        self._transport.metrics.received_bytes[self._name(message)] += len(body)
         refusal = self._refuse_message(message)
         if refusal is not None:
             return refusal
-        self._transport.deliver([message])
+        return self._delivered(message)
+
+    def _delivered(self, message: Message) -> Reply:
+        """What became of a message that was posted."""
+        if not self._transport.deliver([message]):
+            return http_error(500, "error processing raft message", self._cluster)
         return Reply(204, headers=self._cluster)
 
     async def snapshot(self, request: Asked) -> Reply:
@@ -127,7 +134,7 @@ class RaftHandlers:
             message = decode(await request.body.read_exactly(length))
         except (FrameError, BodyError) as error:
             return http_error(400, f"failed to decode raft message ({error})", self._cluster)
-        name = format_id(message.from_)
+        name = self._name(message)
         if message.type != MessageType.SNAP or message.snapshot is None:
             metrics.snapshot_receive_failures[name] += 1
             return http_error(400, "wrong raft message type", self._cluster)
@@ -163,8 +170,7 @@ class RaftHandlers:
             incoming_snapshot_size_bytes=size,
             download_took=f"{took_s:.3f}s",
         )
-        self._transport.deliver([message])
-        return Reply(204, headers=self._cluster)
+        return self._delivered(message)
 
     async def stream(self, request: Asked) -> Reply | None:
         """A peer wants to hear what this member has to say to it."""
@@ -232,6 +238,11 @@ class RaftHandlers:
             self._posted_bytes -= size
         return b"".join(pieces)
 
+    def _name(self, message: Message) -> str:
+        """Who sent it, for metrics: strangers are one, or their ids would fill the memory."""
+        known = self._transport.peer(message.from_) is not None
+        return format_id(message.from_) if known else STRANGER
+
     def _refuse(self, request: Asked, headers: dict[str, str] | None = None) -> Reply | None:
         text = check_request(request.headers, self._transport.cluster_id)
         if text is None:
@@ -258,8 +269,11 @@ class RaftHandlers:
         return json_error(403, text, self._cluster)
 
     def _learn(self, request: Asked, peer_id: int | None = None) -> None:
-        urls = request.headers.get("x-peerurls", "")
         if peer_id is None:
             peer_id = parse_id(request.headers.get("x-server-from", ""))
-        if urls and peer_id is not None:
-            self._transport.add_remote(peer_id, urls.split(","))
+        try:
+            urls = parse_urls(request.headers.get("x-peerurls", "").split(","))
+        except URLError:
+            return
+        if peer_id is not None:
+            self._transport.add_remote(peer_id, [str(url) for url in urls])

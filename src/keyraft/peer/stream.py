@@ -195,7 +195,7 @@ class StreamReader:
         picker: URLPicker,
         headers: Mapping[str, str],
         status: PeerStatus,
-        deliver: Callable[[list[Message]], None],
+        deliver: Callable[[list[Message]], object],
         removed: Callable[[], None],
         logger: Logger,
         metrics: PeerMetrics,

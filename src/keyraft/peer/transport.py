@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
 from typing import Final, Protocol
 
 from keyraft.base.log import Logger
+from keyraft.base.urls import URLError, parse_urls
 from keyraft.cluster import format_id
 from keyraft.net import Http1Client
 from keyraft.peer.compat import request_headers
@@ -45,8 +46,11 @@ DROP_REPORT_S: Final = 1.0  # a dropped message is logged at most this often per
 class Raft(Protocol):
     """What the transport tells the member."""
 
-    def process(self, messages: list[Message]) -> None:
-        """Messages for this member arrived, in the order of one stream."""
+    def process(self, messages: list[Message]) -> bool:
+        """Messages for this member arrived, in the order of one stream.
+
+        False when one of them is none that members send; it had no effect.
+        """
 
     def is_id_removed(self, member_id: int) -> bool:
         """Whether this id once belonged to the cluster and never will again."""
@@ -172,6 +176,8 @@ class Transport:
         """A member joined; a peer that is there already stays as it is."""
         if member_id in self._peers or member_id == self.local_id:
             return
+        if not self._can_dial(member_id, peer_urls):
+            return
         remote = self._remotes.pop(member_id, None)
         if remote is not None:
             self._finish(remote.stop())
@@ -225,7 +231,7 @@ class Transport:
     def update_peer(self, member_id: int, peer_urls: Sequence[str]) -> None:
         """A member moved."""
         peer = self._peers.get(member_id)
-        if peer is None:
+        if peer is None or not self._can_dial(member_id, peer_urls):
             return
         peer.picker.update(peer_urls)
         self.logger.info(
@@ -234,6 +240,16 @@ class Transport:
             updated_remote_peer_id=format_id(member_id),
             updated_remote_peer_urls=list(peer_urls),
         )
+
+    def _can_dial(self, member_id: int, peer_urls: Sequence[str]) -> bool:
+        """Whether these are URLs; they may come from a foreign database."""
+        try:
+            return bool(parse_urls(peer_urls))
+        except URLError as error:
+            self.logger.error(
+                "a member cannot be reached", remote_peer_id=format_id(member_id), error=str(error)
+            )
+            return False
 
     def peer(self, peer_id: int) -> Peer | None:
         """The peer of that id, if it is a member."""
@@ -289,9 +305,9 @@ class Transport:
         peer.snapshots.send(message, database, size_bytes)
         return True
 
-    def deliver(self, messages: list[Message]) -> None:
-        """What a stream brought goes to Raft."""
-        self.raft.process(messages)
+    def deliver(self, messages: list[Message]) -> bool:
+        """What a stream brought goes to Raft; see `Raft.process`."""
+        return self.raft.process(messages)
 
     def attach(self, peer_id: int, version: str, kind: str, connection: Connection) -> StreamWriter:
         """The peer opened a stream towards this member; raises KeyError for a stranger."""

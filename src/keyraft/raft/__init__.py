@@ -10,6 +10,7 @@ from keyraft.raft.errors import (
     ConfChangeError,
     ConfigError,
     FatalError,
+    PeerMessageError,
     ProposalDroppedError,
     RaftError,
     SnapshotOutOfDateError,
@@ -18,6 +19,7 @@ from keyraft.raft.errors import (
     StepPeerNotFoundError,
     UnavailableError,
 )
+from keyraft.raft.membership import readable_change
 from keyraft.raft.progress import Progress, ProgressState
 from keyraft.raft.rawnode import Peer, RawNode, Ready, Status
 from keyraft.raft.state import SoftState, StateType
@@ -66,6 +68,7 @@ __all__ = [
     "Message",
     "MessageType",
     "Peer",
+    "PeerMessageError",
     "Progress",
     "ProgressState",
     "ProposalDroppedError",
@@ -85,4 +88,5 @@ __all__ = [
     "StepPeerNotFoundError",
     "Storage",
     "UnavailableError",
+    "readable_change",
 ]

@@ -25,6 +25,7 @@ from __future__ import annotations
 from typing import Final
 
 from keyraft.base.varints import LOW, VARINTS
+from keyraft.raft.limits import ENTRIES_MAX, MEMBERS_MAX
 from keyraft.raft.types import (
     ConfChange,
     ConfChangeSingle,
@@ -239,11 +240,13 @@ def _decode_conf_state(buf: bytes, pos: int, end: int) -> ConfState:
         if 1 <= number <= 4 and wire_type == 0:
             value, pos = read_varint(buf, pos, end)
             lists[number - 1].append(value)
+            _check_members(len(lists[number - 1]))
         elif 1 <= number <= 4 and wire_type == 2:
             pos, stop = read_length(buf, pos, end)
             while pos < stop:
                 value, pos = read_varint(buf, pos, stop)
                 lists[number - 1].append(value)
+                _check_members(len(lists[number - 1]))
         elif key == 0x28:
             value, pos = read_varint(buf, pos, end)
             state.auto_leave = value != 0
@@ -252,6 +255,11 @@ def _decode_conf_state(buf: bytes, pos: int, end: int) -> ConfState:
         else:
             pos = skip(buf, pos, end, key)
     return state
+
+
+def _check_members(count: int) -> None:
+    if count > MEMBERS_MAX:
+        raise CodecError(f"a configuration of more than {MEMBERS_MAX} members")
 
 
 def encode_snapshot_meta(meta: SnapshotMeta) -> bytes:
@@ -401,6 +409,8 @@ def _decode_message(buf: bytes, pos: int, end: int, depth: int) -> Message:
             key, pos = read_varint(buf, pos - 1, end)
         if key == 0x3A:
             pos, stop = read_length(buf, pos, end)
+            if len(entries) == ENTRIES_MAX:
+                raise CodecError(f"more than {ENTRIES_MAX} entries")
             entries.append(_decode_entry(buf, pos, stop))
             pos = stop
         elif key == 0x10:
@@ -427,6 +437,8 @@ def _decode_message(buf: bytes, pos: int, end: int, depth: int) -> Message:
             if not depth:
                 raise CodecError("responses are nested too deep")
             pos, stop = read_length(buf, pos, end)
+            if len(message.responses) == ENTRIES_MAX:
+                raise CodecError(f"more than {ENTRIES_MAX} responses")
             message.responses.append(_decode_message(buf, pos, stop, depth - 1))
             pos = stop
         elif 1 <= key >> 3 <= 14:
@@ -485,6 +497,7 @@ def decode_conf_change_v2(buf: bytes) -> ConfChangeV2:
         elif key == 0x12:
             pos, stop = read_length(buf, pos, end)
             numbers, _ = _decode_flat(buf, pos, stop, 2, 0)
+            _check_members(len(change.changes))
             change.changes.append(ConfChangeSingle(numbers[1], numbers[2]))
             pos = stop
         elif key == 0x1A:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from keyraft.raft import replication
 from keyraft.raft.errors import FatalError, StorageError
+from keyraft.raft.limits import TERM_MAX
 from keyraft.raft.names import message_name
 from keyraft.raft.quorum import VoteResult
 from keyraft.raft.state import (
@@ -97,6 +98,9 @@ def hup(raft: Raft, transfer: bool = False) -> None:
             f"{raft.id:x} cannot campaign at term {raft.term} "
             "since there are still pending configuration changes to apply"
         )
+        return
+    if raft.term >= TERM_MAX:
+        raft.logger.error(f"{raft.id:x} cannot campaign: there is no term behind {raft.term}")
         return
     raft.logger.info(f"{raft.id:x} is starting a new election at term {raft.term}")
     campaign(raft, pre_vote=raft.pre_vote and not transfer, transfer=transfer)

@@ -30,6 +30,10 @@ class StepPeerNotFoundError(RaftError):
     text = "raft: cannot step as peer not found"
 
 
+class PeerMessageError(RaftError):
+    """A peer said what no member says (see `bounds`)."""
+
+
 class ConfigError(RaftError):
     """The parameters a member was to be built from do not fit together."""
 

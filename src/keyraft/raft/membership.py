@@ -13,6 +13,7 @@ from keyraft.raft import codec, election, replication
 from keyraft.raft.confchange import Changer, Result
 from keyraft.raft.describe import describe_conf_change
 from keyraft.raft.errors import FatalError, ProposalDroppedError
+from keyraft.raft.limits import MEMBERS_MAX
 from keyraft.raft.progress import Progress
 from keyraft.raft.state import StateType
 from keyraft.raft.tracker import TrackerConfig
@@ -26,6 +27,7 @@ from keyraft.raft.types import (
     EntryType,
     Message,
     MessageType,
+    is_local_target,
 )
 
 if TYPE_CHECKING:
@@ -51,11 +53,8 @@ def check_proposed(raft: Raft, entries: list[Entry]) -> list[Entry]:
     for position, entry in enumerate(entries):
         if not entry.type:
             continue
-        try:
-            change = decode_change(entry)
-        except codec.CodecError:
-            change = None
-        if change is None or not _is_known(change):
+        change = readable_change(entry)
+        if change is None:
             # DEVIATION: etcd's leader panics on a proposal that is no configuration change; one
             # that it could not apply would stop every member once committed.
             raise ProposalDroppedError
@@ -71,10 +70,23 @@ def check_proposed(raft: Raft, entries: list[Entry]) -> list[Entry]:
     return entries
 
 
-def _is_known(change: ConfChangeV2) -> bool:
-    return change.transition <= ConfChangeTransition.JOINT_EXPLICIT and all(
-        single.type <= ConfChangeType.ADD_LEARNER_NODE for single in change.changes
-    )
+def readable_change(entry: Entry) -> ConfChangeV2 | None:
+    """The change that an entry other than a normal one carries, None when no member can make it.
+
+    Nothing at all is a change in the general form only: it leaves a joint configuration.
+    """
+    try:
+        change = decode_change(entry)
+    except codec.CodecError:
+        return None
+    if change is None or not (entry.data or entry.type == EntryType.CONF_CHANGE_V2):
+        return None
+    if change.transition > ConfChangeTransition.JOINT_EXPLICIT:
+        return None
+    for single in change.changes:
+        if single.type > ConfChangeType.ADD_LEARNER_NODE or is_local_target(single.node_id):
+            return None
+    return change
 
 
 def _problem(raft: Raft, change: ConfChangeV2) -> str:
@@ -89,6 +101,8 @@ def _problem(raft: Raft, change: ConfChangeV2) -> str:
         return "must transition out of joint config first"
     if not is_joint and not change.changes:
         return "not in joint state; refusing empty conf change"
+    if len(raft.tracker.progress) + len(change.changes) > MEMBERS_MAX:
+        return f"a cluster has at most {MEMBERS_MAX} members"
     return ""
 
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from keyraft.raft import codec, election, membership
+from keyraft.raft import bounds, codec, election, membership
 from keyraft.raft.config import Config
 from keyraft.raft.core import Raft
 from keyraft.raft.errors import (
@@ -168,6 +168,15 @@ class RawNode:
     def tick(self) -> None:
         """One tick has passed."""
         self.raft.tick()
+
+    def hear(self, message: Message) -> None:
+        """Takes a message that came over the network; raises PeerMessageError and what `step` does."""
+        bounds.check(self.raft, message)
+        self.step(message)
+
+    def believe(self, message: Message) -> None:
+        """Only looks whether `hear` would take it; raises PeerMessageError."""
+        bounds.check(self.raft, message)
 
     def step(self, message: Message) -> None:
         """Takes a message from another member, or a storage response from the member itself.

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING
 from keyraft.auth import Identity
 from keyraft.base import errors
 from keyraft.base.errors import EtcdError, RawError
+from keyraft.cluster import MembershipDataError
 from keyraft.mvcc import plain_put
 from keyraft.proto import rpc_pb2
 from keyraft.raft import Entry
 from keyraft.server import alarms, quota, v2requests, wire
 from keyraft.server.counters import Histogram
 from keyraft.server.parsing import parse
-from keyraft.server.ports import UnknownRequestError
 from keyraft.server.users import UserRequests
 
 if TYPE_CHECKING:
@@ -113,23 +113,40 @@ class Applier:
         """Any maker's entry, or one by a user."""
         try:
             v2 = wire.is_v2(entry.data)
-            parsed = wire.parse(entry.data) if v2 is None else wire.Parsed()
-        except wire.MalformedEntryError:
-            raise UnknownRequestError(0) from None
-        if v2 is not None:
-            known = v2requests.translate(v2)
-            if known is not None:
-                self._member.configuration.apply_request(*known)
+            if v2 is not None:
+                known = v2requests.translate(v2)
+                if known is not None:
+                    self._member.configuration.apply_request(*known)
+                return
+            parsed = wire.parse(entry.data)
+        except (wire.MalformedEntryError, MembershipDataError) as error:
+            self._pass_over(entry, error)
             return
         waiter = self._waiting_pop(parsed.stamp, None)
         try:
             result = self._carry_out(parsed, entry.index, waiter is not None)
+        except MembershipDataError as error:
+            self._pass_over(entry, error)
+            result = b""
         except (EtcdError, RawError) as refusal:
             if waiter is not None:
                 waiter.fail(refusal.code, refusal.text)
             return
         if waiter is not None:
             waiter.respond(result)
+
+    def _pass_over(self, entry: Entry, error: Exception) -> None:
+        """Nobody can carry this out, so for nobody it has an effect.
+
+        DEVIATION: etcd panics, at every start anew: an entry that a foreign or broken member has
+        brought into the log would be the end of all of them.
+        """
+        self._member.logger.error(
+            "passed over an entry that cannot be carried out",
+            entry_index=entry.index,
+            entry_term=entry.term,
+            error=str(error),
+        )
 
     def _carry_out(self, parsed: wire.Parsed, index: int, is_awaited: bool) -> bytes:
         """A request taken apart; one without effect is only done for somebody who waits."""

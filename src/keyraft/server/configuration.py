@@ -12,6 +12,7 @@ applies an old change again (formats, "Consistent index").
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -22,6 +23,7 @@ from keyraft.cluster import (
     Cluster,
     Downgrade,
     MembershipDataError,
+    Version,
     VersionError,
     parse_version,
     storage_version_to_write,
@@ -31,6 +33,7 @@ from keyraft.mvcc.backend import META, META_STORAGE_VERSION, Backend
 from keyraft.proto import membership_pb2
 from keyraft.raft import (
     ConfChange,
+    ConfChangeError,
     ConfChangeType,
     ConfState,
     Entry,
@@ -38,6 +41,7 @@ from keyraft.raft import (
     ProposalDroppedError,
     SnapshotMeta,
     codec,
+    readable_change,
 )
 from keyraft.server import membership, v2tree, wire
 from keyraft.server.parsing import parse
@@ -141,25 +145,51 @@ class Configuration:
             waiting[1](error)
 
     def apply(self, entry: Entry) -> None:
-        """A configuration change has been committed."""
+        """A configuration change has been committed.
+
+        DEVIATION: etcd panics at one that no member can make, at every start anew; here it has no
+        effect, the same on every member.
+        """
         node = self._member.raft.node
+        if readable_change(entry) is None:
+            self._pass_over(entry, "it cannot be read")
+            return
         if entry.type == EntryType.CONF_CHANGE_V2:
             # etcd proposes none, but a joint configuration is left by such an entry.
-            self._take(node.apply_conf_change(codec.decode_conf_change_v2(entry.data), entry.index))
+            try:
+                change_v2 = codec.decode_conf_change_v2(entry.data)
+                self._take(node.apply_conf_change(change_v2, entry.index))
+            except ConfChangeError as problem:
+                self._pass_over(entry, str(problem))
             return
         change = codec.decode_conf_change(entry.data)
         kind = ConfChangeType(change.type)
-        error: EtcdError | None = None
+        error: EtcdError | RawError | None = None
         try:
             context = self.cluster.validate(kind, change.node_id, change.context)
+            state = node.apply_conf_change(change, entry.index)
         except EtcdError as refusal:
             error = refusal
-            self._take(node.apply_conf_change(ConfChange(change.type, 0), entry.index))
+        except (MembershipDataError, ConfChangeError) as problem:
+            self._pass_over(entry, str(problem))
+            error = RawError(_UNKNOWN, str(problem))
+        if error is not None:
+            # Raft may count the next one: a change of nobody.
+            with suppress(ConfChangeError):
+                self._take(node.apply_conf_change(ConfChange(change.type, 0), entry.index))
         else:
-            self._take(node.apply_conf_change(change, entry.index))
+            self._take(state)
             self.cluster.apply(kind, change.node_id, context)
             self._tell_network(kind, change.node_id, context)
         self._answer(change.id, error)
+
+    def _pass_over(self, entry: Entry, why: str) -> None:
+        self._member.logger.error(
+            "passed over a change of the configuration that cannot be made",
+            entry_index=entry.index,
+            entry_term=entry.term,
+            error=why,
+        )
 
     def _take(self, state: ConfState) -> None:
         self.state = state
@@ -202,7 +232,10 @@ class Configuration:
     # --- versions and attributes --------------------------------------------------------------
 
     def apply_request(self, kind: int, request: bytes) -> None:
-        """A request about the cluster itself has come through the log."""
+        """A request about the cluster itself has come through the log.
+
+        Raises MembershipDataError, with nothing changed, for one that cannot be carried out.
+        """
         if kind == wire.KIND_CLUSTER_VERSION_SET:
             self.set_version(parse(membership_pb2.ClusterVersionSetRequest, request).ver)
         elif kind == wire.KIND_CLUSTER_MEMBER_ATTR_SET:
@@ -212,14 +245,13 @@ class Configuration:
         else:
             wanted = parse(membership_pb2.DowngradeInfoSetRequest, request)
             target = wanted.ver if wanted.enabled else ""
+            if wanted.enabled:
+                _parse_version(target)
             self.cluster.set_downgrade(Downgrade(target, wanted.enabled))
 
     def set_version(self, text: str) -> None:
         """The cluster's version is agreed. Raises MembershipDataError when it is none."""
-        try:
-            version = parse_version(text)
-        except VersionError as error:
-            raise MembershipDataError(str(error)) from None
+        version = _parse_version(text)
         before = self.cluster.version
         self.cluster.set_version(version)
         self.capable = True
@@ -285,3 +317,10 @@ class Configuration:
         voters = self.state.voters
         count = sum(voter == own or steady(voter) for voter in voters)
         return count >= len(voters) // 2 + 1
+
+
+def _parse_version(text: str) -> Version:
+    try:
+        return parse_version(text)
+    except VersionError as error:
+        raise MembershipDataError(str(error)) from None

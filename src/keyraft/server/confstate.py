@@ -38,5 +38,5 @@ def decode_conf_state(text: bytes) -> ConfState:
             ids("learners_next"),
             bool(value.get("auto_leave")),
         )
-    except (ValueError, AttributeError, TypeError):
+    except (ValueError, AttributeError, TypeError, OverflowError, RecursionError):
         raise MembershipDataError("the stored configuration cannot be read") from None

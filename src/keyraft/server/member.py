@@ -146,7 +146,9 @@ class Member:
         self.peer_hashes: PeerHashes | None = None  # the same
 
         node, storage = build_node(settings, boot, chance, logger)
-        self.raft = RaftLoop(loop, node, storage, log, network, self, boot.last_index)
+        self.raft = RaftLoop(
+            loop, node, storage, log, network, self, boot.last_index, settings.request_bytes_max
+        )
         self.applier = Applier(self)
         self.queue = ApplyQueue(
             loop,

@@ -49,10 +49,10 @@ from keyraft.raft import (
     EntryType,
     SnapshotMeta,
     codec,
+    readable_change,
 )
 from keyraft.server import v2requests, v2tree, wire
 from keyraft.server.confstate import encode_conf_state
-from keyraft.server.ports import UnknownRequestError
 
 
 def is_vouched(backend: Backend) -> bool:
@@ -145,16 +145,21 @@ def _at_mark(cluster: Cluster, state: ConfState, told: v2tree.Told | None) -> li
 
 def _change(known: Cluster, state: ConfState, entry: Entry) -> ConfState:
     """The configuration behind an entry, which `known` follows (`Configuration.apply`)."""
+    if readable_change(entry) is None:
+        return state
     if entry.type == EntryType.CONF_CHANGE_V2:
         return changed(state, codec.decode_conf_change_v2(entry.data).changes)
     change = codec.decode_conf_change(entry.data)
     kind = ConfChangeType(change.type)
     try:
         context = known.validate(kind, change.node_id, change.context)
-    except EtcdError:
+    except (EtcdError, MembershipDataError):
+        return state
+    behind = changed(state, [ConfChangeSingle(kind, change.node_id)])
+    if not behind.voters:
         return state
     known.apply(kind, change.node_id, context)
-    return changed(state, [ConfChangeSingle(kind, change.node_id)])
+    return behind
 
 
 def changed(state: ConfState, changes: Iterable[ConfChangeSingle]) -> ConfState:
@@ -195,7 +200,6 @@ def _tell(known: Cluster, data: bytes) -> None:
             version = membership_pb2.ClusterVersionSetRequest.FromString(content).ver
             known.set_version(parse_version(version))
     except (
-        UnknownRequestError,
         wire.MalformedEntryError,
         MembershipDataError,
         VersionError,

@@ -24,6 +24,7 @@ from operator import attrgetter
 from typing import Final, Protocol
 
 from keyraft.base.clock import Loop
+from keyraft.base.limits import REQUEST_BYTES_MAX
 from keyraft.raft import (
     Entry,
     MemoryStorage,
@@ -37,6 +38,7 @@ from keyraft.raft import (
     SoftState,
     StateType,
 )
+from keyraft.server import forwarded
 from keyraft.server.notices import CommitNotices
 from keyraft.server.ports import DurableLog, Network
 
@@ -79,7 +81,9 @@ class RaftLoop:
         network: Network,
         events: RaftEvents,
         stable_index: int,
+        request_bytes_max: int = REQUEST_BYTES_MAX,
     ) -> None:
+        """`request_bytes_max`: how large a request this member's own clients may send."""
         self._loop = loop
         self.node = node
         self._storage = storage
@@ -88,6 +92,7 @@ class RaftLoop:
         self._notices = CommitNotices(loop, network)
         self._events = events
         self._stable_index = stable_index
+        self._request_bytes_max = request_bytes_max
         self._queue: dict[bytes, bytes] = {}  # stamps to entries, in the order they came
         self._queue_bytes = 0
         self._leading_queue: list[tuple[int, bytes, bytes]] = []
@@ -139,9 +144,14 @@ class RaftLoop:
         self.wake()
 
     def step(self, message: Message) -> None:
-        """Takes a message from a peer; the outcome is carried out this turn."""
+        """Takes a message from a peer; the outcome is carried out this turn.
+
+        Raises RaftError: PeerMessageError for what no member says, and what Raft refuses.
+        """
         if not self._stopped:
-            self.node.step(message)
+            if message.type == _PROP:
+                forwarded.check(message.entries, self._request_bytes_max)
+            self.node.hear(message)
             if message.type == _PROP:
                 # A follower's client waits for the commit of these.
                 self._notices.awaited(self.node.raft.log.last_index())

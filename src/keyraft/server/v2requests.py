@@ -12,17 +12,20 @@ import json
 
 from google.protobuf.message import DecodeError
 
+from keyraft.cluster import MembershipDataError
 from keyraft.proto import membership_pb2, raft_internal_pb2
 from keyraft.server import wire
-from keyraft.server.ports import UnknownRequestError
 
 
 def translate(data: bytes) -> tuple[int, bytes] | None:
-    """(kind, request) of a v2 Request, None for one without effect. Raises UnknownRequestError."""
+    """(kind, request) of a v2 Request, None for one without effect.
+
+    Raises MembershipDataError.
+    """
     try:
         request = raft_internal_pb2.Request.FromString(data)
-    except DecodeError:
-        raise UnknownRequestError(2) from None
+    except DecodeError as error:
+        raise MembershipDataError(f"a request of the v2 API: {error}") from None
     if request.Method != "PUT":
         return None
     parts = request.Path.strip("/").split("/")
@@ -39,7 +42,7 @@ def translate(data: bytes) -> tuple[int, bytes] | None:
                     client_urls=[str(url) for url in attributes.get("clientURLs") or ()],
                 ),
             )
-        except (ValueError, AttributeError, TypeError):
-            raise UnknownRequestError(2) from None
+        except (ValueError, AttributeError, TypeError, RecursionError) as error:
+            raise MembershipDataError(f"a member's attributes in the v2 API: {error}") from None
         return wire.KIND_CLUSTER_MEMBER_ATTR_SET, told.SerializeToString()
     return None

@@ -1,7 +1,8 @@
 """The processes that read or write a whole database beside a member.
 
 `export KV_DIRECTORY DIGEST` writes what `exporting` describes to standard output; `import DB
-SNAP_DIRECTORY` carries out `importing.prepare`. A failure is one line on standard error, exit 1.
+SNAP_DIRECTORY` carries out `importing.prepare` and writes the consistent index. A failure is one
+line on standard error, exit 1.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ def main(arguments: list[str]) -> int:
         if command == "export":
             export(first, write_fd(1), second == "1", background)
         else:
-            prepare(first, second)
+            print(prepare(first, second).consistent_index)
     except BrokenPipeError:
         return 1
     except (TransferError, OSError) as error:

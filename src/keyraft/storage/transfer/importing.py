@@ -148,8 +148,11 @@ def prepare_command(source: str, snap_dir: str) -> list[str]:
     return [sys.executable, "-m", "keyraft.storage.transfer.child", "import", source, snap_dir]
 
 
-def prepare_in_child(source: str, snap_dir: str) -> None:
-    """`prepare` in a process of its own, whose memory goes with it. Blocks. Raises TransferError."""
+def prepare_in_child(source: str, snap_dir: str) -> int:
+    """`prepare` in a process of its own, whose memory goes with it; the consistent index.
+
+    Blocks. Raises TransferError.
+    """
     done = subprocess.run(
         prepare_command(source, snap_dir), capture_output=True, text=True, check=False
     )
@@ -157,6 +160,7 @@ def prepare_in_child(source: str, snap_dir: str) -> None:
         raise TransferError(
             done.stderr.strip() or f"the importing process ended: {done.returncode}"
         )
+    return int(done.stdout)
 
 
 def take_over(snap_dir: str, log: Logger) -> bool:

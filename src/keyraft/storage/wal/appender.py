@@ -7,7 +7,7 @@ reveal it, one that stalls for one. While a write is under way in the thread, fu
 takes them all: one write, one sync.
 
 Callbacks come in the order of the calls. `done` gets None once everything up to and including its
-batch is durable, or the WALWriteError after which nothing will be durable any more; it may be
+batch is durable, or the WALError after which nothing will be durable any more; it may be
 called before `append` returns. Time, thread and loop are handed in, so the simulator runs this as
 it is.
 """
@@ -135,7 +135,12 @@ class Appender:
         if self._failure is not None:
             done(self._failure)
             return
-        batch = self._wal.encode(entries, state, must_sync)
+        try:
+            batch = self._wal.encode(entries, state, must_sync)
+        except WALError as error:
+            self._failure = error
+            done(error)
+            return
         if batch is None:
             if self._writing:
                 self._dones.append(done)
@@ -149,7 +154,13 @@ class Appender:
         if self._failure is not None:
             done(self._failure)
             return
-        self._add(self._wal.encode_snapshot(mark), done, alone=False)
+        try:
+            batch = self._wal.encode_snapshot(mark)
+        except WALError as error:
+            self._failure = error
+            done(error)
+            return
+        self._add(batch, done, alone=False)
 
     def release_to(self, index: int) -> None:
         """`WAL.release_to`, in its turn."""

@@ -18,6 +18,7 @@ from keyraft.base.crc import crc32c
 from keyraft.base.varints import LOW
 from keyraft.raft import codec
 from keyraft.raft.types import Entry, HardState
+from keyraft.storage.wal.order import Order
 from keyraft.storage.wal.record import (
     CRC,
     ENTRY,
@@ -81,9 +82,9 @@ class Encoder:
         "_held_bytes",
         "_segment_bytes",
         "crc",
-        "last_index",
         "metadata",
         "offset",
+        "order",
         "sequence",
         "state",
     )
@@ -94,7 +95,7 @@ class Encoder:
         self.crc = 0
         self.sequence = 0
         self.offset = 0  # where the next batch begins, held-back bytes not counted
-        self.last_index = 0
+        self.order = Order()  # what was encoded so far, and what may follow
         self.state = b""  # the last hard state, encoded; empty: none yet
         self._held: list[bytes] = []
         self._held_bytes = 0
@@ -112,12 +113,20 @@ class Encoder:
     ) -> Batch | None:
         """A batch of entries and then the hard state; None when nothing has to be written now.
 
-        `must_sync`: there are entries, or term or vote changed (`raft` knows).
+        `must_sync`: there are entries, or term or vote changed (`raft` knows). Raises
+        WALRefusedError; then nothing may be written behind it.
         """
         parts = self._held
+        if state is not None and state.is_empty():
+            state = None
+        # All of it may be written, or nothing is.
+        if entries:
+            self.order.add_entries(entries)
+        if state is not None:
+            self.order.add_state(state)
         if entries:
             self._append_entries(entries, parts)
-        if state is not None and (state.term or state.vote or state.commit):
+        if state is not None:
             self.state = codec.encode_hard_state(state)
             record = self._record(STATE, self.state)
             parts.append(record)
@@ -127,15 +136,14 @@ class Encoder:
         return self.flush(must_sync)
 
     def snapshot(self, mark: SnapshotMark) -> Batch:
-        """The record of a snapshot that is durable already; always synced.
+        """The record of a snapshot that is durable already; always synced. Raises WALRefusedError.
 
         It ends a segment of some size, so that a start, which begins at the newest mark, reads
         little of what was before it.
         """
         assert mark.index == 0 or mark.conf_state is not None, mark
+        self.order.add_mark(mark)
         self._held.append(self._record(SNAPSHOT, encode_snapshot_mark(mark)))
-        if mark.index > self.last_index:
-            self.last_index = mark.index
         batch = self.flush(sync=True)
         assert batch is not None, mark
         if batch.head is None and mark.index and self.offset >= CUT_AT_SNAPSHOT_BYTES:
@@ -150,7 +158,7 @@ class Encoder:
         self._held.clear()
         self._held_bytes = 0
         self.offset += len(batch.data)
-        batch.entries_last = self.last_index
+        batch.entries_last = self.order.last_index
         if self.offset >= self._segment_bytes:
             self._cut(batch)
         return batch
@@ -209,7 +217,6 @@ class Encoder:
                 )
             )
         self.crc = crc
-        self.last_index = entries[-1].index
 
     def _frame_around(self, size: int) -> tuple[bytes, bytes, bytes]:
         """What stands before the crc, between crc and data, and behind, for a five-byte crc."""

@@ -172,7 +172,7 @@ class WAL:
         encoder = Encoder(replay.metadata, segment_bytes)
         encoder.crc = decoder.crc
         encoder.offset = decoder.offset
-        encoder.last_index = replay.last_index
+        encoder.order.begin(start, replay.entries, replay.last_index, replay.state)
         if not replay.state.is_empty():
             encoder.state = codec.encode_hard_state(replay.state)
         segments: list[tuple[int, File]] = []
@@ -193,7 +193,7 @@ class WAL:
     @property
     def last_index(self) -> int:
         """Of the last entry or snapshot encoded."""
-        return self._encoder.last_index
+        return self._encoder.order.last_index
 
     def encode(
         self, entries: Sequence[Entry], state: HardState | None, must_sync: bool

@@ -74,6 +74,13 @@ class WALTornError(WALError):
         self.offset = offset
 
 
+class WALRefusedError(WALError):
+    """What was to be written could not be read again; nothing of it is written."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"wal: refused to write {why}")
+
+
 class WALWriteError(WALError):
     """A write or a sync failed: nothing since the last sync may be acknowledged, ever."""
 

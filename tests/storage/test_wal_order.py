@@ -1,0 +1,162 @@
+"""What the log's writer takes, its reader reads: the same entries, state and place to go on from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from keyraft.base.ids import UINT64_MAX
+from keyraft.raft import ConfState, Entry, HardState
+from keyraft.raft.limits import MEMBERS_MAX
+from keyraft.storage.files import OsFiles
+from keyraft.storage.wal import WAL, SnapshotMark, WALRefusedError
+
+SEGMENT_BYTES = 2_000  # so small that most logs have several
+NUMBERS = st.one_of(
+    st.integers(0, 8), st.sampled_from([UINT64_MAX - 1, UINT64_MAX, UINT64_MAX + 1, 1 << 70])
+)
+SMALL = st.integers(0, 8)
+
+
+@st.composite
+def batches(draw: st.DrawFn) -> tuple[list[Entry], HardState | None]:
+    """Entries in a row, mostly; and perhaps a hard state."""
+    first, term = draw(st.one_of(SMALL, NUMBERS)), draw(st.one_of(SMALL, NUMBERS))
+    entries = []
+    for index in range(first, first + draw(st.integers(0, 4))):
+        if draw(st.integers(0, 9)) == 0:
+            index = draw(NUMBERS)
+        if draw(st.integers(0, 4)) == 0:
+            term = draw(NUMBERS)
+        kind = draw(st.sampled_from([0, 0, 0, 1, 2, 3]))
+        entries.append(Entry(term, index, draw(st.sampled_from([b"", b"x", bytes(300)])), kind))
+    state = draw(st.one_of(st.none(), st.builds(HardState, NUMBERS, NUMBERS, NUMBERS)))
+    return entries, state
+
+
+MARKS = st.builds(
+    SnapshotMark,
+    NUMBERS,
+    NUMBERS,
+    st.builds(ConfState, st.one_of(st.just([1]), st.lists(NUMBERS), st.just([1] * 2_000))),
+)
+REOPEN = st.just("reopen")
+
+
+class Model:
+    """What a reader must find behind `mark`."""
+
+    def __init__(self) -> None:
+        self.mark = SnapshotMark()
+        self.entries: list[Entry] = []
+        self.state = HardState()
+
+    def add(self, entries: list[Entry], state: HardState | None) -> None:
+        if entries:
+            self.entries = [e for e in self.entries if e.index < entries[0].index]
+            self.entries += [e for e in entries if e.index > self.mark.index]
+        if state is not None and not state.is_empty():
+            self.state = state
+
+    def snapshot(self, mark: SnapshotMark) -> None:
+        if mark.index > self.mark.index:
+            self.mark = mark
+            self.entries = [e for e in self.entries if e.index > mark.index]
+
+
+def reopen(path: str, model: Model) -> WAL:
+    wal, replay = WAL.open(OsFiles(), path, model.mark, segment_bytes=SEGMENT_BYTES)
+    assert replay.repaired is None
+    assert replay.entries == model.entries
+    assert replay.state == model.state
+    return wal
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    work=st.lists(st.one_of(batches(), batches(), MARKS, REOPEN), max_size=12),
+    number=st.integers(0, 1 << 60),
+)
+def test_whatever_is_taken_is_read_again(
+    tmp_path_factory: pytest.TempPathFactory, work: list[object], number: int
+) -> None:
+    path = str(tmp_path_factory.mktemp("wal") / "wal")
+    wal = WAL.create(OsFiles(), path, b"metadata", segment_bytes=SEGMENT_BYTES)
+    model = Model()
+    try:
+        for step in work:
+            if step == "reopen":
+                wal.close()
+                wal = reopen(path, model)
+            elif isinstance(step, SnapshotMark):
+                wal.save_snapshot(step)
+                model.snapshot(step)
+            else:
+                entries, state = step  # type: ignore[misc]
+                wal.append(entries, state)
+                model.add(entries, state)
+    except WALRefusedError:
+        pass  # nothing of it is in the log
+    wal.close()
+    reopen(path, model).close()
+
+
+GOOD = [Entry(2, 1, b"a"), Entry(2, 2, b"b")]
+
+
+@pytest.mark.parametrize(
+    ("entries", "state"),
+    [
+        ([Entry(2, 4, b"x")], None),  # a gap
+        ([Entry(2, 1, b"x")], None),  # the first one is committed
+        ([Entry(1, 3, b"x")], None),  # back in term
+        ([Entry(2, 3, b"x"), Entry(2, 5, b"y")], None),
+        ([Entry(2, 3, b"x"), Entry(1, 4, b"y")], None),
+        ([Entry(2, 3, b"", 1)], None),  # a change of the configuration without content
+        ([Entry(2, 3, b"x", 7)], None),
+        ([Entry(UINT64_MAX + 1, 3, b"x")], None),
+        ([], HardState(1, 1, 1)),  # earlier than the last entry
+        ([], HardState(0, 0, 1)),
+        ([], HardState(UINT64_MAX + 1, 1, 1)),
+        ([], HardState(3, UINT64_MAX + 1, 1)),
+        ([], HardState(3, 1, UINT64_MAX + 1)),
+    ],
+)
+def test_what_could_not_be_read_again_is_refused(
+    tmp_path: Path, entries: list[Entry], state: HardState | None
+) -> None:
+    path = str(tmp_path / "wal")
+    wal = WAL.create(OsFiles(), path, b"metadata")
+    wal.append(GOOD, HardState(2, 1, 1))
+    with pytest.raises(WALRefusedError, match="wal: refused to write"):
+        wal.append(entries, state)
+    wal.close()
+    again, replay = WAL.open(OsFiles(), path)
+    assert replay.entries == GOOD
+    assert replay.state == HardState(2, 1, 1)
+    again.close()
+
+
+def test_the_entry_before_counts_wherever_the_log_is_cut_back_to(tmp_path: Path) -> None:
+    """An overwritten tail may have had a later term than what takes its place."""
+    path = str(tmp_path / "wal")
+    wal = WAL.create(OsFiles(), path, b"metadata")
+    wal.append([Entry(1, 1), Entry(3, 2), Entry(5, 3)], HardState(5, 1, 1))
+    wal.append([Entry(4, 3)], HardState(6, 1, 1))
+    wal.close()
+    wal, replay = WAL.open(OsFiles(), path)
+    assert [entry.term for entry in replay.entries] == [1, 3, 4]
+    with pytest.raises(WALRefusedError):
+        wal.append([Entry(2, 3)])
+    wal.close()
+
+
+def test_a_configuration_beyond_the_limit_is_refused(tmp_path: Path) -> None:
+    wal = WAL.create(OsFiles(), str(tmp_path / "wal"), b"metadata")
+    members = ConfState(list(range(1, MEMBERS_MAX + 2)))
+    with pytest.raises(WALRefusedError):
+        wal.save_snapshot(SnapshotMark(1, 1, members))
+    wal.close()
