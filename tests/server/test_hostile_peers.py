@@ -82,7 +82,8 @@ def test_whatever_is_in_the_log_is_carried_out_or_passed_over_at_every_start(see
     one.run()
     for round_ in range(6):
         for _ in range(25):
-            one.member.raft.propose(any_request(chance))
+            data = any_request(chance)
+            one.member.raft.propose(data, data)
         one.run()
         assert one.member.applied_index == one.member.committed_index
         one.crash()
