@@ -7,7 +7,7 @@ import pytest
 
 from keyraft.proto import rpc_pb2
 from keyraft.service import Guard, KVService, WatchService
-from keyraft.service.rangestream import open_range_stream
+from keyraft.service.rangestream import TURN_BYTES, RangeStreams
 from tests.server.harness import OneMember
 
 from .calls import FakeCall, ask
@@ -219,7 +219,7 @@ def test_a_range_stream_sends_everything_in_chunks_and_the_header_last(kv: KV) -
         kv.one.put(b"key/%03d" % number, b"v")
     kv.one.run(0.1)
     stream = FakeCall()
-    handler = open_range_stream(kv.one.member, kv.guard, stream)
+    handler = RangeStreams(kv.one.member, kv.guard).open(stream)
     request = rpc_pb2.RangeRequest(key=b"key/", range_end=b"key0", limit=70)
     handler.on_message(request.SerializeToString())
     kv.one.put(b"key/001", b"later")
@@ -233,12 +233,51 @@ def test_a_range_stream_sends_everything_in_chunks_and_the_header_last(kv: KV) -
     assert (parts[-1].count, parts[-1].more, parts[-1].header.revision) == (100, True, 101)
 
 
+def test_range_streams_take_turns_and_all_together_send_so_much_in_one(kv: KV) -> None:
+    for number in range(20):
+        kv.one.put(b"key/%03d" % number, b"v" * 300_000)
+    kv.one.run(0.1)
+    streams = [FakeCall(window=1 << 30) for _ in range(20)]
+    shared = RangeStreams(kv.one.member, kv.guard)
+    request = rpc_pb2.RangeRequest(key=b"\0", range_end=b"\0").SerializeToString()
+    for stream in streams:
+        shared.open(stream).on_message(request)
+    sent = chunks = 0
+    while not all(stream.finished for stream in streams):
+        shared._turn()
+        now = sum(len(message) for stream in streams for message in stream.sent)
+        largest = max(len(message) for stream in streams for message in stream.sent)
+        assert sent <= now <= sent + TURN_BYTES + largest
+        sent = now
+        counts = [len(stream.sent) for stream in streams]
+        assert max(counts) - min(counts) <= 1  # nobody gets two chunks before another's one
+        chunks += 1
+    assert {stream.finished for stream in streams} == {(0, "")}
+    assert sent > 20 * 20 * 300_000
+
+
+def test_a_chunk_of_large_values_ends_at_its_size(kv: KV) -> None:
+    for number in range(20):
+        kv.one.put(b"key/%03d" % number, b"v" * 1_000_000)
+    kv.one.run(0.1)
+    stream = FakeCall(window=1 << 30)
+    handler = RangeStreams(kv.one.member, kv.guard).open(stream)
+    handler.on_message(rpc_pb2.RangeRequest(key=b"\0", range_end=b"\0").SerializeToString())
+    kv.one.run(1.0)
+    target = kv.one.member.settings.request_bytes_max
+    assert max(map(len, stream.sent)) < 2 * target + 1_100_000
+    parts = [rpc_pb2.RangeStreamResponse.FromString(m).range_response for m in stream.sent]
+    assert [one.key for part in parts for one in part.kvs] == [
+        b"key/%03d" % number for number in range(20)
+    ]
+
+
 def test_a_range_stream_waits_for_its_reader(kv: KV) -> None:
     for number in range(100):
         kv.one.put(b"key/%03d" % number, b"v" * 1_000)
     kv.one.run(0.1)
     stream = FakeCall(window=5_000)
-    handler = open_range_stream(kv.one.member, kv.guard, stream)
+    handler = RangeStreams(kv.one.member, kv.guard).open(stream)
     handler.on_message(rpc_pb2.RangeRequest(key=b"\0", range_end=b"\0").SerializeToString())
     kv.one.run(1.0)
     assert stream.finished is None and sum(map(len, stream.sent)) < 20_000

@@ -1,7 +1,8 @@
 """RangeStream: a range in chunks, all of one revision (etcd 3.7 `EtcdServer.rangeStream`).
 
 The first chunk has up to ten keys, each following one twice or half as many, so that its size
-comes near `target_bytes`. Every message carries only keys and values but the last, which also
+comes near `target_bytes`; none has more than twice that and one key (DEVIATION: in etcd ten keys,
+however large they are). Every message carries only keys and values but the last, which also
 carries header, `more` and `count`. A chunk looks only at the keys it needs, whatever is written
 meanwhile; a compaction beyond the revision ends the stream with CompactedError, as in etcd.
 """
@@ -48,7 +49,9 @@ def range_stream(
         if at < store.compact_revision:
             raise CompactedError
         chunk: list[bytes] = []
-        next_key = yield from _chunk(store, start, end, at, limit, request.keys_only, chunk)
+        next_key = yield from _chunk(
+            store, start, end, at, limit, 2 * target_bytes, request.keys_only, chunk
+        )
         keys = len(chunk) // 2
         sent += keys
         left -= keys
@@ -86,13 +89,15 @@ def _chunk(
     end: bytes,
     at: int,
     limit: int,
+    bytes_max: int,
     keys_only: bool,
     out: list[bytes],
 ) -> Generator[bytes, None, bytes | None]:
-    """Puts up to `limit` encoded keys into `out`; the next existing key behind them, if any."""
+    """Puts up to `limit` encoded keys into `out`, fewer once they have `bytes_max`; the next
+    existing key behind them, if any."""
     index = store.index
     row = store.row
-    found_keys = 0
+    found_keys = total = 0
     looked = 0
     while True:
         if end:
@@ -103,12 +108,13 @@ def _chunk(
             found = index.get(key, at)
             if found is None:
                 continue
-            if found_keys == limit:
+            if found_keys == limit or total >= bytes_max:
                 return key
             found_keys += 1
             main, sub, created, version = found
             stored = key_value(key, created, main, version) if keys_only else row(main, sub)
             size = len(stored)
+            total += size
             out.append(KV_HEADS[size] if size < 16384 else b"\x12" + varint(size))
             out.append(stored)
         if not end or not keys:

@@ -28,7 +28,7 @@ from keyraft.mvcc import (
 from keyraft.proto import rpc_pb2
 from keyraft.server import Identity, Member, parse, quota, wire
 from keyraft.service.guard import Guard
-from keyraft.service.rangestream import open_range_stream
+from keyraft.service.rangestream import RangeStreams
 
 
 class _PhysicalCompaction:
@@ -72,7 +72,7 @@ class KVService:
         router.unary("/etcdserverpb.KV/Compact", self.compact)
         router.stream(
             "/etcdserverpb.KV/RangeStream",
-            lambda stream: open_range_stream(self._member, self._guard, stream),
+            RangeStreams(self._member, self._guard).open,
             kind="server_stream",
         )
 
