@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import marshal
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +16,7 @@ import pytest
 
 from keyraft.mvcc import BackendError
 from keyraft.mvcc import backend as b
+from keyraft.storage import process
 from keyraft.storage.backend import LMDBEngine, Locked
 
 pytestmark = pytest.mark.real
@@ -208,15 +211,19 @@ def test_the_storage_process_ends_with_the_member(tmp_path: Path) -> None:
 
 def test_the_storage_process_of_a_killed_member_says_nothing(tmp_path: Path) -> None:
     """It writes the last batch, and nobody reads that it has."""
-    from keyraft.storage.backend import lmdb_engine
-
-    arguments = [str(lmdb_engine._SITE), str(tmp_path), str(1 << 20), "key"]
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    arguments = [process.site_directory(), str(theirs.fileno())]
     with subprocess.Popen(
-        [sys.executable, "-S", "-E", "-s", str(lmdb_engine._WRITER), *arguments],
+        [sys.executable, "-S", "-E", "-s", process.WRITER, *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        pass_fds=(theirs.fileno(),),
     ) as writer:
+        theirs.close()
+        with ours, open(tmp_path / "LOCK", "w") as lock:
+            order = marshal.dumps((str(tmp_path), 1 << 20, [b"key"]), 2)
+            socket.send_fds(ours, [order], [lock.fileno()])
         assert writer.stdin is not None and writer.stdout is not None
         assert writer.stdout.read(5) == bytes(5), "the database is open"
         writer.stdout.close()
@@ -225,3 +232,27 @@ def test_the_storage_process_of_a_killed_member_says_nothing(tmp_path: Path) -> 
         assert writer.stderr is not None
         assert writer.stderr.read() == b""
         assert writer.wait() == 0
+
+
+def test_a_storage_process_may_wait_for_its_database(tmp_path: Path) -> None:
+    spare = process.StorageProcess()
+    engine = LMDBEngine(tmp_path / "kv", Calls(), spare=spare)
+    assert engine.writer_pid == spare.pid
+    put(engine, a=b"1")
+    engine.close()
+    spare.stop()  # is over already
+
+
+def test_a_storage_process_that_is_not_needed_ends() -> None:
+    spare = process.StorageProcess()
+    spare.stop()
+    with pytest.raises(ProcessLookupError):
+        os.kill(spare.pid, 0)
+
+
+def test_a_storage_process_that_ended_before_it_was_needed_is_an_error(tmp_path: Path) -> None:
+    spare = process.StorageProcess()
+    os.kill(spare.pid, signal.SIGKILL)
+    os.waitid(os.P_PID, spare.pid, os.WEXITED | os.WNOWAIT)
+    with pytest.raises(b.BackendError, match="ended unexpectedly"):
+        LMDBEngine(tmp_path / "kv", Calls(), spare=spare)

@@ -68,6 +68,7 @@ from keyraft.service import (
 )
 from keyraft.storage.backend import Checkpoints
 from keyraft.storage.files import OsFiles
+from keyraft.storage.process import StorageProcess
 from keyraft.storage.snap import SnapDir
 from keyraft.storage.transfer import SnapshotFeeds
 
@@ -77,18 +78,20 @@ STOP_GRACE_S: Final = 1.0  # open calls may finish
 GC_THRESHOLDS: Final = (50_000, 20, 1_000)  # objects made here are freed by counting
 
 
-def run_member(config: Config) -> int:
-    """Runs until a signal or a failure; the exit code, negative for a signal."""
+def run_member(config: Config, spare: StorageProcess) -> int:
+    """Runs until a signal or a failure; the exit code, negative for a signal. `spare` is the
+    storage process, with nothing open yet."""
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_Running(config).run())
+        return runner.run(_Running(config, spare).run())
 
 
 class _Running:
     """One life of a member."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, spare: StorageProcess) -> None:
         self._config = config
+        self._spare = spare
         self._log = config.log
         self._stop = asyncio.Event()
         self._code = 0
@@ -127,7 +130,7 @@ class _Running:
             raise
         try:
             running = None if has_log(config) else await self._running_cluster()
-            opened = open_disk(config, loop, self._database_failed, running)
+            opened = open_disk(config, loop, self._database_failed, running, self._spare)
         except BaseException:
             await server.stop()
             await self._peers.release()
@@ -156,9 +159,10 @@ class _Running:
         servers = [server] if metrics_server is None else [server, metrics_server]
         member.publisher.on_published = lambda: self._ready(servers, health)
         member.on_removed = self._removed
-        gc.collect()
+        # Nothing was collected since the command began, and next to nothing was to be.
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
+        gc.enable()
         self._peers.meet(member)
         why = ""
         if not opened.fresh and config.gate("InitialCorruptCheck"):

@@ -39,6 +39,7 @@ from keyraft.mvcc.backend import META, META_CONSISTENT_INDEX
 from keyraft.peer.questions import ClusterView
 from keyraft.storage.backend import LMDBEngine, WriteBuffer, load_checkpoint
 from keyraft.storage.files import LockedError, OsFiles
+from keyraft.storage.process import StorageProcess
 from keyraft.storage.transfer import TransferError, install, replace, take_over
 from keyraft.storage.wal import (
     WALError,
@@ -65,10 +66,12 @@ def open_disk(
     loop: asyncio.AbstractEventLoop,
     fail: Callable[[str], None],
     running: ClusterView | None = None,
+    spare: StorageProcess | None = None,
 ) -> Opened:
     """Opens, founds or joins; raises StartError with one clear message.
 
-    `running` is what the other initial members say, where they answer.
+    `running` is what the other initial members say, where they answer; `spare` a storage process
+    that has nothing open yet.
     """
     files = OsFiles()
     try:
@@ -79,10 +82,13 @@ def open_disk(
     had_log = wal_exists(files, path)
 
     def open_engine() -> LMDBEngine:
+        nonlocal spare
+        process, spare = spare, None
         return LMDBEngine(
             kv_directory(config),
             loop.call_soon_threadsafe,
             lambda: _wait_for_lock(config, files, path),
+            process,
         )
 
     try:

@@ -6,6 +6,7 @@ the start fails (one line in the log says why), 2 when the command line is none.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import signal
@@ -21,6 +22,7 @@ from keyraft.app.logging import DEFAULT_LOGGER
 from keyraft.app.noeffect import check_effects
 from keyraft.app.startup import StartError, check_data_dir, identify_data_dir
 from keyraft.base.version import GIT_SHA, VERSION, platform_name, runtime_version
+from keyraft.storage.process import StorageProcess
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -72,9 +74,7 @@ def _start(config: Config) -> int:
             message = "Initialize and start etcd server"
         config.log.info(message, data_dir=config.data_dir, dir_type=kind)
         check_data_dir(config.data_dir)
-        # Loaded here: the flags answer without a server in memory.
-        member = importlib.import_module("keyraft.app.member")
-        code = cast(Callable[[Config], int], member.run_member)(config)
+        code = _run(config)
     except (StartError, ConfigError) as error:
         return _refuse(config, str(error))
     except OSError as error:
@@ -85,6 +85,19 @@ def _start(config: Config) -> int:
         signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
     return max(code, 0)
+
+
+def _run(config: Config) -> int:
+    """Loads the member while its storage process starts, and runs it."""
+    gc.disable()  # what is made from here to the first request stays
+    spare = StorageProcess()
+    try:
+        # Loaded here: the flags answer without a server in memory.
+        member = importlib.import_module("keyraft.app.member")
+        return cast(Callable[[Config, StorageProcess], int], member.run_member)(config, spare)
+    finally:
+        gc.enable()
+        spare.stop()
 
 
 def _refuse(config: Config, reason: str) -> int:

@@ -25,8 +25,7 @@ import marshal
 from struct import Struct
 from typing import TYPE_CHECKING, Final
 
-import crc32c
-
+from ..base.crc import crc32c
 from .index import Entry
 
 if TYPE_CHECKING:
@@ -76,8 +75,8 @@ def encode(store: Store) -> bytes:
     dead = index.dead.slice(b"", None)
     entries = list(map(index.entries.__getitem__, live + dead))
     body = marshal.dumps((store.compact_revision, live, dead, entries, store.key_leases), _FORMAT)
-    head = _HEAD.pack(MAGIC, store.revision, len(body), crc32c.crc32c(body))
-    return head + _CRC.pack(crc32c.crc32c(head)) + body
+    head = _HEAD.pack(MAGIC, store.revision, len(body), crc32c(body))
+    return head + _CRC.pack(crc32c(head)) + body
 
 
 def size_of(head: bytes) -> int:
@@ -94,6 +93,6 @@ def decode(data: bytes, vouched: bytes | None) -> Checkpoint | None:
         return None
     magic, revision, length, crc = _HEAD.unpack_from(data)
     body = memoryview(data)[HEAD_BYTES:]
-    if magic != MAGIC or len(body) != length or crc32c.crc32c(body) != crc:
+    if magic != MAGIC or len(body) != length or crc32c(body) != crc:
         return None
     return Checkpoint(revision, *marshal.loads(body))

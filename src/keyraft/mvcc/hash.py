@@ -10,8 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-import crc32c
-
+from ..base.crc import crc32c
 from ..base.errors import CompactedError, FutureRevisionError
 from .backend import (
     BUCKETS,
@@ -80,11 +79,11 @@ class Hasher:
     __slots__ = ("value",)
 
     def __init__(self) -> None:
-        self.value: int = crc32c.crc32c(b"key")
+        self.value: int = crc32c(b"key")
 
     def add(self, row: bytes, stored: bytes) -> None:
         """Adds a row."""
-        self.value = crc32c.crc32c(stored, crc32c.crc32c(row, self.value))
+        self.value = crc32c(stored, crc32c(row, self.value))
 
 
 class HashKVJob:
@@ -202,14 +201,14 @@ class HashAllJob:
         while self._buckets and rows < HASH_ROWS:
             bucket = self._buckets[0]
             if self._at is None:
-                self.value = crc32c.crc32c(bucket, self.value)
+                self.value = crc32c(bucket, self.value)
                 self._at = b""
             before = rows
             for key, stored in self._backend.range(bucket, self._at, None, HASH_ROWS):
                 rows += 1
                 self._at = key + b"\x00"
                 if bucket != META or key not in _UNHASHED:
-                    self.value = crc32c.crc32c(stored, crc32c.crc32c(key, self.value))
+                    self.value = crc32c(stored, crc32c(key, self.value))
             if rows - before < HASH_ROWS:
                 del self._buckets[0]
                 self._at = None

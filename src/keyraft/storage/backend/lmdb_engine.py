@@ -20,8 +20,6 @@ import marshal
 import mmap
 import os
 import queue
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,6 +28,7 @@ from typing import Any, Final
 import lmdb
 
 from ...mvcc.backend import BUCKETS, OWN, BackendError
+from ..process import StorageProcess
 from . import long_keys
 from .engine import Batch
 
@@ -40,9 +39,6 @@ MAP_BYTES_MIN: Final = 1 << 28
 LOCK_NAME: Final = "LOCK"
 PIECE_BYTES: Final = 1 << 20  # of a batch on its way to the storage process
 _DATABASES_MAX: Final = 16
-_WRITER: Final = Path(__file__).with_name("writer.py")
-_SITE: Final = Path(lmdb.__file__).parent.parent
-_EXIT_WAIT_S: Final = 30.0
 
 
 class Locked(BackendError):
@@ -56,13 +52,17 @@ class WriterLostError(BackendError):
 class Writer:
     """The storage process. Its methods block; only the feeding thread and start call them."""
 
-    __slots__ = ("_lock_fd", "_map_bytes", "_path", "_process")
+    __slots__ = ("_lock_fd", "_map_bytes", "_path", "_process", "_spare")
 
-    def __init__(self, path: Path, map_bytes: int, lock_fd: int) -> None:
+    def __init__(
+        self, path: Path, map_bytes: int, lock_fd: int, spare: StorageProcess | None = None
+    ) -> None:
+        """`spare`: a process that was started before and has opened nothing yet."""
         self._path = path
         self._map_bytes = map_bytes
         self._lock_fd = lock_fd
-        self._process: subprocess.Popen[bytes] | None = None
+        self._spare = spare
+        self._process: StorageProcess | None = None
 
     @property
     def pid(self) -> int:
@@ -71,23 +71,12 @@ class Writer:
 
     def start(self) -> None:
         """Starts a process and waits until it has the database open. Raises BackendError."""
-        self._process = subprocess.Popen(
-            [
-                sys.executable,
-                "-S",
-                "-E",
-                "-s",
-                str(_WRITER),
-                str(_SITE),
-                str(self._path),
-                str(self._map_bytes),
-                *(name.decode() for name in (*BUCKETS, OWN)),
-            ],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            bufsize=0,
-            pass_fds=(self._lock_fd,),
-        )
+        process, self._spare = self._spare or StorageProcess(), None
+        self._process = process
+        try:
+            process.open(str(self._path), self._map_bytes, (*BUCKETS, OWN), self._lock_fd)
+        except BrokenPipeError:
+            raise WriterLostError("the storage process ended unexpectedly") from None
         self._answer()
 
     def write(self, batch: Batch) -> None:
@@ -97,8 +86,8 @@ class Writer:
         long.
         """
         process = self._process
-        assert process is not None and process.stdin is not None
-        fd = process.stdin.fileno()
+        assert process is not None
+        fd = process.stdin
         try:
             for bucket, changes in batch.items():
                 if bucket in long_keys.BUCKETS:
@@ -127,26 +116,17 @@ class Writer:
 
     def _answer(self) -> None:
         process = self._process
-        assert process is not None and process.stdout is not None
-        head = _read(process.stdout.fileno(), 5)
-        text = _read(process.stdout.fileno(), int.from_bytes(head[1:], "little"))
+        assert process is not None
+        head = _read(process.stdout, 5)
+        text = _read(process.stdout, int.from_bytes(head[1:], "little"))
         if head[0]:
             raise BackendError(text.decode())
 
     def stop(self) -> None:
         """Ends the process by ending its input."""
-        process = self._process
-        if process is None:
-            return
-        assert process.stdin is not None and process.stdout is not None
-        process.stdin.close()
-        try:
-            process.wait(_EXIT_WAIT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        process.stdout.close()
-        self._process = None
+        process, self._process = self._process, None
+        if process is not None:
+            process.stop()
 
 
 def _send(fd: int, data: bytes) -> None:
@@ -270,8 +250,10 @@ class LMDBEngine(LMDBReader):
         path: str | Path,
         call_soon: Callable[..., Any],
         wait_for_lock: Callable[[], None] | None = None,
+        spare: StorageProcess | None = None,
     ) -> None:
-        """Opens or creates the database in directory `path`.
+        """Opens or creates the database in directory `path`, with the storage process `spare` if
+        one was started before.
 
         When another process has it, `wait_for_lock()` is called once (to say so) and then it is
         waited for, as etcd does; without one, `Locked` is raised. Raises BackendError.
@@ -287,7 +269,7 @@ class LMDBEngine(LMDBReader):
         self._idle = threading.Event()
         self._idle.set()
         map_bytes = _map_bytes()
-        self._writer = Writer(self._path, map_bytes, self._lock_fd)
+        self._writer = Writer(self._path, map_bytes, self._lock_fd, spare)
         try:
             self._writer.start()
             super().__init__(self._path, map_bytes)

@@ -1,9 +1,13 @@
 """The storage process: carries out one batch after the other in the database.
 
-Started as `python -S -E -s writer.py SITE PATH MAP_BYTES BUCKET...` with the batches on standard
-input and the answers on standard output. It imports next to nothing (starts in 20 ms) and ends
-when its input ends, that is, when the member is gone. The member's lock on the directory is
-inherited, so it is held until a commit under way has ended, too.
+Started as `python -S -E -s writer.py SITE CONTROL` with the batches on standard input and the
+answers on standard output. It imports next to nothing (starts in 20 ms) and ends when its input
+ends, that is, when the member is gone.
+
+What to open comes in one packet over the socket CONTROL, as soon as the member knows it: a
+marshalled tuple (path, size of the map in bytes, [bucket, ...]), and with it the descriptor of the
+member's lock on the directory, so that it is held until a commit under way has ended, too. Nothing
+comes, and nothing was touched, when the member could not start.
 
     to it:    pieces of a batch: 8 bytes length (little endian), then that many bytes, a
               marshalled tuple (bucket, {key -> value, or None to delete}); length 0 ends the batch
@@ -14,6 +18,7 @@ The first answer comes before any batch and says that the database is open and h
 
 from __future__ import annotations
 
+import _socket
 import marshal
 import os
 import signal
@@ -27,6 +32,8 @@ if TYPE_CHECKING:
 
 GROWTH = 2  # what a full map is multiplied with
 READER_CHECK_COMMITS = 64
+ORDER_BYTES_MAX = 65_536
+DESCRIPTOR_BYTES = 4
 
 
 def read_exactly(fd: int, size: int) -> bytearray | None:
@@ -40,6 +47,18 @@ def read_exactly(fd: int, size: int) -> bytearray | None:
             return None
         got += count
     return data
+
+
+def receive_order(control: int) -> tuple[str, int, list[bytes]] | None:
+    """What to open, with the lock's descriptor, which stays open; None when nothing comes."""
+    channel = _socket.socket(fileno=control)
+    try:
+        packet, *_ = channel.recvmsg(ORDER_BYTES_MAX, _socket.CMSG_SPACE(DESCRIPTOR_BYTES))
+    except ConnectionError:
+        return None
+    finally:
+        channel.close()
+    return marshal.loads(packet) if packet else None
 
 
 def write_batch(
@@ -79,18 +98,23 @@ def main(arguments: list[str]) -> None:
     for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         # The member stops on these and then still needs this process; it ends with its input.
         signal.signal(name, signal.SIG_IGN)
-    site, path, map_bytes, *buckets = arguments
+    site, control = arguments
     sys.path.insert(0, site)
     import lmdb
+
+    order = receive_order(int(control))
+    if order is None:
+        return
+    path, map_bytes, buckets = order
 
     def answer(status: int, text: str) -> None:
         data = text.encode()
         os.write(1, bytes([status]) + len(data).to_bytes(4, "little") + data)
 
     try:
-        env = lmdb.open(path, map_size=int(map_bytes), max_dbs=len(buckets) + 4, mode=0o600)
+        env = lmdb.open(path, map_size=map_bytes, max_dbs=len(buckets) + 4, mode=0o600)
         env.reader_check()
-        databases = {name.encode(): env.open_db(name.encode()) for name in buckets}
+        databases = {name: env.open_db(name) for name in buckets}
         answer(0, "")
         batch: list[Piece] = []
         commits = 0

@@ -1,0 +1,77 @@
+"""The storage process, from outside: started before anybody knows which database it is for.
+
+Starting an interpreter and loading LMDB takes as long as a good part of the member's own start, so
+the command starts the process first and imports the member meanwhile. What it is to open, and the
+lock of the directory, it gets later over a socket of its own; it touches nothing before. This
+module imports next to nothing for that reason. `backend/writer.py` is what runs in the process.
+"""
+
+from __future__ import annotations
+
+import marshal
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import Final
+
+WRITER: Final = os.path.join(os.path.dirname(__file__), "backend", "writer.py")
+EXIT_WAIT_S: Final = 30.0
+
+
+def site_directory() -> str:
+    """Where the process finds LMDB."""
+    found = find_spec("lmdb")
+    assert found is not None and found.origin is not None, "lmdb is a dependency"
+    return os.path.dirname(os.path.dirname(found.origin))
+
+
+class StorageProcess:
+    """One process; `open` is called once, before any batch goes to `stdin`."""
+
+    __slots__ = ("_control", "_process", "stdin", "stdout")
+
+    def __init__(self) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            control = theirs.fileno()
+            self._process = subprocess.Popen(
+                [sys.executable, "-S", "-E", "-s", WRITER, site_directory(), str(control)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                bufsize=0,
+                pass_fds=(control,),
+            )
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._control = ours
+        self.stdin = self._process.stdin.fileno()
+        self.stdout = self._process.stdout.fileno()
+
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._process.pid
+
+    def open(self, path: str, map_bytes: int, buckets: Sequence[bytes], lock_fd: int) -> None:
+        """Says what to open and hands over the lock; the answer comes on `stdout`.
+
+        Raises BrokenPipeError when the process has ended.
+        """
+        with self._control as control:
+            message = marshal.dumps((path, map_bytes, list(buckets)), 2)
+            socket.send_fds(control, [message], [lock_fd])
+
+    def stop(self) -> None:
+        """Ends the process by ending its input; harmless when it is over."""
+        process = self._process
+        assert process.stdin is not None and process.stdout is not None
+        self._control.close()
+        process.stdin.close()
+        try:
+            process.wait(EXIT_WAIT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        process.stdout.close()
