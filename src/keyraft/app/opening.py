@@ -40,7 +40,7 @@ from keyraft.peer.questions import ClusterView
 from keyraft.storage.backend import LMDBEngine, WriteBuffer, load_checkpoint
 from keyraft.storage.files import LockedError, OsFiles
 from keyraft.storage.process import StorageProcess
-from keyraft.storage.transfer import TransferError, install, replace, take_over
+from keyraft.storage.transfer import TransferError, replace, take_over
 from keyraft.storage.wal import (
     WALError,
     WALLockedError,
@@ -160,6 +160,8 @@ def _finish_transfer(
         engine.close()
     if int.from_bytes(stored or b"", "big") < mark.index:
         config.log.info("installing the database that was received last", path=source)
+        from keyraft.storage.transfer import install
+
         install(source, config.snap_directory)
     os.unlink(source)
 

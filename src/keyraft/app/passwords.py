@@ -15,8 +15,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
-import bcrypt
-
 from keyraft.base import errors
 from keyraft.base.errors import EtcdError, RawError
 
@@ -54,6 +52,8 @@ class BcryptPasswords:
 
     def hash_now(self, password: bytes) -> bytes:
         """The same in this thread; a longer password is cut, as etcd 3.4 did."""
+        import bcrypt  # in the thread; a start does without
+
         return bcrypt.hashpw(password[:PASSWORD_BYTES_MAX], bcrypt.gensalt(self._cost, b"2a"))
 
     def close(self) -> None:
@@ -79,6 +79,8 @@ class BcryptPasswords:
 
 
 def _is_same(password: bytes, hashed: bytes) -> bool:
+    import bcrypt
+
     try:
         return bcrypt.checkpw(password[:PASSWORD_BYTES_MAX], hashed)
     except ValueError:  # what is stored is no bcrypt text: nobody's password

@@ -22,7 +22,7 @@ import contextlib
 import os
 from collections.abc import AsyncIterator, Callable, Coroutine
 from functools import partial
-from typing import BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 from keyraft.base.log import Logger
 from keyraft.peer.transport import Transport
@@ -30,8 +30,11 @@ from keyraft.raft import Message, Snapshot, SnapshotMeta
 from keyraft.raft.errors import StorageError
 from keyraft.server import Histogram, Member, decode_conf_state, exponential
 from keyraft.server.v2tree import encode_rows
-from keyraft.storage.transfer import SnapshotExport, TransferError, prepare_in_child
+from keyraft.storage.transfer import TransferError
 from keyraft.storage.transfer.layout import sync_dir
+
+if TYPE_CHECKING:
+    from keyraft.storage.transfer import SnapshotExport
 
 TRANSFERS_MAX: Final = 16  # under way at once (etcd `maxInFlightMsgSnap`)
 CHUNK_BYTES: Final = 256 * 1024
@@ -70,6 +73,8 @@ class Transfers:
         member.backend.flush(committed.set)
         await committed.wait()
         try:
+            from keyraft.storage.transfer import SnapshotExport
+
             export = await SnapshotExport.start(self._kv, digest=False)
         except (TransferError, OSError) as error:
             self._failed(member, message, str(error))
@@ -137,6 +142,8 @@ class Transfers:
                 raise ValueError("another snapshot is being put in place")
             self.prepared_index = 0
             try:
+                from keyraft.storage.transfer import prepare_in_child
+
                 prepare = partial(prepare_in_child, path, self._directory)
                 stored = await loop.run_in_executor(None, prepare)
                 # Changes that the database does not have would be missing for ever, and those that

@@ -10,10 +10,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from http import HTTPStatus
 from typing import Any, Final
 
 from keyraft.base.version import MIN_CLUSTER_VERSION, VERSION
+from keyraft.net.http1 import HTTP_PHRASES
 
 MISSING_VERSION: Final = "2.0.0"  # what a member that sends no version header is taken for
 INCOMPATIBLE_VERSION: Final = "incompatible version"
@@ -106,14 +106,9 @@ def check_post_answer(status: int, text: str, url: str) -> None:
         raise MemberRemovedError
     if status == 412:
         raise PeerRefusal(_refusal(text))
-    raise PeerRefusal(f'unexpected http status {_phrase(status)} while posting to "{url}"')
-
-
-def _phrase(status: int) -> str:
-    try:
-        return HTTPStatus(status).phrase
-    except ValueError:
-        return ""
+    raise PeerRefusal(
+        f'unexpected http status {HTTP_PHRASES.get(status, "")} while posting to "{url}"'
+    )
 
 
 def _refusal(body: str) -> str:

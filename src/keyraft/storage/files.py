@@ -17,7 +17,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import shutil
 from typing import Final, Protocol
 
 SECTOR_BYTES: Final = 512  # the largest write that is never torn
@@ -193,6 +192,8 @@ class OsFiles:
 
     def remove_tree(self, path: str) -> None:
         if os.path.exists(path):
+            import shutil  # a start does without
+
             shutil.rmtree(path)
 
     def sync_dir(self, path: str) -> None:

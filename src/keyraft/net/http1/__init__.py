@@ -9,9 +9,11 @@ from .chunks import ChunkDecoder, ChunkError
 from .client import Http1Client, HttpAnswer, HttpError, dial
 from .connection import Http1Connection, Http1Request, Http1Service
 from .limits import CLIENT_PORT, PEER_PORT, Http1Limits
+from .phrases import HTTP_PHRASES
 
 __all__ = [
     "CLIENT_PORT",
+    "HTTP_PHRASES",
     "PEER_PORT",
     "Body",
     "BodyError",

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import re
 import time
-from http import HTTPStatus
 from typing import Final
 
 import httptools
+
+from .phrases import HTTP_PHRASES
 
 Header = tuple[bytes, bytes]
 
@@ -45,14 +46,6 @@ class RefusedError(Exception):
         """All that is sent."""
         kind = "Content-Type: text/plain; charset=utf-8" if self.body else "Content-Length: 0"
         return f"HTTP/1.1 {self.line}\r\n{kind}\r\nConnection: close\r\n\r\n{self.body}".encode()
-
-
-# Go's phrases where Python's are newer.
-HTTP_PHRASES: Final = {status.value: status.phrase for status in HTTPStatus} | {
-    413: "Request Entity Too Large",
-    416: "Requested Range Not Satisfiable",
-    422: "Unprocessable Entity",
-}
 
 
 class RequestHead:

@@ -44,8 +44,8 @@ from keyraft.storage.transfer.environment import (
     read_buckets,
     require_environment,
 )
+from keyraft.storage.transfer.layout import DIGEST_BYTES
 
-DIGEST_BYTES: Final = 32
 MEMBERSHIP: Final = (MEMBERS, MEMBERS_REMOVED, CLUSTER)
 """Buckets whose rows go before the database."""
 _HEAD: Final = Struct("<QI")

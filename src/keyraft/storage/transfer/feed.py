@@ -21,7 +21,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
 from keyraft.storage.transfer.environment import TransferError
-from keyraft.storage.transfer.exporting import DIGEST_BYTES, SnapshotExport
+from keyraft.storage.transfer.layout import DIGEST_BYTES
 from keyraft.storage.transfer.pace import Pace
 
 BLOCK_BYTES: Final = 524_288  # what is asked of the process, and handed on, at once
@@ -115,13 +115,19 @@ async def _look(room: asyncio.Event) -> None:
             await room.wait()
 
 
+async def _start_export(path: str) -> Export:
+    from keyraft.storage.transfer.exporting import SnapshotExport  # a start does without
+
+    return await SnapshotExport.start(path)
+
+
 class SnapshotFeeds:
     """All snapshots of a member's clients. Owned by the loop; `path` is the `kv` directory."""
 
     def __init__(
         self,
         path: str,
-        start: Callable[[str], Awaitable[Export]] = SnapshotExport.start,
+        start: Callable[[str], Awaitable[Export]] = _start_export,
         now: Callable[[], float] = time.monotonic,
         look: Callable[[asyncio.Event], Awaitable[None]] = _look,
     ) -> None:

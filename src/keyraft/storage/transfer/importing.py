@@ -19,19 +19,13 @@ from typing import Final
 
 import lmdb
 
-from keyraft.base.log import Logger
 from keyraft.mvcc.backend import BUCKETS, META, META_CONSISTENT_INDEX
 from keyraft.storage.backend import long_keys
 from keyraft.storage.bolt import BoltError, BoltFile, Bucket
 from keyraft.storage.transfer.environment import TransferError, open_environment
 from keyraft.storage.transfer.layout import (
-    BOLT,
     BUILDING,
-    KV,
     READY,
-    has_bolt,
-    has_lmdb,
-    recover,
     replace,
     sync_dir,
 )
@@ -161,26 +155,3 @@ def prepare_in_child(source: str, snap_dir: str) -> int:
             done.stderr.strip() or f"the importing process ended: {done.returncode}"
         )
     return int(done.stdout)
-
-
-def take_over(snap_dir: str, log: Logger) -> bool:
-    """Makes a data directory of Go etcd ours: its `db` is imported and kept as it is.
-
-    Also finishes a replacement that a crash interrupted. True when something was taken over.
-    To be called before the database is opened. Raises TransferError, OSError.
-    """
-    if not os.path.isdir(snap_dir):
-        return False
-    recover(snap_dir)
-    if has_lmdb(snap_dir) or not has_bolt(snap_dir):
-        return False
-    source = os.path.join(snap_dir, BOLT)
-    result = install(source, snap_dir)
-    log.info(
-        "took over the database of etcd; the original is kept",
-        from_path=source,
-        to_path=os.path.join(snap_dir, KV),
-        keys=result.keys,
-        consistent_index=result.consistent_index,
-    )
-    return True

@@ -13,7 +13,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from typing import Final
 
 KV: Final = "kv"
@@ -22,6 +21,7 @@ READY: Final = "kv.ready"
 OLD: Final = "kv.old"
 BOLT: Final = "db"
 DATA_FILE: Final = "data.mdb"
+DIGEST_BYTES: Final = 32
 
 
 def has_lmdb(snap_dir: str) -> bool:
@@ -43,29 +43,37 @@ def sync_dir(path: str) -> None:
         os.close(fd)
 
 
+def remove(path: str) -> None:
+    """A directory and what is in it, as far as it can be removed; most often it is not there."""
+    if os.path.lexists(path):
+        import shutil  # a start does without
+
+        shutil.rmtree(path, ignore_errors=True)
+
+
 def replace(snap_dir: str) -> None:
     """kv.ready becomes kv; nobody may have kv open. Raises OSError."""
     ready, kv, old = (os.path.join(snap_dir, name) for name in (READY, KV, OLD))
-    shutil.rmtree(old, ignore_errors=True)
+    remove(old)
     if os.path.exists(kv):
         os.rename(kv, old)
     os.rename(ready, kv)
     sync_dir(snap_dir)
-    shutil.rmtree(old, ignore_errors=True)
+    remove(old)
 
 
 def recover(snap_dir: str) -> None:
     """Finishes a replacement that a crash interrupted, drops a half-made import. Raises OSError."""
     building, ready, kv, old = (os.path.join(snap_dir, name) for name in (BUILDING, READY, KV, OLD))
-    shutil.rmtree(building, ignore_errors=True)
+    remove(building)
     if not has_lmdb(snap_dir):
         if os.path.exists(ready):
-            shutil.rmtree(kv, ignore_errors=True)
+            remove(kv)
             os.rename(ready, kv)
             sync_dir(snap_dir)
         elif os.path.exists(old):
-            shutil.rmtree(kv, ignore_errors=True)
+            remove(kv)
             os.rename(old, kv)
             sync_dir(snap_dir)
-    shutil.rmtree(ready, ignore_errors=True)
-    shutil.rmtree(old, ignore_errors=True)
+    remove(ready)
+    remove(old)
