@@ -27,6 +27,7 @@ from keyraft.app.gates import GATES
 from keyraft.app.opening import has_log, kv_directory, open_disk
 from keyraft.app.passwords import BcryptPasswords
 from keyraft.app.peers import PeerPort
+from keyraft.app.preloading import preload_later
 from keyraft.app.requeststats import RequestStats
 from keyraft.app.startup import (
     StartError,
@@ -376,6 +377,7 @@ class _Running:
                     address=url.address,
                 )
         notify_ready(self._log)
+        preload_later()
 
     def _purge(self, loop: asyncio.AbstractEventLoop, member_log: MemberLog) -> None:
         """Removes what no start would read any more, now and every half minute."""
