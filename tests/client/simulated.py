@@ -184,6 +184,7 @@ class SimulatedConnection:
 
     alive = True
     gone = False
+    reason = ""
 
     def __init__(self, server: SimulatedServer) -> None:
         self.server = server

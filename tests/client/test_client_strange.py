@@ -57,6 +57,7 @@ class Scripted:
 
     alive = True
     gone = False
+    reason = ""
 
     async def unary(
         self, method: bytes, request: bytes, headers: Headers, timeout_s: float | None
@@ -163,6 +164,47 @@ def test_reads_are_repeated_and_writes_are_not() -> None:
             failures.append(CallFailed(8, "etcdserver: mvcc: database space exceeded"))
             with pytest.raises(errors.NoSpaceError):
                 await client.get("k")
+
+    asyncio.run(asyncio.wait_for(work(), 10))
+
+
+def test_a_learner_among_the_endpoints_is_passed_over() -> None:
+    """Reads and writes alike; alone, its refusal is told (etcd `client/v3/retry_interceptor.go`)."""
+
+    async def work() -> None:
+        refusal = CallFailed(9, "etcdserver: rpc not supported for learner")
+        put = rpc_pb2.PutResponse().SerializeToString()
+        learner, voter = Scripted(lambda method: refusal), Scripted(lambda method: put)
+
+        async def dial(endpoint: Endpoint) -> Connection:
+            return learner if endpoint.text == "learner:1" else voter
+
+        async with Client("learner:1", "voter:1", dial=dial) as client:
+            for _ in range(6):
+                await client.put("a", "b")
+            assert len(learner.asked) >= 3 and len(voter.asked) == 6
+        async with client_of(Scripted(lambda method: refusal)) as client:
+            with pytest.raises(errors.LearnerNotSupportedError):
+                await client.put("a", "b")
+
+    asyncio.run(asyncio.wait_for(work(), 10))
+
+
+def test_whoever_has_no_token_tries_again_when_the_users_have_changed() -> None:
+    """A certificate names the user: there is nothing to renew (etcd, `refreshToken`)."""
+
+    async def work() -> None:
+        answers = [CallFailed(3, "etcdserver: revision of auth store is old") for _ in range(5)]
+        made = Scripted(
+            lambda method: answers.pop() if answers else rpc_pb2.PutResponse().SerializeToString()
+        )
+        async with client_of(made) as client:
+            await client.put("a", "b")
+        assert made.asked == [b"/etcdserverpb.KV/Put"] * 6
+        made = Scripted(lambda method: CallFailed(16, "etcdserver: invalid auth token"))
+        async with client_of(made) as client:
+            with pytest.raises(errors.InvalidAuthTokenError):
+                await client.put("a", "b")
 
     asyncio.run(asyncio.wait_for(work(), 10))
 

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import os
 import resource
+from collections.abc import Callable
 from typing import Final
 
 from keyraft.app.startup import StartError
 from keyraft.base.log import Logger
-from keyraft.net import Places, Say
+from keyraft.net import EOF, Places, Say
 
 RESERVED_DESCRIPTORS: Final = 150  # etcd reservedInternalFDNum
 PEER_CONNECTIONS_MIN: Final = 64  # accepted from peers: four of each in a cluster of seventeen
 PEER_CONNECTIONS_MAX: Final = 1_024
+REJECTED_LINES_PER_S_MAX: Final = 10
 LOOK_S: Final = 600.0  # etcd monitorFileDescriptor
 _TOO_MANY: Final = "refused connections: file descriptors are kept back for files and peers"
 
@@ -55,6 +57,40 @@ def refusal(log: Logger, kind: str, limit: int) -> Say:
         log.warn(_TOO_MANY, listener=kind, reason=why, limit=limit)
 
     return say
+
+
+class Rejections:
+    """Lines about TLS handshakes that failed: some a second, whoever makes how many.
+
+    A client that only connects and leaves is a matter for --log-level=debug (etcd
+    `server/embed/config_logging.go`).
+    """
+
+    def __init__(self, log: Logger, kind: str, time_s: Callable[[], float]) -> None:
+        self._log = log
+        self._message = f"rejected connection on {kind} endpoint"
+        self._time_s = time_s
+        self._second = 0
+        self._said = 0
+        self._unsaid = 0
+
+    def __call__(self, client: str, name: str, reason: str) -> None:
+        """One line, unless there were enough in this second; then it is counted by the next."""
+        fields: dict[str, object] = {"remote_addr": client, "server_name": name, "error": reason}
+        if reason == EOF:
+            self._log.debug(self._message, **fields)
+            return
+        second = int(self._time_s())
+        if second != self._second:
+            self._second, self._said = second, 0
+        if self._said >= REJECTED_LINES_PER_S_MAX:
+            self._unsaid += 1
+            return
+        self._said += 1
+        if self._unsaid:
+            fields["more"] = self._unsaid
+            self._unsaid = 0
+        self._log.warn(self._message, **fields)
 
 
 def watch_usage(log: Logger) -> None:

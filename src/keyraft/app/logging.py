@@ -20,6 +20,7 @@ import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import FrameType
 from typing import Any, Final, NoReturn, Protocol
 
 from keyraft.base.durations import format_duration
@@ -232,9 +233,7 @@ class ZapLogger:
         now = time.time()
         if level != "fatal" and not self._passes_sampling(level, message, int(now)):
             return
-        frame = sys._getframe(2)
-        parts = frame.f_code.co_filename.rsplit("/", 2)
-        caller = f"{'/'.join(parts[-2:])}:{frame.f_lineno}"
+        caller = caller_of(sys._getframe(2))
         line = self.format(now, level, caller, message, fields)
         for output in self._outputs:
             output.write(line)
@@ -268,6 +267,12 @@ class ZapLogger:
             pieces += [f"{_name(key)}:{_value(fields[key], ',')}" for key in fields]
             text = "{" + ",".join(pieces) + "}"
         return text.encode("utf-8", "replace") + b"\n"
+
+
+def caller_of(frame: FrameType) -> str:
+    """Where a line comes from: the folder, the file and its line."""
+    parts = frame.f_code.co_filename.rsplit("/", 2)
+    return f"{'/'.join(parts[-2:])}:{frame.f_lineno}"
 
 
 def time_stamp(unix_s: float) -> str:

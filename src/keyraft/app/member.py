@@ -20,7 +20,14 @@ from typing import Any, Final
 import uvloop
 
 from keyraft.app.config import Config
-from keyraft.app.descriptors import LOOK_S, places, raise_limit, refusal, watch_usage
+from keyraft.app.descriptors import (
+    LOOK_S,
+    Rejections,
+    places,
+    raise_limit,
+    refusal,
+    watch_usage,
+)
 from keyraft.app.disk import MemberLog
 from keyraft.app.founding import Opened
 from keyraft.app.gates import GATES
@@ -228,7 +235,8 @@ class _Running:
     ) -> Server:
         """One that shares its places with the member's other client and metrics ports."""
         say = refusal(self._log, "client", self._limit)
-        return Server(loop, router, limits, http, places=self._places, say=say)
+        failed = Rejections(self._log, "client", loop.time)
+        return Server(loop, router, limits, http, places=self._places, say=say, failed=failed)
 
     async def _open(
         self, server: Server, urls: tuple[URL, ...], tls: ssl.SSLContext | None

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, Final, TypeVar
 
 from keyraft.app.config import Config
-from keyraft.app.descriptors import refusal
+from keyraft.app.descriptors import Rejections, refusal
 from keyraft.app.forwarding import Forwarding
 from keyraft.app.peerhashes import HashQuestions
 from keyraft.app.startup import StartError, listen_error
@@ -93,6 +93,7 @@ class PeerPort:
             None,
             places=self._places,
             say=refusal(self._log, "peer", self._places.most),
+            failed=Rejections(self._log, "peer", loop.time),
             http1=Http1Service(self._routes.handle, loop, PEER_PORT, early=True),
         )
         for url in config.listen_peer_urls:

@@ -9,14 +9,13 @@ wrapper.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar
 
 
 class EtcdError(Exception):
     """A refusal with etcd's own code and text; each kind is a class below."""
 
-    code: ClassVar[int] = 2
-    text: ClassVar[str] = ""
+    code: int = 2
+    text: str = ""
 
     def __init__(self) -> None:
         super().__init__(self.text)
@@ -26,7 +25,7 @@ class RawError(Exception):
     """A refusal whose text the table does not know (a foreign text, or one made of values)."""
 
     def __init__(self, code: int, text: str) -> None:
-        super().__init__(text)
+        Exception.__init__(self, text)  # whatever else a kind of it is
         self.code = code
         self.text = text
 

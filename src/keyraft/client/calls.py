@@ -5,11 +5,13 @@ The rules are those of etcd's own client (`client/v3/retry.go`, `retry_intercept
     failure                                   read          write
     surely not sent                           again         again
     Unavailable                               again         fails
-    invalid token, old auth revision          new token, again (only when the client has a user)
+    asked a learner, and there are others     again         again
+    old auth revision                         new token or none, again
+    invalid token, user name missing          new token, again (only when the client has a user)
     anything else                             fails         fails
 
-Reads are tried up to 100 times with 25 ms +- 10 % between rounds over a quorum of the endpoints.
-Everything ends at the call's deadline.
+What was sent is tried up to 100 times, with 25 ms +- 10 % between rounds over a quorum of the
+endpoints. Everything ends at the call's deadline. Every failure has its line in the log.
 """
 
 from __future__ import annotations
@@ -18,11 +20,17 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
 
-from keyraft.base.errors import AuthNotEnabledError
+from keyraft.base.errors import (
+    AuthNotEnabledError,
+    AuthOldRevisionError,
+    LearnerNotSupportedError,
+)
+from keyraft.base.log import Logger, NullLogger
 from keyraft.client import errors
 from keyraft.client.endpoint import Endpoint
 from keyraft.client.pool import Pool
 from keyraft.client.transport import CallFailed, Connection, Dial, Headers, Stream
+from keyraft.grpc import status
 from keyraft.proto.lazy import rpc_pb2
 
 READ_TRIES_MAX: Final = 100
@@ -38,6 +46,10 @@ TOKEN_ERRORS: Final = frozenset(
         "etcdserver: user name is empty",
     }
 )
+
+NOBODY: Final = "Peer{Addr: <nil>, LocalAddr: <nil>, AuthInfo: <nil>}"
+NOT_READY: Final = "context deadline exceeded while waiting for connections to become ready"
+SILENT: Final = NullLogger()
 
 TokenSource = Callable[[], Awaitable[str]]
 
@@ -59,8 +71,10 @@ class Calls:
         password: str = "",
         token: str | TokenSource = "",
         require_leader: bool = False,
+        log: Logger = SILENT,
     ) -> None:
-        self.pool = Pool(endpoints, dial)
+        self.log = log
+        self.pool = Pool(endpoints, dial, log)
         self.dial = dial
         self.timeout_s = timeout_s
         self._user = user
@@ -136,6 +150,7 @@ class Calls:
                 method, request, self.headers, limit_s if limit_s > 0 else None
             )
         except CallFailed as failure:
+            self._say(method, 0, failure, connection)
             if not self._again(failure, safe):
                 raise errors.from_status(failure.code, failure.text) from None
             return await self._attempts(method, request, safe, limit_s, failure)
@@ -148,9 +163,31 @@ class Calls:
     def _again(self, failure: CallFailed, safe: bool) -> bool:
         if not failure.sent:
             return True
-        if self.has_user and failure.text in TOKEN_ERRORS:
+        if failure.text in TOKEN_ERRORS and (self.has_user or self._without_token(failure)):
+            return True
+        if failure.text == LearnerNotSupportedError.text and len(self.pool.endpoints) > 1:
             return True
         return safe and failure.code == errors.UNAVAILABLE
+
+    def _without_token(self, failure: CallFailed) -> bool:
+        """Whoever is known by a certificate has no token to renew; the users changed meanwhile."""
+        return failure.text == AuthOldRevisionError.text and not self._token
+
+    def _say(
+        self, method: bytes, attempt: int, failure: CallFailed, connection: Connection | None
+    ) -> None:
+        """A line about a failure, in the words of the original's interceptor."""
+        if self.log is SILENT:
+            return
+        name = status.CODE_NAMES[failure.code] if failure.code < len(status.CODE_NAMES) else "?"
+        self.log.warn(
+            "retrying of unary invoker failed",
+            target=f"etcd-endpoints://{id(self):#x}/{self.pool.endpoints[0].authority}",
+            peer=getattr(connection, "ends", NOBODY),
+            method=method.decode(),
+            attempt=attempt,
+            error=f"rpc error: code = {name} desc = {failure.text}",
+        )
 
     async def _attempts(
         self,
@@ -167,7 +204,8 @@ class Calls:
         tokens = 0
         while True:
             if failure is not None:
-                if failure.text in TOKEN_ERRORS and method != AUTHENTICATE:
+                renewable = failure.text in TOKEN_ERRORS and not self._without_token(failure)
+                if renewable and method != AUTHENTICATE:
                     tokens += 1
                     if tokens > 2:
                         raise errors.from_status(failure.code, failure.text)
@@ -175,11 +213,17 @@ class Calls:
                 elif failure.sent and tried >= READ_TRIES_MAX:
                     raise errors.from_status(failure.code, failure.text)
                 await self._backoff(tried, deadline, failure)
-            connection = await self._connection(deadline)
+            try:
+                connection = await self._connection(deadline)
+            except errors.DeadlineError as error:
+                late = CallFailed(error.code, error.cause or NOT_READY, sent=False)
+                self._say(method, tried, late, None)
+                raise
             remaining_s = None if deadline is None else deadline - loop.time()
             try:
                 return await connection.unary(method, request, self.headers, remaining_s)
             except CallFailed as error:
+                self._say(method, tried, error, connection)
                 if not self._again(error, safe):
                     raise errors.from_status(error.code, error.text) from None
                 failure = error
@@ -194,7 +238,7 @@ class Calls:
 
         pause_s = BACKOFF_S * (1 + BACKOFF_JITTER * (2 * random.random() - 1))
         if deadline is not None and asyncio.get_running_loop().time() + pause_s >= deadline:
-            raise errors.DeadlineError() from failure
+            raise errors.DeadlineError(cause=failure.text) from failure
         await asyncio.sleep(pause_s)
 
     async def _connection(self, deadline: float | None) -> Connection:
@@ -205,7 +249,12 @@ class Calls:
         try:
             return await self.pool.wait(None if deadline is None else deadline - now)
         except TimeoutError:
-            raise errors.DeadlineError() from ConnectionError(self.pool.last_error)
+            raise self._late() from ConnectionError(self.pool.last_error)
+
+    def _late(self) -> errors.DeadlineError:
+        """For a call that found no server in time."""
+        last = self.pool.last_error
+        return errors.DeadlineError(cause=f"latest balancer error: {last}" if last else "")
 
     # --- streams -------------------------------------------------------------------------
 
@@ -253,23 +302,28 @@ class Calls:
         limit_s = self.timeout_s if timeout_s is None else timeout_s
         if not self._token_known:
             await self.renew_token()
+        connection: Connection | None = None
         try:
             async with asyncio.timeout(limit_s if limit_s > 0 else None):
                 connection = await self._dial_until(endpoint)
                 try:
-                    try:
-                        return await connection.unary(method, request, self.headers, None)
-                    except CallFailed as failure:
-                        if failure.text not in TOKEN_ERRORS or not self.has_user:
-                            raise
-                    await self.renew_token()
                     return await connection.unary(method, request, self.headers, None)
-                finally:
-                    await connection.close()
+                except CallFailed as failure:
+                    self._say(method, 0, failure, connection)
+                    if failure.text not in TOKEN_ERRORS or not self.has_user:
+                        raise
+                await self.renew_token()
+                return await connection.unary(method, request, self.headers, None)
         except TimeoutError:
-            raise errors.DeadlineError() from None
+            error = errors.DeadlineError() if connection is not None else self._late()
+            late = CallFailed(error.code, error.cause or error.text)
+            self._say(method, 0, late, connection)
+            raise error from None
         except CallFailed as failure:
             raise errors.from_status(failure.code, failure.text) from None
+        finally:
+            if connection is not None:
+                await connection.close()
 
     async def _dial_until(self, endpoint: Endpoint) -> Connection:
         """Dials until it works; the caller's deadline ends it."""
@@ -277,8 +331,9 @@ class Calls:
         while True:
             try:
                 return await self.dial(endpoint)
-            except OSError as error:
+            except (OSError, ValueError) as error:
                 self.pool.last_error = str(error)
+                self.log.debug("failed to connect", endpoint=endpoint.text, error=str(error))
                 await asyncio.sleep(pause_s)
                 pause_s = min(pause_s * 2, 1.0)
 

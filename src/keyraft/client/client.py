@@ -13,9 +13,10 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Final
 
+from keyraft.base.log import Logger
 from keyraft.client import endpoint as endpoints
 from keyraft.client.auth import Auth
-from keyraft.client.calls import Calls, TokenSource
+from keyraft.client.calls import SILENT, Calls, TokenSource
 from keyraft.client.cluster import Cluster
 from keyraft.client.dial import DIAL_TIMEOUT_S, KEEPALIVE_S, KEEPALIVE_TIMEOUT_S, TLS, Dialer
 from keyraft.client.kv import KV
@@ -93,8 +94,9 @@ class Client(Space):
     `token` is a fixed token or a coroutine function that fetches one; it and `user` exclude each
     other. A connection that is silent for `keepalive_s` while calls are open is asked for a sign
     of life, and given up after `keepalive_timeout_s`. `receive_bytes_max` limits one answer (0:
-    2 GiB). `dial` replaces how connections are made (for tests). Belongs to the event loop that it
-    is first used on; not for threads (see `client.sync`).
+    2 GiB). `dial` replaces how connections are made (for tests). `log` is told of failed calls and
+    connections. Belongs to the event loop that it is first used on; not for threads (see
+    `client.sync`).
     """
 
     def __init__(
@@ -111,6 +113,7 @@ class Client(Space):
         keepalive_timeout_s: float = KEEPALIVE_TIMEOUT_S,
         receive_bytes_max: int = 0,
         dial: Dial | None = None,
+        log: Logger = SILENT,
     ) -> None:
         if user and token:
             raise ValueError("user and token exclude each other")
@@ -131,6 +134,7 @@ class Client(Space):
             password=password,
             token=token,
             require_leader=require_leader,
+            log=log,
         )
         hubs = (WatchHub(calls, leader=False), WatchHub(calls, leader=True))
         super().__init__(calls, hubs, Keeper(calls))

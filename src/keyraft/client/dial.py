@@ -7,21 +7,38 @@ the client has a configuration for it (see `endpoint`).
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from time import monotonic
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from keyraft.client.endpoint import Endpoint
 from keyraft.client.errors import UNAVAILABLE
 from keyraft.client.transport import CallFailed, Connection, Headers
 from keyraft.grpc import ClientConnection, ClientStream, Limits, RpcError
-from keyraft.net import PINGS_FROM_SERVER, Flusher, Http2Protocol, StreamCall, client_context
+from keyraft.net import (
+    PINGS_FROM_SERVER,
+    TIMEOUT,
+    Flusher,
+    Http2Protocol,
+    StreamCall,
+    client_context,
+    handshake_reason,
+    join_host_port,
+    lookup_reason,
+    peer_name,
+    system_reason,
+)
 
 RECEIVE_BYTES_MAX: Final = 2_147_483_647  # a response; etcd's client: math.MaxInt32
 KEEPALIVE_S: Final = 10.0  # a ping when nothing was heard for this long while calls are open
 KEEPALIVE_TIMEOUT_S: Final = 3.0  # then this long for the answer
 DIAL_TIMEOUT_S: Final = 2.0
 USER_AGENT: Final = "keyraft"
+
+
+Address = tuple[Any, ...] | str
+"""A socket's: host, port and perhaps more, or a path."""
 
 
 class TLS(NamedTuple):
@@ -73,33 +90,136 @@ class Dialer:
         self._flusher: Flusher | None = None
 
     async def __call__(self, endpoint: Endpoint) -> Connection:
-        """A new connection; raises OSError with the reason."""
-        loop = asyncio.get_running_loop()
-        if self._flusher is None:
-            self._flusher = Flusher(loop)
-        flusher = self._flusher
+        """A new connection, whose server has spoken; raises DialError with the reason."""
+        progress = Progress(endpoint)
         secure = endpoint.tls if endpoint.tls is not None else self._tls is not None
         context, name = None, None
         if secure:
             tls = self._tls or TLS()
             context, name = tls.context(), tls.server_name or endpoint.host or "localhost"
-
-        def make() -> Socket:
-            return Socket(loop, flusher, self.limits, endpoint.authority, secure)
-
         try:
             async with asyncio.timeout(self._timeout_s if self._timeout_s > 0 else None):
-                if endpoint.path:
-                    _, socket = await loop.create_unix_connection(
-                        make, endpoint.path, ssl=context, server_hostname=name
-                    )
-                else:
-                    _, socket = await loop.create_connection(
-                        make, endpoint.host, endpoint.port, ssl=context, server_hostname=name
-                    )
-        except TimeoutError:
-            raise OSError(f"dial {endpoint.authority}: i/o timeout") from None
-        return socket
+                return await self._connect(context, name, progress)
+        except TimeoutError as error:
+            raise progress.failure(error) from None
+
+    async def _connect(
+        self, context: ssl.SSLContext | None, name: str | None, progress: Progress
+    ) -> Socket:
+        first: DialError | None = None
+        for address in await progress.addresses():
+            try:
+                return await self._try(address, context, name, progress)
+            except DialError as error:
+                first = first or error
+        assert first is not None, "a name has an address, or an error"
+        raise first
+
+    async def _try(
+        self,
+        address: Address,
+        context: ssl.SSLContext | None,
+        name: str | None,
+        progress: Progress,
+    ) -> Socket:
+        loop = asyncio.get_running_loop()
+        if self._flusher is None:
+            self._flusher = Flusher(loop)
+        flusher, authority = self._flusher, progress.endpoint.authority
+
+        def make() -> Socket:
+            return Socket(loop, flusher, self.limits, authority, context is not None)
+
+        progress.dialling(address)
+        plain = socket.socket(
+            socket.AF_UNIX
+            if isinstance(address, str)
+            else socket.AF_INET6
+            if ":" in address[0]
+            else socket.AF_INET
+        )
+        try:
+            plain.setblocking(False)
+            await loop.sock_connect(plain, address)
+            progress.stage = HANDSHAKE if context is not None else PREFACE
+            _, made = await loop.create_connection(
+                make, sock=plain, ssl=context, server_hostname=name
+            )
+        except OSError as error:
+            plain.close()
+            raise progress.failure(error) from None
+        except BaseException:
+            plain.close()
+            raise
+        progress.stage = PREFACE
+        try:
+            await made.wait_ready()
+        except OSError as error:
+            raise progress.failure(error) from None
+        except BaseException:
+            made.abort()
+            raise
+        return made
+
+
+class DialError(OSError):
+    """Why there is no connection, in the words of gRPC-Go."""
+
+
+DIALLING: Final = "transport: Error while dialing: "
+HANDSHAKE: Final = "transport: authentication handshake failed: "
+PREFACE: Final = "error reading server preface: "
+
+
+class Progress:
+    """How far one attempt has come: what a failure is called depends on it."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+        self.stage = DIALLING
+        self._where = ""
+
+    async def addresses(self) -> list[Address]:
+        """What to connect to: a path, or each address of the host's name."""
+        path, host, port = self.endpoint.path, self.endpoint.host, self.endpoint.port
+        if path:
+            return [path]
+        try:
+            socket.inet_pton(socket.AF_INET6 if ":" in host else socket.AF_INET, host)
+        except OSError:
+            pass
+        else:
+            return [(host, port)]
+        self._where = f"dial tcp: lookup {host}: "
+        try:
+            found = await asyncio.get_running_loop().getaddrinfo(
+                host, port, type=socket.SOCK_STREAM
+            )
+        except socket.gaierror as error:
+            raise self._told(f"dial tcp: {lookup_reason(host, error)}") from None
+        except UnicodeError:
+            raise self._told(f"dial tcp: lookup {host}: no such host") from None
+        return list(dict.fromkeys(item[4] for item in found))
+
+    def dialling(self, address: Address) -> None:
+        """Now this one."""
+        self.stage = DIALLING
+        where = address if isinstance(address, str) else join_host_port(*address[:2])
+        self._where = f"dial {'unix' if isinstance(address, str) else 'tcp'} {where}: "
+
+    def failure(self, error: OSError) -> DialError:
+        """The error for what went wrong."""
+        if self.stage == DIALLING:
+            late = isinstance(error, TimeoutError) and error.errno is None
+            reason = TIMEOUT if late else f"connect: {system_reason(error)}"
+            return self._told(self._where + reason)
+        if isinstance(error, TimeoutError):
+            return self._told("context deadline exceeded")
+        return self._told(handshake_reason(error))
+
+    def _told(self, reason: str) -> DialError:
+        text = (self.stage + reason).replace("\\", "\\\\").replace('"', '\\"')
+        return DialError(f'connection error: desc = "{text}"')
 
 
 class Socket(Http2Protocol[ClientConnection]):
@@ -115,6 +235,8 @@ class Socket(Http2Protocol[ClientConnection]):
     ) -> None:
         super().__init__(loop, flusher)
         self._lost: asyncio.Future[None] = loop.create_future()
+        self._ready: asyncio.Future[None] | None = None
+        self._error: Exception | None = None  # of the socket
         self._http = ClientConnection(
             limits,
             monotonic(),
@@ -128,9 +250,34 @@ class Socket(Http2Protocol[ClientConnection]):
         self.start(self._http)
         self.arm()
 
+    async def wait_ready(self) -> None:
+        """Returns when the server has sent its settings; raises OSError when it never will."""
+        if not self._http.peer_settings_seen and not self._lost.done():
+            self._ready = self.loop.create_future()
+            try:
+                await self._ready
+            finally:
+                self._ready = None
+        if not self._http.peer_settings_seen:
+            raise self._error if isinstance(self._error, OSError) else ConnectionResetError()
+
+    def abort(self) -> None:
+        """Closes at once."""
+        if self.transport is not None:
+            self.transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._error = exc
+        super().connection_lost(exc)
+
     def lost(self, reason: str) -> None:
         if not self._lost.done():
             self._lost.set_result(None)
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._ready is not None and not self._ready.done():
+            self._ready.set_result(None)
 
     @property
     def alive(self) -> bool:
@@ -175,11 +322,31 @@ class Socket(Http2Protocol[ClientConnection]):
         return stream
 
     @property
+    def ends(self) -> str:
+        """Both addresses, as gRPC-Go prints a peer."""
+        if self.transport is None:
+            return ""
+        here = self.transport.get_extra_info("sockname")
+        local = join_host_port(*here[:2]) if isinstance(here, tuple) else here
+        secure = "tls" if self.transport.get_extra_info("sslcontext") else "insecure"
+        remote = peer_name(self.transport)
+        return f"Peer{{Addr: '{remote}', LocalAddr: '{local}', AuthInfo: '{secure}'}}"
+
+    @property
+    def reason(self) -> str:
+        """Why it is no longer alive."""
+        if isinstance(self._error, OSError):
+            return handshake_reason(self._error)
+        return self._http.close_reason or "the connection was lost"
+
+    @property
     def _reason(self) -> str:
         return self._http.close_reason or "the connection was lost"
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
+        if self._ready is not None and self._http.peer_settings_seen:
+            self._wake()
         if self._http.draining:
             self.lost("")  # the calls under way go on, but new ones need another connection
 

@@ -1,8 +1,9 @@
 """Errors as a program meets them: etcd's own by kind, the rest with code and text.
 
 A server tells errors apart by text alone, so the text makes the kind (`base.errors.BY_TEXT`):
-`except errors.CompactedError`. What the table does not know is a `RawError`; the statuses that
-the client itself makes have kinds below.
+`except errors.CompactedError`. What the table does not know is a `StatusError`; what the client
+itself makes has kinds below. `EtcdError` is above all that this library raises of its own accord
+(not above ValueError and the like, for arguments that make no sense).
 """
 
 from __future__ import annotations
@@ -21,28 +22,47 @@ UNAVAILABLE = 14
 UNAUTHENTICATED = 16
 
 
-class DeadlineError(RawError):
-    """The time for the call is over; a write may or may not have been carried out."""
+class StatusError(RawError, EtcdError):
+    """A status of the wire whose text is none of etcd's kinds."""
 
-    def __init__(self, text: str = "context deadline exceeded") -> None:
+
+class DeadlineError(StatusError):
+    """The time for the call is over; a write may or may not have been carried out.
+
+    `cause` says what kept it waiting, when it is known: why no server could be reached.
+    """
+
+    def __init__(self, text: str = "context deadline exceeded", cause: str = "") -> None:
         super().__init__(DEADLINE_EXCEEDED, text)
+        self.cause = cause
+
+    def __str__(self) -> str:
+        return f"{self.text}: {self.cause}" if self.cause else self.text
 
 
-class UnavailableError(RawError):
+class UnavailableError(StatusError):
     """The connection broke or no server answered; a write may or may not have been done."""
 
     def __init__(self, text: str) -> None:
         super().__init__(UNAVAILABLE, text)
 
 
-class UnimplementedError(RawError):
+class UnimplementedError(StatusError):
     """The server is too old for the call."""
 
     def __init__(self, text: str) -> None:
         super().__init__(UNIMPLEMENTED, text)
 
 
-class ClosedError(Exception):
+class ClientError(EtcdError):
+    """What the client itself has to say, without a server."""
+
+    def __init__(self, text: str) -> None:
+        Exception.__init__(self, text)
+        self.text = text
+
+
+class ClosedError(ClientError):
     """The client, watch or lease was closed by its own program."""
 
 
@@ -57,14 +77,14 @@ class WatchCompactedError(CompactedError):
         self.compact_revision = compact_revision
 
 
-class WatchCanceledByServerError(RawError):
+class WatchCanceledByServerError(StatusError):
     """The server ended one watch; `text` is its reason."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(CANCELED, reason or "watch canceled by the server")
 
 
-class LeaseLostError(Exception):
+class LeaseLostError(ClientError):
     """The lease expired or was revoked; what hung on it is gone."""
 
     def __init__(self, lease_id: int) -> None:
@@ -72,7 +92,7 @@ class LeaseLostError(Exception):
         self.lease_id = lease_id
 
 
-def from_status(code: int, text: str) -> EtcdError | RawError:
+def from_status(code: int, text: str) -> EtcdError:
     """The error for a status of the wire."""
     kind = BY_TEXT.get(text)
     if kind is not None:
@@ -83,10 +103,10 @@ def from_status(code: int, text: str) -> EtcdError | RawError:
         return UnavailableError(text)
     if code == UNIMPLEMENTED:
         return UnimplementedError(text)
-    return RawError(code, text)
+    return StatusError(code, text)
 
 
-def from_cancel_reason(reason: str) -> EtcdError | RawError:
+def from_cancel_reason(reason: str) -> EtcdError:
     """The error in a watch's cancel_reason, which has Go's printed form of a status."""
     _, separator, text = reason.rpartition(" desc = ")
     kind = BY_TEXT.get(text if separator else reason)

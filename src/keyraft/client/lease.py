@@ -171,7 +171,9 @@ class Keeper:
             while self._kept:
                 try:
                     stream = await self._calls.stream(KEEP_ALIVE)
-                except (errors.EtcdError, errors.RawError):
+                except errors.ClosedError:
+                    raise
+                except errors.EtcdError:
                     await asyncio.sleep(REOPEN_S)
                     continue
                 try:

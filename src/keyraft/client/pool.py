@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
+from keyraft.base.log import Logger
 from keyraft.client.endpoint import Endpoint
 from keyraft.client.errors import ClosedError
 from keyraft.client.transport import Connection, Dial
@@ -25,8 +26,9 @@ JITTER: Final = 0.2
 class Pool:
     """The connections of one client; used on one event loop."""
 
-    def __init__(self, endpoints: list[Endpoint], dial: Dial) -> None:
+    def __init__(self, endpoints: list[Endpoint], dial: Dial, log: Logger) -> None:
         self._dial = dial
+        self._log = log
         self._keepers: dict[Endpoint, asyncio.Task[None]] = {}
         self._ready: dict[Endpoint, Connection] = {}
         self._order: list[Connection] = []
@@ -35,7 +37,7 @@ class Pool:
         self._waiters: list[asyncio.Future[None]] = []
         self._closed = False
         self._wanted = list(endpoints)
-        self.last_error = ""
+        self.last_error = ""  # why the last attempt or connection failed
 
     @property
     def endpoints(self) -> list[Endpoint]:
@@ -104,20 +106,25 @@ class Pool:
     async def _keep(self, endpoint: Endpoint) -> None:
         pause_s = RECONNECT_S_MIN
         while True:
+            self._log.debug("connecting", endpoint=endpoint.text)
             try:
                 connection = await self._dial(endpoint)
             except (OSError, ValueError) as error:  # of a socket, of certificates
                 import random  # which costs a start more than all of this module
 
                 self.last_error = str(error)
+                self._log.debug("failed to connect", endpoint=endpoint.text, error=self.last_error)
                 await asyncio.sleep(pause_s * (1 + JITTER * (2 * random.random() - 1)))
                 pause_s = min(pause_s * 2, RECONNECT_S_MAX)
                 continue
             try:
+                self._log.debug("connected", endpoint=endpoint.text)
                 self._set_ready(endpoint, connection)
                 opened = asyncio.get_running_loop().time()
                 await connection.wait_closed()
                 lasted_s = asyncio.get_running_loop().time() - opened
+                self.last_error = connection.reason
+                self._log.debug("connection lost", endpoint=endpoint.text, error=self.last_error)
             finally:
                 self._ready.pop(endpoint, None)
                 self._order = list(self._ready.values())

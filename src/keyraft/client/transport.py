@@ -69,9 +69,13 @@ class Connection(Protocol):
     async def wait_closed(self) -> None:
         """Returns when the connection is no longer alive."""
 
+    @property
+    def reason(self) -> str:
+        """Why it is no longer alive."""
+
     async def close(self) -> None:
         """Fails what is open and closes the socket."""
 
 
 Dial = Callable[[Endpoint], Awaitable[Connection]]
-"""Makes a connection; raises OSError (ssl.SSLError is one) with the reason."""
+"""Makes a connection; raises OSError with the reason, which a DeadlineError passes on."""

@@ -9,7 +9,8 @@ import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from .accepting import Acceptor, Places, Say, bind
+    from .accepting import Acceptor, Failed, Places, Say, bind
+    from .address import join_host_port, peer_name
     from .channel import CLIENT_LIMITS, CallHandle, Channel
     from .http1 import (
         PEER_PORT,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
         dial,
     )
     from .protocol import Flusher, Http2Protocol
+    from .reasons import EOF, TIMEOUT, handshake_reason, lookup_reason, system_reason
     from .server import HttpHandler, Server, Statistics, serve
     from .streamcall import PINGS_FROM_SERVER, StreamCall
     from .tls import Terms, client_context, server_context, unknown_suite
@@ -39,6 +41,7 @@ _HOMES: Final = {
     "Channel": ".channel",
     "ChunkDecoder": ".http1",
     "ChunkError": ".http1",
+    "Failed": ".accepting",
     "Flusher": ".protocol",
     "Http1Client": ".http1",
     "Http1Limits": ".http1",
@@ -51,16 +54,23 @@ _HOMES: Final = {
     "PEER_PORT": ".http1",
     "PINGS_FROM_SERVER": ".streamcall",
     "Places": ".accepting",
+    "EOF": ".reasons",
     "Say": ".accepting",
     "Server": ".server",
     "Statistics": ".server",
     "StreamCall": ".streamcall",
+    "TIMEOUT": ".reasons",
     "Terms": ".tls",
     "bind": ".accepting",
     "client_context": ".tls",
     "dial": ".http1",
+    "handshake_reason": ".reasons",
+    "join_host_port": ".address",
+    "lookup_reason": ".reasons",
+    "peer_name": ".address",
     "serve": ".server",
     "server_context": ".tls",
+    "system_reason": ".reasons",
     "unknown_suite": ".tls",
 }
 
@@ -74,8 +84,10 @@ def __getattr__(name: str) -> Any:
 
 __all__ = [
     "CLIENT_LIMITS",
+    "EOF",
     "PEER_PORT",
     "PINGS_FROM_SERVER",
+    "TIMEOUT",
     "Acceptor",
     "Body",
     "BodyError",
@@ -83,6 +95,7 @@ __all__ = [
     "Channel",
     "ChunkDecoder",
     "ChunkError",
+    "Failed",
     "Flusher",
     "Http1Client",
     "Http1Limits",
@@ -101,7 +114,12 @@ __all__ = [
     "bind",
     "client_context",
     "dial",
+    "handshake_reason",
+    "join_host_port",
+    "lookup_reason",
+    "peer_name",
     "serve",
     "server_context",
+    "system_reason",
     "unknown_suite",
 ]

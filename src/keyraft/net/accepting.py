@@ -20,7 +20,11 @@ import os
 import socket
 import ssl
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any, Final
+
+from .address import join_host_port
+from .reasons import handshake_reason
 
 ACCEPTS_PER_TURN: Final = 64  # of one listener; the others' turn comes in between
 ACCEPT_REST_S: Final = 0.5  # after the system refused to accept
@@ -29,6 +33,17 @@ _EXHAUSTED: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.
 
 Say = Callable[[str], None]
 """Told, once for each time, why connections are refused."""
+
+Failed = Callable[[str, str, str], None]
+"""Told of each TLS handshake that failed: the client's address, the name it asked for, why."""
+
+_asked_name: ContextVar[list[str]] = ContextVar("asked_name")
+"""Where the handshake that runs in this context notes the name that its client asked for."""
+
+
+def _note_name(handshake: object, name: str | None, context: ssl.SSLContext) -> None:
+    with contextlib.suppress(LookupError):
+        _asked_name.get().append(name or "")
 
 
 class Places:
@@ -100,6 +115,7 @@ class Acceptor:
         tls: ssl.SSLContext | None,
         places: Places,
         say: Say | None = None,
+        failed: Failed | None = None,
     ) -> None:
         listening.setblocking(False)
         self._loop = loop
@@ -107,8 +123,11 @@ class Acceptor:
         self._make = make
         self._places = places
         self._say = say
+        self._failed = failed
         self._extra: dict[str, Any] = {}
         if tls is not None:
+            if failed is not None:
+                tls.sni_callback = _note_name
             self._extra = {"ssl": tls, "ssl_handshake_timeout": TLS_HANDSHAKE_S_MAX}
         self._starting: set[asyncio.Task[None]] = set()
         self._rest: asyncio.TimerHandle | None = None
@@ -156,9 +175,17 @@ class Acceptor:
 
     async def _connect(self, taken: socket.socket) -> None:
         """Makes transport and protocol; with TLS until the end of the handshake."""
-        # A handshake that fails or takes too long has closed its transport already.
-        with contextlib.suppress(OSError, TimeoutError):
+        if not self._extra or self._failed is None:
+            with contextlib.suppress(OSError, TimeoutError):
+                await self._loop.connect_accepted_socket(self._make, taken, **self._extra)
+            return
+        names: list[str] = []
+        _asked_name.set(names)  # of this task and what it starts
+        client = _address(taken)
+        try:
             await self._loop.connect_accepted_socket(self._make, taken, **self._extra)
+        except (OSError, TimeoutError) as error:  # it has closed its transport already
+            self._failed(client, names[-1] if names else "", handshake_reason(error))
 
     def close(self) -> None:
         """Stops to listen; handshakes under way end."""
@@ -171,6 +198,15 @@ class Acceptor:
         self._listening.close()
         for task in list(self._starting):
             task.cancel()
+
+
+def _address(accepted: socket.socket) -> str:
+    """The client's address; "@" for a unix socket's, as Go prints it."""
+    with contextlib.suppress(OSError):
+        name = accepted.getpeername()
+        if isinstance(name, tuple):
+            return join_host_port(name[0], name[1])
+    return "@"
 
 
 def bind(

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 from keyraft.grpc import PREFACE, HttpRequest, Limits, Router, ServerConnection
 
-from .accepting import Acceptor, Places, Say, bind, bind_unix
+from .accepting import Acceptor, Failed, Places, Say, bind, bind_unix
 from .address import common_name, join_host_port, peer_name
 from .http1 import CLIENT_PORT, Http1Connection, Http1Service
 from .protocol import Flusher, Http2Protocol
@@ -29,6 +29,9 @@ DRAIN_POLL_S: Final = 0.02
 CONNECTIONS_MAX: Final = 100_000  # open at once, where the caller has not counted descriptors
 BACKLOG_CONNECTIONS: Final = 4_096
 _SNIFF: Final = 3  # bytes that tell the HTTP/2 preface from every HTTP/1 method
+
+_TEXT: Final = frozenset(b"\r\nABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
+"""What a request in HTTP/1.1 may begin with: a method, or an empty line before it."""
 
 HttpHandler = Callable[[HttpRequest], None]
 
@@ -79,6 +82,8 @@ class ServerProtocol(Http2Protocol[ServerConnection]):
         if PREFACE.startswith(first[:_SNIFF]):
             self._first = b""
             self._start_http2(first)
+        elif first[0] not in _TEXT and self.transport is not None:
+            self.transport.abort()  # TLS, most likely: its client waits for an answer to that
         else:
             self._first = b""
             self._start_http1(first)
@@ -144,10 +149,12 @@ class Server:
         hold_turns: int = 0,
         places: Places | None = None,
         say: Say | None = None,
+        failed: Failed | None = None,
         http1: Http1Service | None = None,
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        """`places` may be shared with other servers; `say` is told why nothing is accepted.
+        """`places` may be shared with other servers; `say` is told why nothing is accepted, and
+        `failed` of TLS handshakes.
 
         `http1` instead of `on_http`: what speaks HTTP/1.1 in another way; an `early` one is alone.
         `clock` is the loop's, but exact.
@@ -164,6 +171,7 @@ class Server:
         self.flusher = Flusher(loop, hold_turns)
         self.places = Places(CONNECTIONS_MAX) if places is None else places
         self._say = say
+        self._failed = failed
         self.stopping = False
         self.addresses: list[str] = []
         self._acceptors: list[Acceptor] = []
@@ -217,6 +225,7 @@ class Server:
                 tls if secure else None,
                 self.places,
                 self._say,
+                self._failed,
             )
             self._acceptors.append(acceptor)
             opened.listen(BACKLOG_CONNECTIONS)

@@ -10,7 +10,7 @@ from keyraft.cli.ctl import exits
 from keyraft.cli.ctl.command import Command
 from keyraft.cli.ctl.exits import Exit
 from keyraft.cli.ctl.flags import Values
-from keyraft.cli.ctl.globals import log, read_environment
+from keyraft.cli.ctl.globals import ClientLog, read_environment, write
 
 if TYPE_CHECKING:
     from keyraft.cli.ctl.printers import Printer
@@ -34,13 +34,16 @@ _OPAQUE: Final = frozenset(
 
 def error_text(error: Exception) -> str:
     """What the original prints for an error of a call."""
-    from keyraft.client.errors import DeadlineError, EtcdError, RawError
+    from keyraft.client.errors import ClientError, DeadlineError, EtcdError, RawError
     from keyraft.grpc.status import CODE_NAMES
 
-    if isinstance(error, EtcdError) and error.text not in _OPAQUE:
-        return error.text
+    if isinstance(error, ClientError):
+        return str(error)
     if isinstance(error, DeadlineError):
         return "context deadline exceeded"
+    if isinstance(error, EtcdError) and not isinstance(error, RawError):
+        if error.text not in _OPAQUE:
+            return error.text
     if isinstance(error, EtcdError | RawError):
         name = CODE_NAMES[error.code] if error.code < len(CODE_NAMES) else f"Code({error.code})"
         return f"rpc error: code = {name} desc = {error.text}"
@@ -196,6 +199,7 @@ class Context:
                 keepalive_timeout_s=self.values["keepalive-timeout"],
                 dial_timeout_s=self.values["dial-timeout"],
                 receive_bytes_max=self.values["max-recv-bytes"],
+                log=ClientLog("etcd-client", self.values["debug"]),
             )
         except ValueError as error:
             raise Exit(exits.BAD_ARGS, str(error)) from None
@@ -226,7 +230,7 @@ class Context:
 
     def note(self, message: str, **fields: object) -> None:
         """A line of the log on standard error."""
-        log("info", message, **fields)
+        write("info", "", message, fields)
 
 
 def _file_error(error: OSError, files: tuple[str, ...]) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
+import time
+from collections.abc import Mapping
 from typing import Final
 
 from keyraft.cli.ctl.exits import ERROR, Exit
@@ -66,7 +67,42 @@ GLOBAL_FLAGS: Final = [
 
 def log(level: str, message: str, **fields: object) -> None:
     """A line as the original's logger writes it to standard error."""
-    print(json.dumps({"level": level, "msg": message, **fields}), file=sys.stderr)
+    write(level, "", message, fields)
+
+
+def write(level: str, name: str, message: str, fields: Mapping[str, object]) -> None:
+    """Writes a line; its caller is whoever called our caller."""
+    from keyraft.app.logging import DEFAULT_LOGGER, caller_of
+
+    sys.stdout.flush()  # in the order in which it was said
+    logger = DEFAULT_LOGGER.named(name) if name else DEFAULT_LOGGER
+    line = logger.format(time.time(), level, caller_of(sys._getframe(2)), message, fields)
+    sys.stderr.buffer.write(line)
+    sys.stderr.flush()
+
+
+class ClientLog:
+    """What the client library has to say (base.log.Logger)."""
+
+    def __init__(self, name: str, debug: bool) -> None:
+        self._name = name
+        self._debug = debug
+
+    def debug(self, message: str, **fields: object) -> None:
+        """With --debug only."""
+        if self._debug:
+            write("debug", self._name, message, fields)
+
+    def info(self, message: str, **fields: object) -> None:
+        """Like the original's, the client's own news are left out."""
+
+    def warn(self, message: str, **fields: object) -> None:
+        """What failed, and may be tried again."""
+        write("warn", self._name, message, fields)
+
+    def error(self, message: str, **fields: object) -> None:
+        """What failed."""
+        write("error", self._name, message, fields)
 
 
 def variable(flag: Flag) -> str:

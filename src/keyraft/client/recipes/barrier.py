@@ -13,7 +13,7 @@ from keyraft.client.watch import DELETE
 from keyraft.proto.lazy import mvcc_pb2
 
 
-class HeldError(Exception):
+class HeldError(errors.ClientError):
     """The barrier is already held."""
 
 

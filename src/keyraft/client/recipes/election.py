@@ -18,7 +18,7 @@ from keyraft.client.watch import DELETE
 from keyraft.proto.lazy import mvcc_pb2
 
 
-class NotLeaderError(Exception):
+class NotLeaderError(errors.ClientError):
     """The candidate is not, or no longer, the leader."""
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from types import TracebackType
 
+from keyraft.client import errors
 from keyraft.client.recipes.claim import Claim
 from keyraft.client.recipes.session import Session
 from keyraft.client.recipes.waiting import wait_predecessors
@@ -23,7 +24,7 @@ from keyraft.client.requests import Bytes, to_bytes
 from keyraft.client.txn import Comparison, create_revision, get
 
 
-class LockedError(Exception):
+class LockedError(errors.ClientError):
     """`try_acquire` found the lock held by another."""
 
 

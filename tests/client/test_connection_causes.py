@@ -1,0 +1,277 @@
+"""Why a connection failed is told by the error, the log and the server, in etcd's words."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from keyraft.app.descriptors import REJECTED_LINES_PER_S_MAX, Rejections
+from keyraft.client import TLS, Client, errors
+from keyraft.client.recipes.barrier import HeldError
+from keyraft.client.recipes.election import NotLeaderError
+from keyraft.client.recipes.lock import LockedError
+from keyraft.grpc import Limits, Router
+from keyraft.net import Server, server_context
+from tests.net.certificates import Files, make_authority
+
+LIMIT_S = 60.0
+DIALLING = "transport: Error while dialing: "
+HANDSHAKE = "transport: authentication handshake failed: "
+PREFACE = "error reading server preface: "
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
+    return make_authority(tmp_path_factory.mktemp("ours"))
+
+
+@pytest.fixture(scope="module")
+def strangers(tmp_path_factory: pytest.TempPathFactory) -> Files:
+    return make_authority(tmp_path_factory.mktemp("theirs"))
+
+
+class Lines:
+    """A log as a list."""
+
+    def __init__(self) -> None:
+        self.said: list[tuple[str, str, dict[str, object]]] = []
+
+    def debug(self, message: str, **fields: object) -> None:
+        self.said.append(("debug", message, fields))
+
+    def info(self, message: str, **fields: object) -> None:
+        self.said.append(("info", message, fields))
+
+    def warn(self, message: str, **fields: object) -> None:
+        self.said.append(("warn", message, fields))
+
+    def error(self, message: str, **fields: object) -> None:
+        self.said.append(("error", message, fields))
+
+
+def run(work: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(asyncio.wait_for(work, LIMIT_S))
+
+
+async def cause_of(endpoint: str, tls: TLS | None = None, **options: Any) -> str:
+    """Why a get fails there, as soon as an attempt has failed."""
+    lines = Lines()
+    async with Client(endpoint, tls=tls, timeout_s=30, log=lines, **options) as client:
+        asking = asyncio.ensure_future(client.get("a"))
+        while not any(message == "failed to connect" for _, message, _ in lines.said):
+            await asyncio.sleep(0.005)
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+        with pytest.raises(errors.DeadlineError) as caught:
+            await client.get("a", timeout_s=0.001)
+        error = caught.value
+        assert isinstance(error, errors.EtcdError) and error.text == "context deadline exceeded"
+        begin = 'latest balancer error: connection error: desc = "'
+        assert error.cause.startswith(begin) and error.cause.endswith('"'), error.cause
+        assert str(error) == f"context deadline exceeded: {error.cause}"
+        _, message, fields = next(said for said in lines.said if said[0] == "warn")
+        assert message == "retrying of unary invoker failed"
+        assert fields["error"] == f"rpc error: code = DeadlineExceeded desc = {error.cause}"
+        assert fields["method"] == "/etcdserverpb.KV/Range" and fields["attempt"] == 0
+        return error.cause.removeprefix(begin)[:-1]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def test_nobody_listens(tmp_path: Path) -> None:
+    async def work() -> None:
+        port = free_port()
+        refused = f"{DIALLING}dial tcp 127.0.0.1:{port}: connect: connection refused"
+        assert await cause_of(f"127.0.0.1:{port}") == refused
+        missing = await cause_of(f"unix://{tmp_path}/none.sock")
+        assert missing == (
+            f"{DIALLING}dial unix {tmp_path}/none.sock: connect: no such file or directory"
+        )
+
+    run(work())
+
+
+def test_a_name_without_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*words: object, **more: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    run(expects("no.such.host:2379", f"{DIALLING}dial tcp: lookup no.such.host: no such host"))
+
+
+def test_a_name_whose_first_address_is_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others are tried; the first one's reason is told."""
+    port = free_port()
+
+    def two(host: str, *words: object, **more: object) -> list[tuple[object, ...]]:
+        return [
+            (socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))
+            for address in ("127.0.0.1", "127.0.0.2")
+        ]
+
+    monkeypatch.setattr(socket, "getaddrinfo", two)
+    run(
+        expects(
+            f"twice.example:{port}",
+            f"{DIALLING}dial tcp 127.0.0.1:{port}: connect: connection refused",
+        )
+    )
+
+
+async def expects(endpoint: str, cause: str, tls: TLS | None = None, **options: Any) -> None:
+    assert await cause_of(endpoint, tls, **options) == cause
+
+
+def silent() -> tuple[socket.socket, str]:
+    """A listener that accepts and says nothing."""
+    made = socket.socket()
+    made.bind(("127.0.0.1", 0))
+    made.listen(5)
+    return made, f"127.0.0.1:{made.getsockname()[1]}"
+
+
+@pytest.mark.parametrize(("scheme", "stage"), [("http", PREFACE), ("https", HANDSHAKE)])
+def test_a_server_that_says_nothing(scheme: str, stage: str) -> None:
+    listening, address = silent()
+    with listening:
+        run(
+            expects(
+                f"{scheme}://{address}",
+                f"{stage}context deadline exceeded",
+                TLS(verify=False),
+                dial_timeout_s=0.05,
+            )
+        )
+
+
+def served(
+    tls: ssl.SSLContext | None, work: Callable[[str, Lines], Coroutine[Any, Any, None]]
+) -> None:
+    """Runs `work` beside a server with or without TLS, whose log tells of handshakes."""
+
+    async def beside() -> None:
+        loop, lines = asyncio.get_running_loop(), Lines()
+        server = Server(
+            loop,
+            Router(),
+            Limits(),
+            lambda request: None,
+            failed=Rejections(lines, "client", loop.time),
+        )
+        await server.listen(f"{'https' if tls else 'http'}://127.0.0.1:0", tls)
+        try:
+            await work(server.addresses[0], lines)
+        finally:
+            await server.stop()
+
+    run(beside())
+
+
+def rejected(lines: Lines, error: str) -> None:
+    """The server has said why, once for each attempt."""
+    level, message, fields = lines.said[0]
+    assert (level, message) == ("warn", "rejected connection on client endpoint")
+    assert fields["error"] == error and fields["server_name"] == ""
+    assert str(fields["remote_addr"]).startswith("127.0.0.1:")
+
+
+def test_tls_with_a_server_that_has_none() -> None:
+    async def work(address: str, lines: Lines) -> None:
+        await expects(f"https://{address}", f"{HANDSHAKE}EOF", TLS(verify=False))
+
+    served(None, work)
+
+
+def test_no_tls_with_a_server_that_wants_it(files: Files) -> None:
+    async def work(address: str, lines: Lines) -> None:
+        await expects(f"http://{address}", f"{PREFACE}EOF")
+        rejected(lines, "tls: first record does not look like a TLS handshake")
+
+    served(server_context(str(files.server_cert), str(files.server_key)), work)
+
+
+def test_an_authority_that_the_client_does_not_know(files: Files, strangers: Files) -> None:
+    async def work(address: str, lines: Lines) -> None:
+        await expects(
+            f"https://{address}",
+            f"{HANDSHAKE}tls: failed to verify certificate: "
+            "x509: certificate signed by unknown authority",
+            TLS(str(strangers.ca)),
+        )
+
+    served(server_context(str(files.server_cert), str(files.server_key)), work)
+
+
+def test_a_client_without_a_certificate_and_one_of_strangers(
+    files: Files, strangers: Files
+) -> None:
+    guarded = server_context(
+        str(files.server_cert),
+        str(files.server_key),
+        trusted_ca_file=str(files.ca),
+        client_cert_auth=True,
+    )
+
+    async def nothing(address: str, lines: Lines) -> None:
+        cause = await cause_of(f"https://{address}", TLS(str(files.ca)))
+        assert cause in (f"{PREFACE}EOF", f"{PREFACE}remote error: tls: certificate required")
+        rejected(lines, "tls: client didn't provide a certificate")
+
+    async def foreign(address: str, lines: Lines) -> None:
+        shown = TLS(str(files.ca), str(strangers.client_cert), str(strangers.client_key))
+        cause = await cause_of(f"https://{address}", shown)
+        assert cause.startswith(PREFACE)
+        rejected(
+            lines,
+            "tls: failed to verify certificate: x509: certificate signed by unknown authority",
+        )
+
+    served(guarded, nothing)
+    served(guarded, foreign)
+
+
+def test_a_flood_of_bad_handshakes_is_counted_and_not_said() -> None:
+    lines, now = Lines(), 5.0
+    say = Rejections(lines, "peer", lambda: now)
+    for _ in range(1_000):
+        say("1.2.3.4:5", "", "remote error: tls: bad certificate")
+    assert len(lines.said) == REJECTED_LINES_PER_S_MAX
+    now = 6.0
+    say("1.2.3.4:5", "name", "remote error: tls: bad certificate")
+    assert lines.said[-1][1] == "rejected connection on peer endpoint"
+    assert lines.said[-1][2]["more"] == 1_000 - REJECTED_LINES_PER_S_MAX
+    say("1.2.3.4:5", "", "EOF")
+    assert lines.said[-1][0] == "debug"
+
+
+def test_one_root_is_above_whatever_the_library_raises() -> None:
+    made = [
+        errors.DeadlineError(),
+        errors.UnavailableError("gone"),
+        errors.UnimplementedError("old"),
+        errors.ClosedError("closed"),
+        errors.LeaseLostError(7),
+        errors.WatchCompactedError(7),
+        errors.WatchCanceledByServerError(""),
+        errors.from_status(2, "nobody knows this text"),
+        errors.from_status(5, "etcdserver: requested lease not found"),
+        LockedError("locked"),
+        HeldError("held"),
+        NotLeaderError("no"),
+    ]
+    for error in made:
+        assert isinstance(error, errors.EtcdError), error
+        assert str(error) and error.text == str(error) and isinstance(error.code, int)
+    for told in made[:3] + made[6:8]:  # as before, these are RawErrors, too
+        assert isinstance(told, errors.RawError)
