@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from keyraft.base.sizes import size
 from keyraft.cli.ctl import gofmt
 from keyraft.cli.ctl.command import Command, UnknownCommand, find
 from keyraft.cli.ctl.completion import SHELLS
@@ -183,7 +184,7 @@ def test_words_are_split_like_a_shell_would() -> None:
     ],
 )
 def test_sizes_have_two_digits(count: int, text: str) -> None:
-    assert gofmt.size(count) == text
+    assert size(count) == text
 
 
 def test_numbers_are_read_within_their_range() -> None:
