@@ -294,15 +294,16 @@ def version_of(data: Path) -> str:
 def test_migration_up_and_down(stopped: Path) -> None:
     log = NullLogger()
     assert version_of(stopped) == ""
-    migrate.migrate(str(stopped), (3, 6), False, 1, log)
+    migrate.migrate(str(stopped), "", (3, 6), False, 1, log)
     assert version_of(stopped) == "3.6.0"
-    migrate.migrate(str(stopped), (3, 7), False, 1, log)
+    migrate.migrate(str(stopped), "", (3, 7), False, 1, log)
     assert version_of(stopped) == "3.7.0"
-    migrate.migrate(str(stopped), (3, 5), False, 1, log)
+    migrate.migrate(str(stopped), "", (3, 5), False, 1, log)
     assert version_of(stopped) == ""
-    with pytest.raises(OfflineError, match="not supported"):
-        migrate.migrate(str(stopped), (4, 0), False, 1, log)
-    migrate.migrate(str(stopped), (4, 0), True, 1, log)
+    for target, refusal in (((4, 0), "changing major"), ((3, 8), 'version "3.8.0" is not supp')):
+        with pytest.raises(OfflineError, match=f"cannot create migration plan: {refusal}"):
+            migrate.migrate(str(stopped), "", target, False, 1, log)
+    migrate.migrate(str(stopped), "", (4, 0), True, 1, log)
     assert version_of(stopped) == "4.0.0"
 
 
@@ -312,13 +313,13 @@ def test_migration_wants_a_log_that_the_target_understands(stopped: Path) -> Non
 
     mark = valid_snapshots(OsFiles(), str(stopped / "member" / "wal"))[-1]
     wal, _ = WAL.open(OsFiles(), str(stopped / "member" / "wal"), mark)
-    wal.append([Entry(1, 4, bytes.fromhex("a251070a05") + b"3.6.0")], HardState(1, 1, 4))
+    wal.append([Entry(1, 4, bytes.fromhex("e2ea04070a05") + b"3.6.0")], HardState(1, 1, 4))
     wal.close()
     log = NullLogger()
-    migrate.migrate(str(stopped), (3, 6), False, 1, log)
+    migrate.migrate(str(stopped), "", (3, 6), False, 1, log)
     with pytest.raises(OfflineError, match=r"WAL contains newer entries"):
-        migrate.migrate(str(stopped), (3, 5), False, 1, log)
-    migrate.migrate(str(stopped), (3, 5), True, 1, log)
+        migrate.migrate(str(stopped), "", (3, 5), False, 1, log)
+    migrate.migrate(str(stopped), "", (3, 5), True, 1, log)
     assert version_of(stopped) == ""
 
 
@@ -327,7 +328,9 @@ def test_target_versions() -> None:
     for text, message in (
         ("3", 'wrong target version format, expected "X.Y", got "3"'),
         ("3.4", 'target version "3.4" not supported. Minimal "3.5"'),
-        ("a.b", "failed to parse target version"),
+        ("a.b", 'failed to parse target version: strconv.ParseInt: parsing "a": invalid syntax'),
+        ("3.-6", "failed to parse target version: 3. is not in dotted-tri format"),
+        ("3.99999999999999999999", "value out of range"),
     ):
         with pytest.raises(OfflineError, match=message):
             migrate.parse_target(text)
@@ -341,4 +344,4 @@ def test_a_database_without_a_term_has_no_version(tmp_path: Path) -> None:
     update.change(META, {b"term": None, META_STORAGE_VERSION: None})
     update.commit(str(path))
     with pytest.raises(OfflineError, match="missing term information"):
-        migrate.migrate(str(tmp_path / "data"), (3, 6), False, 1, NullLogger())
+        migrate.migrate(str(tmp_path / "data"), "", (3, 6), False, 1, NullLogger())

@@ -292,3 +292,65 @@ def test_our_tool_reads_a_database_that_the_original_has_open_for_reading(tmp_pa
         server.stop()
     assert run(OURS, "snapshot", "status", "data", cwd=tmp_path).returncode == 0
     assert os.path.isdir(tmp_path / "data" / "member")
+
+
+def test_a_restore_names_the_members_and_the_new_revision(tmp_path: Path) -> None:
+    words = "snapshot restore {} --data-dir d --initial-cluster m1=http://h1:2380,m2=http://h2:2380"
+    words += " --name m1 --initial-advertise-peer-urls http://h1:2380"
+    words += " --bump-revision 10 --mark-compacted"
+    done = run(OURS, *words.format(GOLDEN).split(), cwd=tmp_path)
+    assert done.returncode == 0
+    lines = [line.split("\t", 3)[3].split("\t") for line in done.stderr.decode().splitlines()]
+    said = [(message, json.loads(fields[0]) if fields else {}) for message, *fields in lines]
+    added = {"cluster-id": "d4b6e55402d4facc", "local-member-id": "0"}
+    assert said[1:-1] == [
+        ("Trimming membership information from the backend...", {}),
+        (
+            "bumping latest revision",
+            {"latest-revision": 14, "bump-amount": 10, "new-latest-revision": 24},
+        ),
+        ("marking revision compacted", {"revision": 24}),
+        *(
+            (
+                "added member",
+                added
+                | {
+                    "added-peer-id": ident,
+                    "added-peer-peer-urls": [url],
+                    "added-peer-is-learner": False,
+                },
+            )
+            for ident, url in (
+                ("483f495cacb3c389", "http://h1:2380"),
+                ("f83640c8f4af7f9e", "http://h2:2380"),
+            )
+        ),
+    ]
+
+
+def test_on_a_terminal_json_comes_alone(tmp_path: Path) -> None:
+    ours, theirs = os.openpty()
+    words = [*OURS, "snapshot", "status", str(GOLDEN), "-w", "json"]
+    with os.fdopen(ours, "rb", buffering=0) as reader:
+        done = subprocess.run(
+            words, stdout=theirs, stderr=theirs, cwd=tmp_path, check=True, env=environment()
+        )
+        os.close(theirs)
+        assert done.returncode == 0
+        assert json.loads(reader.read(4096))["revision"] == 14
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("", 'required flag(s) "data-dir", "target-version" not set'),
+        ("--data-dir nosuch --target-version 3.6", "stat nosuch/member/snap/db: no such file"),
+        ("--data-dir nosuch --target-version 3", "wrong target version format"),
+        ("--to-original", 'required flag(s) "data-dir" not set'),
+        ("--data-dir nosuch --to-original", "there is no database of Keyraft in 'nosuch'"),
+    ],
+)
+def test_a_migration_that_cannot_be(tmp_path: Path, words: str, message: str) -> None:
+    done = run(OURS, "migrate", *words.split(), cwd=tmp_path)
+    assert done.returncode in (1, 128)
+    assert errors(done) and message in errors(done)[0]

@@ -83,7 +83,7 @@ class Upgraded(LocalCluster):
         server.command = OURS
         server.start()
         assert self.leader() is not None
-        key = f"by-{server.name}"
+        key = f"by-{server.name}-{len(keys)}"
         self.put(key)
         keys.append(key)
         self.check(keys)
@@ -250,3 +250,93 @@ def test_members_that_came_and_left_are_known(
     finally:
         leaving.kill()
         cluster.stop()
+
+
+def hand_back(server: Server, *more: str) -> None:
+    """A stopped member's directory is made the original's again."""
+    done = subprocess.run(
+        [*TOOLS["ours"], "migrate", f"--data-dir={server.data_dir}", "--to-original", *more],
+        capture_output=True,
+        env=environment(),
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"wrote the database for the original" in done.stderr
+
+
+def test_a_member_goes_back_to_the_original_and_comes_again(tmp_path: Path) -> None:
+    """Both have made snapshots, so neither's log alone leads to what the other has."""
+    cluster, keys = founded(tmp_path, 3, "", SNAPSHOTS)
+    try:
+        traveller = cluster.servers["m1"]
+        again = "its database is taken over again"
+        for turn in range(2):
+            cluster.upgrade(traveller, keys)
+            assert traveller.log.count(again) == turn
+            for number in range(KEYS):
+                key = f"ours-{turn}-{number:02}"
+                cluster.put(key)
+                keys.append(key)
+            until(
+                lambda: traveller.log.count("saved snapshot"),
+                lambda count, wanted=turn + 1: count >= wanted,
+            )
+            traveller.stop()
+            hand_back(traveller)
+            traveller.command = ORACLE
+            traveller.start()
+            cluster.check(keys)
+            for number in range(KEYS):
+                key = f"theirs-{turn}-{number:02}"
+                cluster.put(key)
+                keys.append(key)
+            traveller.stop()
+        traveller.command = OURS
+        traveller.start()
+        cluster.check(keys)
+        assert traveller.log.count(again) == 2
+        traveller.stop()
+        traveller.start()  # what the original left is not taken over twice
+        cluster.check(keys)
+        assert traveller.log.count(again) == 2
+        assert len(cluster.hashes()) == 1
+    finally:
+        cluster.stop()
+
+
+def test_a_member_that_stops_under_a_downgrade_leaves_its_database_to_the_original(
+    tmp_path: Path,
+) -> None:
+    server = Server(OURS, tmp_path / "data")
+    etcdutl, etcdctl_ = TOOLS["ours"], (sys.executable, "-m", "keyraft.cli.etcdctl")
+
+    def ours(*words: str) -> bytes:
+        done = subprocess.run(words, capture_output=True, env=environment(), check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    server.start()
+    try:
+        ctl = (*etcdctl_, f"--endpoints={server.endpoint}")
+        ours(*ctl, "put", "k", "v")
+        version = until(
+            lambda: json.loads(ours(*ctl, "endpoint", "status", "-w", "json"))[0]["Status"],
+            lambda status: status.get("storageVersion") == "3.7.0",
+        )
+        assert version
+        ours(*ctl, "downgrade", "enable", "3.6")
+        until(
+            lambda: json.loads(ours(*ctl, "endpoint", "status", "-w", "json"))[0]["Status"],
+            lambda status: status.get("storageVersion") == "3.6.0",
+        )
+        server.stop()
+    finally:
+        server.kill()
+    assert "writing the database for the original" in server.log
+    snap = server.data_dir / "member" / "snap"
+    statuses = [
+        json.loads(ours(*etcdutl, "snapshot", "status", str(path), "-w", "json"))
+        for path in (snap / "db", snap / "kv")
+    ]
+    assert statuses[0]["hash"] == statuses[1]["hash"]
+    assert statuses[0]["version"] == "3.6.0"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import hashlib
 import os
 from pathlib import Path
@@ -11,8 +12,8 @@ import lmdb
 import pytest
 
 from keyraft.base.log import NullLogger
-from keyraft.mvcc.backend import BUCKETS
-from keyraft.storage.bolt import BoltFile, check, write_file
+from keyraft.mvcc.backend import BUCKETS, META, META_CONSISTENT_INDEX
+from keyraft.storage.bolt import BoltFile, Update, check, write_file
 from keyraft.storage.transfer import (
     SnapshotExport,
     TransferError,
@@ -203,6 +204,32 @@ def test_take_over_keeps_the_original_and_happens_once(tmp_path: Path) -> None:
     assert log.lines == ["took over the database of etcd; the original is kept"]
     assert not take_over(str(snap), log)
     assert len(log.lines) == 1
+
+
+def at_index(path: Path, index: int) -> None:
+    update = Update()
+    update.change(META, {META_CONSISTENT_INDEX: index.to_bytes(8, "big")})
+    update.commit(str(path))
+
+
+def test_what_the_original_has_gone_on_with_is_taken_over_again(tmp_path: Path) -> None:
+    snap = tmp_path
+    db = snap / "db"
+    db.write_bytes(GOLDEN.read_bytes()[:-32])
+    at_index(db, 100)
+    log = NullLogger()
+    assert take_over(str(snap), log)
+    with db.open("rb") as running:
+        fcntl.flock(running, fcntl.LOCK_EX)
+        assert not take_over(str(snap), log), "ours holds as much"
+        at_index(db, 101)
+        with pytest.raises(TransferError, match=r"in use: .* locked by another process"):
+            take_over(str(snap), log)
+    assert take_over(str(snap), log)
+    assert read_lmdb(snap / "kv") == read_bolt(db)
+    assert not take_over(str(snap), log)
+    db.write_bytes(b"damaged")
+    assert not take_over(str(snap), log), "nobody needs it"
 
 
 def test_a_replacement_is_finished_wherever_it_was_interrupted(tmp_path: Path) -> None:

@@ -479,6 +479,10 @@ class _Running:
             self._checkpoints.stop()
         self._passwords.close()
         opened.backend.close()
+        if opened.cluster.downgrade.enabled and self._code != 1:
+            from keyraft.app.offline.handback import prepare_downgrade
+
+            prepare_downgrade(config.snap_directory, opened.cluster.downgrade.target, self._log)
         self._log.info("closed etcd server", **fields)
 
 

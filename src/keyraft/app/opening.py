@@ -44,10 +44,16 @@ from keyraft.storage.transfer import TransferError, replace, take_over
 from keyraft.storage.wal import (
     WALError,
     WALLockedError,
+    WALNotFoundError,
     newest_snapshot,
     wal_exists,
 )
 
+_LOG_TOO_SHORT: Final = (
+    "the log does not reach back to what the database holds: a segment is missing, or another "
+    "program has gone on with the log and its database is gone. Put back what was removed, or "
+    "remove this member from its cluster and add it anew with an empty data directory"
+)
 DEFRAG_LOCK_S: Final = 10.0  # for the storage process that has just ended
 
 
@@ -125,6 +131,8 @@ def open_disk(
         backend.close()
         if isinstance(error, WALLockedError):
             raise StartError(f"the data directory is in use: {error}") from None
+        if isinstance(error, WALNotFoundError):
+            raise StartError(f"{error}; {_LOG_TOO_SHORT}") from None
         raise StartError(str(error)) from None
     except BaseException:
         backend.close()

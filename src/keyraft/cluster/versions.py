@@ -66,6 +66,7 @@ class Version:
 
 
 MIN_CLUSTER_VERSION: Final = Version(3, 0)
+_FIRST_STORED: Final = Version(3, 6)  # up to 3.5 the database says nothing of its version
 
 
 def parse_version(text: str) -> Version:
@@ -209,7 +210,7 @@ def decide_cluster_version(
 
 def storage_version_to_write(cluster: Version | None, stored: Version | None) -> Version | None:
     """The storage version to store, None when it is right or the cluster's is not decided."""
-    if cluster is None or cluster == MIN_CLUSTER_VERSION:
+    if cluster is None or cluster.is_below(_FIRST_STORED):
         return None
     if stored is not None and stored.without_patch == cluster.without_patch:
         return None

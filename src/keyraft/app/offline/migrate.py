@@ -13,7 +13,13 @@ from typing import Final
 
 import lmdb
 
-from keyraft.app.offline.source import OfflineError, Source, database_path, lock
+from keyraft.app.offline.source import (
+    OfflineError,
+    Source,
+    database_path,
+    lock,
+    system_error,
+)
 from keyraft.base.log import Logger
 from keyraft.mvcc.backend import META, META_CONSISTENT_INDEX, META_STORAGE_VERSION, META_TERM
 from keyraft.raft import Entry, EntryType
@@ -27,7 +33,8 @@ Minor = tuple[int, int]
 
 _OLDEST: Final[Minor] = (3, 5)
 _FIRST_STORED: Final[Minor] = (3, 6)
-_NEWEST: Final[Minor] = (3, 8)
+_CHANGES: Final[frozenset[Minor]] = frozenset({(3, 6), (3, 7)})
+"""Versions that etcd 3.7 knows the way to and from (etcd `schema.schemaChanges`)."""
 # Fields of InternalRaftRequest by the version that brought them.
 _SINCE: Final[dict[int, Minor]] = {
     1013: (3, 5),  # auth_status
@@ -36,48 +43,92 @@ _SINCE: Final[dict[int, Minor]] = {
     1302: (3, 5),  # downgrade_info_set
     9900: (3, 6),  # downgrade_version_test
 }
-_VERSION_SET: Final = 1300
+_VERSION_TEST: Final = 9900
+_INT64_MAX: Final = (1 << 63) - 1
 
 
 def parse_target(text: str) -> Minor:
     """`X.Y`; raises OfflineError with the original's words."""
     if text.count(".") != 1:
         raise OfflineError(f'wrong target version format, expected "X.Y", got "{text}"')
-    match = re.fullmatch(r"(\d{1,9})\.(\d{1,9})", text)
-    if match is None:
-        raise OfflineError(f"failed to parse target version: {text}.0 is not in dotted-tri format")
-    target = (int(match[1]), int(match[2]))
+    core = (text + ".0").partition("+")[0].partition("-")[0]
+    parts = core.split(".")
+    try:
+        if len(parts) != 3:
+            raise ValueError(f"{core} is not in dotted-tri format")
+        major, minor, _ = map(_number, parts)
+    except ValueError as error:
+        raise OfflineError(f"failed to parse target version: {error}") from None
+    target = (major, minor)
     if target < _OLDEST:
         raise OfflineError(f'target version "{_text(target)}" not supported. Minimal "3.5"')
     return target
 
 
-def migrate(data_dir: str, target: Minor, force: bool, timeout_s: float, log: Logger) -> None:
-    """Sets the storage version. Raises OfflineError."""
+def _number(text: str) -> int:
+    """As Go's strconv.ParseInt in base ten; raises ValueError in its words."""
+    if re.fullmatch(r"[+-]?[0-9]+", text) is None:
+        raise ValueError(f'strconv.ParseInt: parsing "{text}": invalid syntax')
+    if len(text) > 20 or abs(int(text)) > _INT64_MAX:
+        raise ValueError(f'strconv.ParseInt: parsing "{text}": value out of range')
+    return int(text)
+
+
+def migrate(
+    data_dir: str, wal_dir: str, target: Minor, force: bool, timeout_s: float, log: Logger
+) -> None:
+    """Sets the storage version; `wal_dir` empty means the one in `data_dir`. Raises OfflineError."""
+    if not os.path.exists(os.path.join(data_dir, "member", "snap", "kv")):
+        _require(os.path.join(data_dir, "member", "snap", "db"))
     path = database_path(data_dir)
     held = lock(path, timeout_s, exclusive=True)
     try:
-        _migrate(data_dir, path, target, force, log)
+        _migrate(path, wal_dir or os.path.join(data_dir, "member", "wal"), target, force, log)
     finally:
         os.close(held)
 
 
-def _migrate(data_dir: str, path: str, target: Minor, force: bool, log: Logger) -> None:
-    current = _current(path)
+def _require(path: str) -> None:
+    try:
+        os.stat(path)
+    except OSError as error:
+        raise system_error("stat", path, error) from None
+
+
+def _migrate(path: str, wal_dir: str, target: Minor, force: bool, log: Logger) -> None:
+    try:
+        current = _current(path)
+    except OfflineError:
+        log.error(
+            "failed to detect storage version. Please make sure you are using data dir from etcd "
+            "v3.5 and older"
+        )
+        raise
     if current == target:
         log.info("storage version up-to-date", storage_version=_text(target))
         return
+    needed = _needed_by_log(wal_dir, log)
     try:
-        _check_reachable(current, target)
-        if target < current:
-            _check_log(data_dir, target)
+        steps = _steps(current, target, log)
+        if target < current and target < needed:
+            raise OfflineError(
+                "cannot downgrade storage, WAL contains newer entries, as the target version "
+                f"({_text(target)}.0) is lower than the version ({_text(needed)}.0) detected from "
+                "WAL logs"
+            )
     except OfflineError as error:
         if not force:
             raise
         log.info("normal migrate failed, trying with force", error=str(error))
-    value = None if target < _FIRST_STORED else f"{_text(target)}.0".encode()
-    _store(path, value)
-    log.info("updated storage version", new_storage_version=f"{_text(target)}.0")
+        _store(path, target)
+        if target < _FIRST_STORED:
+            log.warn("forcefully cleared storage version")
+        else:
+            log.warn("forcefully set storage version", storage_version=_text(target))
+        return
+    _store(path, target)
+    for step in steps:
+        log.info("updated storage version", new_storage_version=f"{_text(step)}.0")
 
 
 def _current(path: str) -> Minor:
@@ -91,34 +142,53 @@ def _current(path: str) -> Minor:
             raise OfflineError(f"the stored version {stored!r} cannot be read")
         return int(match[1]), int(match[2])
     if not term or not index or not int.from_bytes(term, "big"):
-        raise OfflineError("cannot detect storage schema version: missing term information")
+        raise OfflineError("missing term information")
     return _OLDEST
 
 
-def _check_reachable(current: Minor, target: Minor) -> None:
-    for version in (current, target):
-        if version[0] != current[0] or version > _NEWEST:
+def _steps(current: Minor, target: Minor, log: Logger) -> list[Minor]:
+    """The versions on the way, the target last. Raises OfflineError."""
+    if current[0] != target[0]:
+        log.error(
+            "Changing major storage version is not supported",
+            storage_version=f"{_text(current)}.0",
+            target_storage_version=f"{_text(target)}.0",
+        )
+        raise OfflineError(
+            "cannot create migration plan: changing major storage version is not supported"
+        )
+    steps = []
+    while current != target:
+        up = current < target
+        following = (current[0], current[1] + (1 if up else -1))
+        newer = following if up else current
+        if newer not in _CHANGES:
             raise OfflineError(
-                f'cannot create migration plan: version "{_text(version)}.0" is not supported'
+                f'cannot create migration plan: version "{_text(newer)}.0" is not supported'
             )
+        current = following
+        steps.append(current)
+    return steps
 
 
-def _check_log(data_dir: str, target: Minor) -> None:
-    """Raises OfflineError when the log holds what `target` does not know."""
+def _needed_by_log(path: str, log: Logger) -> Minor:
+    """The oldest version that understands all entries since the last snapshot."""
     files = OsFiles()
-    path = os.path.join(data_dir, "member", "wal")
     try:
+        os.listdir(path)
         marks = valid_snapshots(files, path)
         entries = read_wal(files, path, marks[-1] if marks else SnapshotMark()).entries
-    except (WALError, OSError) as error:
-        raise OfflineError(f"failed to read wal: {error}") from error
-    needed = max((_needs(entry) for entry in entries), default=(0, 0))
-    if target < needed:
-        raise OfflineError(
-            "cannot downgrade storage, WAL contains newer entries, as the target version "
-            f"({_text(target)}.0) is lower than the version ({_text(needed)}.0) detected from WAL "
-            "logs"
+    except OSError as error:
+        reason = system_error("open", path, error)
+        text = (
+            f"failed to get the lastest snapshot: [readWALNames] fileutil.ReadDir failed: {reason}"
         )
+    except WALError as error:
+        text = f"failed to read wal: {error}"
+    else:
+        return max((_needs(entry) for entry in entries), default=(0, 0))
+    log.error("Failed to finalize config", error=text)
+    raise OfflineError(text)
 
 
 def _needs(entry: Entry) -> Minor:
@@ -129,7 +199,7 @@ def _needs(entry: Entry) -> Minor:
     try:
         for number, value in fields(entry.data):
             needed = max(needed, _SINCE.get(number, (0, 0)))
-            if number in (_VERSION_SET, 9900) and isinstance(value, bytes):
+            if number == _VERSION_TEST and isinstance(value, bytes):
                 for inner, text in fields(value):
                     match = re.match(rb"(\d+)\.(\d+)", text) if isinstance(text, bytes) else None
                     if inner == 1 and match:
@@ -139,7 +209,9 @@ def _needs(entry: Entry) -> Minor:
     return needed
 
 
-def _store(path: str, value: bytes | None) -> None:
+def _store(path: str, target: Minor) -> None:
+    """3.5 and older have no version in the database."""
+    value = None if target < _FIRST_STORED else f"{_text(target)}.0".encode()
     try:
         if not os.path.isdir(path):
             update = Update()

@@ -27,6 +27,7 @@ from keyraft.app.offline.source import (
     no_progress,
     system_error,
 )
+from keyraft.base.ids import MemberID
 from keyraft.base.log import Logger, NullLogger
 from keyraft.base.urls import URLError, parse_urls, parse_urls_map
 from keyraft.cluster import (
@@ -100,7 +101,7 @@ def restore(plan: Plan, log: Logger | None = None, progress: Progress = no_progr
     existed = os.path.isdir(plan.data_dir)
     unfinished = os.path.join(plan.data_dir, _UNFINISHED)
     try:
-        _write(plan, members, own, unfinished, progress)
+        _write(plan, members, own, unfinished, log, progress)
     except (BoltError, WALError, OfflineError, OSError) as error:
         shutil.rmtree(unfinished, ignore_errors=True)
         if plan.wal_dir:
@@ -132,7 +133,9 @@ def _is_empty_dir(path: str) -> bool:
         return False
 
 
-def _write(plan: Plan, members: list[Member], own: Member, target: str, progress: Progress) -> None:
+def _write(
+    plan: Plan, members: list[Member], own: Member, target: str, log: Logger, progress: Progress
+) -> None:
     database = _copy(plan, target, progress)
     if plan.skip_hash_check:
         with BoltFile(database) as db:
@@ -145,10 +148,15 @@ def _write(plan: Plan, members: list[Member], own: Member, target: str, progress
     files = OsFiles()
     snap_dir = os.path.join(target, "snap")
     conf_state = ConfState([member.id for member in members])
-    _change(plan, database, members, conf_state)
+    log.info("Trimming membership information from the backend...")
+    _change(plan, database, members, conf_state, log)
     mark = SnapshotMark(len(members), _TERM, conf_state)
-    cluster = Cluster(cluster_id([member.id for member in members]), own.id, MemoryBackend())
-    cluster.found(members)
+    # As in the original, nobody is local yet.
+    cluster = Cluster(
+        cluster_id([member.id for member in members]), MemberID(0), MemoryBackend(), log
+    )
+    for member in members:
+        cluster.add(member)
     meta = SnapshotMeta(conf_state, mark.index, mark.term)
     SnapDir(files, snap_dir).save(Snapshot(encode_v2_tree(cluster), meta))
     wal_dir = plan.wal_dir or os.path.join(target, "wal")
@@ -211,7 +219,9 @@ def _copy(plan: Plan, target: str, progress: Progress) -> str:
     return path
 
 
-def _change(plan: Plan, database: str, members: list[Member], conf_state: ConfState) -> None:
+def _change(
+    plan: Plan, database: str, members: list[Member], conf_state: ConfState, log: Logger
+) -> None:
     """Makes the copy the database of a new cluster."""
     update = Update()
     update.clear(MEMBERS)
@@ -227,7 +237,15 @@ def _change(plan: Plan, database: str, members: list[Member], conf_state: ConfSt
             bucket = db.bucket(KEY)
             last = bucket.last() if bucket is not None else None
         latest = int.from_bytes(last[0][:8], "big") if last else 0
-        bumped = (latest + plan.bump_revision).to_bytes(8, "big") + b"_" + bytes(8)
+        revision = latest + plan.bump_revision
+        log.info(
+            "bumping latest revision",
+            latest_revision=latest,
+            bump_amount=plan.bump_revision,
+            new_latest_revision=revision,
+        )
+        log.info("marking revision compacted", revision=revision)
+        bumped = revision.to_bytes(8, "big") + b"_" + bytes(8)
         update.append(KEY, bumped, b"")
         meta[META_SCHEDULED_COMPACT] = bumped
     update.change(META, meta)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 FORMATS: Final = ("simple", "fields", "json", "protobuf", "table")
 _DRAW_S: Final = 0.1  # between two redrawings of a progress line
+_PATIENCE_S: Final = 1.0  # what takes less needs none
 
 
 class Console:
@@ -39,24 +40,33 @@ class Console:
 
     def _line(self, level: str, message: str, fields: dict[str, object]) -> None:
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        shown = json.dumps({name.replace("_", "-"): value for name, value in fields.items()})
-        print(now, level, "etcdutl", message, shown, sep="\t", file=sys.stderr)
+        words = [now, level, "etcdutl", message]
+        if fields:
+            named = {name.replace("_", "-"): value for name, value in fields.items()}
+            words.append(json.dumps(named))
+        print(*words, sep="\t", file=sys.stderr)
 
 
-def _progress(what: str) -> Progress:
-    """A line on standard error when that is a terminal; wiped when it is done."""
+def _progress(what: str, form: str = "simple") -> Progress:
+    """A line on standard error when that is a terminal, for those who wait; wiped when it is done.
+
+    What is over soon has none, and what is written for programs neither: both streams may come
+    from one terminal.
+    """
     from keyraft.base.sizes import size
 
-    shown = sys.stderr.isatty()
-    last = 0.0
+    shown = sys.stderr.isatty() and form in ("simple", "table")
+    last = time.monotonic() + _PATIENCE_S - _DRAW_S
+    drawn = False
 
     def show(done: int, total: int) -> None:
-        nonlocal last
+        nonlocal last, drawn
         now = time.monotonic()
-        if not shown or (done < total and now - last < _DRAW_S):
+        ended = done >= total
+        if not shown or (not drawn if ended else now - last < _DRAW_S):
             return
-        last = now
-        line = "" if done >= total else f"{what} {size(done)} of {size(total)}"
+        last, drawn = now, not ended
+        line = "" if ended else f"{what} {size(done)} of {size(total)}"
         sys.stderr.write(f"\r\x1b[K{line}")
         sys.stderr.flush()
 
@@ -87,7 +97,7 @@ def snapshot_status(context: Context) -> None:
     from keyraft.base.sizes import size
 
     try:
-        found = status(path, context.seconds("timeout"), _progress("checking"))
+        found = status(path, context.seconds("timeout"), _progress("checking", form))
     except (OfflineError, OSError) as error:
         raise Exit(ERROR, str(error)) from None
     if form == "json":
@@ -202,24 +212,29 @@ def defrag(context: Context) -> None:
 
 
 def migrate(context: Context) -> None:
-    """Sets the storage version of a stopped member's database."""
+    """Sets the storage version of a stopped member's database; writes it for the original."""
+    from keyraft.app.offline import handback
     from keyraft.app.offline import migrate as work
     from keyraft.app.offline.source import OfflineError
 
-    try:
-        target = work.parse_target(context.text("target-version"))
-    except OfflineError as error:
-        raise Exit(BAD_ARGS, str(error)) from None
-    try:
-        work.migrate(
-            context.text("data-dir"),
-            target,
-            context.is_set("force"),
-            context.seconds("timeout"),
-            Console(),
-        )
-    except OfflineError as error:
-        raise Exit(ERROR, str(error)) from None
+    to_original = context.is_set("to-original")
+    data_dir, wal_dir = context.text("data-dir"), context.text("wal-dir")
+    timeout_s = context.seconds("timeout")
+    wanted = context.text("target-version")
+    if wanted or not to_original:
+        try:
+            target = work.parse_target(wanted)
+        except OfflineError as error:
+            raise Exit(BAD_ARGS, str(error)) from None
+        try:
+            work.migrate(data_dir, wal_dir, target, context.is_set("force"), timeout_s, Console())
+        except OfflineError as error:
+            raise Exit(ERROR, str(error)) from None
+    if to_original:
+        try:
+            handback.hand_back(data_dir, wal_dir, timeout_s, Console())
+        except OfflineError as error:
+            raise Exit(ERROR, str(error)) from None
 
 
 def version(context: Context) -> None:

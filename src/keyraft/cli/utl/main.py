@@ -77,7 +77,10 @@ def _check(command: Command, values: Values, arguments: list[str]) -> None:
     count = ARGUMENTS.get(command.name)
     if count is not None and len(arguments) != count:
         raise FlagError(f"accepts {count} arg(s), received {len(arguments)}")
-    missing = [name for name in REQUIRED.get(command.name, ()) if name not in values.given]
+    required = REQUIRED.get(command.name, ())
+    if "to-original" in values.given:
+        required = ["data-dir"]
+    missing = [name for name in required if name not in values.given]
     if missing:
         raise FlagError(
             "required flag(s) " + ", ".join(f'"{name}"' for name in missing) + " not set"

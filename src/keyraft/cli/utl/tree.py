@@ -149,6 +149,19 @@ ROOT: Final = Command(
                     "Ignore migration failure and forcefully override storage version. Not "
                     "recommended.",
                 ),
+                Flag(
+                    "to-original",
+                    "bool",
+                    False,
+                    "Write the database in the original's format, so that an etcd of the storage "
+                    "version can start on the data dir. The target version need not be given then.",
+                ),
+                Flag(
+                    "wal-dir",
+                    "string",
+                    "",
+                    "Path to the WAL directory (use --data-dir if none given)",
+                ),
             ],
         ),
         Command("version", "Prints the version of etcdutl", run=f"{_COMMANDS}:version"),

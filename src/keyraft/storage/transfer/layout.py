@@ -4,7 +4,8 @@
     kv.building/   one being imported; what a crash leaves of it is worthless
     kv.ready/      one imported and durable, about to become kv/
     kv.old/        the one that is being replaced
-    db             Go etcd's bbolt file; taken over when there is no kv/, and kept as it is
+    db             Go etcd's bbolt file; taken over when there is no kv/ or when it holds more, and
+                   kept as it is; `etcdutl migrate --to-original` writes it anew
 
 `replace` renames kv -> kv.old and kv.ready -> kv; whichever of the two a crash leaves undone,
 `recover` at start does.
