@@ -44,7 +44,7 @@ class Line:
         server = Server(coarse, router, Limits(), None, clock=self.exact.time)
         self.pipe: Any = Pipe(self.exact)
         self.peer = Peer()
-        self.protocol = ServerProtocol(server, "http")
+        self.protocol = ServerProtocol(server)
         self.protocol.connection_made(self.pipe)
         self.protocol.data_received(PREFACE + settings())
         self.until(self.exact.time())

@@ -12,22 +12,15 @@ import contextlib
 import gc
 import random
 import signal
-import ssl
 import sys
 import time
 from typing import Any, Final
 
 import uvloop
 
+from keyraft.app.clientports import ClientPorts
 from keyraft.app.config import Config
-from keyraft.app.descriptors import (
-    LOOK_S,
-    Rejections,
-    places,
-    raise_limit,
-    refusal,
-    watch_usage,
-)
+from keyraft.app.descriptors import LOOK_S, places, raise_limit, watch_usage
 from keyraft.app.disk import MemberLog
 from keyraft.app.founding import Opened
 from keyraft.app.gates import GATES
@@ -38,21 +31,17 @@ from keyraft.app.preloading import preload_later
 from keyraft.app.requeststats import RequestStats
 from keyraft.app.startup import (
     StartError,
-    check_certificates,
-    check_secure_urls,
-    listen_error,
 )
 from keyraft.app.systemd import notify_ready
 from keyraft.app.tokens import token_provider
 from keyraft.app.transfers import Transfers
 from keyraft.base.errors import EtcdError
-from keyraft.base.limits import GRPC_OVERHEAD_BYTES
 from keyraft.base.urls import URL
 from keyraft.base.version import GIT_SHA, VERSION, runtime_version
 from keyraft.gateway import Gateway, Scrape
-from keyraft.grpc import Limits, Router
+from keyraft.grpc import Router
 from keyraft.mvcc import BackendError
-from keyraft.net import HttpHandler, Server, server_context
+from keyraft.net import Server
 from keyraft.peer.compat import PeerRefusal
 from keyraft.peer.questions import ClusterView
 from keyraft.server import (
@@ -108,7 +97,6 @@ class _Running:
         self._limit = raise_limit()
         self._places, peers = places(self._limit, config.log)
         self._peers = PeerPort(config, self._transfers, peers)
-        self._serving: asyncio.Task[None] | None = None
         self._commit_s = Histogram(exponential(0.001, 2, 14))
 
     async def run(self) -> int:
@@ -132,7 +120,7 @@ class _Running:
         self._passwords = BcryptPasswords(loop, config.bcrypt_cost)
         await self._peers.bind()
         try:
-            server, metrics_server = await self._listen(loop)
+            ports = await self._listen(loop)
         except BaseException:
             await self._peers.release()
             raise
@@ -140,7 +128,7 @@ class _Running:
             running = None if has_log(config) else await self._running_cluster()
             opened = open_disk(config, loop, self._database_failed, running, self._spare)
         except BaseException:
-            await server.stop()
+            await ports.stop(0.0)
             await self._peers.release()
             raise
         checkpoint = opened.boot.checkpoint
@@ -154,7 +142,7 @@ class _Running:
             checkpoint.revision if checkpoint is not None else 0,
         )
         del checkpoint  # it holds every key
-        health = self._register(member, server, member_log)
+        health = self._register(member, ports.grpc, member_log)
         self._log.info(
             "now serving peer/client/metrics",
             local_member_id=f"{opened.member_id:x}",
@@ -164,8 +152,7 @@ class _Running:
             listen_client_urls=_texts(config.listen_client_urls),
             listen_metrics_urls=_texts(config.listen_metrics_urls),
         )
-        servers = [server] if metrics_server is None else [server, metrics_server]
-        member.publisher.on_published = lambda: self._ready(servers, health)
+        member.publisher.on_published = lambda: self._ready(ports, health)
         member.on_removed = self._removed
         # Nothing was collected since the command began, and next to nothing was to be.
         gc.freeze()
@@ -183,7 +170,7 @@ class _Running:
             self._purge(loop, member_log)
             self._watch_descriptors(loop)
             await self._stop.wait()
-        await self._close(member, member_log, opened, server, metrics_server, health)
+        await self._close(member, member_log, opened, ports, health)
         if why:
             raise StartError(why)
         return self._code
@@ -206,56 +193,14 @@ class _Running:
                 raise StartError(f"cannot fetch cluster info from peer urls: {error}") from None
             return None
 
-    async def _listen(self, loop: asyncio.AbstractEventLoop) -> tuple[Server, Server | None]:
+    async def _listen(self, loop: asyncio.AbstractEventLoop) -> ClientPorts:
         config = self._config
-        tls = _client_tls(config)
-        self._log.info(
-            "configuring client listeners", listen_client_urls=_texts(config.listen_client_urls)
-        )
-        limits = Limits(
-            message_bytes_max=config.max_request_bytes + GRPC_OVERHEAD_BYTES,
-            streams_advertised=_advertised(config.max_concurrent_streams),
-            keepalive_interval_s=config.grpc_keepalive_interval_s,
-            keepalive_timeout_s=config.grpc_keepalive_timeout_s,
-            keepalive_min_time_s=config.grpc_keepalive_min_time_s,
-        )
         slow_s = config.warning_unary_request_duration_s
         RequestStats(self._log, time.time).watch(self._router, slow_s, loop.time)
         self._gateway = Gateway(self._log, config.cors, config.host_whitelist)
-        server = self._server(loop, self._router, limits, self._gateway.handle)
-        await self._open(server, config.listen_client_urls, tls)
-        metrics_server: Server | None = None
-        if config.listen_metrics_urls:
-            metrics_server = self._server(loop, Router(), limits, self._gateway.handle_metrics_port)
-            await self._open(metrics_server, config.listen_metrics_urls, tls)
-        return server, metrics_server
-
-    def _server(
-        self, loop: asyncio.AbstractEventLoop, router: Router, limits: Limits, http: HttpHandler
-    ) -> Server:
-        """One that shares its places with the member's other client and metrics ports."""
-        say = refusal(self._log, "client", self._limit)
-        failed = Rejections(self._log, "client", loop.time)
-        return Server(loop, router, limits, http, places=self._places, say=say, failed=failed)
-
-    async def _open(
-        self, server: Server, urls: tuple[URL, ...], tls: ssl.SSLContext | None
-    ) -> None:
-        config = self._config
-        for url in urls:
-            try:
-                await server.listen(
-                    str(url),
-                    tls,
-                    reuse_port=config.socket_reuse_port,
-                    start_serving=False,
-                )
-            except OSError as error:
-                await server.stop()
-                raise StartError(listen_error(url.address, error)) from None
-            except ValueError as error:
-                await server.stop()
-                raise StartError(str(error)) from None
+        ports = ClientPorts(config, loop, self._router, self._gateway, self._places, self._limit)
+        await ports.listen()
+        return ports
 
     def _build(self, opened: Opened, loop: asyncio.AbstractEventLoop) -> tuple[Member, MemberLog]:
         config = self._config
@@ -366,24 +311,10 @@ class _Running:
         self._gateway.serve(member, scrape)
         return health
 
-    def _ready(self, servers: list[Server], health: HealthService) -> None:
+    def _ready(self, ports: ClientPorts, health: HealthService) -> None:
         """The member has told the cluster who it is: clients may come."""
-        self._serving = asyncio.get_running_loop().create_task(self._serve(servers, health))
-
-    async def _serve(self, servers: list[Server], health: HealthService) -> None:
-        config = self._config
         health.serving = True
-        for server in servers:
-            server.start()
-        self._log.info("ready to serve client requests")
-        for url in config.listen_client_urls:
-            if url.is_secure:
-                self._log.info("serving client traffic securely", address=url.address)
-            else:
-                self._log.info(
-                    "serving client traffic insecurely; this is strongly discouraged!",
-                    address=url.address,
-                )
+        ports.start()
         notify_ready(self._log)
         preload_later()
 
@@ -450,8 +381,7 @@ class _Running:
         member: Member,
         member_log: MemberLog,
         opened: Opened,
-        server: Server,
-        metrics_server: Server | None,
+        ports: ClientPorts,
         health: HealthService,
     ) -> None:
         config = self._config
@@ -466,9 +396,7 @@ class _Running:
         stopped = asyncio.Event()
         if self._code != 1:
             await self._hand_over(member)
-        await server.stop(STOP_GRACE_S if self._code != 1 else 0.0)
-        if metrics_server is not None:
-            await metrics_server.stop()
+        await ports.stop(STOP_GRACE_S if self._code != 1 else 0.0)
         if self._code != 1:
             member.stop(stopped.set)
             with contextlib.suppress(TimeoutError):
@@ -489,26 +417,6 @@ class _Running:
 _SIGNAL_NAMES: Final = {signal.SIGTERM: "terminated", signal.SIGINT: "interrupt"}
 
 
-def _client_tls(config: Config) -> ssl.SSLContext | None:
-    """The context for https client URLs; None when no certificate is given. Raises StartError."""
-    urls = (*config.listen_client_urls, *config.listen_client_http_urls)
-    check_secure_urls(urls, bool(config.cert_file or config.key_file))
-    if not config.cert_file and not config.key_file:
-        return None
-    check_certificates(config.cert_file, config.key_file, config.trusted_ca_file)
-    try:
-        return server_context(
-            config.cert_file,
-            config.key_file,
-            trusted_ca_file=config.trusted_ca_file or None,
-            client_cert_auth=config.client_cert_auth,
-            terms=config.tls_terms(),
-        )
-    except OSError as error:  # an ssl.SSLError is one too
-        name = error.filename or config.cert_file
-        raise StartError(f"cannot load the certificate: {name}: {error.strerror}") from None
-
-
 def _texts(urls: tuple[URL, ...]) -> list[str]:
     return [str(url) for url in urls]
 
@@ -522,8 +430,3 @@ def _summary(config: Config) -> dict[str, object]:
         else value
         for name, value in listed.items()
     }
-
-
-def _advertised(streams: int) -> int | None:
-    """The flag's default means "as many as you like"."""
-    return streams if 0 < streams < (1 << 32) - 1 else None

@@ -29,6 +29,7 @@ from .reasons import handshake_reason
 ACCEPTS_PER_TURN: Final = 64  # of one listener; the others' turn comes in between
 ACCEPT_REST_S: Final = 0.5  # after the system refused to accept
 TLS_HANDSHAKE_S_MAX: Final = 10.0
+_TLS_HANDSHAKE: Final = b"\x16"  # of a record (RFC 8446 §5.1); no HTTP begins so
 _EXHAUSTED: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 
 Say = Callable[[str], None]
@@ -116,7 +117,9 @@ class Acceptor:
         places: Places,
         say: Say | None = None,
         failed: Failed | None = None,
+        plain_too: bool = False,
     ) -> None:
+        """`plain_too`: the first byte of a connection tells whether it begins with TLS."""
         listening.setblocking(False)
         self._loop = loop
         self._listening = listening
@@ -124,6 +127,7 @@ class Acceptor:
         self._places = places
         self._say = say
         self._failed = failed
+        self._plain_too = plain_too
         self._extra: dict[str, Any] = {}
         if tls is not None:
             if failed is not None:
@@ -175,15 +179,27 @@ class Acceptor:
 
     async def _connect(self, taken: socket.socket) -> None:
         """Makes transport and protocol; with TLS until the end of the handshake."""
-        if not self._extra or self._failed is None:
+        extra = self._extra
+        if self._plain_too:
+            try:
+                async with asyncio.timeout(TLS_HANDSHAKE_S_MAX):
+                    if await _first_byte(self._loop, taken) != _TLS_HANDSHAKE:
+                        extra = {}
+            except (OSError, TimeoutError):
+                taken.close()
+                return
+            except asyncio.CancelledError:
+                taken.close()
+                raise
+        if not extra or self._failed is None:
             with contextlib.suppress(OSError, TimeoutError):
-                await self._loop.connect_accepted_socket(self._make, taken, **self._extra)
+                await self._loop.connect_accepted_socket(self._make, taken, **extra)
             return
         names: list[str] = []
         _asked_name.set(names)  # of this task and what it starts
         client = _address(taken)
         try:
-            await self._loop.connect_accepted_socket(self._make, taken, **self._extra)
+            await self._loop.connect_accepted_socket(self._make, taken, **extra)
         except (OSError, TimeoutError) as error:  # it has closed its transport already
             self._failed(client, names[-1] if names else "", handshake_reason(error))
 
@@ -207,6 +223,24 @@ def _address(accepted: socket.socket) -> str:
         if isinstance(name, tuple):
             return join_host_port(name[0], name[1])
     return "@"
+
+
+async def _first_byte(loop: asyncio.AbstractEventLoop, accepted: socket.socket) -> bytes:
+    """The first byte that comes, left in the socket; empty when the other end has gone."""
+    while True:
+        with contextlib.suppress(BlockingIOError):
+            return accepted.recv(1, socket.MSG_PEEK)
+        readable: asyncio.Future[None] = loop.create_future()
+        loop.add_reader(accepted.fileno(), _wake, readable)
+        try:
+            await readable
+        finally:
+            loop.remove_reader(accepted.fileno())
+
+
+def _wake(waiting: asyncio.Future[None]) -> None:
+    if not waiting.done():
+        waiting.set_result(None)
 
 
 def bind(

@@ -52,10 +52,10 @@ class Statistics:
 class ServerProtocol(Http2Protocol[ServerConnection]):
     """One accepted socket."""
 
-    def __init__(self, server: Server, scheme: str) -> None:
+    def __init__(self, server: Server) -> None:
         super().__init__(server.loop, server.flusher, server.clock)
         self.server = server
-        self.scheme = scheme
+        self.scheme = "http"
         self._first = b""
         self._http1: Http1Connection | None = None
 
@@ -63,6 +63,8 @@ class ServerProtocol(Http2Protocol[ServerConnection]):
         super().connection_made(transport)
         self.server.accepted(self)
         chosen = transport.get_extra_info("ssl_object")
+        if chosen:
+            self.scheme = "https"
         if self.server.http1 is None or (chosen and chosen.selected_alpn_protocol() == "h2"):
             self._start_http2(b"")
         elif self.server.http1.early:
@@ -187,10 +189,12 @@ class Server:
         reuse_port: bool = False,
         reuse_address: bool = True,
         start_serving: bool = True,
+        plain_too: bool = False,
     ) -> None:
         """Opens one listener; `url` is http, https, unix or unixs. Raises OSError, ValueError.
 
-        Without `start_serving` clients wait in the backlog until `start`.
+        Without `start_serving` clients wait in the backlog until `start`; with `plain_too` a
+        secure listener takes connections without TLS as well.
         """
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https", "unix", "unixs"):
@@ -198,9 +202,6 @@ class Server:
         secure = parts.scheme in ("https", "unixs")
         if secure and tls is None:
             raise ValueError(f"a certificate is needed to listen on {url!r}")
-
-        def factory() -> ServerProtocol:
-            return ServerProtocol(self, "https" if secure else "http")
 
         if parts.scheme.startswith("unix"):
             path = parts.netloc + parts.path
@@ -221,11 +222,12 @@ class Server:
             acceptor = Acceptor(
                 self.loop,
                 opened,
-                factory,
+                lambda: ServerProtocol(self),
                 tls if secure else None,
                 self.places,
                 self._say,
                 self._failed,
+                plain_too,
             )
             self._acceptors.append(acceptor)
             opened.listen(BACKLOG_CONNECTIONS)
