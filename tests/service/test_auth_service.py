@@ -114,6 +114,40 @@ def test_puts_are_checked_when_they_are_applied(users: Users) -> None:
     assert users.one.get(b"a/late") is None
 
 
+def test_granting_less_takes_effect_whatever_else_has_the_same_key(users: Users) -> None:
+    def grant(kind: int, end: bytes) -> None:
+        perm = auth_pb2.Permission(permType=kind, key=b"k", range_end=end)  # type: ignore[arg-type]
+        granted = rpc_pb2.AuthRoleGrantPermissionRequest(name="r", perm=perm)
+        assert isinstance(users.do("RoleGrantPermission", granted, "root"), bytes)
+
+    def held() -> list[tuple[int, bytes]]:
+        answer = users.do("RoleGet", rpc_pb2.AuthRoleGetRequest(role="r"), "root")
+        assert isinstance(answer, bytes)
+        perms = rpc_pb2.AuthRoleGetResponse.FromString(answer).perm
+        return [(p.permType, p.range_end) for p in perms if p.key == b"k"]
+
+    read, write, both = 0, 1, 2
+    grant(read, b"l")
+    grant(both, b"m")
+    users.log_in("alice")
+    assert isinstance(users.put(b"lx", "alice"), bytes)
+    revision = users.one.member.auth.revision
+    grant(read, b"m")
+    assert users.one.member.auth.revision == revision + 2
+    assert held() == [(read, b"l"), (read, b"m")]
+    users.log_in("alice")
+    assert users.put(b"lx", "alice") == DENIED
+    grant(both, b"l")  # the first with its key: one change, as ever
+    assert users.one.member.auth.revision == revision + 3
+    assert held() == [(both, b"l"), (read, b"m")]
+    granted = rpc_pb2.AuthRoleGrantPermissionRequest(
+        name="r",
+        perm=auth_pb2.Permission(permType=write, key=b"k", range_end=b"m"),  # type: ignore[arg-type]
+    )
+    assert users.do("RoleGrantPermission", granted, "alice") == DENIED
+    assert held() == [(both, b"l"), (read, b"m")]
+
+
 def test_two_administrators_do_not_get_in_each_others_way(users: Users) -> None:
     calls = [users.as_user("root") for _ in range(3)]
     for number, call in enumerate(calls):

@@ -180,6 +180,19 @@ class Accounts:
         self._store.changed()
         return rpc_pb2.AuthRoleGrantPermissionResponse()
 
+    def holds_behind_others(self, name: str, key: bytes, range_end: bytes) -> bool:
+        """Whether a role has a permission on exactly this range that `role_grant_permission` would
+        leave as it is: not the first one with its key."""
+        role = self._store.records.role(name)
+        if role is None:
+            return False
+        behind = False  # some permission with that key, or a greater one, stands before
+        for each in role.keyPermission:
+            if behind and (each.key, each.range_end) == (key, range_end):
+                return True
+            behind = behind or each.key >= key
+        return False
+
     def role_revoke_permission(
         self, request: rpc_pb2.AuthRoleRevokePermissionRequest
     ) -> rpc_pb2.AuthRoleRevokePermissionResponse:

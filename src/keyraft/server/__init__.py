@@ -18,7 +18,7 @@ from keyraft.server.ports import (
     UnknownRequestError,
 )
 from keyraft.server.settings import MemberSettings
-from keyraft.server.waiting import Done, DoneWaiter, Result
+from keyraft.server.waiting import Done, DoneWaiter, Result, Waiter
 
 __all__ = [
     "Boot",
@@ -39,6 +39,7 @@ __all__ = [
     "PeerHash",
     "Result",
     "UnknownRequestError",
+    "Waiter",
     "decode_conf_state",
     "encode_conf_state",
     "exponential",

@@ -5,6 +5,13 @@ here is what the log must not see: a password is hashed before its request is pr
 password to log in with is compared before the name alone is proposed. The comparison holds for the
 users as they were at one revision; if they have changed by the time the entry is applied, all is
 done again (etcd `v3_server.go`, Authenticate).
+
+DEVIATION: a permission that is granted again on a range that the role holds already takes the place
+of what it held. The original looks only at the first permission with that key, adds a second one
+on the same range where that is not it, and what was granted before stays. All members, original
+ones too, must store the same bytes for an entry, so its meaning cannot be changed where it is
+applied; instead the member that is asked proposes the revocation of the range and the grant one
+behind the other in one batch. It counts as two changes of the users.
 """
 
 from __future__ import annotations
@@ -15,11 +22,12 @@ from typing import Final
 
 from google.protobuf.message import Message
 
+from keyraft.auth import NOBODY
 from keyraft.base import errors
 from keyraft.base.errors import EtcdError, RawError
 from keyraft.grpc import Router, UnaryCall
 from keyraft.proto import raft_internal_pb2, rpc_pb2
-from keyraft.server import Member, Result, parse, wire
+from keyraft.server import DoneWaiter, Member, Result, Waiter, parse, wire
 from keyraft.service.guard import Guard
 
 ATTEMPTS_MAX: Final = 16  # of one Authenticate while users change all the time
@@ -37,15 +45,15 @@ _PASSED_ON: Final = {
     "RoleGet": (wire.KIND_AUTH_ROLE_GET, rpc_pb2.AuthRoleGetRequest),
     "RoleList": (wire.KIND_AUTH_ROLE_LIST, rpc_pb2.AuthRoleListRequest),
     "RoleDelete": (wire.KIND_AUTH_ROLE_DELETE, rpc_pb2.AuthRoleDeleteRequest),
-    "RoleGrantPermission": (
-        wire.KIND_AUTH_ROLE_GRANT_PERMISSION,
-        rpc_pb2.AuthRoleGrantPermissionRequest,
-    ),
     "RoleRevokePermission": (
         wire.KIND_AUTH_ROLE_REVOKE_PERMISSION,
         rpc_pb2.AuthRoleRevokePermissionRequest,
     ),
 }
+
+
+def _told_by_the_grant(_: Result) -> None:
+    """Whether the range was revoked tells nobody: the grant behind it says what the caller wants."""
 
 
 class AuthService:
@@ -60,6 +68,7 @@ class AuthService:
         for name, (kind, message) in _PASSED_ON.items():
             router.unary(f"/etcdserverpb.Auth/{name}", self._passing_on(kind, message))
         router.unary("/etcdserverpb.Auth/Authenticate", self.authenticate)
+        router.unary("/etcdserverpb.Auth/RoleGrantPermission", self.role_grant_permission)
         router.unary("/etcdserverpb.Auth/UserAdd", self.user_add)
         router.unary("/etcdserverpb.Auth/UserChangePassword", self.user_change_password)
 
@@ -73,6 +82,40 @@ class AuthService:
             return None
 
         return handle
+
+    # --- permissions ----------------------------------------------------------------------------
+
+    def role_grant_permission(self, call: UnaryCall, request: bytes) -> bytes | None:
+        """AuthRoleGrantPermissionRequest -> AuthRoleGrantPermissionResponse; see the module."""
+        self._guard.admit(call)
+        message = parse(rpc_pb2.AuthRoleGrantPermissionRequest, request)
+        member = self._member
+
+        identity = self._guard.identify(call) or NOBODY
+
+        def propose(waiter: Waiter, kind: int, request: bytes) -> None:
+            member.propose_for(waiter, kind, request, identity.username, identity.revision)
+
+        def grant() -> None:
+            perm = message.perm
+            if member.auth.accounts.holds_behind_others(message.name, perm.key, perm.range_end):
+                revoke = rpc_pb2.AuthRoleRevokePermissionRequest(
+                    role=message.name, key=perm.key, range_end=perm.range_end
+                )
+                revoked = DoneWaiter(_told_by_the_grant, member.loop.time())
+                propose(
+                    revoked, wire.KIND_AUTH_ROLE_REVOKE_PERMISSION, revoke.SerializeToString()
+                )
+            propose(call, wire.KIND_AUTH_ROLE_GRANT_PERMISSION, request)
+
+        def ready(error: EtcdError | None) -> None:
+            if error is not None:
+                call.fail(error.code, error.text)
+            else:
+                with_refusal(call, grant)
+
+        member.read_index(ready)
+        return None
 
     # --- passwords ------------------------------------------------------------------------------
 
