@@ -62,20 +62,6 @@ def _invalid_sort(operation: Operation, original: Answer, ours: Answer) -> bool:
     )
 
 
-def _keys_only_lease(operation: Operation, original: Answer, ours: Answer) -> bool:
-    """With leases out of the answers of keys_only ranges, both must be equal."""
-    if original.message is None or ours.message is None or operation.message is None:
-        return False
-    if not _any_range(operation.message, lambda get: get.keys_only and get.sort_target != 4):
-        return False
-    left, right = type(original.message)(), type(ours.message)()
-    left.CopyFrom(original.message)
-    right.CopyFrom(ours.message)
-    _clear_leases(left)
-    _clear_leases(right)
-    return _untied(operation.message, left) == _untied(operation.message, right)
-
-
 def _hash_at_compaction(operation: Operation, original: Answer, ours: Answer) -> bool:
     request = operation.message
     return (
@@ -136,20 +122,6 @@ def _ties(operation: Operation, original: Answer, ours: Answer) -> bool:
     return left == _untied(operation.message, ours.message)
 
 
-def _ties_without_leases(operation: Operation, original: Answer, ours: Answer) -> bool:
-    """A keys_only range that is also sorted: no leases, and ties in any order."""
-    if original.message is None or ours.message is None or operation.message is None:
-        return False
-    if not _any_range(operation.message, lambda get: get.keys_only and get.sort_target != 4):
-        return False
-    left, right = type(original.message)(), type(ours.message)()
-    left.CopyFrom(original.message)
-    right.CopyFrom(ours.message)
-    _clear_leases(left)
-    _clear_leases(right)
-    return _ties(operation, Answer(left), Answer(right))
-
-
 def _first_fault(operation: Operation, original: Answer, ours: Answer) -> bool:
     return (
         isinstance(operation.message, rpc_pb2.TxnRequest)
@@ -184,16 +156,6 @@ KNOWN: Final = (
         "an unknown sort order or target is refused",
         "CHANGELOG-3.6: 'Return ErrInvalidSortOption'; inventory errors.md #8",
         _invalid_sort,
-    ),
-    Known(
-        "a keys_only range carries no leases",
-        "3.7: answered from the index; inventory rpc.md, Range",
-        _keys_only_lease,
-    ),
-    Known(
-        "a keys_only range carries no leases, and pairs that sort alike come in no order",
-        "the two of these names together",
-        _ties_without_leases,
     ),
     Known(
         "HashKV at exactly the compacted revision is allowed",
@@ -252,18 +214,6 @@ def _any_range(message: Message, wanted: Callable[[rpc_pb2.RangeRequest], bool])
             if op.HasField("request_txn") and _any_range(op.request_txn, wanted):
                 return True
     return False
-
-
-def _clear_leases(message: Message) -> None:
-    if isinstance(message, rpc_pb2.RangeResponse):
-        for pair in message.kvs:
-            pair.ClearField("lease")
-    elif isinstance(message, rpc_pb2.TxnResponse):
-        for op in message.responses:
-            if op.HasField("response_range"):
-                _clear_leases(op.response_range)
-            elif op.HasField("response_txn"):
-                _clear_leases(op.response_txn)
 
 
 def _untied(request: Message, response: Message) -> Message:

@@ -67,7 +67,8 @@ def test_a_stream_is_a_range_in_pieces(server: Server) -> None:
         request = operation.message
         if isinstance(request, rpc_pb2.RangeRequest) and request.sort_order < 3:
             request.ClearField("sort_order")
-            request.ClearField("sort_target")
+            if request.sort_target > 4:
+                request.ClearField("sort_target")
             for field in ("min_mod", "max_mod", "min_create", "max_create"):
                 request.ClearField(f"{field}_revision")
             whole, _ = streamed(stream, request)

@@ -37,6 +37,7 @@ def ask(store: Store, request: rpc_pb2.RangeRequest) -> rpc_pb2.RangeResponse:
     count_only=st.booleans(),
     back=st.integers(0, 40),
     target=st.sampled_from([100, 3000, 1 << 20]),
+    sort=st.sampled_from([0, 0, 1, 2, 3, 4]),
     seed=st.randoms(use_true_random=False),
 )
 def test_chunks_are_the_range_whatever_is_written_between(
@@ -47,6 +48,7 @@ def test_chunks_are_the_range_whatever_is_written_between(
     count_only: bool,
     back: int,
     target: int,
+    sort: int,
     seed: object,
 ) -> None:
     store = filled(1200)
@@ -59,6 +61,7 @@ def test_chunks_are_the_range_whatever_is_written_between(
         keys_only=keys_only,
         count_only=count_only,
         revision=store.revision - back if back else 0,
+        sort_target=sort,  # type: ignore[arg-type]  # an enum's number
     )
     want = ask(store, request)
     began = store.revision

@@ -1,9 +1,9 @@
 """The store against the original etcd 3.5.1: the same requests, every answer compared, hashes too.
 
-Departures that are 3.7's and not faults: an unknown sort option is refused; keys-only answers
-carry no lease; HashKV of exactly the compacted revision is answered; of several faults in one
-transaction the first in order of operations is reported (3.5.1: puts before ranges). Go's sort is not stable, so
-among equals the original's order is arbitrary and is not compared.
+Departures that are 3.7's and not faults: an unknown sort option is refused; HashKV of exactly the
+compacted revision is answered; of several faults in one transaction the first in order of
+operations is reported (3.5.1: puts before ranges). Go's sort is not stable, so among equals the
+original's order is arbitrary and is not compared.
 """
 
 from __future__ import annotations
@@ -273,9 +273,6 @@ def normal(method: str, request: bytes, answer: Answer) -> Any:
 
 
 def settle_range(request: rpc_pb2.RangeRequest, response: rpc_pb2.RangeResponse) -> None:
-    if request.keys_only:
-        for kv in response.kvs:
-            kv.lease = 0
     if request.sort_target != rpc_pb2.RangeRequest.KEY:
         by = {1: "version", 2: "create_revision", 3: "mod_revision", 4: "value"}
         name = by[request.sort_target]

@@ -10,7 +10,7 @@ from keyraft.base.errors import EtcdError
 from keyraft.mvcc import MemoryBackend, Store
 from keyraft.mvcc import backend as b
 from keyraft.mvcc.checkpoint import HEAD_BYTES, decode, encode
-from keyraft.mvcc.revision import parse
+from keyraft.mvcc.revision import first_key, parse
 from keyraft.proto import mvcc_pb2, rpc_pb2
 
 from .twin import Twin, TwinKV
@@ -73,7 +73,9 @@ class StoreMachine(RuleBasedStateMachine):
             self.durable = self.sealed[batches - 1]
             del self.sealed[:batches]
 
-    def listen(self, revision: int, events: list[tuple[bytes, bytes, bool]]) -> None:
+    def listen(
+        self, revision: int, events: list[tuple[bytes, bytes, bool]], more: bool = False
+    ) -> None:
         for key, stored, tombstone in events:
             kv = mvcc_pb2.KeyValue.FromString(stored)
             assert kv.key == key and kv.mod_revision == revision
@@ -264,8 +266,8 @@ class StoreMachine(RuleBasedStateMachine):
     def past_events(self, back: int, rows: int) -> None:
         start = max(self.twin.revision - back, self.twin.compacted + 1, 1)
         got = []
-        at = start
-        while at <= self.store.revision:
+        at = first_key(start)
+        while at:
             revisions, at = self.store.events(at, rows)
             for revision, events in revisions:
                 for key, stored, tombstone in events:

@@ -8,7 +8,7 @@ import pytest
 
 from keyraft.mvcc.hooks import Event
 from keyraft.mvcc.watch import WatchHub
-from keyraft.mvcc.watch_cohort import Watcher
+from keyraft.mvcc.watch_cohort import NEVER, Watcher
 from sim.clients import SimClient
 from sim.cluster import SimCluster
 from sim.node import Habits
@@ -88,12 +88,13 @@ def tear_revisions(patch: Patch) -> None:
     """The events of one revision are told one by one."""
     honest = WatchHub.on_events
 
-    def on_events(self: WatchHub, revision: int, events: list[Event]) -> None:
+    def on_events(self: WatchHub, revision: int, events: list[Event], more: bool = False) -> None:
         for event in events:
             honest(self, revision, [event])
             for cohort in list(self._queue):
                 if cohort.job is None and cohort.pending:
-                    self._send(cohort.start_job(self._store.kv_at), 1_000)
+                    cohort.prepare(self._store.kv_at, NEVER)
+                    self._send(cohort.start_job(), 1_000)
 
     patch.setattr(WatchHub, "on_events", on_events)
 

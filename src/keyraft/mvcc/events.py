@@ -12,30 +12,32 @@ from .wire import deleted_key_value, stored_key
 VALUE_SHIFT: Final = 12
 
 Revisions = list[tuple[int, list[Event]]]
+"""(revision, its events in order), ascending; the last revision may go on in the next portion."""
 
 
-def read_events(backend: Backend, start: int, current: int, rows: int) -> tuple[Revisions, int]:
-    """Whole revisions from `start` up to `current`, about `rows` rows of them; a large value
+def read_portion(
+    backend: Backend, at: bytes, current: int, rows: int
+) -> tuple[Revisions, bytes]:
+    """Events from row `at` up to revision `current`, about `rows` rows of them; a large value
     counts as a row for each 4 KiB.
 
-    Returns them with the revision to go on from; that is `current` + 1 when all were read. Raises
-    BackendError on rows that are none.
+    Returns them with the row to go on from, which may be in the middle of a revision; it is empty
+    when all were read. Raises BackendError on rows that are none.
     """
     out: Revisions = []
     last = -1
-    found = backend.range(KEY, first_key(max(start, 0)), first_key(current + 1))
     seen = 0
-    for row, value in found:
+    for row, value in backend.range(KEY, at, first_key(current + 1)):
+        if seen >= rows:
+            return out, row
         try:
             main, _, tombstone = parse(row)
             key = stored_key(value)
         except (MalformedRevisionError, ValueError) as error:
             raise BackendError(f"damaged row {row.hex()}: {error}") from None
         if main != last:
-            if seen >= rows:
-                return out, main
             last = main
             out.append((main, []))
         seen += 1 + (len(value) >> VALUE_SHIFT)
         out[-1][1].append((key, deleted_key_value(key, main) if tombstone else value, tombstone))
-    return out, current + 1
+    return out, b""

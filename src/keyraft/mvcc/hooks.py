@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Protocol
 
 Event = tuple[bytes, bytes, bool]
 """(key, KeyValue bytes as an event carries them, is a delete). A delete's KeyValue holds only key
 and mod_revision; a put's is what is stored, byte for byte."""
 
-Listener = Callable[[int, list[Event]], None]
-"""Called with (revision, events in order of sub revision) when a transaction has changed
-something; the list is the listener's to keep. It must not write to the store."""
+
+class Listener(Protocol):
+    """Whoever wants to know what transactions change. It must not write to the store."""
+
+    def __call__(self, revision: int, events: list[Event], more: bool = False) -> None:
+        """The events of a transaction in order of sub revision, its own to keep.
+
+        `more`: those of the same revision go on in the next call; a transaction with many events
+        tells them in portions, and nothing of a later revision comes in between.
+        """
 
 
 class Lessor(Protocol):

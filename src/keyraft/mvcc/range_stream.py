@@ -5,6 +5,10 @@ comes near `target_bytes`; none has more than twice that and one key (DEVIATION:
 however large they are). Every message carries only keys and values but the last, which also
 carries header, `more` and `count`. A chunk looks only at the keys it needs, whatever is written
 meanwhile; a compaction beyond the revision ends the stream with CompactedError, as in etcd.
+
+A target to sort by without an order means ascending, as for Range (etcd `sortRangeResults`); then
+all keys are looked at before the first chunk. DEVIATION: etcd sorts each chunk by itself and goes
+on behind the key that stands last in it, so keys come twice or not at all.
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 from ..base.errors import CompactedError
 from ..proto import rpc_pb2
-from .read import SLICE_KEYS, count_steps, range_end_of, read_revision
+from .read import VALUE_SHIFT, Item, count_steps, encode_steps, range_end_of, read_revision, select_steps
 from .wire import KV_HEADS, field, key_value, varint
 
 if TYPE_CHECKING:
@@ -36,11 +40,14 @@ def range_stream(
     CompactedError, the latter also in the middle.
     """
     current = store.revision
-    at = read_revision(store, request.revision, current)
+    at = read_revision(request.revision, current, store.compact_revision)
     start, end = request.key, request.range_end
     if request.count_only:
         total = yield from _count(store, start, end, at)
         yield field(b"\x0a", header(current) + _tail(False, total))
+        return
+    if request.sort_target != rpc_pb2.RangeRequest.KEY:
+        yield from _sorted(store, request, header(current), at, target_bytes)
         return
     left = request.limit if request.limit > 0 else _NO_LIMIT
     limit = min(FIRST_CHUNK_KEYS, left)
@@ -63,12 +70,57 @@ def range_stream(
             yield field(b"\x0a", header(current) + body + _tail(next_key is not None, sent + rest))
             return
         yield field(b"\x0a", body)
-        if len(body) < target_bytes // 2:
-            limit *= 2
-        elif len(body) > target_bytes * 2:
-            limit = max(limit // 2, 1)
-        limit = min(limit, left)
+        limit = min(_next_limit(limit, len(body), target_bytes), left)
         start = next_key
+
+
+def _next_limit(limit: int, body_bytes: int, target_bytes: int) -> int:
+    if body_bytes < target_bytes // 2:
+        return limit * 2
+    if body_bytes > target_bytes * 2:
+        return max(limit // 2, 1)
+    return limit
+
+
+def _sorted(
+    store: Store, request: rpc_pb2.RangeRequest, head: bytes, at: int, target_bytes: int
+) -> Generator[bytes, None, None]:
+    """A stream in another order than that of the keys."""
+    pin = store.pin()
+    try:
+        items: list[Item] = []
+        total = 0
+        more = False
+        for result in _passed(select_steps(store, request, at, items)):
+            if result is None:
+                yield b""
+            else:
+                total, more = result
+        limit = FIRST_CHUNK_KEYS
+        first = 0
+        while True:
+            if at < store.compact_revision:
+                raise CompactedError
+            out: list[bytes] = []
+            for _ in encode_steps(store, items[first : first + limit], request, out):
+                yield b""
+            first += limit
+            body = b"".join(out)
+            if first >= len(items):
+                yield field(b"\x0a", head + body + _tail(more, total))
+                return
+            yield field(b"\x0a", body)
+            limit = _next_limit(limit, len(body), target_bytes)
+    finally:
+        store.unpin(pin)
+
+
+def _passed(
+    work: Generator[None, None, tuple[int, bool]],
+) -> Generator[tuple[int, bool] | None, None, None]:
+    """None for each step, then the value."""
+    value = yield from work
+    yield value
 
 
 def _tail(more: bool, total: int) -> bytes:
@@ -101,7 +153,7 @@ def _chunk(
     looked = 0
     while True:
         if end:
-            keys = index.first_keys(start, range_end_of(end), min(limit + 1, SLICE_KEYS))
+            keys = index.first_keys(start, range_end_of(end), min(limit + 1, store.slice_keys))
         else:
             keys = [start]
         for key in keys:
@@ -112,7 +164,11 @@ def _chunk(
                 return key
             found_keys += 1
             main, sub, created, version = found
-            stored = key_value(key, created, main, version) if keys_only else row(main, sub)
+            if keys_only:
+                lease = store.lease_at(key, main, sub)
+                stored = key_value(key, created, main, version, b"", lease)
+            else:
+                stored = row(main, sub)
             size = len(stored)
             total += size
             out.append(KV_HEADS[size] if size < 16384 else b"\x12" + varint(size))
@@ -121,6 +177,6 @@ def _chunk(
             return None
         start = keys[-1] + b"\x00"
         looked += len(keys)
-        if looked >= SLICE_KEYS:
+        if looked >= store.slice_keys:
             looked = 0
             yield b""

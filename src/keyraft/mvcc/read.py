@@ -2,23 +2,32 @@
 
 Order of work (etcd `txn/range.go`): choose revision; count and collect keys in key order; filter
 by revisions; sort; cut at the limit. `count` is taken before filters and limit; `more` says that
-the limit cut something off. Keys-only answers come from the index alone and therefore carry no
-lease, unless sorted by value (etcd 3.7).
+the limit cut something off.
+
+All of it is done in steps of about a millisecond, between which others may run, and may write: a
+read is of one revision, so it sees the same whatever is applied meanwhile, even one half of a
+transaction that is itself carried out in steps. Its pin keeps the rows of that revision.
+
+DEVIATION: keys-only answers tell the lease, as they did up to etcd 3.6. 3.7 makes them from its
+index, which does not know leases; ours are made from the index too, and the store knows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from ..base.errors import CompactedError, FutureRevisionError
 from ..proto import mvcc_pb2, rpc_pb2
+from .sorting import sort_steps
 from .wire import KV_HEADS, key_value, varint
 
 if TYPE_CHECKING:
     from .store import Store
 
 SLICE_KEYS: Final = 500  # keys that one step of a range looks at: about a millisecond
+VALUE_SHIFT: Final = 12  # every 4 KiB of a value count as one more key
 
 _NONE: Final = rpc_pb2.RangeRequest.NONE
 _DESCEND: Final = rpc_pb2.RangeRequest.DESCEND
@@ -39,16 +48,9 @@ def range_end_of(range_end: bytes) -> bytes | None:
     return None if range_end == b"\x00" else range_end
 
 
-def live_keys(store: Store, key: bytes, range_end: bytes, limit: int = 0) -> list[bytes]:
-    """The keys of a range that exist now, changes of the running transaction included."""
-    if not range_end:
-        return [key] if store.index.alive(key) else []
-    return store.index.live.slice(key, range_end_of(range_end), limit)
-
-
 def run(store: Store, request: rpc_pb2.RangeRequest, current: int) -> bytes:
     """The RangeResponse without its header, in one go. `current` is the newest revision."""
-    work = steps(store, request, current)
+    work = steps(store, request, current, store.compact_revision)
     while True:
         try:
             next(work)
@@ -74,15 +76,39 @@ def has_revision_filters(request: rpc_pb2.RangeRequest) -> bool:
     )
 
 
-def read_revision(store: Store, wanted: int, current: int) -> int:
-    """The revision to read at. Raises FutureRevisionError, CompactedError."""
+def read_revision(wanted: int, current: int, oldest: int) -> int:
+    """The revision to read at, where `oldest` is the compact revision. Raises FutureRevisionError,
+    CompactedError."""
     if wanted > current:
         raise FutureRevisionError
     if wanted <= 0:
         wanted = current
-    if wanted < store.compact_revision:
+    if wanted < oldest:
         raise CompactedError
     return wanted
+
+
+def chunks(
+    store: Store, start: bytes, end: bytes | None, at: int
+) -> Iterator[list[Item]]:
+    """The keys of [start, end) that exist at revision `at`, as many at a time as one step may look
+    at. Between two of them anything may be written; `at` must be pinned, or newest."""
+    index = store.index
+    get = index.get
+    size = store.slice_keys
+    if at >= store.pending_revision:
+        # Keys that are alive now; one that dies meanwhile can still be read at `at`.
+        keys = index.live.slice(start, end)
+        for first in range(0, len(keys), size):
+            yield [
+                (key, *found)
+                for key in keys[first : first + size]
+                if (found := get(key, at)) is not None
+            ]
+        return
+    while keys := index.first_keys(start, end, size):
+        yield [(key, *found) for key in keys if (found := get(key, at)) is not None]
+        start = keys[-1] + b"\x00"
 
 
 def count_steps(
@@ -97,54 +123,32 @@ def count_steps(
     if at >= store.pending_revision:
         yield index.live.count(key, end)
         return
-    get = index.get
     total = 0
-    while keys := index.first_keys(key, end, SLICE_KEYS):
-        total += sum(get(k, at) is not None for k in keys)
-        key = keys[-1] + b"\x00"
+    for chunk in chunks(store, key, end, at):
+        total += len(chunk)
         yield None
     yield total
 
 
 def steps(
-    store: Store, request: rpc_pb2.RangeRequest, current: int
+    store: Store, request: rpc_pb2.RangeRequest, current: int, oldest: int
 ) -> Generator[None, None, bytes]:
-    """The work of `run`, handing control back every `SLICE_KEYS` keys."""
-    at = read_revision(store, request.revision, current)
-    key, range_end = request.key, request.range_end
-    if request.count_only:
-        pin = store.pin()
-        try:
-            for counted in count_steps(store, key, range_end, at):
+    """The work of `run`, handing control back every `store.slice_keys` keys.
+
+    `current` and `oldest` are the newest and the compact revision that the caller sees.
+    """
+    at = read_revision(request.revision, current, oldest)
+    pin = store.pin()
+    try:
+        if request.count_only:
+            for counted in count_steps(store, request.key, request.range_end, at):
                 if counted is not None:
                     return b"\x20" + varint(counted) if counted else b""
                 yield
-        finally:
-            store.unpin(pin)
-    pin = store.pin()
-    try:
-        filtered = has_revision_filters(request)
-        limit = max(request.limit, 0)
-        cut = limit + 1 if limit and is_default_order(request) and not filtered else 0
         items: list[Item] = []
-        if not range_end:
-            found = store.index.get(key, at)
-            total = 0 if found is None else 1
-            if found is not None:
-                items.append((key, *found))
-        else:
-            total = yield from _collect(store, request, at, current, cut, items)
-        if filtered:
-            items = _filter(items, request)
-        if request.sort_target == _BY_VALUE:
-            items = yield from _sort_by_value(store, items, request)
-        elif request.sort_target != _BY_KEY or request.sort_order == _DESCEND:
-            _sort(items, request)
-        more = bool(limit and len(items) > limit)
-        if more:
-            del items[limit:]
+        total, more = yield from select_steps(store, request, at, items)
         out: list[bytes] = []
-        yield from _encode(store, items, request, out)
+        yield from encode_steps(store, items, request, out)
         if more:
             out.append(b"\x18\x01")
         if total:
@@ -154,94 +158,128 @@ def steps(
         store.unpin(pin)
 
 
+def select_steps(
+    store: Store, request: rpc_pb2.RangeRequest, at: int, out: list[Item]
+) -> Generator[None, None, tuple[int, bool]]:
+    """Puts what a range answers into `out`, in its order; how many keys there are in all, and
+    whether the limit cut something off."""
+    filtered = has_revision_filters(request)
+    limit = max(request.limit, 0)
+    cut = limit + 1 if limit and is_default_order(request) and not filtered else 0
+    if not request.range_end:
+        found = store.index.get(request.key, at)
+        if found is None:
+            return 0, False
+        out.append((request.key, *found))
+        total = 1
+    else:
+        total = yield from _collect(store, request, at, cut, out)
+    if filtered:
+        yield from _filter(store, out, request)
+    if request.sort_target == _BY_VALUE:
+        yield from _sort_by_value(store, out, request)
+    elif request.sort_target != _BY_KEY:
+        by = _SORT_KEYS.get(request.sort_target)
+        if by is not None:
+            descending = request.sort_order == _DESCEND
+            out[:] = yield from sort_steps(out, by, descending, store.slice_keys)
+    elif request.sort_order == _DESCEND:
+        out.reverse()
+    more = bool(limit and len(out) > limit)
+    if more:
+        del out[limit:]
+    return total, more
+
+
 def _collect(
-    store: Store,
-    request: rpc_pb2.RangeRequest,
-    at: int,
-    current: int,
-    cut: int,
-    items: list[Item],
+    store: Store, request: rpc_pb2.RangeRequest, at: int, cut: int, items: list[Item]
 ) -> Generator[None, None, int]:
     """Puts the keys that exist at `at` into `items`, at most `cut` (0: all); counts them all."""
-    index = store.index
     start, end = request.key, range_end_of(request.range_end)
-    now = at >= current
-    if now and cut:
-        keys = index.live.slice(start, end, cut)
-        total = index.live.count(start, end)
-    else:
-        keys = index.keys(start, end, not now)
-        total = len(keys)
-    get = index.get
-    gone = 0
-    for first in range(0, len(keys), SLICE_KEYS):
-        if first:
+    live = store.index.live
+    total = 0
+    if cut and at >= store.pending_revision:
+        total = live.count(start, end)
+        if total > cut:
+            end = live.slice(start, end, cut)[-1] + b"\x00"
+        for chunk in chunks(store, start, end, at):
+            if items:
+                yield
+            items += chunk
+        return total
+    for chunk in chunks(store, start, end, at):
+        if total:
             yield
-        for key in keys[first : first + SLICE_KEYS]:
-            found = get(key, at)
-            if found is None:
-                gone += 1
-            elif not cut or len(items) < cut:
-                items.append((key, *found))
-    return total - gone
+        total += len(chunk)
+        items += chunk
+        if cut and len(items) > cut:
+            del items[cut:]
+    return total
 
 
-def _filter(items: list[Item], request: rpc_pb2.RangeRequest) -> list[Item]:
+def _filter(
+    store: Store, items: list[Item], request: rpc_pb2.RangeRequest
+) -> Generator[None, None, None]:
     low_mod, high_mod = request.min_mod_revision, request.max_mod_revision
     low_create, high_create = request.min_create_revision, request.max_create_revision
-    return [
-        item
-        for item in items
-        if (not high_mod or item[1] <= high_mod)
-        and (not low_mod or item[1] >= low_mod)
-        and (not high_create or item[3] <= high_create)
-        and (not low_create or item[3] >= low_create)
-    ]
+    size = store.slice_keys
+    kept: list[Item] = []
+    for first in range(0, len(items), size):
+        if first:
+            yield
+        kept += [
+            item
+            for item in items[first : first + size]
+            if (not high_mod or item[1] <= high_mod)
+            and (not low_mod or item[1] >= low_mod)
+            and (not high_create or item[3] <= high_create)
+            and (not low_create or item[3] >= low_create)
+        ]
+    items[:] = kept
 
 
-_SORT_KEYS: Final[dict[int, Callable[[Item], Any]]] = {
-    _BY_KEY: lambda item: item[0],
-    _BY_VERSION: lambda item: item[4],
-    _BY_CREATE: lambda item: item[3],
-    _BY_MOD: lambda item: item[1],
+_SORT_KEYS: Final[dict[int, Callable[[Any], Any]]] = {
+    _BY_VERSION: itemgetter(4),
+    _BY_CREATE: itemgetter(3),
+    _BY_MOD: itemgetter(1),
 }
-
-
-def _sort(items: list[Item], request: rpc_pb2.RangeRequest) -> None:
-    """Sorts in place; equal items stay in key order."""
-    by = _SORT_KEYS.get(request.sort_target)
-    if by is not None:
-        items.sort(key=by, reverse=request.sort_order == _DESCEND)
+_FIRST: Final[Callable[[Any], Any]] = itemgetter(0)
 
 
 def _sort_by_value(
     store: Store, items: list[Item], request: rpc_pb2.RangeRequest
-) -> Generator[None, None, list[Item]]:
+) -> Generator[None, None, None]:
     values: list[tuple[bytes, Item]] = []
-    for number, item in enumerate(items):
-        if number and not number % SLICE_KEYS:
+    size = weight = store.slice_keys
+    for item in items:
+        value = parse_stored(store.row(item[1], item[2])).value
+        weight -= 1 + (len(value) >> VALUE_SHIFT)
+        values.append((value, item))
+        if weight <= 0:
+            weight = size
             yield
-        values.append((parse_stored(store.row(item[1], item[2])).value, item))
-    values.sort(key=lambda pair: pair[0], reverse=request.sort_order == _DESCEND)
-    return [item for _, item in values]
+    ordered = yield from sort_steps(values, _FIRST, request.sort_order == _DESCEND, size)
+    items[:] = [item for _, item in ordered]
 
 
-def _encode(
+def encode_steps(
     store: Store, items: list[Item], request: rpc_pb2.RangeRequest, out: list[bytes]
 ) -> Generator[None, None, None]:
+    """The items as the fields of a RangeResponse."""
     keys_only = request.keys_only
-    from_index = keys_only and request.sort_target != _BY_VALUE
     row = store.row
     heads = KV_HEADS
-    for number, (key, main, sub, created, version) in enumerate(items):
-        if number and not number % SLICE_KEYS:
+    slice_keys = weight = store.slice_keys
+    for key, main, sub, created, version in items:
+        if weight <= 0:
+            weight = slice_keys
             yield
-        if from_index:
-            stored = key_value(key, created, main, version)
+        if keys_only:
+            lease = store.lease_at(key, main, sub)
+            stored = key_value(key, created, main, version, b"", lease)
         else:
             stored = row(main, sub)
-            if keys_only:
-                stored = key_value(key, created, main, version, b"", parse_stored(stored).lease)
         size = len(stored)
+        weight -= 1 + (size >> VALUE_SHIFT)
         out.append(heads[size] if size < 16384 else b"\x12" + varint(size))
         out.append(stored)

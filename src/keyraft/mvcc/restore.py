@@ -41,11 +41,15 @@ def compaction_marks(store: Store) -> tuple[int, int]:
     return marks[0], marks[1]
 
 
-def restore(store: Store, checkpoint: Checkpoint | None) -> None:
-    """Fills index, revisions and leases; schedules a compaction that was cut short."""
+def restore(store: Store, checkpoint: Checkpoint | None) -> bool:
+    """Fills index, revisions and leases; schedules a compaction that was cut short.
+
+    Returns whether it left open which keys are on leases, because there are none.
+    """
     finished, scheduled = compaction_marks(store)
     store.compact_revision = finished
-    rows = Rows(with_leases=any(True for _ in store.backend.range(LEASE, limit=1)))
+    with_leases = any(True for _ in store.backend.range(LEASE, limit=1))
+    rows = Rows(with_leases)
     if checkpoint is not None and checkpoint.covers(finished, scheduled):
         rows.start_from(checkpoint, max(finished, scheduled))
     rows.scan(store.backend)
@@ -56,6 +60,7 @@ def restore(store: Store, checkpoint: Checkpoint | None) -> None:
         store.lessor.attach(lease, key)
     if scheduled and scheduled > finished:
         store.schedule_compaction(scheduled, whole=False)
+    return not with_leases
 
 
 class Rows:

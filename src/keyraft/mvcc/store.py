@@ -9,16 +9,17 @@ Invariants:
   something. `compact_revision` is -1 or at most `revision`, and never falls.
 - Every record of the key index has its row in bucket `key`, in the same batch.
 - A transaction that is refused has changed nothing: everything is checked before the first write.
-- One thread calls; a transaction is one call.
+- One thread calls. A transaction is one call, or one generator of steps; between two of its steps
+  nothing else is written, and reads are of the revision before it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable
 from struct import Struct
-from typing import Final
+from typing import Final, TypeVar
 
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 
 from ..base.errors import (
     CompactedError,
@@ -29,11 +30,11 @@ from ..base.errors import (
 )
 from ..base.varints import LOW, VARINTS
 from ..proto import rpc_pb2
-from . import read, txn
+from . import changes, read, txn
 from .backend import KEY, META, META_FINISHED_COMPACT, META_SCHEDULED_COMPACT, Backend, BackendError
 from .checkpoint import Checkpoint
 from .compaction import Compaction
-from .events import Revisions, read_events
+from .events import Revisions, read_portion
 from .hash import HashKVJob, HashStorage, hash_kv
 from .hooks import Event, Lessor, Listener, NoLeases
 from .index import KeyIndex
@@ -68,6 +69,7 @@ class Store:
         "_epoch",
         "_events",
         "_pins",
+        "_rows_unread",
         "_sub",
         "backend",
         "batch_rows",
@@ -87,6 +89,7 @@ class Store:
         "ranges",
         "revision",
         "sleep_s",
+        "slice_keys",
         "txns",
     )
 
@@ -107,6 +110,7 @@ class Store:
         self.sleep_s = compaction_sleep_s
         self.lessor: Lessor = NoLeases() if lessor is None else lessor
         self.listener: Listener | None = None
+        self.slice_keys = read.SLICE_KEYS  # keys that one step looks at
         self.lives = 0
         # Since the start, for metrics.
         self.puts = 0
@@ -133,7 +137,8 @@ class Store:
         self._pins: dict[int, int] = {}
         self._sub = 0
         self._events: list[Event] = []
-        restore(self, checkpoint)
+        # Rows up to here may be on leases that `key_leases` has not: there are none of them.
+        self._rows_unread = self.revision if restore(self, checkpoint) else 0
 
     # --- requests ---------------------------------------------------------------------------
 
@@ -152,6 +157,8 @@ class Store:
     def get(self, key: bytes) -> bytes:
         """`range` of one key as it is now."""
         self.ranges += 1
+        if self._sub:
+            return read.run(self, rpc_pb2.RangeRequest(key=key), self.revision)
         entry = self.index.entries.get(key)
         if entry is None:
             return b""
@@ -177,7 +184,7 @@ class Store:
         meanwhile. Close the generator if the answer is no longer wanted.
         """
         self.ranges += 1
-        return read.steps(self, request, self.revision)
+        return read.steps(self, request, self.revision, self.compact_revision)
 
     def range_stream(
         self, request: rpc_pb2.RangeRequest, header: Callable[[int], bytes], target_bytes: int
@@ -245,31 +252,35 @@ class Store:
 
     def delete_range(self, request: bytes) -> bytes:
         """DeleteRangeResponse without its header."""
-        try:
-            message = rpc_pb2.DeleteRangeRequest.FromString(request)
-        except DecodeError as error:
-            raise malformed(error) from None
-        body = self.do_delete_range(message)
-        self.end()
-        return body
+        return finished(self.delete_range_steps(request))
 
     def txn(self, request: bytes) -> bytes:
         """TxnResponse without its header. Raises what its operations raise, before any write."""
-        try:
-            message = rpc_pb2.TxnRequest.FromString(request)
-        except DecodeError as error:
-            raise malformed(error) from None
-        return txn.run(self, message)
+        return finished(self.txn_steps(request))
 
     def delete_keys(self, keys: Iterable[bytes]) -> int:
         """Deletes those of `keys` that exist in one transaction; how many (lease revocation)."""
-        deleted = 0
-        for key in sorted(keys):
-            if self.index.alive(key):
-                self._delete(key)
-                deleted += 1
-        self.end()
-        return deleted
+        return finished(self.delete_keys_steps(keys))
+
+    # The same in steps of about a millisecond, as small ones are in one; the value is the answer.
+    # Between the steps of what writes nothing else may write, and it must be gone through.
+
+    def delete_range_steps(self, request: bytes) -> Generator[None, None, bytes]:
+        """`delete_range` in steps."""
+        return changes.delete_range_steps(self, _parsed(rpc_pb2.DeleteRangeRequest, request))
+
+    def txn_steps(self, request: bytes) -> Generator[None, None, bytes]:
+        """`txn` in steps."""
+        return txn.steps(self, _parsed(rpc_pb2.TxnRequest, request))
+
+    def read_txn_steps(self, request: rpc_pb2.TxnRequest) -> Generator[None, None, bytes]:
+        """One that only reads (`txn.is_read_only`), of the revision of its first step. It may be
+        closed when its answer is no longer wanted."""
+        return txn.read_steps(self, request)
+
+    def delete_keys_steps(self, keys: Iterable[bytes]) -> Generator[None, None, int]:
+        """`delete_keys` in steps."""
+        return changes.delete_keys_steps(self, keys)
 
     def compact(self, revision: int, done: Callable[[], None] | None = None) -> None:
         """Forgets what only reads below `revision` need; `done` when the rows are gone.
@@ -360,13 +371,25 @@ class Store:
             raise missing_row(key)
         return stored
 
-    def events(self, start: int, rows: int) -> tuple[Revisions, int]:
-        """Events from revision `start` on, whole revisions, and the revision to go on from.
+    def events(self, at: bytes, rows: int) -> tuple[Revisions, bytes]:
+        """Events from row `at` on (`revision.first_key`), about `rows` rows of them, and the row
+        to go on from; it is empty when all were read.
 
-        Reads about `rows` rows at a time; the last revision may exceed it, for it is never cut.
         Rows older than the compact revision may be missing: the caller checks that first.
         """
-        return read_events(self.backend, start, self.revision, rows)
+        return read_portion(self.backend, at, self.revision, rows)
+
+    def lease_at(self, key: bytes, main: int, sub: int) -> int:
+        """The lease that `key` is on as of the put (main, sub)."""
+        if main > self._rows_unread:
+            entry = self.index.entries.get(key)
+            if isinstance(entry, int):
+                return self.key_leases.get(key, 0)
+            if entry is not None:
+                last, mark = _RECORD.unpack_from(entry, len(entry) - 12)
+                if last == main and mark == sub << 1:
+                    return self.key_leases.get(key, 0)
+        return read.parse_stored(self.row(main, sub)).lease
 
     # --- one transaction, change by change --------------------------------------------------
 
@@ -415,20 +438,6 @@ class Store:
         if self.listener is not None:
             self._events.append((key, stored, False))
 
-    def do_delete_range(self, request: rpc_pb2.DeleteRangeRequest) -> bytes:
-        """Deletes within the transaction that `end` ends; the response without its header."""
-        keys = read.live_keys(self, request.key, request.range_end)
-        previous: list[bytes] = []
-        if request.prev_kv:
-            for key in keys:
-                stored = self.latest(key)
-                assert stored is not None, key
-                previous.append(field(b"\x1a", stored))
-        for key in keys:
-            self._delete(key)
-        body = b"\x10" + varint(len(keys)) if keys else b""
-        return body + b"".join(previous)
-
     def end(self) -> None:
         """Ends the transaction: its changes become one revision, if there are any."""
         if not self._sub:
@@ -442,6 +451,16 @@ class Store:
             if self.listener is not None:
                 self.listener(self.revision, events)
 
+    def end_at_once(self, events_max: int) -> bool:
+        """`end`; False when its events are too many to be told at once, or not all known, because
+        nobody listened when the first of them happened: then they are not told."""
+        if self._sub > events_max or len(self._events) < self._sub and self.listener is not None:
+            self._events = []
+            self.end()
+            return False
+        self.end()
+        return True
+
     @property
     def pending_revision(self) -> int:
         """What a read inside the transaction sees as current."""
@@ -452,7 +471,8 @@ class Store:
         found = self.index.get(key, self.revision + 1)
         return None if found is None else self.row(found[0], found[1])
 
-    def _delete(self, key: bytes) -> None:
+    def delete_key(self, key: bytes) -> None:
+        """Deletes a key that is alive, within the transaction that `end` ends."""
         main = self.revision + 1
         sub = self._sub
         self.index.delete(key, main, sub)
@@ -502,6 +522,27 @@ class Store:
             "compactions": len(self._compactions),
             "pins": sum(self._pins.values()),
         }
+
+
+R = TypeVar("R")
+M = TypeVar("M", bound=Message)
+
+
+def finished(work: Generator[None, None, R]) -> R:
+    """The value of steps that are gone through at once."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            value: R = end.value
+            return value
+
+
+def _parsed(kind: type[M], request: bytes) -> M:
+    try:
+        return kind.FromString(request)
+    except DecodeError as error:
+        raise malformed(error) from None
 
 
 def missing_row(row: bytes) -> BackendError:

@@ -7,12 +7,13 @@ A sub-response carries a header with only the revision; that of a nested transac
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from ..base.errors import CompactedError, FutureRevisionError
 from ..proto import rpc_pb2
-from ..proto.mvcc_pb2 import KeyValue
 from . import read
+from .changes import delete_steps, end_steps
 from .wire import field, header, varint
 
 if TYPE_CHECKING:
@@ -48,14 +49,42 @@ def is_serializable(request: rpc_pb2.TxnRequest) -> bool:
     )
 
 
-def run(store: Store, request: rpc_pb2.TxnRequest) -> bytes:
-    """The TxnResponse without its header."""
+def steps(store: Store, request: rpc_pb2.TxnRequest) -> Generator[None, None, bytes]:
+    """Carries a transaction out; the value is the TxnResponse without its header.
+
+    Between two steps nothing else may write, but reads of what was before see it whole. Whoever
+    drops it half done leaves the store unusable, but for one that only reads.
+    """
     path: Path = []
-    _decide(store, request, path)
-    _check(store, request, Decisions(path))
-    body = _execute(store, request, Decisions(path))
-    store.end()
+    yield from _decide(store, request, path, store.revision)
+    _check(store, request, Decisions(path), store.revision, store.compact_revision)
+    body = yield from _execute(store, request, Decisions(path), None)
+    yield from end_steps(store)
     return body
+
+
+def read_steps(store: Store, request: rpc_pb2.TxnRequest) -> Generator[None, None, bytes]:
+    """The same for one that only reads: everything as it is at the first step, whatever is written
+    or compacted meanwhile."""
+    view = View(store.revision, store.compact_revision)
+    pin = store.pin()
+    try:
+        path: Path = []
+        yield from _decide(store, request, path, view.revision)
+        _check(store, request, Decisions(path), view.revision, view.compact_revision)
+        return (yield from _execute(store, request, Decisions(path), view))
+    finally:
+        store.unpin(pin)
+
+
+class View:
+    """What a transaction that only reads sees as the present."""
+
+    __slots__ = ("compact_revision", "revision")
+
+    def __init__(self, revision: int, compact_revision: int) -> None:
+        self.revision = revision
+        self.compact_revision = compact_revision
 
 
 class Decisions:
@@ -73,64 +102,95 @@ class Decisions:
         return self._path[self._at - 1]
 
 
-def _decide(store: Store, request: rpc_pb2.TxnRequest, path: Path) -> None:
-    holds = all(_compare(store, compare) for compare in request.compare)
+def _decide(
+    store: Store, request: rpc_pb2.TxnRequest, path: Path, at: int
+) -> Generator[None, None, None]:
+    holds = True
+    for compare in request.compare:
+        if compare.range_end:
+            holds = yield from _compare_range(store, compare, at)
+        else:
+            found = store.index.get(compare.key, at)
+            holds = _compare(store, compare, None if found is None else (compare.key, *found))
+        if not holds:
+            break
     path.append(holds)
     for op in request.success if holds else request.failure:
         if op.WhichOneof("request") == "request_txn":
-            _decide(store, op.request_txn, path)
+            yield from _decide(store, op.request_txn, path, at)
 
 
-def _check(store: Store, request: rpc_pb2.TxnRequest, path: Decisions) -> None:
+def _check(
+    store: Store, request: rpc_pb2.TxnRequest, path: Decisions, newest: int, oldest: int
+) -> None:
     for op in request.success if path.take() else request.failure:
         kind = op.WhichOneof("request")
         if kind == "request_range":
             wanted = op.request_range.revision
-            if wanted > store.revision:
+            if wanted > newest:
                 raise FutureRevisionError
-            if wanted and wanted < store.compact_revision:
+            if wanted and wanted < oldest:
                 raise CompactedError
         elif kind == "request_put":
             store.check_put(op.request_put)
         elif kind == "request_txn":
-            _check(store, op.request_txn, path)
+            _check(store, op.request_txn, path, newest, oldest)
 
 
-def _execute(store: Store, request: rpc_pb2.TxnRequest, path: Decisions) -> bytes:
+def _execute(
+    store: Store, request: rpc_pb2.TxnRequest, path: Decisions, view: View | None
+) -> Generator[None, None, bytes]:
+    """`view`: of one that only reads; None: what the transaction itself has changed counts."""
     succeeded = path.take()
     out = [b"\x10\x01" if succeeded else b""]
     for op in request.success if succeeded else request.failure:
         kind = op.WhichOneof("request")
         if kind == "request_range":
-            current = store.pending_revision
-            body = read.run(store, op.request_range, current)
+            wanted = op.request_range
+            current = store.pending_revision if view is None else view.revision
+            oldest = store.compact_revision if view is None else view.compact_revision
+            body = yield from read.steps(store, wanted, current, oldest)
             response = field(b"\x0a", header(current) + body)
+            if wanted.range_end:
+                yield
         elif kind == "request_put":
             body = store.do_put(op.request_put)
             response = field(b"\x12", header(store.pending_revision) + body)
         elif kind == "request_delete_range":
-            body = store.do_delete_range(op.request_delete_range)
+            body = yield from delete_steps(store, op.request_delete_range)
             response = field(b"\x1a", header(store.pending_revision) + body)
         elif kind == "request_txn":
-            response = field(b"\x22", header(0) + _execute(store, op.request_txn, path))
+            body = yield from _execute(store, op.request_txn, path, view)
+            response = field(b"\x22", header(0) + body)
         else:
             response = b""
         out.append(b"\x1a" + varint(len(response)) + response)
     return b"".join(out)
 
 
-def _compare(store: Store, compare: rpc_pb2.Compare) -> bool:
-    """Whether the compare holds, for a range: for each key of it."""
+def _compare_range(
+    store: Store, compare: rpc_pb2.Compare, at: int
+) -> Generator[None, None, bool]:
+    """Whether the compare holds for each key of a range."""
+    found = False
+    for items in read.chunks(store, compare.key, read.range_end_of(compare.range_end), at):
+        found = found or bool(items)
+        if not all(_compare(store, compare, item) for item in items):
+            return False
+        yield
+    return found or _compare(store, compare, None)
+
+
+def _compare(store: Store, compare: rpc_pb2.Compare, item: read.Item | None) -> bool:
+    """Whether the compare holds for a key as it was found."""
     target = compare.target
-    keys = read.live_keys(store, compare.key, compare.range_end)
-    if not keys:
+    if item is None:
         # A missing key has no value, not even an empty one; its numbers are 0.
         return target != _VALUE and _holds(compare.result, 0, _wanted(compare))
     if target == _VALUE:
-        value = compare.value
-        return all(_holds(compare.result, _stored(store, key).value, value) for key in keys)
-    wanted = _wanted(compare)
-    return all(_holds(compare.result, _actual(store, key, target), wanted) for key in keys)
+        stored = read.parse_stored(store.row(item[1], item[2]))
+        return _holds(compare.result, stored.value, compare.value)
+    return _holds(compare.result, _actual(store, item, target), _wanted(compare))
 
 
 def _wanted(compare: rpc_pb2.Compare) -> int:
@@ -145,22 +205,14 @@ def _wanted(compare: rpc_pb2.Compare) -> int:
     return compare.lease if target == _LEASE else 0
 
 
-def _actual(store: Store, key: bytes, target: int) -> int:
+def _actual(store: Store, item: read.Item, target: int) -> int:
     if target == _LEASE:
-        return _stored(store, key).lease
-    found = store.index.get(key, store.revision)
-    assert found is not None, key
+        return store.lease_at(item[0], item[1], item[2])
     if target == _VERSION:
-        return found[3]
+        return item[4]
     if target == _CREATE:
-        return found[2]
-    return found[0] if target == _MOD else 0
-
-
-def _stored(store: Store, key: bytes) -> KeyValue:
-    stored = store.latest(key)
-    assert stored is not None, key
-    return read.parse_stored(stored)
+        return item[3]
+    return item[1] if target == _MOD else 0
 
 
 def _holds(result: int, actual: T, wanted: T) -> bool:

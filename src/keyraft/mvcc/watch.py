@@ -19,6 +19,8 @@ Invariants (`check`):
 - a watcher that is not ended needs exactly the events of its range with revision >= max(its
   `min_revision`, and, in a pass, what its cohort's job and the pass have still before them);
 - a synced watcher's missing events are all in its cohort's job and pending list;
+- the events of one revision leave together: those of one that is told or read in portions
+  (`_open`, `_pass_row`) wait for the last of them;
 - the bytes held for delivery are counted in `pending_bytes` and bounded; a cohort that would
   exceed the bound falls behind as a whole.
 
@@ -46,6 +48,7 @@ from keyraft.base.clock import Random
 
 from . import watch_messages as messages
 from .hooks import Event, Listener
+from .revision import first_key, parse
 from .watch_cohort import (
     ENDED,
     EVENT_OVERHEAD_BYTES,
@@ -65,6 +68,8 @@ from .watch_messages import EncodedEvent
 WATCHERS_MAX: Final = 1_000_000  # of a member; about 500 bytes each
 PENDING_BYTES_MAX: Final = 67_108_864  # events waiting to be sent to synced watchers
 CHUNK_ROWS: Final = 500  # read from the store at once; about 1 ms
+FIRST_CHUNK_ROWS: Final = 16  # of a pass: how many ranges want each row is not known yet
+CHUNK_TOLD_MAX: Final = 4_000  # events that one portion of a chunk puts into cohorts; about 1 ms
 PASS_SLICE_WATCHERS: Final = 1_000  # taken into a pass or out of it at once; about 2 ms
 SLICE_BUDGET: Final = 1_000  # messages in one slice; about 2 ms
 BATCH_BYTES_MAX: Final = 16_384  # messages of neighbours that go out together: a frame
@@ -80,8 +85,8 @@ class History(Protocol):
     compact_revision: int
     listener: Listener | None
 
-    def events(self, start: int, rows: int) -> tuple[list[tuple[int, list[Event]]], int]:
-        """Whole revisions from `start` on, and the revision to go on from."""
+    def events(self, at: bytes, rows: int) -> tuple[list[tuple[int, list[Event]]], bytes]:
+        """Events by revision from row `at` on, and the row to go on from; empty at the end."""
 
     def kv_at(self, key: bytes, revision: int) -> bytes | None:
         """The KeyValue as a read at `revision` sees it."""
@@ -119,7 +124,12 @@ class WatchHub:
         self._lagging = CohortIndex(random)
         self._queue: deque[Cohort] = deque()
         self._ready: dict[Watcher, None] = {}
+        self._open = 0  # the revision of which more events are to come; 0: none
+        self._opened: dict[Cohort, None] = {}  # with events of it, and nothing else to deliver
         self._pass_at = 0  # the next revision that the pass reads; 0: no pass is under way
+        self._pass_row = b""  # where the next portion of the chunk begins; empty: with a chunk
+        self._pass_rows = chunk_rows  # of the next portion
+        self._touched: dict[Cohort, None] = {}  # cohorts that the chunk being read concerns
         self._pass_lowest = NEVER  # what those taken into a pass not yet begun need
         self._pass_until = 0  # the last revision that the pass reads
         self._pass_jobs = 0  # cohorts that its last chunk is not yet delivered to
@@ -134,8 +144,11 @@ class WatchHub:
 
     # --- from the store -----------------------------------------------------------------------
 
-    def on_events(self, revision: int, events: list[Event]) -> None:
+    def on_events(self, revision: int, events: list[Event], more: bool = False) -> None:
         """The store's listener: takes the events of a transaction, sends nothing yet."""
+        if more or self._open:
+            self._on_portion(revision, events, more)
+            return
         find = self._live.find
         queue = self._queue
         overflown: list[Cohort] = []
@@ -163,6 +176,37 @@ class WatchHub:
             self._awake = True
             self._wake()
 
+    def _on_portion(self, revision: int, events: list[Event], more: bool) -> None:
+        """Some events of a revision, which wait for the others."""
+        self._open = revision
+        overflown: dict[Cohort, None] = {}
+        for event in events:
+            encoded: EncodedEvent | None = None
+            for variants in self._live.find(event[0]):
+                for cohort in variants.values():
+                    if not cohort.wants(event[2]):
+                        continue
+                    encoded = encoded or EncodedEvent(revision, event)
+                    weight = len(event[1]) + EVENT_OVERHEAD_BYTES
+                    cohort.pending.append(encoded)
+                    cohort.weight += weight
+                    self.pending_bytes += weight
+                    if not cohort.queued:
+                        self._opened[cohort] = None
+                    if self.pending_bytes > self._pending_bytes_max:
+                        overflown[cohort] = None
+        for cohort in overflown:
+            self._fall_behind(cohort)
+        if more:
+            return
+        self._open = 0
+        for cohort in self._opened:
+            if not cohort.queued:
+                cohort.queued = True
+                self._queue.append(cohort)
+        self._opened.clear()
+        self._rouse()
+
     def suspend(self) -> None:
         """Before the store starts over from a snapshot: all watchers fall behind, none is lost."""
         next_revision = self._store.revision + 1
@@ -173,6 +217,9 @@ class WatchHub:
                 self._leave(watcher)
                 self._make_ready(watcher, self._pass_from(watcher))
             self._drop_pending(cohort)
+        self._open = 0
+        self._opened.clear()
+        self._forget_chunk()
         self._pass_at = 0
         self._pass_lowest = NEVER
         self._rouse()
@@ -208,8 +255,17 @@ class WatchHub:
                 return budget - 1
             if len(cohort.watchers) == 1 == len(cohort.pending) and self._send_lone(cohort):
                 return budget - 1
-            job = cohort.start_job(self._store.kv_at)
-            budget -= 1 + len(job.encoded) // 8
+            before = len(cohort.encoded)
+            ready = cohort.prepare(self._store.kv_at, self._open or NEVER)
+            budget -= 1 + (len(cohort.encoded) - before) // 4
+            if not ready:
+                queue.append(cohort)
+                return budget
+            if not cohort.encoded:  # all it has is of a revision of which more is to come
+                self._opened[cohort] = None
+                self._unqueue(cohort)
+                return budget
+            job = cohort.start_job()
         budget = self._send(job, budget)
         if job.at < len(job.targets):
             queue.append(cohort)
@@ -228,7 +284,7 @@ class WatchHub:
         event = cohort.pending[0]
         (watcher,) = cohort.watchers
         sink = watcher.sink
-        if sink.writable <= 0:
+        if sink.writable <= 0 or event.revision == self._open:
             return False
         payload = cohort.encode(event, self._store.kv_at)
         if len(payload) > BATCH_MESSAGE_BYTES_MAX:
@@ -340,7 +396,7 @@ class WatchHub:
     def _drop_pending(self, cohort: Cohort) -> None:
         self.pending_bytes -= cohort.weight
         cohort.weight = 0
-        cohort.pending = []
+        cohort.drop()
         if cohort.job is not None:
             self.pending_bytes -= cohort.job.weight
             cohort.job = None
@@ -360,7 +416,9 @@ class WatchHub:
             watcher.sent = True
             self.events_total += len(job.encoded)
             self._send_some(watcher, self._header(job.covered), job, first)
-        waiting = [event for event in cohort.pending if event.revision >= watcher.min_revision]
+        first = watcher.min_revision
+        before = self._open or NEVER
+        waiting = [event for event in cohort.pending if first <= event.revision < before]
         while waiting:
             if watcher.sink.writable <= 0:
                 self._stall(watcher, waiting[0].revision)
@@ -368,7 +426,9 @@ class WatchHub:
             single = Cohort(watcher.start, watcher.end, watcher.variant)
             single.watchers[watcher] = None
             single.pending = waiting
-            self._send(single.start_job(self._store.kv_at), 1)
+            while not single.prepare(self._store.kv_at, NEVER):
+                pass
+            self._send(single.start_job(), 1)
             waiting = single.pending
         return True
 
@@ -415,31 +475,53 @@ class WatchHub:
         else:
             cost = 1
         if self._pass_at < store.compact_revision:
+            self._forget_chunk()
             self._chunk_first = self._pass_at
             self._drop_compacted()
         if self._pass_at > self._pass_until or not len(self._lagging):
             return cost + self._end_pass()
         self._chunk_first = self._pass_at
-        revisions, next_revision = store.events(self._pass_at, self._chunk_rows)
-        touched: dict[Cohort, None] = {}
-        rows = 0
+        at = self._pass_row or first_key(self._pass_at)
+        revisions, next_row = store.events(at, self._pass_rows)
+        find = self._lagging.find
+        touched = self._touched
+        rows = told = 0
         for revision, events in revisions:
             rows += len(events)
             for event in events:
                 encoded: EncodedEvent | None = None
-                for variants in self._lagging.find(event[0]):
+                for variants in find(event[0]):
                     for cohort in variants.values():
                         if cohort.wants(event[2]):
                             encoded = encoded or EncodedEvent(revision, event)
                             cohort.pending.append(encoded)
                             touched[cohort] = None
+                            told += 1
+        # Many ranges may want each event: as many rows as make a slice of work.
+        self._pass_rows = max(1, min(self._chunk_rows, 2 * self._pass_rows))
+        if told > CHUNK_TOLD_MAX:
+            self._pass_rows = max(1, rows * CHUNK_TOLD_MAX // told)
+        cost += 1 + rows // 4 + told // 8
+        next_revision = parse(next_row)[0] if next_row else store.revision + 1
+        if revisions and next_revision == revisions[-1][0]:
+            self._pass_row = next_row  # in the middle of a revision, which is never cut
+            return cost
         self._pass_at = next_revision
         for cohort in touched:
             cohort.queued = True
             cohort.covered = next_revision - 1
             self._queue.append(cohort)
         self._pass_jobs = len(touched)
-        return cost + 1 + rows // 4
+        self._touched = {}
+        self._pass_row = b""
+        return cost
+
+    def _forget_chunk(self) -> None:
+        """What was read of a chunk that is not yet complete will be read again."""
+        for cohort in self._touched:
+            cohort.drop()
+        self._touched = {}
+        self._pass_row = b""
 
     def _start_pass(self) -> int:
         """Takes some of those that are ready into the pass to come; with the last it begins."""
@@ -461,11 +543,13 @@ class WatchHub:
         if not ready and self._pass_lowest < NEVER:
             self._pass_at, self._pass_lowest = self._pass_lowest, NEVER
             self._pass_until = store.revision
+            self._pass_rows = min(FIRST_CHUNK_ROWS, self._chunk_rows)
         return 1 + len(taken)
 
     def _end_pass(self) -> int:
         """Some of its watchers, all of which have seen everything before `_pass_at`, go on; with
         the last it ends."""
+        self._forget_chunk()
         next_revision = self._pass_at
         current = self._store.revision
         moved = 0
@@ -588,7 +672,9 @@ class WatchHub:
 
     def caught_up(self, watcher: Watcher) -> bool:
         """Whether a watcher has been sent all there is, after sending it what is on its way."""
-        if watcher.state != SYNCED or self._store.revision < watcher.start_revision:
+        if self._open or watcher.state != SYNCED:
+            return False
+        if self._store.revision < watcher.start_revision:
             return False
         return self._hasten(watcher)
 
@@ -616,7 +702,8 @@ class WatchHub:
         weight = synced = 0
         for cohort in self._live.cohorts():
             assert cohort.watchers, "an empty cohort is in the index"
-            assert cohort.queued or (not cohort.pending and cohort.job is None)
+            waits = cohort.queued or cohort in self._opened
+            assert waits or (not cohort.pending and cohort.job is None)
             weight += cohort.weight + (cohort.job.weight if cohort.job is not None else 0)
             synced += len(cohort.watchers)
             for watcher in cohort.watchers:
@@ -630,8 +717,8 @@ class WatchHub:
             due = self._pass_at or self._pass_lowest < NEVER
             assert due, "a cohort lags without a pass"
             assert all(watcher.state == LAGGING for watcher in cohort.watchers)
-        for cohort in self._queue:
-            assert cohort.queued, "a cohort is queued and does not know it"
+        for cohort in (*self._queue, *self._opened):
+            assert cohort.queued or cohort in self._opened, "a cohort is queued and ignores it"
             if not cohort.watchers:
                 weight += cohort.weight + (cohort.job.weight if cohort.job is not None else 0)
         assert weight == self.pending_bytes, f"{weight} bytes held, {self.pending_bytes} counted"

@@ -35,6 +35,8 @@ SUFFIXES_MAX: Final = 8  # parts of a job that are kept for the next who needs t
 PIECE_BYTES: Final = 16_256
 """What a large payload is cut into once for all: with a head, a frame of HTTP/2 (16,384)."""
 
+ENCODED_MAX: Final = 1_000  # events that `prepare` looks at in one call; about a millisecond
+
 EVENT_OVERHEAD_BYTES: Final = 128  # counted for an event beside its KeyValue
 
 # Where a watcher is.
@@ -186,6 +188,8 @@ class Cohort:
 
     __slots__ = (
         "covered",
+        "encoded",
+        "encoded_bytes",
         "end",
         "job",
         "pending",
@@ -202,6 +206,8 @@ class Cohort:
         self.variant = variant
         self.watchers: dict[Watcher, None] = {}
         self.pending: list[EncodedEvent] = []
+        self.encoded: list[bytes] = []  # the first of them, as they will be sent
+        self.encoded_bytes = 0
         self.job: Job | None = None
         self.weight = 0  # what `pending_bytes` counts for `pending`
         self.queued = False  # in the delivery queue
@@ -215,23 +221,44 @@ class Cohort:
         """The event as this cohort gets it."""
         return event.with_previous(kv_at) if self.variant & PREVIOUS else event.plain()
 
-    def start_job(self, kv_at: KeyValueAt) -> Job:
-        """Makes a job of whole revisions from `pending`, as many as fit a message."""
-        events = self.pending
-        encoded: list[bytes] = []
-        size = 0
-        for event in events:
-            if size >= MESSAGE_BYTES_TARGET and event.revision != events[len(encoded) - 1].revision:
+    def prepare(self, kv_at: KeyValueAt, before: int) -> bool:
+        """Encodes whole revisions of `pending`, as many as fit a message, into `encoded`; False
+        when there is more to be done, in another call. Those from `before` on are left."""
+        events, encoded = self.pending, self.encoded
+        size = self.encoded_bytes
+        at = len(encoded)
+        count = len(events)
+        stop = min(at + ENCODED_MAX, count)
+        while at < stop:
+            event = events[at]
+            if event.revision >= before:
+                break
+            if size >= MESSAGE_BYTES_TARGET and event.revision != events[at - 1].revision:
                 break
             piece = self.encode(event, kv_at)
             encoded.append(piece)
             size += len(piece)
+            at += 1
+        self.encoded_bytes = size
+        return at < stop or stop == count
+
+    def drop(self) -> None:
+        """Forgets what it has not begun to send."""
+        self.pending = []
+        self.encoded = []
+        self.encoded_bytes = 0
+
+    def start_job(self) -> Job:
+        """Makes a job of what is encoded."""
+        events = self.pending
+        encoded, size = self.encoded, self.encoded_bytes
         taken = len(encoded)
         if taken == len(events):
-            self.pending = []
             weight, self.weight = self.weight, 0
+            self.drop()
             covered = self.covered or events[-1].revision
         else:
+            self.drop()
             self.pending = events[taken:]
             events = events[:taken]
             weight = min(self.weight, size)

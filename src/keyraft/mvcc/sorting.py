@@ -1,0 +1,63 @@
+"""Sorting in steps: a list too long to be sorted at once, between others' work.
+
+Runs of some thousand items are sorted one a step. Then pivots are chosen from a sample of all
+runs, and what lies between two pivots is put together from all runs and sorted, a step each. Items
+that sort alike stay in their order; those that equal a pivot need no sorting, so a step is short
+also where all are equal.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Generator
+from typing import Any, Final, TypeVar
+
+RUN_SLICES: Final = 8  # slices of keys that one run has: sorting is cheaper than reading
+SAMPLE: Final = 32  # one item of so many is a candidate for a pivot
+
+T = TypeVar("T")
+
+
+def sort_steps(
+    items: list[T], by: Callable[[Any], Any], descending: bool, slice_keys: int
+) -> Generator[None, None, list[T]]:
+    """`sorted(items, key=by, reverse=descending)`, handing control back between steps."""
+    run_items = RUN_SLICES * slice_keys
+    if len(items) <= run_items:
+        return sorted(items, key=by, reverse=descending)
+    if descending:
+        # What sorts alike must stay in its order, also from the largest to the smallest: sorted
+        # from the end on it comes in the opposite one, and all is turned round at last.
+        items = items[::-1]
+    runs: list[list[T]] = []
+    for first in range(0, len(items), run_items):
+        runs.append(sorted(items[first : first + run_items], key=by))
+        yield
+    sample = sorted([by(item) for run in runs for item in run[::SAMPLE]])
+    yield
+    # What is so frequent that a piece would hold too much of it is among them.
+    pivots = dict.fromkeys(sample[:: max(1, run_items // (2 * SAMPLE))])
+    out: list[T] = []
+    starts = [0] * len(runs)
+    for pivot in pivots:
+        piece: list[T] = []
+        alike: list[T] = []
+        for number, run in enumerate(runs):
+            start = starts[number]
+            low = bisect_left(run, pivot, start, key=by)
+            high = bisect_right(run, pivot, low, key=by)
+            piece += run[start:low]
+            alike += run[low:high]
+            starts[number] = high
+        piece.sort(key=by)
+        out += piece
+        out += alike
+        yield
+    piece = []
+    for start, run in zip(starts, runs, strict=True):
+        piece += run[start:]
+    piece.sort(key=by)
+    out += piece
+    if descending:
+        out.reverse()
+    return out
