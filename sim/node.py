@@ -44,6 +44,7 @@ from keyraft.raft import (
 )
 from keyraft.raft.errors import StorageError
 from keyraft.server import Member, MemberSettings, PeerHash, decode_conf_state
+from keyraft.server.applying import Work
 from keyraft.server.v2tree import encode_rows
 from keyraft.service import (
     AuthService,
@@ -135,11 +136,12 @@ class WitnessedMember(Member):
         apply = self.queue._apply
         own = self.settings.member_id
 
-        def witnessed(entry: Entry) -> None:
+        def witnessed(entry: Entry) -> Work | None:
             witness.applies(own, entry)
-            apply(entry)
+            work = apply(entry)
             if entry.type:
                 witness.changed(self, entry)
+            return work
 
         self.queue._apply = witnessed
 

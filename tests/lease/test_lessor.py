@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
@@ -30,19 +29,13 @@ def primary() -> Lessor:
     return lessor
 
 
-def nothing(keys: list[bytes]) -> None:
-    """A store that had none of the keys."""
-
-
-def deleter(
-    lessor: Lessor, lease_id: int, deleted: list[list[bytes]]
-) -> Callable[[list[bytes]], None]:
-    def delete(keys: list[bytes]) -> None:
-        deleted.append(keys)
-        for key in keys:
-            lessor.detach(lease_id, key)
-
-    return delete
+def revoke(lessor: Lessor, lease_id: int) -> list[bytes]:
+    """What apply does; the keys that were deleted."""
+    keys = lessor.keys_to_revoke(lease_id)
+    for key in keys:
+        lessor.detach(lease_id, key)
+    lessor.revoke(lease_id)
+    return sorted(keys)
 
 
 def test_minimum_ttl_is_an_election_and_a_half():
@@ -66,18 +59,18 @@ def test_grant_raises_short_ttls_and_refuses_long_ones():
     lessor.check()
 
 
-def test_revoke_deletes_the_keys_sorted_in_one_go_and_none_without_keys():
+def test_revoke_tells_the_keys_to_be_deleted_before():
     lessor = primary()
     lessor.grant(7, 10, 0.0)
     lessor.grant(8, 10, 0.0)
     for key in (b"c", b"a", b"b"):
         lessor.attach(7, key)
-    deleted: list[list[bytes]] = []
-    lessor.revoke(7, deleter(lessor, 7, deleted))
-    lessor.revoke(8, deleter(lessor, 8, deleted))
-    assert deleted == [[b"a", b"b", b"c"]]
+    assert revoke(lessor, 7) == [b"a", b"b", b"c"]
+    assert revoke(lessor, 8) == []
     with pytest.raises(errors.LeaseNotFoundError):
-        lessor.revoke(7, deleter(lessor, 7, deleted))
+        lessor.keys_to_revoke(7)
+    with pytest.raises(errors.LeaseNotFoundError):
+        lessor.revoke(7)
     lessor.check()
 
 
@@ -114,7 +107,7 @@ def test_renewing_an_expired_lease_waits_for_its_revocation():
     assert lessor.renew(2, 10.0) == 0
     told: list[bool] = []
     lessor.await_revocation(2, told.append)
-    lessor.revoke(2, nothing)
+    revoke(lessor, 2)
     assert told == [True]
     with pytest.raises(errors.LeaseNotFoundError):
         lessor.renew(2, 10.0)
@@ -132,7 +125,7 @@ def test_a_waiter_that_goes_away_is_not_called():
     told: list[bool] = []
     lessor.await_revocation(1, told.append)
     lessor.forget_waiter(1, told.append)
-    lessor.revoke(1, nothing)
+    revoke(lessor, 1)
     assert told == []
     assert lessor.statistics()["waiters"] == 0
 
@@ -196,7 +189,7 @@ def test_a_promotion_spreads_what_would_expire_together():
         second = 0
         for _ in range(2):
             for lease_id in lessor.expired(now):
-                lessor.revoke(lease_id, nothing)
+                revoke(lessor, lease_id)
                 second += 1
             now += 0.5
         counts.append(second)
@@ -216,7 +209,7 @@ def test_granting_and_revoking_for_ever_leaves_no_entries_behind():
     lessor = primary()
     for _ in range(10_000):
         lessor.grant(5, 9_000_000, 0.0)
-        lessor.revoke(5, nothing)
+        revoke(lessor, 5)
     assert lessor.statistics()["expiry_entries"] <= 1_024
     assert lessor.statistics()["checkpoint_entries"] <= 1_024
 
@@ -277,9 +270,7 @@ class Twin(RuleBasedStateMachine):
 
     def end(self, lease: int) -> None:
         expected = sorted(key for key, owner in self.keys.items() if owner == lease)
-        seen: list[list[bytes]] = []
-        self.lessor.revoke(lease, deleter(self.lessor, lease, seen))
-        assert seen == ([expected] if expected else [])
+        assert revoke(self.lessor, lease) == expected
         self.keys = {key: owner for key, owner in self.keys.items() if owner != lease}
         for table in (self.ttl, self.remaining, self.deadline, self.quiet_until):
             del table[lease]
@@ -290,7 +281,7 @@ class Twin(RuleBasedStateMachine):
             self.end(lease)
         else:
             with pytest.raises(errors.LeaseNotFoundError):
-                self.lessor.revoke(lease, nothing)
+                revoke(self.lessor, lease)
 
     @rule(lease=ids, key=names)
     def attach(self, lease: int, key: bytes) -> None:
@@ -410,7 +401,7 @@ def test_a_promotion_goes_in_slices_and_no_lease_notices():
     assert lessor.running(first, 1.0) and lessor.time_to_live(last, 1.0) == (last_s, 600)
     assert lessor.renew(first, 300.0) == 600
     assert lessor.renew_at_once(2, 300.0) == 600
-    lessor.revoke(3, nothing)
+    revoke(lessor, 3)
     lessor.grant(3, 5, 300.0)
     lessor.checkpoint(4, 100, 300.0)
     steps = 1

@@ -66,8 +66,11 @@ class Applied:
     def read_states(self, states: Sequence[ReadState]) -> None:
         """Nobody reads."""
 
-    def committed(self, entries: list[Entry], has_conf_change: bool) -> None:
+    def committed(self, entries: list[Entry], applied: Callable[[], None] | None) -> None:
         self.entries += [(entry.term, entry.index) for entry in entries]
+
+    def before_snapshot(self, ready: Callable[[], None]) -> None:
+        """None comes."""
 
     def snapshot_installed(self, snapshot: Snapshot) -> None:
         """None comes."""

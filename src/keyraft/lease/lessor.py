@@ -183,14 +183,13 @@ class Lessor:
             self._schedule_checkpoint(lease, now)
         return lease.ttl_s
 
-    def revoke(self, lease_id: int, delete_keys: Callable[[list[bytes]], None]) -> None:
-        """Ends a lease: its keys go in sorted order and in one transaction, then its record.
+    def keys_to_revoke(self, lease_id: int) -> set[bytes]:
+        """The keys that are deleted before `revoke`, in one transaction."""
+        return set(self._find(lease_id).keys or ())
 
-        `delete_keys` is not called for a lease without keys, which makes no new revision.
-        """
-        lease = self._find(lease_id)
-        if lease.keys:
-            delete_keys(sorted(lease.keys))
+    def revoke(self, lease_id: int) -> None:
+        """Ends a lease whose keys are gone."""
+        self._find(lease_id)
         del self._leases[lease_id]
         self._backend.delete(LEASE, _record_key(lease_id))
         self.revoked_total += 1

@@ -97,3 +97,13 @@ class Backend(Protocol):
 
     def flush(self, done: Callable[[], None] | None = None) -> None:
         """Seals the current batch now; `done` is called once all written so far is durable."""
+
+
+class BatchBackend(Backend, Protocol):
+    """The database of a running member, which applies some entries in several turns of the loop."""
+
+    def hold(self) -> None:
+        """Until `release` no batch is sealed: what is written now belongs together."""
+
+    def release(self) -> None:
+        """Takes `hold` back; the consistent index already counts what was written."""

@@ -20,9 +20,7 @@ if TYPE_CHECKING:
     from .store import Store
 
 
-def delete_steps(
-    store: Store, request: rpc_pb2.DeleteRangeRequest
-) -> Generator[None, None, bytes]:
+def delete_steps(store: Store, request: rpc_pb2.DeleteRangeRequest) -> Generator[None, None, bytes]:
     """Deletes within the transaction; the value is the response without its header."""
     key, range_end = request.key, request.range_end
     if range_end:

@@ -15,9 +15,7 @@ Revisions = list[tuple[int, list[Event]]]
 """(revision, its events in order), ascending; the last revision may go on in the next portion."""
 
 
-def read_portion(
-    backend: Backend, at: bytes, current: int, rows: int
-) -> tuple[Revisions, bytes]:
+def read_portion(backend: Backend, at: bytes, current: int, rows: int) -> tuple[Revisions, bytes]:
     """Events from row `at` up to revision `current`, about `rows` rows of them; a large value
     counts as a row for each 4 KiB.
 

@@ -29,6 +29,8 @@ class MemoryBackend:
         self._batch: Batch = {}
         self._sealed: list[tuple[Batch, list[Callable[[], None]]]] = []
         self._hooks: list[Callable[[], None]] = []
+        self._held = False
+        self._late: list[Callable[[], None] | None] = []  # flushes that wait for `release`
 
     @property
     def size_bytes(self) -> int:
@@ -73,7 +75,21 @@ class MemoryBackend:
     def before_commit(self, hook: Callable[[], None]) -> None:
         self._hooks.append(hook)
 
+    def hold(self) -> None:
+        assert not self._held, "an entry within an entry"
+        self._held = True
+
+    def release(self) -> None:
+        assert self._held, "nothing is held"
+        self._held = False
+        late, self._late = self._late, []
+        for done in late:
+            self.flush(done)
+
     def flush(self, done: Callable[[], None] | None = None) -> None:
+        if self._held:
+            self._late.append(done)
+            return
         for hook in self._hooks:
             hook()
         self._sealed.append((self._batch, [done] if done else []))

@@ -18,7 +18,15 @@ from typing import TYPE_CHECKING, Final
 
 from ..base.errors import CompactedError
 from ..proto import rpc_pb2
-from .read import VALUE_SHIFT, Item, count_steps, encode_steps, range_end_of, read_revision, select_steps
+from .read import (
+    VALUE_SHIFT,
+    Item,
+    count_steps,
+    encode_steps,
+    range_end_of,
+    read_revision,
+    select_steps,
+)
 from .wire import KV_HEADS, field, key_value, varint
 
 if TYPE_CHECKING:

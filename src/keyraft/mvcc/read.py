@@ -88,9 +88,7 @@ def read_revision(wanted: int, current: int, oldest: int) -> int:
     return wanted
 
 
-def chunks(
-    store: Store, start: bytes, end: bytes | None, at: int
-) -> Iterator[list[Item]]:
+def chunks(store: Store, start: bytes, end: bytes | None, at: int) -> Iterator[list[Item]]:
     """The keys of [start, end) that exist at revision `at`, as many at a time as one step may look
     at. Between two of them anything may be written; `at` must be pinned, or newest."""
     index = store.index

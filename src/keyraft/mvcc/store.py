@@ -454,7 +454,7 @@ class Store:
     def end_at_once(self, events_max: int) -> bool:
         """`end`; False when its events are too many to be told at once, or not all known, because
         nobody listened when the first of them happened: then they are not told."""
-        if self._sub > events_max or len(self._events) < self._sub and self.listener is not None:
+        if self._sub > events_max or (len(self._events) < self._sub and self.listener is not None):
             self._events = []
             self.end()
             return False

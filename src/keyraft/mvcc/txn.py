@@ -168,9 +168,7 @@ def _execute(
     return b"".join(out)
 
 
-def _compare_range(
-    store: Store, compare: rpc_pb2.Compare, at: int
-) -> Generator[None, None, bool]:
+def _compare_range(store: Store, compare: rpc_pb2.Compare, at: int) -> Generator[None, None, bool]:
     """Whether the compare holds for each key of a range."""
     found = False
     for items in read.chunks(store, compare.key, read.range_end_of(compare.range_end), at):

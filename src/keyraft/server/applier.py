@@ -11,7 +11,7 @@ what follows the id there, and no message object is made.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING
 
 from keyraft.auth import Identity
@@ -22,14 +22,19 @@ from keyraft.mvcc import plain_put
 from keyraft.proto import rpc_pb2
 from keyraft.raft import Entry
 from keyraft.server import alarms, quota, v2requests, wire
+from keyraft.server.applying import Work
 from keyraft.server.counters import Histogram
 from keyraft.server.parsing import parse
 from keyraft.server.users import UserRequests
+from keyraft.server.waiting import Waiter
 
 if TYPE_CHECKING:
     from keyraft.server.member import Member
 
-Handler = Callable[[bytes], bytes]
+Steps = Generator[None, None, bytes]
+"""A request that takes several steps; the value is the response."""
+
+Handler = Callable[[bytes], "bytes | Steps"]
 
 _NO_EFFECT = frozenset(
     (
@@ -75,16 +80,18 @@ class Applier:
 
     # --- entries ------------------------------------------------------------------------------
 
-    def apply(self, entry: Entry) -> None:
-        """Applies one entry and answers whoever waits for it here."""
+    def apply(self, entry: Entry) -> Work | None:
+        """Applies one entry and answers whoever waits for it here.
+
+        Returns what is left to do, when that is more than a millisecond's work.
+        """
         data = entry.data
         if entry.type or not data:
             self._member.apply_other(entry)
-            return
+            return None
         parts = wire.split(data)
         if parts is None:
-            self._apply_slowly(entry)
-            return
+            return self._apply_slowly(entry)
         kind, request, stamp = parts
         handler = self._low[kind] if kind < _KINDS_LOW else None
         identity = None
@@ -93,23 +100,47 @@ class Applier:
             if identity is None:
                 handler = None
         if handler is None:
-            self._apply_slowly(entry)
-            return
+            return self._apply_slowly(entry)
         self._counts[kind] += 1
         waiter = self._waiting_pop(stamp, None)
         try:
             if identity is not None:
                 self._check(kind, request, identity)
             result = handler(request)
+            if not isinstance(result, bytes):
+                return self._begin(result, kind, waiter)
         except (EtcdError, RawError) as refusal:
             self._failures[kind] += 1
+            if waiter is not None:
+                waiter.fail(refusal.code, refusal.text)
+            return None
+        if waiter is not None:
+            waiter.respond(result)
+        return None
+
+    def _begin(self, steps: Steps, kind: int, waiter: Waiter | None) -> Work | None:
+        """The first step; what is left, if that was not all. Raises the refusal of the first."""
+        try:
+            next(steps)
+        except StopIteration as end:
+            if waiter is not None:
+                waiter.respond(end.value)
+            return None
+        return self._go_on(steps, kind, waiter)
+
+    def _go_on(self, steps: Steps, kind: int, waiter: Waiter | None) -> Work:
+        try:
+            result = yield from steps
+        except (EtcdError, RawError) as refusal:
+            if kind < _KINDS_LOW:
+                self._failures[kind] += 1
             if waiter is not None:
                 waiter.fail(refusal.code, refusal.text)
             return
         if waiter is not None:
             waiter.respond(result)
 
-    def _apply_slowly(self, entry: Entry) -> None:
+    def _apply_slowly(self, entry: Entry) -> Work | None:
         """Any maker's entry, or one by a user."""
         try:
             v2 = wire.is_v2(entry.data)
@@ -117,23 +148,26 @@ class Applier:
                 known = v2requests.translate(v2)
                 if known is not None:
                     self._member.configuration.apply_request(*known)
-                return
+                return None
             parsed = wire.parse(entry.data)
         except (wire.MalformedEntryError, MembershipDataError) as error:
             self._pass_over(entry, error)
-            return
+            return None
         waiter = self._waiting_pop(parsed.stamp, None)
         try:
             result = self._carry_out(parsed, entry.index, waiter is not None)
+            if not isinstance(result, bytes):
+                return self._begin(result, parsed.kind, waiter)
         except MembershipDataError as error:
             self._pass_over(entry, error)
             result = b""
         except (EtcdError, RawError) as refusal:
             if waiter is not None:
                 waiter.fail(refusal.code, refusal.text)
-            return
+            return None
         if waiter is not None:
             waiter.respond(result)
+        return None
 
     def _pass_over(self, entry: Entry, error: Exception) -> None:
         """Nobody can carry this out, so for nobody it has an effect.
@@ -148,7 +182,7 @@ class Applier:
             error=str(error),
         )
 
-    def _carry_out(self, parsed: wire.Parsed, index: int, is_awaited: bool) -> bytes:
+    def _carry_out(self, parsed: wire.Parsed, index: int, is_awaited: bool) -> bytes | Steps:
         """A request taken apart; one without effect is only done for somebody who waits."""
         kind = parsed.kind
         if kind in _CLUSTER:
@@ -255,27 +289,32 @@ class Applier:
             body = store.put(request)
         return self._encode_header(store.revision, member.term) + body
 
-    def _range(self, request: bytes) -> bytes:
+    def _range(self, request: bytes) -> Steps:
         self._refuse_corrupt()
-        body = self._store.range(request)
+        wanted = parse(rpc_pb2.RangeRequest, request)
+        return self._with_header(self._store.range_steps(wanted))
+
+    def _delete_range(self, request: bytes) -> Steps:
+        self._refuse_corrupt()
+        return self._with_header(self._store.delete_range_steps(request))
+
+    def _with_header(self, steps: Steps) -> Steps:
+        body = yield from steps
         return self._member.header(self._store.revision) + body
 
-    def _delete_range(self, request: bytes) -> bytes:
-        self._refuse_corrupt()
-        body = self._store.delete_range(request)
-        return self._member.header(self._store.revision) + body
-
-    def _txn(self, request: bytes) -> bytes:
+    def _txn(self, request: bytes) -> Steps:
         member = self._member
         fits = True
         if member.alarms.any:
             self._refuse_txn(request)
         if len(request) >= member.quota.room:
             fits = member.quota.allows_txn(parse(rpc_pb2.TxnRequest, request))
-        body = self._store.txn(request)
-        if not fits:
-            raise errors.NoSpaceError
-        return member.header(self._store.revision) + body
+        steps = self._store.txn_steps(request)
+        return self._with_header(steps) if fits else self._but_no_space(steps)
+
+    def _but_no_space(self, steps: Steps) -> Steps:
+        yield from steps
+        raise errors.NoSpaceError
 
     def _compact(self, request: bytes) -> bytes:
         self._refuse_corrupt()
@@ -297,14 +336,17 @@ class Applier:
         answer = rpc_pb2.LeaseGrantResponse(ID=wanted.ID, TTL=ttl_s)
         return member.header(self._store.revision) + answer.SerializeToString()
 
-    def _lease_revoke(self, request: bytes) -> bytes:
+    def _lease_revoke(self, request: bytes) -> Steps:
         self._refuse_corrupt()
-        wanted = parse(rpc_pb2.LeaseRevokeRequest, request)
-        self._member.lessor.revoke(wanted.ID, self._delete_keys)
-        return self._member.header(self._store.revision)
+        lease_id = parse(rpc_pb2.LeaseRevokeRequest, request).ID
+        keys = self._member.lessor.keys_to_revoke(lease_id)
+        return self._revoke(lease_id, keys)
 
-    def _delete_keys(self, keys: list[bytes]) -> None:
-        self._store.delete_keys(keys)
+    def _revoke(self, lease_id: int, keys: set[bytes]) -> Steps:
+        """The keys in one transaction, which is none without keys, then the lease."""
+        yield from self._store.delete_keys_steps(keys)
+        self._member.lessor.revoke(lease_id)
+        return self._member.header(self._store.revision)
 
     def _lease_checkpoint(self, request: bytes) -> bytes:
         now_s = self._member.loop.time()

@@ -1,23 +1,31 @@
 """Committed entries, one after another, in slices that never hold the loop for long.
 
-Entries are applied in log order, each whole; between two slices the loop serves sockets, ticks and
-syncs. What was applied before a crash is told by the consistent index in the database: up to it
-entries touch nothing but what lives in memory. It and the writes of an entry land in the same
-batch of the database, because batches are sealed between entries, never within one; the index
-counts an entry only once all of it is done.
+Entries are applied in log order. Most are applied each in one call; one whose work grows with the
+data (`Work`) is carried out in steps over as many turns as it takes. Between two slices the loop
+serves sockets, ticks and syncs; nothing else is applied before an entry has come to its end, and
+the state that others read meanwhile is the one before it (see `mvcc.Store`).
 
-Invariant: `applied_index` only grows, by one an entry.
+What was applied before a crash is told by the consistent index in the database: up to it entries
+touch nothing but what lives in memory. It and the writes of an entry land in the same batch of the
+database: batches are sealed between entries, never within one, for which `open_entry` and
+`close_entry` keep the batch open while an entry takes several turns. The index counts an entry
+only once all of it is done, so a crash amid an entry loses the whole of it, and the log has it.
+
+Invariant: `applied_index` only grows, by one an entry, or with a snapshot to that of the snapshot.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Final
 
 from keyraft.base.clock import Loop
 from keyraft.base.limits import LOOP_SLICE_S
 from keyraft.raft import Entry
+
+Work = Generator[None, None, None]
+"""What is left of an entry that takes several steps, each about a millisecond."""
 
 _CHUNK_ENTRIES: Final = 64  # between two looks at the clock
 HOLD_S: Final = 0.01  # between two looks at a database that cannot keep up
@@ -29,33 +37,45 @@ class ApplyQueue:
     __slots__ = (
         "_apply",
         "_at",
+        "_close_entry",
         "_done",
+        "_ended",
         "_held",
+        "_holders",
         "_loop",
+        "_open_entry",
         "_overloaded",
         "_queue",
         "_running",
         "_scheduled",
         "_slow",
         "_slow_s",
+        "_waiting",
+        "_work",
+        "_work_s",
         "applied_index",
+        "steps_max",
     )
 
     def __init__(
         self,
         loop: Loop,
         applied_index: int,
-        apply: Callable[[Entry], None],
+        apply: Callable[[Entry], Work | None],
         done: Callable[[int, int, float], None],
         slow_s: float,
         slow: Callable[[int, int, float], None],
         overloaded: Callable[[], bool],
+        open_entry: Callable[[], None],
+        close_entry: Callable[[], None],
     ) -> None:
-        """`apply` takes one entry; `done(applied index, entries, seconds)` follows every slice.
+        """`apply` takes one entry, or returns what is left to do of it; `done(applied index,
+        entries, seconds)` follows every slice that has brought an entry to its end.
 
         `slow(first index, last index, seconds)` is told of entries that together took longer
-        than `slow_s` although there were no more than a few dozen. While `overloaded` nothing is
-        applied: the database lags so far behind that its buffer must not grow.
+        than `slow_s` although there were no more than a few dozen. While `overloaded` no entry is
+        begun: the database lags so far behind that its buffer must not grow. `open_entry` is
+        called when the loop is given back amid an entry, `close_entry` when that entry is done.
         """
         self._loop = loop
         self._apply = apply
@@ -63,12 +83,20 @@ class ApplyQueue:
         self._slow_s = slow_s
         self._slow = slow
         self._overloaded = overloaded
+        self._open_entry = open_entry
+        self._close_entry = close_entry
         self._queue: deque[list[Entry]] = deque()
         self._at = 0
         self._scheduled = False
         self._running = False
         self._held = 0
+        self._ended = False
+        self._holders: list[Callable[[], None]] = []  # wait for the entry under way to end
+        self._waiting: list[Callable[[], None]] = []  # wait for the queue to be empty
+        self._work: Work | None = None  # of the first entry, when it is under way
+        self._work_s = 0.0  # when that began
         self.applied_index = applied_index
+        self.steps_max = 0  # of one entry in one slice; 0: as many as there is time for
 
     def __len__(self) -> int:
         return sum(map(len, self._queue)) - self._at
@@ -79,36 +107,76 @@ class ApplyQueue:
         if not self._scheduled and not self._running:
             self._slice()
 
-    def hold(self) -> None:
-        """Applies nothing more until as many calls of `release` have come."""
+    def hold(self, held: Callable[[], None]) -> None:
+        """Begins no entry until as many calls of `release` have come; `held` is called once none is
+        under way, most often at once."""
         self._held += 1
+        if self._work is None:
+            held()
+        else:
+            self._holders.append(held)
 
     def release(self) -> None:
         """Takes one `hold` back."""
         assert self._held > 0, self._held
         self._held -= 1
+        self._wake()
+
+    def end(self) -> None:
+        """Applies nothing any more; an entry under way is left as it is, for the next life."""
+        self._ended = True
+
+    @property
+    def _stopped(self) -> bool:
+        """Whether no entry may be begun; while Raft waits for what is queued, that goes first."""
+        return self._held > 0 and not self._waiting
+
+    def when_empty(self, done: Callable[[], None]) -> None:
+        """Calls `done` when all that is queued now is applied: at once, if there is nothing."""
+        if self._queue:
+            self._waiting.append(done)
+            if not self._scheduled and not self._running:
+                self._scheduled = True
+                self._loop.call_soon(self._slice)
+        else:
+            done()
+
+    def replaced(self, index: int) -> None:
+        """A snapshot up to `index` has taken the place of what was to be applied."""
+        assert self._work is None, "a snapshot in the middle of an entry"
+        self._queue.clear()
+        self._at = 0
+        self.applied_index = index
+        self._tell_empty()
+
+    def _wake(self) -> None:
         if not self._held and not self._scheduled:
             self._scheduled = True
             self._loop.call_soon(self._slice)
 
-    def drain(self) -> None:
-        """Applies everything now: the next step depends on it (a configuration change)."""
-        while self._queue:
-            self._run(float("inf"))
-
     def _slice(self) -> None:
         self._scheduled = False
-        if self._queue and not self._running:
-            if self._held:
+        if not self._queue or self._running or self._ended:
+            return
+        if self._work is None:
+            if self._stopped:
                 return
-            if self._overloaded():
+            if self._overloaded() and not self._waiting:
                 self._scheduled = True
                 self._loop.call_later(HOLD_S, self._slice)
                 return
-            self._run(self._loop.time() + LOOP_SLICE_S)
-            if self._queue and not self._scheduled:
+        self._run(self._loop.time() + LOOP_SLICE_S)
+        if self._queue:
+            if not self._scheduled and (self._work is not None or not self._stopped):
                 self._scheduled = True
                 self._loop.call_soon(self._slice)
+        else:
+            self._tell_empty()
+
+    def _tell_empty(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for done in waiting:
+            done()
 
     def _run(self, until_s: float) -> None:
         apply = self._apply
@@ -118,12 +186,23 @@ class ApplyQueue:
         count = 0
         self._running = True
         try:
-            while queue and now_s < until_s:
+            if self._work is not None:
+                if not self._go_on(self._work, until_s):
+                    return
+                count = self._finish_entry()
+                now_s = time()
+            while queue and now_s < until_s and not self._stopped:
                 entries = queue[0]
                 first = self._at
                 stop = min(first + _CHUNK_ENTRIES, len(entries))
                 for entry in entries[first:stop]:
-                    apply(entry)
+                    work = apply(entry)
+                    if work is not None and not self._go_on(work, until_s):
+                        stop = entry.index - entries[first].index + first
+                        self._work = work
+                        self._work_s = time()
+                        self._open_entry()
+                        break
                     self.applied_index = entry.index
                 count += stop - first
                 if stop == len(entries):
@@ -135,6 +214,38 @@ class ApplyQueue:
                 if now_s - before_s > self._slow_s:
                     first_index = self.applied_index - (stop - first) + 1
                     self._slow(first_index, self.applied_index, now_s - before_s)
+                if self._work is not None:
+                    break
         finally:
             self._running = False
-        self._done(self.applied_index, count, now_s - start_s)
+        if count:
+            self._done(self.applied_index, count, now_s - start_s)
+
+    def _go_on(self, work: Work, until_s: float) -> bool:
+        """Works on an entry until the slice is over; whether it has come to its end."""
+        time = self._loop.time
+        steps = self.steps_max
+        for _ in work:
+            steps -= 1
+            if not steps or time() >= until_s:
+                return False
+        return True
+
+    def _finish_entry(self) -> int:
+        """The entry under way has come to its end."""
+        self._work = None
+        entries = self._queue[0]
+        entry = entries[self._at]
+        self._at += 1
+        if self._at == len(entries):
+            self._queue.popleft()
+            self._at = 0
+        self.applied_index = entry.index
+        self._close_entry()
+        took_s = self._loop.time() - self._work_s
+        if took_s > self._slow_s:
+            self._slow(entry.index, entry.index, took_s)
+        holders, self._holders = self._holders, []
+        for held in holders:
+            held()
+        return 1

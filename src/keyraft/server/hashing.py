@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from keyraft.base.clock import Loop
-from keyraft.base.limits import LOOP_SLICE_S
 from keyraft.mvcc import HashAllJob, KVHash
 
 if TYPE_CHECKING:
@@ -35,7 +33,7 @@ def hash_keys(
         member.counters.hash_rev_s.observe(loop.time() - started_s)
         done(job.result)
 
-    _in_slices(loop, job.step, cancelled, ended)
+    _in_slices(member, job.step, cancelled, ended)
 
 
 def hash_buckets(
@@ -48,7 +46,6 @@ def hash_buckets(
     loop = member.loop
     started_s = loop.time()
     job = HashAllJob(member.backend)
-    member.queue.hold()
 
     def ended() -> None:
         member.queue.release()
@@ -56,20 +53,22 @@ def hash_buckets(
             member.counters.hash_s.observe(loop.time() - started_s)
             done(job.value)
 
-    _in_slices(loop, job.step, cancelled, ended)
+    member.queue.hold(lambda: _in_slices(member, job.step, cancelled, ended))
 
 
 def _in_slices(
-    loop: Loop, step: Callable[[], bool], cancelled: Callable[[], bool], ended: Callable[[], None]
+    member: Member,
+    step: Callable[[], bool],
+    cancelled: Callable[[], bool],
+    ended: Callable[[], None],
 ) -> None:
     """Calls `step` until it says that all is done, or `cancelled` does; then `ended`."""
 
-    def go_on() -> None:
-        until_s = loop.time() + LOOP_SLICE_S
-        while not cancelled() and not step():
-            if loop.time() >= until_s:
-                loop.call_soon(go_on)
-                return
-        ended()
+    def go_on() -> bool:
+        if cancelled() or step():
+            ended()
+            return True
+        return False
 
-    go_on()
+    if not go_on():
+        member.slices.add(go_on)

@@ -28,7 +28,7 @@ from keyraft.cluster import Cluster, short
 from keyraft.grpc import status
 from keyraft.lease import Lessor, min_ttl_s
 from keyraft.mvcc import Store, WatchHub
-from keyraft.mvcc.backend import META, META_CONSISTENT_INDEX, META_TERM, Backend
+from keyraft.mvcc.backend import META, META_CONSISTENT_INDEX, META_TERM, BatchBackend
 from keyraft.proto import rpc_pb2
 from keyraft.raft import Entry, ReadState, Snapshot, SoftState, StateType
 from keyraft.server.alarms import AlarmStore
@@ -53,6 +53,7 @@ from keyraft.server.raftloop import RaftLoop
 from keyraft.server.reads import ReadDone, ReadIndex
 from keyraft.server.reconfiguration import Reconfiguration
 from keyraft.server.settings import MemberSettings
+from keyraft.server.slices import Slices
 from keyraft.server.snapshotting import Snapshotter
 from keyraft.server.waiting import Done, DoneWaiter, Result, Waiter, WaitTable
 from keyraft.server.wire import KIND_ALARM, Stamper, wrap
@@ -75,7 +76,7 @@ class Member:
         wall_clock: WallClock,
         chance: Random,
         logger: Logger,
-        backend: Backend,
+        backend: BatchBackend,
         log: DurableLog,
         network: Network,
         tokens: TokenProvider,
@@ -158,7 +159,10 @@ class Member:
             settings.warning_apply_s,
             self._slow_apply,
             overloaded,
+            backend.hold,
+            backend.release,
         )
+        self.slices = Slices(loop)
         self.token_waits = AppliedWaits()
         self.reads = ReadIndex(loop, self, self.counters, logger, settings.request_timeout_s)
         self.configuration = Configuration(self, cluster, boot.conf_state)
@@ -207,6 +211,7 @@ class Member:
             return
         self.stopped = True
         self.raft.stop()
+        self.queue.end()
         error = errors.StoppedError()
         self.waiting.fail_all(error)
         self.reads.fail_all(error)
@@ -442,20 +447,23 @@ class Member:
         for state in states:
             self.reads.confirmed(state.context, state.index, self.queue.applied_index)
 
-    def committed(self, entries: list[Entry], has_conf_change: bool) -> None:
+    def committed(self, entries: list[Entry], applied: Callable[[], None] | None) -> None:
         """Entries to apply; Raft may only go on once a configuration change has been applied."""
         self.committed_index = max(self.committed_index, entries[-1].index)
         self.queue.submit(entries)
-        if has_conf_change:
-            self.queue.drain()
+        if applied is not None:
+            self.queue.when_empty(applied)
+
+    def before_snapshot(self, ready: Callable[[], None]) -> None:
+        """The database will be replaced: what is under way comes to its end, no more is begun."""
+        self.queue.hold(ready)
 
     def snapshot_installed(self, snapshot: Snapshot) -> None:
-        """The leader's snapshot has replaced the database."""
-        self.queue.drain()
+        """The leader's snapshot has replaced the database, and what was still to be applied."""
         meta = snapshot.meta
         self.snapshotter.installed(meta)
         self.committed_index = max(self.committed_index, meta.index)
-        self.queue.applied_index = meta.index
+        self.queue.replaced(meta.index)
         self._consistent_index = max(self._consistent_index, meta.index)
         self.watches.suspend()
         self.lessor.load(self.backend)
@@ -468,6 +476,7 @@ class Member:
         self.publisher.restored()
         self.reads.applied(meta.index)
         self.token_waits.applied(meta.index)
+        self.queue.release()
 
     def dropped(self, stamps: list[bytes]) -> None:
         """Raft refuses them, for instance while leadership is handed over."""

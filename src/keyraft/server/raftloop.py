@@ -10,7 +10,10 @@ The order is persist -> send -> apply -> acknowledge:
   entries of the batch before are applied and answered, so disk and interpreter work side by side.
 
 - a follower answers the leader first and applies then: its answer is waited for, its state is not;
-- a leader's bare news of a commit index waits for the next entries to carry it (see `notices`).
+- a leader's bare news of a commit index waits for the next entries to carry it (see `notices`);
+- what Raft does next depends on a configuration change that is committed, so it waits until that is
+  applied. Mostly this is at once; behind a transaction that takes many turns it is not, and then
+  the loop goes on but Raft stands still, as in the original.
 
 Proposals of one turn of the event loop become one call of `propose`, one write and one sync. While
 there is no leader, or while the disk is busy, they wait, as long as their proposers do: what nobody
@@ -59,8 +62,13 @@ class RaftEvents(Protocol):
     def read_states(self, states: Sequence[ReadState]) -> None:
         """Read index rounds have been agreed."""
 
-    def committed(self, entries: list[Entry], has_conf_change: bool) -> None:
-        """To be applied in order; all of it before returning when `has_conf_change`."""
+    def committed(self, entries: list[Entry], applied: Callable[[], None] | None) -> None:
+        """To be applied in order; `applied`, if given, is called once all of it is, at once or
+        later: there is a configuration change among it."""
+
+    def before_snapshot(self, ready: Callable[[], None]) -> None:
+        """A snapshot is going to be installed: `ready` is called, at once or later, when nothing is
+        being applied; nothing will be until `snapshot_installed`."""
 
     def snapshot_installed(self, snapshot: Snapshot) -> None:
         """A snapshot of the leader's is durable: take its state over."""
@@ -101,6 +109,8 @@ class RaftLoop:
         self._ready: Ready | None = None
         self._early: list[Entry] = []
         self._held: list[Entry] = []
+        self._changes = 0  # configuration changes handed out and not yet applied
+        self._persisted_fully = False  # the Ready waits for nothing else
         self._leading = False
         self._has_leader = False
         self._deposed = False
@@ -177,7 +187,8 @@ class RaftLoop:
     @property
     def writing_since_s(self) -> float | None:
         """When the write that is under way began, in loop time; None when there is none."""
-        return self._began_s if self._ready is not None else None
+        writes = self._ready is not None and not self._persisted_fully
+        return self._began_s if writes else None
 
     def wake(self) -> None:
         """Has a turn run soon; for callers that have stepped the node themselves."""
@@ -201,8 +212,8 @@ class RaftLoop:
 
     @property
     def writing(self) -> bool:
-        """A Ready is being carried out."""
-        return self._ready is not None
+        """A Ready is being carried out, beyond what only waits to be applied."""
+        return self._ready is not None and not self._persisted_fully
 
     # --- the turn -----------------------------------------------------------------------------
 
@@ -276,9 +287,15 @@ class RaftLoop:
             self._notices.send(ready.messages)
         if ready.snapshot is not None:
             # The snapshot is durable before any entry behind it is.
-            self._log.install(ready.snapshot, ready.hard_state, self._snapshot_durable)
+            self._events.before_snapshot(self._install)
             return
         self._persist(ready)
+
+    def _install(self) -> None:
+        ready = self._ready
+        assert ready is not None and ready.snapshot is not None, "no Ready carried a snapshot"
+        if not self._stopped:
+            self._log.install(ready.snapshot, ready.hard_state, self._snapshot_durable)
 
     def _snapshot_durable(self) -> None:
         ready = self._ready
@@ -321,8 +338,16 @@ class RaftLoop:
             self._apply(early)
 
     def _apply(self, entries: list[Entry]) -> None:
-        conf_change = any(map(_TYPE, entries))
-        self._events.committed(entries, conf_change)
+        if any(map(_TYPE, entries)):
+            self._changes += 1
+            self._events.committed(entries, self._change_applied)
+        else:
+            self._events.committed(entries, None)
+
+    def _change_applied(self) -> None:
+        self._changes -= 1
+        if self._persisted_fully and not self._changes:
+            self._advance()
 
     def _persisted(self) -> None:
         ready = self._ready
@@ -336,6 +361,13 @@ class RaftLoop:
         if self._held:
             held, self._held = self._held, []
             self._apply(held)
+        if self._changes:
+            self._persisted_fully = True
+        else:
+            self._advance()
+
+    def _advance(self) -> None:
+        self._persisted_fully = False
         self.node.advance()
         self._ready = None
         if not self._in_turn:

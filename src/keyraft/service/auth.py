@@ -103,9 +103,7 @@ class AuthService:
                     role=message.name, key=perm.key, range_end=perm.range_end
                 )
                 revoked = DoneWaiter(_told_by_the_grant, member.loop.time())
-                propose(
-                    revoked, wire.KIND_AUTH_ROLE_REVOKE_PERMISSION, revoke.SerializeToString()
-                )
+                propose(revoked, wire.KIND_AUTH_ROLE_REVOKE_PERMISSION, revoke.SerializeToString())
             propose(call, wire.KIND_AUTH_ROLE_GRANT_PERMISSION, request)
 
         def ready(error: EtcdError | None) -> None:

@@ -13,7 +13,6 @@ from typing import Any
 
 from keyraft.base import errors
 from keyraft.base.errors import EtcdError, RawError
-from keyraft.base.limits import LOOP_SLICE_S
 from keyraft.grpc import Router, UnaryCall
 from keyraft.mvcc import (
     check_delete_range,
@@ -29,6 +28,7 @@ from keyraft.proto import rpc_pb2
 from keyraft.server import Identity, Member, parse, quota, wire
 from keyraft.service.guard import Guard
 from keyraft.service.rangestream import RangeStreams
+from keyraft.service.slicing import in_slices
 
 
 class _PhysicalCompaction:
@@ -112,14 +112,14 @@ class KVService:
             self._guard.propose(call, wire.KIND_TXN, request)
             return None
 
-        def read() -> bytes:
+        def read() -> bytes | None:
             auth = member.auth
+            identity: Identity | None = None
             if auth.enabled:
                 identity = self._guard.caller(call)
                 auth.check_txn(identity, message)
                 auth.confirm(identity)
-            body = self._store.txn(request)
-            return member.header(self._store.revision) + body
+            return self._sliced(call, self._store.read_txn_steps(message), identity)
 
         if is_serializable(message) or member.readable:
             return read()
@@ -194,7 +194,7 @@ class KVService:
                 auth.confirm(identity)
             if not message.range_end:
                 return member.header(self._store.revision) + self._store.range(request)
-            return self._sliced(call, message, identity)
+            return self._sliced(call, self._store.range_steps(message), identity)
 
         if message.serializable or member.readable:
             return read()
@@ -221,41 +221,18 @@ class KVService:
         self._member.read_index(ready)
 
     def _sliced(
-        self, call: UnaryCall, message: rpc_pb2.RangeRequest, identity: Identity | None
+        self, call: UnaryCall, work: Generator[None, None, bytes], identity: Identity | None
     ) -> bytes | None:
-        """A range of many keys: at once if it takes no longer than a slice, else over turns.
+        """A read of many keys: at once if it is small, else over turns.
 
         Who may see them is asked before, and at the end whether the users are still the same.
         """
         member = self._member
-        revision = self._store.revision
-        work: Generator[None, None, bytes] = self._store.range_steps(message)
-        loop = member.loop
+        header = member.header(self._store.revision)
 
-        def step() -> bytes | None:
-            until_s = loop.time() + LOOP_SLICE_S
-            while True:
-                try:
-                    next(work)
-                except StopIteration as finished:
-                    body: bytes = finished.value
-                    if identity is not None:
-                        member.auth.confirm(identity)
-                    return member.header(revision) + body
-                if loop.time() >= until_s:
-                    loop.call_soon(go_on)
-                    return None
+        def finish(body: bytes) -> bytes:
+            if identity is not None:
+                member.auth.confirm(identity)
+            return header + body
 
-        def go_on() -> None:
-            if call.cancelled:
-                work.close()
-                return
-            try:
-                answer = step()
-            except (EtcdError, RawError) as refusal:
-                call.fail(refusal.code, refusal.text)
-                return
-            if answer is not None:
-                call.respond(answer)
-
-        return step()
+        return in_slices(member, call, work, finish)

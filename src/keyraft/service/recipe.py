@@ -243,12 +243,25 @@ def range_(request: rpc_pb2.RangeRequest) -> Operation:
                 if member.auth.enabled:
                     identity = driver.caller() or NOBODY
                     member.auth.check_range(identity, request.key, request.range_end)
-                body = member.store.range(request.SerializeToString())
             except (EtcdError, RawError) as refusal:
                 resume(refusal)
                 return
             header = member.header(member.store.revision)
-            resume(rpc_pb2.RangeResponse.FromString(header + body))
+            work = member.store.range_steps(request)
+
+            def step() -> bool:
+                try:
+                    next(work)
+                except StopIteration as end:
+                    resume(rpc_pb2.RangeResponse.FromString(header + end.value))
+                except (EtcdError, RawError) as refusal:
+                    resume(refusal)
+                else:
+                    return False
+                return True
+
+            if not step():
+                member.slices.add(step)
 
         member.read_index(ready)
 

@@ -4,6 +4,8 @@ Three layers, newest first: the batch being filled, the one sealed batch that th
 committing, the engine. A read looks in that order. The batch is sealed `BATCH_INTERVAL_S` after
 its first operation or at `BATCH_OPS` operations, but never while another is under way: a slow disk
 makes batches larger, not more. `overloaded` asks the member to stop applying when that goes on.
+While an entry is applied in several turns of the loop, `hold` keeps the batch open: all of the
+entry is in one batch.
 
 Invariants: at most one sealed batch; the hooks of `before_commit` have run on it, so consistent
 index and data are in the same batch; operations reach the engine in batches in order of writing.
@@ -11,7 +13,9 @@ index and data are in the same batch; operations reach the engine in batches in 
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Final
 
 from ...base.clock import Loop, Timer
@@ -32,12 +36,15 @@ class WriteBuffer:
         "_engine",
         "_fail",
         "_flush_wanted",
+        "_held",
         "_hooks",
         "_interval_s",
         "_loop",
         "_ops",
+        "_orders",
         "_sealed",
         "_sealed_done",
+        "_sealed_orders",
         "_sealed_s",
         "_timer",
         "_waiting",
@@ -68,6 +75,9 @@ class WriteBuffer:
         self._timer: Timer | None = None
         self._ops = 0
         self._flush_wanted = False
+        self._held = False
+        self._orders: dict[bytes, _Order] = {}  # of the batch, by bucket
+        self._sealed_orders: dict[bytes, _Order] = {}
         self.commits = 0
         self.on_commit: Callable[[float], None] | None = None  # told the seconds of each commit
         self._sealed_s = 0.0
@@ -97,9 +107,14 @@ class WriteBuffer:
     def range(
         self, bucket: bytes, start: bytes = b"", end: bytes | None = None, limit: int = 0
     ) -> Iterator[tuple[bytes, bytes]]:
-        overlay = self._overlay(bucket, start, end)
-        stored = self._engine.range(bucket, start, end)
-        found = _merge(stored, overlay) if overlay else stored
+        found = self._engine.range(bucket, start, end)
+        if self._sealed is not None:
+            changes = self._sealed[bucket]
+            if changes:
+                found = _overlaid(found, changes, self._sealed_orders, bucket, start, end)
+        changes = self._batch[bucket]
+        if changes:
+            found = _overlaid(found, changes, self._orders, bucket, start, end)
         return _first(found, limit) if limit else found
 
     def put(self, bucket: bytes, key: bytes, value: bytes) -> None:
@@ -120,10 +135,20 @@ class WriteBuffer:
     def flush(self, done: Callable[[], None] | None = None) -> None:
         if done is not None:
             self._waiting.append(done)
-        if self._sealed is None:
+        if self._sealed is None and not self._held:
             self._seal()
         else:
             self._flush_wanted = True
+
+    def hold(self) -> None:
+        assert not self._held, "an entry within an entry"
+        self._held = True
+
+    def release(self) -> None:
+        assert self._held, "nothing is held"
+        self._held = False
+        if self._flush_wanted or self._ops >= self._batch_ops:
+            self._loop.call_soon(self._due)
 
     # --- committing -------------------------------------------------------------------------
 
@@ -136,7 +161,7 @@ class WriteBuffer:
         if self.failure is not None:
             raise BackendError(self.failure)
         if self._ops >= self._batch_ops:
-            if self._sealed is None:
+            if self._sealed is None and not self._held:
                 # Not here and now: an operation in the middle of an entry must not be torn from
                 # the rest of it, nor from its consistent index.
                 if not self._flush_wanted:
@@ -149,9 +174,9 @@ class WriteBuffer:
         self._timer = None
         if self.failure is not None:
             return
-        if self._sealed is not None:
+        if self._sealed is not None or self._held:
             self._flush_wanted = True
-        elif self._ops:
+        elif self._ops or self._waiting:
             self._seal()
 
     def _seal(self) -> None:
@@ -171,6 +196,7 @@ class WriteBuffer:
         self._sealed_done = self._waiting
         self._waiting = []
         self._batch = {name: {} for name in (*BUCKETS, OWN)}
+        self._sealed_orders, self._orders = self._orders, {}
         self._ops = 0
         self._sealed_s = self._loop.time()
         self._engine.commit({n: c for n, c in self._sealed.items() if c}, self._committed)
@@ -183,9 +209,10 @@ class WriteBuffer:
         waiting, self._sealed_done = self._sealed_done, []
         for done in waiting:
             done()
-        if self._sealed is None and (self._flush_wanted or self._ops >= self._batch_ops):
-            if self._ops or self._waiting:
-                self._seal()
+        if self._sealed is None and not self._held:
+            if self._flush_wanted or self._ops >= self._batch_ops:
+                if self._ops or self._waiting:
+                    self._seal()
 
     def _failed(self, text: str) -> None:
         if self.failure is None:
@@ -205,6 +232,7 @@ class WriteBuffer:
             self._engine.wait()
         self._engine.close()
         self._batch = {name: {} for name in (*BUCKETS, OWN)}
+        self._orders = {}
         self._sealed = None
         self._ops = 0
         self._flush_wanted = False
@@ -216,7 +244,15 @@ class WriteBuffer:
             done()
 
     def close(self) -> None:
-        """Commits what is there, waits for it and closes the engine."""
+        """Commits what is there, waits for it and closes the engine.
+
+        A batch that holds half an entry is dropped: the log has the entry, and all of the batch.
+        """
+        if self._held:
+            if self._sealed is not None:
+                self._engine.wait()
+            self._ops = 0
+            self._waiting = []
         while self.failure is None and (self._sealed is not None or self._ops or self._waiting):
             if self._sealed is None:
                 self._seal()
@@ -226,25 +262,7 @@ class WriteBuffer:
             self._timer = None
         self._engine.close()
 
-    # --- reading ----------------------------------------------------------------------------
-
-    def _overlay(
-        self, bucket: bytes, start: bytes, end: bytes | None
-    ) -> list[tuple[bytes, bytes | None]]:
-        """What the buffer says about [start, end), in order."""
-        batch = self._batch[bucket]
-        changes = batch
-        if self._sealed is not None and self._sealed[bucket]:
-            sealed = self._sealed[bucket]
-            changes = sealed | batch if batch else sealed
-        if not changes:
-            return []
-        if end is None:
-            inside = [item for item in changes.items() if item[0] >= start]
-        else:
-            inside = [item for item in changes.items() if start <= item[0] < end]
-        inside.sort()
-        return inside
+    # --- looking inside ---------------------------------------------------------------------
 
     def statistics(self) -> dict[str, int]:
         """Counters for metrics and tests."""
@@ -266,27 +284,74 @@ class WriteBuffer:
                 before = key
 
 
-def _merge(
-    stored: Iterator[tuple[bytes, bytes]], overlay: list[tuple[bytes, bytes | None]]
+class _Order:
+    """The keys of a bucket's changes in order: sorted as far as somebody has asked for it."""
+
+    __slots__ = ("keys", "seen")
+
+    def __init__(self) -> None:
+        self.keys: list[bytes] = []
+        self.seen = 0  # how many of the changes are in `keys`: the first that were made
+
+    def catch_up(self, changes: dict[bytes, bytes | None]) -> list[bytes]:
+        """All keys; in the time of sorting those that are new, most often."""
+        fresh = len(changes) - self.seen
+        keys = self.keys
+        if fresh:
+            self.seen += fresh
+            new = sorted(islice(reversed(changes), fresh))
+            behind = not keys or keys[-1] < new[0]
+            keys += new
+            if not behind:
+                keys.sort()
+        return keys
+
+
+def _overlaid(
+    stored: Iterator[tuple[bytes, bytes]],
+    changes: dict[bytes, bytes | None],
+    orders: dict[bytes, _Order],
+    bucket: bytes,
+    start: bytes,
+    end: bytes | None,
 ) -> Iterator[tuple[bytes, bytes]]:
-    """Both in order; where a key is in both, the overlay's."""
-    at = 0
-    count = len(overlay)
+    """What is stored with what the changes of one layer say about [start, end)."""
+    order = orders.get(bucket)
+    if order is None:
+        order = orders[bucket] = _Order()
+    keys = order.catch_up(changes)
+    low = bisect_left(keys, start)
+    high = len(keys) if end is None else bisect_left(keys, end)
+    return _merge(stored, changes, keys, low, high) if low < high else stored
+
+
+def _merge(
+    stored: Iterator[tuple[bytes, bytes]],
+    changes: dict[bytes, bytes | None],
+    keys: list[bytes],
+    at: int,
+    end: int,
+) -> Iterator[tuple[bytes, bytes]]:
+    """Both in order; where a key is in both, the change. A change to None deletes."""
     for pair in stored:
         key = pair[0]
-        while at < count and overlay[at][0] < key:
-            newer, value = overlay[at]
+        while at < end and keys[at] < key:
+            newer = keys[at]
             at += 1
+            value = changes[newer]
             if value is not None:
                 yield newer, value
-        if at < count and overlay[at][0] == key:
-            value = overlay[at][1]
+        if at < end and keys[at] == key:
             at += 1
+            value = changes[key]
             if value is not None:
                 yield key, value
         else:
             yield pair
-    for newer, value in overlay[at:]:
+    while at < end:
+        newer = keys[at]
+        at += 1
+        value = changes[newer]
         if value is not None:
             yield newer, value
 

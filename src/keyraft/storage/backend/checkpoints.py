@@ -119,6 +119,8 @@ class Checkpoints:
 
     def _worthwhile(self, revisions_min: int) -> bool:
         store = self._store
+        if store.pending_revision != store.revision:
+            return False  # the member stops amid a transaction, which it will carry out anew
         if store.revision - self.revision >= revisions_min:
             return True
         # A compaction beyond it made the last one useless.
