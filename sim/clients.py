@@ -1,7 +1,8 @@
 """Clients of the simulated cluster, and the history of what they saw.
 
 Each client does one thing at a time at a member of its choice: put, put of two keys at once,
-delete, compare-and-swap, linearizable get. An answer that does not come within `PATIENCE_S`, or that is an error after the
+delete, deletion of all before a key that is put, compare-and-swap, linearizable get of one key or
+of all, which takes its time. An answer that does not come within `PATIENCE_S`, or that is an error after the
 request has left, is an unknown outcome. A client whose outcome is unknown goes on under a new
 number, because the old operation may still happen.
 """
@@ -21,6 +22,7 @@ from sim.node import Node
 
 PATIENCE_S: Final = 3.0
 KEYS: Final = ("a", "b", "c")
+BEHIND_ALL: Final = "d"
 
 
 class SimClient:
@@ -74,7 +76,7 @@ class SimClient:
                 return
             self._attempt += 1
             self._number += 1000
-            if call[0] == "get":
+            if call[0] in ("get", "all"):
                 self._history.remove(operation)  # a read that nobody saw says nothing
             self._later()
 
@@ -103,8 +105,12 @@ class SimClient:
             return ("get", key)
         if kind < 0.65:
             return ("put", key, value)
-        if kind < 0.72:
+        if kind < 0.69:
             return ("pair", "a", "b", value)
+        if kind < 0.73:
+            return ("wipe", "", KEYS[-1], value)
+        if kind < 0.76:
+            return ("all", BEHIND_ALL)
         if kind < 0.8:
             return ("delete", key)
         return ("cas", key, self._seen_mod.get(key, 0), value)
@@ -139,6 +145,9 @@ class SimClient:
 
             member.read_index(ready)
             return
+        if call[0] == "all":
+            member.read_index(lambda error: self._read_all(node, member, error, answered, unknown))
+            return
         kind, request, decode = self._write(call, key)
 
         def done(result: Result) -> None:
@@ -148,6 +157,43 @@ class SimClient:
                 unknown()
 
         member.propose(kind, request, done)
+
+    def _read_all(
+        self,
+        node: Node,
+        member: Member,
+        error: EtcdError | None,
+        answered: Callable[[Any], None],
+        unknown: Callable[[], None],
+    ) -> None:
+        """Reads all keys twice in one transaction, in the slices of large reads."""
+        if error is not None or node.member is not member:
+            unknown()
+            return
+        everything = rpc_pb2.RangeRequest(key=b"\0", range_end=BEHIND_ALL.encode())
+        request = rpc_pb2.TxnRequest()
+        for _ in range(2):
+            request.success.add(request_range=everything)
+        revision = member.store.revision
+        work = member.store.read_txn_steps(request)
+
+        def step() -> bool:
+            try:
+                next(work)
+            except StopIteration as end:
+                responses = rpc_pb2.TxnResponse.FromString(end.value).responses
+                once, again = (response.response_range for response in responses)
+                assert once == again, f"a transaction reads {once}, then {again}"
+                found = tuple(
+                    (kv.key.decode(), kv.value.decode(), kv.mod_revision, kv.version)
+                    for kv in once.kvs
+                )
+                answered(("all", revision, found))
+                return True
+            return False
+
+        if not step():  # the first step decides of which revision all is
+            member.slices.add(step)
 
     def _write(
         self, call: tuple[Any, ...], key: bytes
@@ -167,11 +213,15 @@ class SimClient:
                 return ("rev", answer.header.revision, answer.deleted)
 
             return wire.KIND_DELETE_RANGE, delete.SerializeToString(), delete_answer
-        if call[0] == "pair":
+        if call[0] in ("pair", "wipe"):
             txn = rpc_pb2.TxnRequest()
+            if call[0] == "wipe":
+                before = rpc_pb2.DeleteRangeRequest(key=b"\0", range_end=call[2].encode())
+                txn.success.add(request_delete_range=before)
             for name in call[1:3]:
-                request = rpc_pb2.PutRequest(key=name.encode(), value=call[3].encode())
-                txn.success.add(request_put=request)
+                if name:
+                    request = rpc_pb2.PutRequest(key=name.encode(), value=call[3].encode())
+                    txn.success.add(request_put=request)
 
             def pair_answer(body: bytes) -> Any:
                 return ("rev", rpc_pb2.TxnResponse.FromString(body).header.revision)

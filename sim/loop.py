@@ -140,6 +140,10 @@ class MemberLoop:
         """Runs after `delay` of the member's own seconds."""
         return self._loop.call_later(delay / self._rate, self._run, callback, args)
 
+    def call_at(self, when: float, callback: Callable[..., Any], *args: Any) -> SimTimer:
+        """Runs at the member's own second `when`."""
+        return self.call_later(when - self.time(), callback, *args)
+
     def kill(self) -> None:
         """Nothing that this member planned will happen."""
         self.alive = False

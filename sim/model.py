@@ -5,6 +5,8 @@ State: (revision, ((key, value, create, mod, version), ...)) sorted by key. Inpu
     ("put", key, value)            → ("rev", revision)
     ("pair", key, key, value)      → ("rev", revision)
     ("delete", key)                → ("rev", revision, deleted)
+    ("wipe", key, key, value)      → ("rev", revision): all before the second, which is put
+    ("all", key)                   → ("all", revision, ((key, value, mod, version), ...))
     ("get", key)                   → ("kv", revision, value | None, mod, version)
     ("cas", key, mod, value)       → ("rev", revision, succeeded)
     ("expire", (key, ...))         → ("rev", revision)
@@ -44,12 +46,20 @@ def step(state: Hashable, call: Any, output: Any) -> Iterable[Hashable]:
             else ("kv", revision, None, 0, 0)
         )
         return (state,) if output == right else ()
+    if kind == "all":
+        if output is None:
+            return (state,)
+        inside = tuple((i[0], i[1], i[3], i[4]) for i in items if i[0] < key)
+        return (state,) if output == ("all", revision, inside) else ()
     if kind == "put":
         after = _put(revision, items, key, call[2])
         right = ("rev", revision + 1)
     elif kind == "pair":
         after = _put(revision, items, key, call[3])
         after = _put(revision, after[1], call[2], call[3])
+        right = ("rev", revision + 1)
+    elif kind == "wipe":
+        after = _put(revision, tuple(i for i in items if i[0] >= call[2]), call[2], call[3])
         right = ("rev", revision + 1)
     elif kind == "delete":
         after = (

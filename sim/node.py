@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
-from typing import Final
+from typing import Any, Final
 
 from keyraft.app.forcing import force_new_cluster
 from keyraft.app.founding import Opened, Place, found, join, reopen
@@ -62,7 +62,7 @@ from keyraft.storage.backend.memory import Disk
 from keyraft.storage.snap import SnapDir
 from keyraft.storage.wal import Appender, SnapshotMark, WALError, valid_snapshots
 from sim.disk import SimDisk
-from sim.loop import MemberLoop, SimLoop
+from sim.loop import MemberLoop, SimLoop, SimTimer
 from sim.network import MemberNetwork, SimNetwork
 from sim.passwords import SimPasswords
 from sim.witness import Witness
@@ -96,7 +96,24 @@ class Habits:
     compact_hash_check_s: float = 0.0
     watch_budget: int = 1_000  # of one slice of delivery
     watch_slice_s: float = 0.0  # how long the next slice waits: others run meanwhile
+    slice_keys: int = 500  # that one step of a transaction or a read looks at
+    slice_s: float = 0.0  # between two such steps: others run meanwhile
     trim_entries: int = 1  # the memory log is shortened in steps of so many
+
+
+class SlowTurns:
+    """A member's loop for those who work in slices: the next turn waits a little."""
+
+    def __init__(self, loop: MemberLoop, pause_s: float) -> None:
+        self._loop = loop
+        self._pause_s = pause_s
+        self.time = loop.time
+        self.call_later = loop.call_later
+        self.call_at = loop.call_at
+
+    def call_soon(self, callback: Callable[..., Any], *args: Any) -> SimTimer:
+        """Not quite."""
+        return self._loop.call_later(self._pause_s, callback, *args)
 
 
 class WitnessedMember(Member):
@@ -129,6 +146,13 @@ class WitnessedMember(Member):
         self.witness = witness
         self.habits = habits
         self.snapshotter.trim_entries = habits.trim_entries
+        self.store.slice_keys = habits.slice_keys
+        if habits.slice_s:
+            assert isinstance(self.loop, MemberLoop), "made by start"
+            turns = SlowTurns(self.loop, habits.slice_s)
+            for worker in (self.queue, self.slices):
+                worker._loop = turns
+                worker.steps_max = 1
         hub = self.watches
         hub._chunk_rows = habits.watch_rows
         hub._message_bytes_max = habits.watch_message_bytes

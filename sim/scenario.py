@@ -103,6 +103,8 @@ def habits(chance: Random) -> Habits:
         watch_budget=chance.choice([2, 10, 1_000]),
         watch_slice_s=chance.choice([0.0, 0.005, 0.03]),
         trim_entries=chance.choice([1, 20, 1_000]),
+        slice_keys=chance.choice([1, 2, 500]),
+        slice_s=chance.choice([0.0, 0.001, 0.02]),
     )
 
 
@@ -113,6 +115,8 @@ def slow_disks(chance: Random) -> Habits:
         catchup_entries=50,
         sync_min_s=0.01,
         sync_max_s=chance.choice([0.1, 0.4]),
+        slice_keys=chance.choice([1, 500]),
+        slice_s=0.02,
     )
 
 
@@ -259,7 +263,7 @@ def settle(cluster: SimCluster, history: list[Operation]) -> None:
     revisions = cluster.witness.twin.revision_of
     for operation in list(history):
         call = operation.input
-        if operation.known or call[0] not in ("put", "pair", "cas"):
+        if operation.known or call[0] not in ("put", "pair", "wipe", "cas"):
             continue
         revision = revisions.get(call[-1])
         if revision is None:
@@ -296,7 +300,8 @@ def _until(history: list[Operation], end_s: float) -> list[Operation]:
         if one.return_s <= end_s
         else Operation(one.client, one.call_s, float("inf"), one.input, None)
         for one in history
-        if one.call_s <= end_s and (one.return_s <= end_s or one.input[0] not in ("get", "expire"))
+        if one.call_s <= end_s
+        and (one.return_s <= end_s or one.input[0] not in ("get", "all", "expire"))
     ]
 
 

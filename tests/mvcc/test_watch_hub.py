@@ -883,3 +883,40 @@ class LongGuarantees(Guarantees):
 
 TestLongGuarantees = pytest.mark.soak(LongGuarantees.TestCase)
 TestLongGuarantees.settings = settings(max_examples=3_000, stateful_step_count=80, deadline=None)
+
+
+def test_a_revision_told_in_portions_is_one_message_and_no_promise_comes_before():
+    world = World()
+    client, other = world.client(), world.client()
+    assert client.stream and other.stream
+    client.stream.create(b"k", b"l", 0)
+    other.stream.create(b"k1", b"", 0)
+    world.put(b"k1")
+    world.settle()
+    hub = world.hub
+    changes = [(b"k%d" % n, b"v") for n in range(5)]
+    world.past.listener = None
+    world.past.write(changes)
+    revision, events = world.past.log[-1]
+    hub.on_events(revision, [], True)
+    for number, event in enumerate(events):
+        late = world.client()
+        assert late.stream
+        late.stream.create(b"k", b"l", revision if number % 2 else 0)
+        while hub.deliver():
+            pass
+        for each in (client, other):
+            each.stream.progress()
+            each.read()
+            assert [response.header.revision for response in each.got if response.events] == [2]
+            assert all(response.events or response.created for response in each.got)
+        hub.on_events(revision, [event], number < len(events) - 1)
+        hub.check()
+    world.settle()
+    for each in (client, other):
+        each.read()
+    assert [len(response.events) for response in client.got if response.events] == [1, 5]
+    assert [len(response.events) for response in other.got if response.events] == [1, 1]
+    client.stream.progress()
+    client.read()
+    assert client.got[-1].header.revision == revision and not client.got[-1].events

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 import keyraft.server.boot as boot
+from keyraft.mvcc import Event, Store, WatchHub, txn
 from keyraft.proto import rpc_pb2
 from keyraft.raft import Entry, HardState
 from keyraft.raft.config import ReadOnlyOption
@@ -16,6 +17,7 @@ from keyraft.server import Member, Result, wire
 from keyraft.server.leasing import Leasing
 from keyraft.server.raftloop import RaftLoop
 from keyraft.server.reads import ReadDone
+from keyraft.storage.backend import WriteBuffer
 from sim.cluster import SimCluster
 from sim.node import Node, NodeLog
 from sim.scenario import Violation, run
@@ -163,3 +165,41 @@ def test_committing_an_old_terms_entry_by_counting_is_found(monkeypatch: Patch) 
     with pytest.raises(AssertionError, match="applies another entry"):
         for seed in range(1, 6):
             figure_8(seed)
+
+
+def test_a_batch_sealed_amid_an_entry_is_found(monkeypatch: Patch) -> None:
+    monkeypatch.setattr(WriteBuffer, "hold", lambda self: None)
+    monkeypatch.setattr(WriteBuffer, "release", lambda self: None)
+    assert hunt(range(1, 60), size=3)
+
+
+def test_seeing_half_a_transaction_is_found(monkeypatch: Patch) -> None:
+    honest = Store.get
+
+    def get(self: Store, key: bytes) -> bytes:
+        """Does not look whether a transaction is under way."""
+        changes, self._sub = self._sub, 0
+        try:
+            return honest(self, key)
+        finally:
+            self._sub = changes
+
+    monkeypatch.setattr(Store, "get", get)
+    assert "not linearizable" in hunt(range(1, 40), size=3)
+
+
+def test_reading_the_present_at_each_step_is_found(monkeypatch: Patch) -> None:
+    monkeypatch.setattr(Store, "read_txn_steps", lambda self, request: txn.steps(self, request))
+    assert "a transaction reads" in hunt(range(1, 40), size=3)
+
+
+def test_events_that_leave_before_the_others_of_their_revision_are_found(
+    monkeypatch: Patch,
+) -> None:
+    honest = WatchHub.on_events
+
+    def on_events(self: WatchHub, revision: int, events: list[Event], more: bool = False) -> None:
+        honest(self, revision, events)
+
+    monkeypatch.setattr(WatchHub, "on_events", on_events)
+    assert hunt(range(1, 40), size=3)

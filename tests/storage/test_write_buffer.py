@@ -68,11 +68,13 @@ class BufferMachine(RuleBasedStateMachine):
         self.buffer = WriteBuffer(self.engine, self.loop, self.failed, batch_ops=7)
         self.buffer.before_commit(self.seal)
         self.done_wanted = self.done = 0
+        self.held = False
 
     def failed(self, text: str) -> None:
         raise AssertionError(text)
 
     def seal(self) -> None:
+        assert not self.held, "half an entry is sealed"
         self.sealed.append({bucket: dict(pairs) for bucket, pairs in self.now.items()})
         self.buffer.put(b.META, b.META_CONSISTENT_INDEX, b"%d" % (len(self.sealed) - 1))
 
@@ -95,6 +97,15 @@ class BufferMachine(RuleBasedStateMachine):
         self.done_wanted += 1
 
     @rule()
+    def begin_or_end_an_entry(self) -> None:
+        if self.held:
+            self.held = False
+            self.buffer.release()
+        else:
+            self.buffer.hold()
+            self.held = True
+
+    @rule()
     def time_passes(self) -> None:
         self.loop.run()
 
@@ -114,6 +125,9 @@ class BufferMachine(RuleBasedStateMachine):
     @rule()
     def stop_and_start(self) -> None:
         self.buffer.close()
+        if self.held:  # as after a crash: the log has what is dropped
+            self.crash()
+            return
         assert self.done == self.done_wanted
         self.engine = MemoryEngine(self.engine.disk)
         self.loop.timers.clear()
@@ -137,7 +151,7 @@ class BufferMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.buffer.statistics()["pending_ops"] > 0)
     @invariant()
     def something_will_commit(self) -> None:
-        assert self.loop.timers or self.buffer.statistics()["committing"]
+        assert self.held or self.loop.timers or self.buffer.statistics()["committing"]
 
     @invariant()
     def sound(self) -> None:

@@ -88,6 +88,7 @@ def end_steps(store: Store) -> Generator[None, None, None]:
     if listener is None:
         return
     revision = store.revision
+    listener(revision, [], True)  # before anybody sees the revision and takes it for told
     at = first_key(revision)
     more = True
     while more:

@@ -256,7 +256,9 @@ class WatchHub:
             if len(cohort.watchers) == 1 == len(cohort.pending) and self._send_lone(cohort):
                 return budget - 1
             before = len(cohort.encoded)
-            ready = cohort.prepare(self._store.kv_at, self._open or NEVER)
+            # What a pass has read is complete; what comes as it happens may not be.
+            open_from = NEVER if cohort.covered or not self._open else self._open
+            ready = cohort.prepare(self._store.kv_at, open_from)
             budget -= 1 + (len(cohort.encoded) - before) // 4
             if not ready:
                 queue.append(cohort)
@@ -284,7 +286,7 @@ class WatchHub:
         event = cohort.pending[0]
         (watcher,) = cohort.watchers
         sink = watcher.sink
-        if sink.writable <= 0 or event.revision == self._open:
+        if sink.writable <= 0 or (event.revision == self._open and not cohort.covered):
             return False
         payload = cohort.encode(event, self._store.kv_at)
         if len(payload) > BATCH_MESSAGE_BYTES_MAX:

@@ -108,7 +108,7 @@ class Applier:
                 self._check(kind, request, identity)
             result = handler(request)
             if not isinstance(result, bytes):
-                return self._begin(result, kind, waiter)
+                return self._begin(result, kind, stamp, waiter)
         except (EtcdError, RawError) as refusal:
             self._failures[kind] += 1
             if waiter is not None:
@@ -118,7 +118,7 @@ class Applier:
             waiter.respond(result)
         return None
 
-    def _begin(self, steps: Steps, kind: int, waiter: Waiter | None) -> Work | None:
+    def _begin(self, steps: Steps, kind: int, stamp: bytes, waiter: Waiter | None) -> Work | None:
         """The first step; what is left, if that was not all. Raises the refusal of the first."""
         try:
             next(steps)
@@ -126,17 +126,21 @@ class Applier:
             if waiter is not None:
                 waiter.respond(end.value)
             return None
-        return self._go_on(steps, kind, waiter)
+        if waiter is not None:
+            self._member.waiting.add(stamp, waiter)  # whose time may run out meanwhile
+        return self._go_on(steps, kind, stamp)
 
-    def _go_on(self, steps: Steps, kind: int, waiter: Waiter | None) -> Work:
+    def _go_on(self, steps: Steps, kind: int, stamp: bytes) -> Work:
         try:
             result = yield from steps
         except (EtcdError, RawError) as refusal:
             if kind < _KINDS_LOW:
                 self._failures[kind] += 1
+            waiter = self._waiting_pop(stamp, None)
             if waiter is not None:
                 waiter.fail(refusal.code, refusal.text)
             return
+        waiter = self._waiting_pop(stamp, None)
         if waiter is not None:
             waiter.respond(result)
 
@@ -157,7 +161,7 @@ class Applier:
         try:
             result = self._carry_out(parsed, entry.index, waiter is not None)
             if not isinstance(result, bytes):
-                return self._begin(result, parsed.kind, waiter)
+                return self._begin(result, parsed.kind, parsed.stamp, waiter)
         except MembershipDataError as error:
             self._pass_over(entry, error)
             result = b""
