@@ -22,7 +22,7 @@ waits for any more is not proposed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Final, Protocol
 
