@@ -173,21 +173,6 @@ def test_a_batch_sealed_amid_an_entry_is_found(monkeypatch: Patch) -> None:
     assert hunt(range(1, 60), size=3)
 
 
-def test_seeing_half_a_transaction_is_found(monkeypatch: Patch) -> None:
-    honest = Store.get
-
-    def get(self: Store, key: bytes) -> bytes:
-        """Does not look whether a transaction is under way."""
-        changes, self._sub = self._sub, 0
-        try:
-            return honest(self, key)
-        finally:
-            self._sub = changes
-
-    monkeypatch.setattr(Store, "get", get)
-    assert "not linearizable" in hunt(range(1, 40), size=3)
-
-
 def test_reading_the_present_at_each_step_is_found(monkeypatch: Patch) -> None:
     monkeypatch.setattr(Store, "read_txn_steps", lambda self, request: txn.steps(self, request))
     assert "a transaction reads" in hunt(range(1, 40), size=3)

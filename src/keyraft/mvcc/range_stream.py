@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Final
 from ..base.errors import CompactedError
 from ..proto import rpc_pb2
 from .read import (
-    VALUE_SHIFT,
     Item,
     count_steps,
     encode_steps,
@@ -110,9 +109,10 @@ def _sorted(
             if at < store.compact_revision:
                 raise CompactedError
             out: list[bytes] = []
-            for _ in encode_steps(store, items[first : first + limit], request, out):
+            chunk = items[first : first + limit]
+            for _ in encode_steps(store, chunk, request, out, 2 * target_bytes):
                 yield b""
-            first += limit
+            first += len(out) // 2
             body = b"".join(out)
             if first >= len(items):
                 yield field(b"\x0a", head + body + _tail(more, total))

@@ -261,9 +261,15 @@ def _sort_by_value(
 
 
 def encode_steps(
-    store: Store, items: list[Item], request: rpc_pb2.RangeRequest, out: list[bytes]
+    store: Store,
+    items: list[Item],
+    request: rpc_pb2.RangeRequest,
+    out: list[bytes],
+    bytes_max: int = 0,
 ) -> Generator[None, None, None]:
-    """The items as the fields of a RangeResponse."""
+    """The items as the fields of a RangeResponse, head and KeyValue of each; those are the last
+    that reach `bytes_max` (0: all)."""
+    left = bytes_max
     keys_only = request.keys_only
     row = store.row
     heads = KV_HEADS
@@ -281,3 +287,7 @@ def encode_steps(
         weight -= 1 + (size >> VALUE_SHIFT)
         out.append(heads[size] if size < 16384 else b"\x12" + varint(size))
         out.append(stored)
+        if bytes_max:
+            left -= size
+            if left <= 0:
+                return
