@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from keyraft.net.http1 import Http1Connection, Http1Limits, Http1Request, Http1Service
 
@@ -493,3 +496,61 @@ def test_heads_have_no_bodies() -> None:
     scene = Scene(lambda request: request.respond(204, [], b"no"))
     scene.feed(GET)
     assert b"Content-Length" not in scene.socket.sent and scene.socket.sent.endswith(b"\r\n\r\n")
+
+
+# --- anything at all ----------------------------------------------------------------------------
+
+LINES = [
+    b"GET / HTTP/1.1\r\n",
+    b"POST /x?y HTTP/1.1\r\n",
+    b"GET / HTTP/1.0\r\n",
+    b"BREW http://h:1/x HTTP/1.1\r\n",
+    b"Host: h\r\n",
+    b"Content-Length: 3\r\n",
+    b"Content-Length: 2000\r\n",
+    b"Transfer-Encoding: chunked\r\n",
+    b"Connection: close\r\n",
+    b"Connection: keep-alive\r\n",
+    b"Expect: 100-continue\r\n",
+    b"\r\n",
+    b"\n",
+    b"abc",
+    b"3\r\nabc\r\n",
+    b"0\r\n\r\n",
+    b"\x00\xff",
+]
+
+
+def conversation(data: bytes, places: list[int], early: bool) -> tuple[bytes, list[str], bool]:
+    """What was answered to `data`, cut at `places`; which targets were asked for; how it ended."""
+    scene = Scene(ok, early=early)
+    for start, stop in itertools.pairwise(places):
+        if not scene.over:
+            scene.feed(data[start:stop])
+    answered = b"\r\n".join(
+        line for line in scene.socket.sent.split(b"\r\n") if not line.startswith(b"Date: ")
+    )
+    return answered, [request.target for request in scene.requests], scene.over
+
+
+@given(
+    lines=st.lists(st.sampled_from(LINES) | st.binary(max_size=5), max_size=20),
+    cuts=st.lists(st.integers(0, 1_000), max_size=10),
+    early=st.booleans(),
+)
+def test_however_bytes_are_cut_they_mean_the_same(
+    lines: list[bytes], cuts: list[int], early: bool
+) -> None:
+    data = b"".join(line for line in lines if line != b"Expect: 100-continue\r\n")
+    places = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
+    whole = conversation(data, [0, len(data)], early)
+    assert conversation(data, places, early) == whole
+
+
+@given(lines=st.lists(st.sampled_from(LINES) | st.binary(max_size=5), max_size=20))
+def test_whatever_comes_a_connection_ends_when_its_client_falls_silent(lines: list[bytes]) -> None:
+    for early in (False, True):
+        scene = Scene(ok, early=early)
+        scene.feed(b"".join(lines))
+        scene.clock.advance(LIMITS.body_s_max + LIMITS.idle_s_max + LIMITS.body_span_s)
+        assert scene.over and scene.lost in (0, 1)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Final
 
 MEMBERS_MAX: Final = 9
-STOP_TIMEOUT_S: Final = 8.0  # then a member that has not stopped is killed
+STOP_TIMEOUT_S: Final = 20.0  # then it is killed; a leader may wait 7 s for one that stops as well
 LINE_BYTES_MAX: Final = 1024 * 1024
 TOKEN: Final = "etcd-cluster-1"
 

@@ -20,7 +20,9 @@ import httptools
 
 HEAD_BYTES_MAX: Final = 65_536  # status line and headers of an answer
 ANSWER_BYTES_MAX: Final = 65_536  # of its body, unless the caller says otherwise
-KEPT_S_MAX: Final = 4.0  # without a call; a member closes its end after five seconds
+KEPT_S_MAX: Final = (
+    4.5  # without a call; a member closes its end after five seconds, and probes every four
+)
 KEPT_PER_ADDRESS_MAX: Final = 8
 _PORTS: Final = {"http": 80, "https": 443}
 _P = TypeVar("_P", bound=asyncio.BaseProtocol)
@@ -90,7 +92,7 @@ class _Connection(asyncio.Protocol):
         self._pieces: list[bytes] = []
         self._bytes_max = self._bytes = self._head_bytes = 0
         self._in_head = True
-        self._until_eof = False
+        self._kept = False
         self._complete = False
 
     # --- one call -----------------------------------------------------------------------------
@@ -101,7 +103,7 @@ class _Connection(asyncio.Protocol):
         self._answer = HttpAnswer()
         self._pieces = []
         self._bytes_max, self._bytes, self._head_bytes = bytes_max, 0, 0
-        self._in_head, self._complete, self._until_eof = True, False, False
+        self._in_head, self._complete, self._kept = True, False, False
         self._answered = self._loop.create_future()
         if self.lost:
             self._fail(HttpError("EOF"))
@@ -121,7 +123,7 @@ class _Connection(asyncio.Protocol):
     @property
     def reusable(self) -> bool:
         """Whether another call may follow this one."""
-        return self._complete and not self.lost and bool(self._parser.should_keep_alive())
+        return self._complete and not self.lost and self._kept
 
     def write(self, data: bytes) -> None:
         """Queues bytes."""
@@ -152,6 +154,7 @@ class _Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         self._answer.status = self._parser.get_status_code()
+        self._kept = bool(self._parser.should_keep_alive())
         self._in_head = False
 
     def on_body(self, piece: bytes) -> None:
