@@ -284,6 +284,88 @@ def test_the_lock_names_itself_to_its_command(server: Server) -> None:
     assert code == 0 and key.startswith("n/") and int(revision) > 1
 
 
+@pytest.mark.parametrize("name", ["INT", "TERM", "KILL", "USR1"])
+def test_a_command_under_the_lock_is_ended_by_a_signal(server: Server, name: str) -> None:
+    """255 and the signal's name, as Go tells it."""
+    here = f"--endpoints={server.endpoint}"
+    both(here, "lock", "signalled", "sh", "--", "-c", f"kill -{name} $$")
+    assert run(MINE, here, "get", "signalled", "--prefix") == (0, "", "")
+
+
+@pytest.mark.parametrize("command", [["lock", "early"], ["elect", "early", "me"]])
+def test_a_signal_that_comes_while_the_program_starts_counts(
+    server: Server, command: list[str]
+) -> None:
+    """It is there before the first line of Python has run."""
+    here = f"--endpoints={server.endpoint}"
+    holder = Following(ORIGINAL, here, *command)
+    holder.lines(2)
+
+    def pending() -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
+        os.kill(os.getpid(), signal.SIGINT)
+
+    early = subprocess.run(
+        [*MINE, here, *command],
+        capture_output=True,
+        env=environment(),
+        timeout=LIMIT_S,
+        preexec_fn=pending,
+        check=False,
+    )
+    assert (early.returncode, early.stderr) == (1, b"Error: context canceled\n")
+    count = ["get", "early/", "--prefix", "--count-only", "-w=fields"]
+    assert '"Count" : 1' in run(ORIGINAL, here, *count)[1]
+    holder.end()
+
+
+def test_a_signal_ends_what_waits_for_a_server_that_is_not_there() -> None:
+    (port,) = free_ports(1)
+    waiting = Following(MINE, f"--endpoints=127.0.0.1:{port}", "--debug", "lock", "nowhere")
+    assert waiting.process.stderr is not None
+    while b"failed to connect" not in waiting.process.stderr.readline():
+        assert waiting.process.poll() is None
+    assert waiting.end() == 1
+
+
+def test_log_lines_say_when_and_where(server: Server, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [*MINE, f"--endpoints={server.endpoint}", "snapshot", "save", str(tmp_path / "s")],
+        capture_output=True,
+        env=environment(),
+        timeout=LIMIT_S,
+        check=True,
+    )
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert [line["msg"] for line in lines] == [
+        "created temporary db file",
+        "fetching snapshot",
+        "fetched snapshot",
+        "saved",
+    ]
+    for one in lines:
+        assert list(one)[:4] == ["level", "ts", "caller", "msg"]
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}(Z|[+-]\d{4})", one["ts"])
+        assert re.fullmatch(r"ctl/snapshot\.py:\d+", one["caller"])
+
+
+def test_a_refusal_has_its_line_in_the_log(server: Server) -> None:
+    """The same as the original's but for caller, time and addresses."""
+    lines = []
+    for tool in (ORIGINAL, MINE):
+        done = subprocess.run(
+            [*tool, f"--endpoints={server.endpoint}", "put", "k", "v", "--lease=7"],
+            capture_output=True,
+            env=environment(),
+            timeout=LIMIT_S,
+            check=False,
+        )
+        line = json.loads(done.stderr.splitlines()[0])
+        lines.append({name: line[name] for name in ("level", "logger", "msg", "attempt", "error")})
+        assert line["target"].endswith(f"/{server.endpoint}")
+    assert lines[0] == lines[1]
+
+
 def test_leaders_are_elected_and_observed(server: Server) -> None:
     here = f"--endpoints={server.endpoint}"
     first = Following(MINE, here, "elect", "e", "one")
@@ -415,6 +497,41 @@ def test_a_mirror_follows(server: Server, tmp_path: Path) -> None:
         mirror.end()
     finally:
         target.kill()
+
+
+@pytest.mark.parametrize(
+    ("flags", "key"),
+    [([], "app/key"), (["--dest-prefix=to/"], "to/key"), (["--no-dest-prefix"], "key")],
+)
+def test_a_mirror_that_begins_at_a_revision_keeps_the_prefix(
+    server: Server, tmp_path: Path, flags: list[str], key: str
+) -> None:
+    target = Server(ORACLE, tmp_path / "target").start()
+    here, there = f"--endpoints={server.endpoint}", f"--endpoints={target.endpoint}"
+    try:
+        answer = json.loads(run(ORIGINAL, here, "put", "app/key", "new", "-w=json")[1])
+        revision = answer["header"]["revision"]
+        mirror = Following(
+            MINE, here, "make-mirror", "--prefix=app/", f"--rev={revision}", *flags, target.endpoint
+        )
+        watch = Following(ORIGINAL, there, "watch", "", "--prefix", "--rev=1")
+        assert watch.lines(3) == ["PUT", key, "new"]
+        watch.end()
+        mirror.end()
+    finally:
+        target.kill()
+
+
+def test_progress_asked_for_before_the_stream_is_open_is_told(server: Server) -> None:
+    put(server, "progress", "1")
+    follower = Following(
+        MINE, f"--endpoints={server.endpoint}", "watch", "-i", stdin=subprocess.PIPE
+    )
+    assert follower.process.stdin is not None
+    follower.process.stdin.write(b"watch progress\nprogress\n")
+    follower.process.stdin.flush()
+    assert follower.lines(1)[0].startswith("progress notify: ")
+    follower.process.kill()
 
 
 def test_the_leadership_is_moved_from_the_leader_only(server: Server) -> None:

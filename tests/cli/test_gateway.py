@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from keyraft.app.tcpproxy import Endpoint, Picker, TcpProxy
 from keyraft.base.log import NullLogger
-from keyraft.cli.gateway import gateway
+from keyraft.cli.gateway import gateway, verb_first
 
 
 def test_turns_priorities_and_weights() -> None:
@@ -82,3 +82,19 @@ def test_what_makes_no_sense_is_refused(words: list[str], message: str) -> None:
     result = CliRunner().invoke(gateway, ["start", *words])
     assert result.exit_code == 1
     assert message in result.output
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("start --endpoints=a:1", "start --endpoints=a:1"),
+        ("--endpoints=a:1 start", "start --endpoints=a:1"),
+        ("--endpoints a:1 start --retry-delay=1s", "start --endpoints a:1 --retry-delay=1s"),
+        ("--help start", "start --help"),
+        ("--endpoints=a:1", "--endpoints=a:1"),
+        ("--endpoints start", "--endpoints start"),
+        ("-- start", "-- start"),
+    ],
+)
+def test_flags_may_stand_in_front_of_the_verb(typed: str, meant: str) -> None:
+    assert verb_first(typed.split()) == meant.split()

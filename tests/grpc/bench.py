@@ -22,6 +22,10 @@ class Recorder:
             self.stream.pause_reading()
         elif message == b"finish":
             self.stream.finish(5, "enough")
+        elif message == b"begin":
+            self.stream.begin([(b"x-initial", b"hello"), (b"x-data-bin", b"q6ur")])
+        elif message == b"farewell":
+            self.stream.finish(0, "", [(b"x-trailing-bin", b"q6ur")])
 
     def on_half_close(self) -> None:
         self.log.append("half close")

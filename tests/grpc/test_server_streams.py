@@ -52,6 +52,28 @@ def test_messages_arrive_however_they_are_cut() -> None:
     assert bench.log == [b"one", b"", b"three" * 100, "half close"]
 
 
+def test_a_stream_s_head_and_trailers_carry_metadata() -> None:
+    """gRPC's interoperability test `custom_metadata`."""
+    bench = opened()
+    out = bench.feed(frame(DATA, 0, 1, message(b"begin")))
+    assert out[0].headers == {
+        ":status": "200",
+        "content-type": "application/grpc",
+        "x-initial": "hello",
+        "x-data-bin": "q6ur",
+    }
+    assert not out[0].flags & END_STREAM
+    out = bench.feed(frame(DATA, 0, 1, message(b"begin") + message(b"echo")))
+    assert [each.kind for each in out] == [DATA], "one head and no more"
+    out = bench.feed(frame(DATA, 0, 1, message(b"farewell") + message(b"begin")))
+    assert out[0].headers == {"grpc-status": "0", "x-trailing-bin": "q6ur"}
+    assert out[0].flags & END_STREAM
+
+    bare = opened()
+    out = bare.feed(frame(DATA, 0, 1, message(b"farewell")))
+    assert out[0].headers is not None and out[0].headers["x-trailing-bin"] == "q6ur"
+
+
 def test_answers_start_with_headers_and_end_with_trailers() -> None:
     bench = opened()
     out = bench.feed(frame(DATA, 0, 1, message(b"echo") * 2))

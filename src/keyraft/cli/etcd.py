@@ -29,9 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command with the process's own arguments and environment."""
     words = sys.argv[1:] if arguments is None else list(arguments)
     if words[:1] == ["gateway"]:
-        from keyraft.cli.gateway import gateway
+        from keyraft.cli.gateway import gateway, verb_first
 
-        gateway.main(words[1:], prog_name="etcd gateway")
+        gateway.main(verb_first(words[1:]), prog_name="etcd gateway")
     try:
         config = load(words, os.environ)
         check_effects(config)

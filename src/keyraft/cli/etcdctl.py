@@ -6,14 +6,16 @@ import os
 import signal
 import sys
 
-from keyraft.cli.ctl.main import run
-
 
 def main() -> None:
     """Runs the command line of this process and ends it."""
     # A pipe that is closed and Ctrl-C end the program as they end any other.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    # Whoever catches signals catches those that come while Python is still loading: see `run`.
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    from keyraft.cli.ctl.main import run
+
     code = run(sys.argv[1:])
     sys.stdout.flush()
     sys.stderr.flush()

@@ -80,6 +80,20 @@ def start(
         raise click.ClickException(f"listen tcp {listen_addr}: bind: {reason}") from None
 
 
+def verb_first(words: list[str]) -> list[str]:
+    """The words with `start` in front, wherever among its flags it stood, as cobra finds it: a
+    flag without "=" takes the next word."""
+    at = 0
+    while at < len(words):
+        word = words[at]
+        if not word.startswith("-"):
+            return [word, *words[:at], *words[at + 1 :]]
+        if word == "--":
+            break
+        at += 1 if "=" in word or word in ("-h", "--help") else 2
+    return words
+
+
 def _endpoint(text: str) -> Endpoint:
     address = urlsplit(text).netloc if "://" in text else text
     try:

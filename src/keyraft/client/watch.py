@@ -235,6 +235,7 @@ class WatchHub:
         self._ids: dict[Watch, int] = {}
         self._stream: Stream | None = None
         self._outbox: deque[bytes] = deque()
+        self._progress_wanted = False  # asked for while there was no stream
         self._sender: asyncio.Task[None] | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -299,8 +300,11 @@ class WatchHub:
             self._create(watch)
 
     async def request_progress(self) -> None:
-        """Asks for progress of the whole stream."""
-        self._post(rpc_pb2.WatchRequest(progress_request={}).SerializeToString())
+        """Asks for progress of the whole stream, as soon as there is one."""
+        if self._stream is None:
+            self._progress_wanted = True
+        else:
+            self._post(rpc_pb2.WatchRequest(progress_request={}).SerializeToString())
 
     async def close(self) -> None:
         """Ends every watch."""
@@ -348,6 +352,9 @@ class WatchHub:
         for watch in self._watches:
             if not watch.paused:
                 self._create(watch)
+        if self._progress_wanted:
+            self._progress_wanted = False
+            await self.request_progress()
         heard = False
         while True:
             try:

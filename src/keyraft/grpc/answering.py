@@ -20,7 +20,7 @@ from .http2.errors import NO_ERROR
 from .http2.hpack import Encoder, Header
 from .http2.stream import Http2Stream
 from .limits import Limits
-from .router import no_clock
+from .router import Metadata, no_clock
 
 _CONTENT_TYPE: Final = (b"content-type", b"application/grpc")
 _RESPONSE: Final[list[Header]] = [(b":status", b"200"), _CONTENT_TYPE]
@@ -141,6 +141,12 @@ class Answering(Connection):
         stream.headers_sent = True
         self._send_headers(stream, _RESPONSE, ends=False)
 
+    def begin(self, stream: Stream, metadata: Metadata) -> None:
+        """Stream.begin: the head, alone."""
+        stream.headers_sent = True
+        self._send_headers(stream, [*_RESPONSE, *metadata], ends=False)
+        self._wake()
+
     def send(self, stream: Stream, message: bytes) -> None:
         """Stream.send."""
         if not stream.headers_sent:
@@ -174,7 +180,7 @@ class Answering(Connection):
         if not self._awake:
             self._wake()
 
-    def finish(self, call: Call, code: int, text: str) -> None:
+    def finish(self, call: Call, code: int, text: str, metadata: Metadata = ()) -> None:
         """Call.fail and Stream.finish: trailers, alone when nothing was sent before."""
         route = call.head.route
         if route is not None:
@@ -185,6 +191,7 @@ class Answering(Connection):
         trailers: list[Header] = [(b"grpc-status", b"%d" % code)]
         if text:
             trailers.append((b"grpc-message", status.encode_text(text)))
+        trailers.extend(metadata)
         if not (isinstance(call, Stream) and call.headers_sent):
             trailers = [*_RESPONSE, *trailers]
         self._end_stream(call, trailers)

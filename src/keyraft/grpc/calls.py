@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from .head import RequestHead
 from .http2.stream import Http2Stream
-from .router import StreamHandler
+from .router import Metadata, StreamHandler
 
 if TYPE_CHECKING:
     from .requests import Requests
@@ -115,10 +115,15 @@ class Stream(Call):
         if not self.done:
             self.connection.send_shared(self, head, pieces)
 
-    def finish(self, code: int = 0, text: str = "") -> None:
+    def begin(self, metadata: Metadata) -> None:
+        """Sends the answer's head with `metadata` in it; nothing when a head is sent already."""
+        if not self.done and not self.headers_sent:
+            self.connection.begin(self, metadata)
+
+    def finish(self, code: int = 0, text: str = "", metadata: Metadata = ()) -> None:
         """Ends the stream with a status, after everything sent before."""
         if not self.done:
-            self.connection.finish(self, code, text)
+            self.connection.finish(self, code, text, metadata)
 
     def abort(self, code: int, text: str) -> None:
         """Ends the stream over its handler's head; the handler hears of it first."""

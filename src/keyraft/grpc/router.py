@@ -6,11 +6,14 @@ the four Protocols below are all that it sees of the transport.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import inf
 from typing import Any, Final, NamedTuple, Protocol
 
 from .status import CODE_NAMES, quote
+
+Metadata = Sequence[tuple[bytes, bytes]]
+"""Fields as they are on the wire: names in lower case, values of `-bin` names in base64."""
 
 UNARY: Final = "unary"
 CLIENT_STREAM: Final = "client_stream"
@@ -78,8 +81,12 @@ class ServerStream(CallContext, Protocol):
         one, are sent as they are, without a copy, if one fits a frame (16,384 bytes) with the
         head."""
 
-    def finish(self, code: int = 0, text: str = "") -> None:
-        """Ends the stream with a status, after everything sent before."""
+    def begin(self, metadata: Metadata) -> None:
+        """Sends the answer's head with `metadata` in it, before any message; once."""
+
+    def finish(self, code: int = 0, text: str = "", metadata: Metadata = ()) -> None:
+        """Ends the stream with a status, after everything sent before; `metadata` goes into the
+        trailers."""
 
     def drop(self, code: int, text: str) -> None:
         """`finish` now: what the client has not read is given up, and the status with it."""

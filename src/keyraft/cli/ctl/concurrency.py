@@ -6,57 +6,84 @@ import asyncio
 import os
 import signal
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from keyraft.cli.ctl.context import FOREVER_S, Context, error_text
-from keyraft.cli.ctl.exits import BAD_ARGS, ERROR, Exit
+from keyraft.cli.ctl.exits import BAD_ARGS, ERROR, SIGNALLED, Exit, ended_by
+from keyraft.cli.ctl.printers.base import complain
 
 if TYPE_CHECKING:
     from keyraft.client import Client
-    from keyraft.client.recipes import Lock, Session
+    from keyraft.client.recipes import Lock
+
+SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+CANCELED: Final = "context canceled"
 
 
-async def _until_signal(work: Coroutine[Any, Any, None]) -> bool:
-    """Runs `work` until it ends or SIGINT or SIGTERM cancels it, which is True."""
+GIVE_UP_S: Final = 5.0  # that tidying up may take after a signal, when no server answers
+
+
+class Progress:
+    """How far a command has come."""
+
+    def __init__(self) -> None:
+        self.there = False  # the lock is held, the election won
+        self.executing = False
+        self.code = 0  # of the command that was run
+
+
+async def _until_signal(work: Coroutine[Any, Any, None], progress: Progress) -> bool:
+    """Runs `work` until it ends or SIGINT or SIGTERM cancels it, which is True.
+
+    A signal that came while the program was starting counts, too. A second one ends it at once.
+    """
     loop = asyncio.get_running_loop()
     task = loop.create_task(work)
-    told = False
-
-    def tell() -> None:
-        nonlocal told
-        told = True
-        task.cancel()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, tell)
-    try:
+    told = asyncio.Event()
+    for number in SIGNALS:
+        loop.add_signal_handler(number, told.set)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    waiting = loop.create_task(told.wait())
+    await asyncio.wait((task, waiting), return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    for number in SIGNALS:
+        loop.remove_signal_handler(number)
+    if not told.is_set():
         await task
-    except asyncio.CancelledError:
-        if not told:
-            raise
-    finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(number)
-    return told
+        return False
+    # The command that runs has got the signal, too, and is waited for.
+    signal.signal(signal.SIGINT, signal.SIG_IGN if progress.executing else signal.SIG_DFL)
+    task.cancel()
+    await asyncio.wait((task,), timeout=GIVE_UP_S)
+    while progress.executing and not task.done():
+        await asyncio.wait((task,), timeout=GIVE_UP_S)
+    if not task.done():
+        complain(f"Error: {CANCELED}")  # what is left ends with its lease
+        os._exit(ERROR)
+    if not task.cancelled():
+        task.result()
+    return True
 
 
 async def lock(context: Context) -> None:
     """Takes a lock; holds it while a command runs, or until a signal."""
-    from keyraft.client.errors import EtcdError, LeaseLostError, RawError
+    from keyraft.client.errors import EtcdError, LeaseLostError
     from keyraft.client.recipes import Lock, Session
 
     if not context.arguments:
         raise Exit(BAD_ARGS, "lock takes a lock name argument and an optional command to execute")
     name, *command = context.arguments
-    code = 0
-    locked = False
+    progress = Progress()
 
-    async def hold(client: Client, session: Session) -> None:
-        nonlocal code, locked
-        async with Lock(session, name) as held:
-            locked = True
+    async def hold(client: Client) -> None:
+        async with Session(client, context["ttl"]) as session, Lock(session, name) as held:
+            progress.there = True
             if command:
-                code = await _execute(command, held)
+                progress.executing = True
+                try:
+                    progress.code = await _execute(command, held)
+                finally:
+                    progress.executing = False
                 return
             context.printer.get(await client.get(held.key))
             await session.lease.wait_lost()
@@ -64,16 +91,16 @@ async def lock(context: Context) -> None:
 
     async with context.client(timeout_s=FOREVER_S) as client:
         try:
-            async with Session(client, context["ttl"]) as session:
-                told = await _until_signal(hold(client, session))
+            told = await _until_signal(hold(client), progress)
         except LeaseLostError:
             raise Exit(ERROR, "session expired") from None
-        except (EtcdError, RawError) as error:
+        except EtcdError as error:
             raise Exit(ERROR, error_text(error)) from None
-    if told and not locked:
-        raise Exit(ERROR, "context canceled")
-    if code:
-        raise Exit(code, f"exit status {code}")
+    if told and not progress.there:
+        raise Exit(ERROR, CANCELED)
+    if progress.code:
+        code = progress.code if progress.code > 0 else SIGNALLED
+        raise Exit(code, ended_by(progress.code))
 
 
 async def _execute(command: list[str], held: Lock) -> int:
@@ -98,7 +125,7 @@ async def _execute(command: list[str], held: Lock) -> int:
 
 async def elect(context: Context) -> None:
     """Shows the leaders of an election, or stands for it."""
-    from keyraft.client.errors import EtcdError, LeaseLostError, RawError
+    from keyraft.client.errors import EtcdError, LeaseLostError
 
     arguments = context.arguments
     if len(arguments) not in (1, 2):
@@ -112,12 +139,12 @@ async def elect(context: Context) -> None:
     async with context.client(timeout_s=FOREVER_S) as client:
         try:
             if len(arguments) == 1:
-                await _until_signal(_observe(context, client, arguments[0]))
+                await _until_signal(_observe(context, client, arguments[0]), Progress())
             else:
                 await _campaign(context, client, arguments[0], arguments[1])
         except LeaseLostError:
             raise Exit(ERROR, "elect: session expired") from None
-        except (EtcdError, RawError) as error:
+        except EtcdError as error:
             raise Exit(ERROR, error_text(error)) from None
 
 
@@ -132,19 +159,20 @@ async def _observe(context: Context, client: Client, name: str) -> None:
 async def _campaign(context: Context, client: Client, name: str, proposal: str) -> None:
     from keyraft.client.recipes import Election, Session
 
-    async with Session(client) as session:
-        election = Election(session, name)
-        elected = False
+    progress = Progress()
 
-        async def stand() -> None:
-            nonlocal elected
+    async def stand() -> None:
+        async with Session(client) as session:
+            election = Election(session, name)
             await election.campaign(proposal)
-            elected = True
-            context.printer.get(await client.get(election.key))
-            await session.lease.wait_lost()
+            progress.there = True
+            try:
+                context.printer.get(await client.get(election.key))
+                await session.lease.wait_lost()
+            finally:
+                await election.resign()
             raise Exit(ERROR, "elect: session expired")
 
-        told = await _until_signal(stand())
-        await election.resign()
-    if told and not elected:
-        raise Exit(ERROR, "context canceled")
+    told = await _until_signal(stand(), progress)
+    if told and not progress.there:
+        raise Exit(ERROR, CANCELED)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 ERROR: Final = 1
+SIGNALLED: Final = 255  # of a command that a signal ended; Go has -1 for it
 BAD_CONNECTION: Final = 2  # the client could not be built; leases that cannot be reached
 INVALID_INPUT: Final = 3  # of txn and watch on their standard input
 BAD_FEATURE: Final = 4  # a flag is right, its value is not
@@ -20,3 +21,13 @@ class Exit(Exception):
         super().__init__(text)
         self.code = code
         self.text = text
+
+
+def ended_by(returncode: int) -> str:
+    """How Go's os/exec names the end of a process that failed."""
+    if returncode >= 0:
+        return f"exit status {returncode}"
+    import signal
+
+    name = signal.strsignal(-returncode)
+    return f"signal: {name.lower()}" if name else f"signal: signal {-returncode}"

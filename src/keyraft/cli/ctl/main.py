@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, Final
 
 from keyraft.cli.ctl.command import Command, UnknownCommand, find
 from keyraft.cli.ctl.context import Context
 from keyraft.cli.ctl.exits import ERROR, Exit
 from keyraft.cli.ctl.flags import FlagError, HelpWanted, parse
 from keyraft.cli.ctl.tree import ROOT
+
+CATCHING: Final = frozenset(("lock", "elect"))
+"""Commands that unblock SIGINT and SIGTERM themselves, once they wait for them."""
 
 Run = Callable[[Context], "Coroutine[Any, Any, None] | None"]
 
@@ -23,6 +27,8 @@ def run(words: list[str]) -> int:
     except UnknownCommand as error:
         print(f"Error: {error}\nRun 'etcdctl --help' for usage.", file=sys.stderr)
         return ERROR
+    if command.name not in CATCHING:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
     try:
         values, arguments = parse(command.all_flags(), rest)
     except HelpWanted:

@@ -28,7 +28,8 @@ class Mirror:
         self._ops_max: int = context["max-txn-ops"]
         self._revision = max(context["rev"] - 1, 0)
         self._new_prefix = raw(context["dest-prefix"])
-        if not self._revision and not context["no-dest-prefix"] and not self._new_prefix:
+        # DEVIATION: the original forgets the prefix with --rev and writes over foreign keys.
+        if not context["no-dest-prefix"] and not self._new_prefix:
             self._new_prefix = self._prefix
         self.total = 0
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from keyraft.cli.ctl.context import Context, error_text
-from keyraft.cli.ctl.exits import BAD_ARGS, ERROR, INTERRUPTED, INVALID_INPUT, Exit
+from keyraft.cli.ctl.exits import BAD_ARGS, ERROR, INTERRUPTED, INVALID_INPUT, Exit, ended_by
 from keyraft.cli.ctl.flags import FlagError, HelpWanted, Values, parse
 from keyraft.cli.ctl.gofmt import quote, raw, words
 from keyraft.cli.ctl.printers.base import complain, line
@@ -132,7 +132,7 @@ async def _execute(command: list[str], event: mvcc_pb2.Event, revision: int) -> 
         )
         code = await child.wait()
         if code:
-            reason = f"exit status {code}" if code > 0 else f"signal: {-code}"
+            reason = ended_by(code)
     except FileNotFoundError:
         reason = f'exec: "{command[0]}": executable file not found in $PATH'
     except OSError as error:
