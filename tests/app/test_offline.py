@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import shutil
@@ -110,6 +111,32 @@ def test_restore_makes_a_member_of_the_new_cluster(tmp_path: Path) -> None:
     snap = SnapDir(files, str(data / "member" / "snap")).load_newest([mark])
     assert snap is not None and b'"/0/members/' in snap.data
     assert (data / "member" / "snap" / "db").stat().st_mode & 0o777 == 0o600
+
+
+def test_all_that_is_restored_is_private_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        restore(plan(GOLDEN, tmp_path / "a" / "data"))
+    finally:
+        os.umask(before)
+    for path in (tmp_path / "a").rglob("*"):
+        assert path.stat().st_mode & 0o777 == (0o700 if path.is_dir() else 0o600), path
+
+
+def test_a_database_that_no_transaction_can_follow_is_refused(tmp_path: Path) -> None:
+    last = tmp_path / "last.db"
+    data = bytearray(GOLDEN.read_bytes()[: -hashlib.sha256().digest_size])
+    with BoltFile(str(GOLDEN)) as db:
+        meta = dataclasses.replace(db.meta, txid=(1 << 64) - 1)
+    at = meta.page_bytes + 16
+    data[at : at + 64] = meta.encode()
+    last.write_bytes(bytes(data))
+    with pytest.raises(OfflineError, match="no transaction behind 18446744073709551615"):
+        restore(plan(last, tmp_path / "data", skip_hash_check=True))
+    with pytest.raises(OfflineError, match="there is none so high"):
+        bumped = plan(GOLDEN, tmp_path / "data", bump_revision=(1 << 63) - 1, mark_compacted=True)
+        restore(bumped)
+    assert [path.name for path in tmp_path.iterdir()] == ["last.db"]
 
 
 def test_every_member_agrees_on_the_cluster(tmp_path: Path) -> None:

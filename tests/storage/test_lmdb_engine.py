@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import marshal
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,7 +19,9 @@ import pytest
 from keyraft.mvcc import BackendError
 from keyraft.mvcc import backend as b
 from keyraft.storage import process
-from keyraft.storage.backend import LMDBEngine, Locked
+from keyraft.storage.backend import LMDBEngine, Locked, WriteBuffer
+from keyraft.storage.backend.lmdb_engine import LMDBReader
+from sim.loop import SimLoop
 
 pytestmark = pytest.mark.real
 
@@ -256,3 +260,42 @@ def test_a_storage_process_that_ended_before_it_was_needed_is_an_error(tmp_path:
     os.waitid(os.P_PID, spare.pid, os.WEXITED | os.WNOWAIT)
     with pytest.raises(b.BackendError, match="ended unexpectedly"):
         LMDBEngine(tmp_path / "kv", Calls(), spare=spare)
+
+
+@pytest.mark.parametrize("how", ["moved", "removed"])
+def test_a_directory_taken_away_changes_nothing_for_who_has_it_open(
+    tmp_path: Path, how: str
+) -> None:
+    engine = LMDBEngine(tmp_path / "kv", Calls())
+    put(engine, a=b"1")
+    if how == "moved":
+        (tmp_path / "kv").rename(tmp_path / "aside")
+    else:
+        shutil.rmtree(tmp_path / "kv")
+    put(engine, b=b"2")
+    assert engine.get(b.LEASE, b"b") == b"2"
+    assert engine.size_bytes > 0
+    engine.close()
+    if how == "moved":
+        again = LMDBEngine(tmp_path / "aside", Calls())
+        assert list(again.range(b.LEASE, b"", None)) == [(b"a", b"1"), (b"b", b"2")]
+        again.close()
+
+
+def test_a_database_that_cannot_be_read_any_more_is_said_once_and_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The commit is over and what it wrote cannot be seen: `close` must not wait for it for ever."""
+    loop = SimLoop()
+    said: list[str] = []
+    calls = Calls()
+    buffer = WriteBuffer(LMDBEngine(tmp_path / "kv", calls), loop, said.append)
+
+    def gone(reader: LMDBReader) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(LMDBReader, "renew", gone)
+    buffer.put(b.LEASE, b"a", b"1")
+    buffer.close()
+    calls.run()
+    assert said == ["cannot read the database: [Errno 5] Input/output error"]

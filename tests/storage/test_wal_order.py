@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -160,3 +161,36 @@ def test_a_configuration_beyond_the_limit_is_refused(tmp_path: Path) -> None:
     with pytest.raises(WALRefusedError):
         wal.save_snapshot(SnapshotMark(1, 1, members))
     wal.close()
+
+
+def test_a_log_begins_in_a_directory_that_holds_something_else(tmp_path: Path) -> None:
+    """A disk of its own has its `lost+found`."""
+    place = tmp_path / "wal"
+    (place / "lost+found").mkdir(parents=True)
+    wal = WAL.create(OsFiles(), str(place), b"metadata")
+    wal.append(GOOD, HardState(2, 1, 1))
+    wal.close()
+    assert sorted(path.name for path in place.iterdir()) == [
+        "0000000000000000-0000000000000000.wal",
+        "lost+found",
+    ]
+    assert [path.name for path in tmp_path.iterdir()] == ["wal"], "nothing is left beside it"
+    again, replay = WAL.open(OsFiles(), str(place))
+    assert replay.entries == GOOD
+    again.close()
+
+
+def test_a_log_begins_where_a_disk_is_mounted(tmp_path: Path) -> None:
+    class Mounted(OsFiles):
+        def rename(self, old: str, new: str) -> None:
+            if new == str(tmp_path / "wal"):
+                raise OSError(errno.EBUSY, "Device or resource busy")
+            super().rename(old, new)
+
+    (tmp_path / "wal").mkdir()
+    wal = WAL.create(Mounted(), str(tmp_path / "wal"), b"metadata")
+    wal.append(GOOD)
+    wal.close()
+    again, replay = WAL.open(OsFiles(), str(tmp_path / "wal"))
+    assert replay.entries == GOOD
+    again.close()

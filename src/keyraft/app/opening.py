@@ -18,7 +18,7 @@ from typing import Final
 from keyraft.app.config import Config
 from keyraft.app.forcing import force_new_cluster
 from keyraft.app.founding import Opened, Place, found, join, reopen
-from keyraft.app.startup import StartError, go_error
+from keyraft.app.startup import StartError, go_error, loose_permission
 from keyraft.app.transfers import snapshot_db_path
 from keyraft.base.durations import SECOND, format_duration
 from keyraft.base.errors import TooManyLearnersError
@@ -81,6 +81,10 @@ def open_disk(
     """
     files = OsFiles()
     try:
+        if os.path.exists(config.snap_directory):
+            loose = loose_permission(config.snap_directory)
+            if loose:
+                config.log.warn("check file permission", error=loose)
         files.make_dirs(config.snap_directory)
     except OSError as error:
         raise StartError(f"cannot create directory: {go_error('mkdir', error)}") from None

@@ -7,11 +7,13 @@ line and ends with exit code 1.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable
 from typing import Final, Literal
 
 from keyraft.base.log import Logger
 from keyraft.base.urls import URL
+from keyraft.storage.files import make_private_dirs
 
 PRIVATE_DIRECTORY_MODE: Final = 0o700
 PROBE_FILE: Final = ".touch"
@@ -55,12 +57,19 @@ def identify_data_dir(path: str, log: Logger) -> DirectoryKind:
     return "member" if "member" in names else "empty"
 
 
-def check_data_dir(path: str) -> None:
-    """Makes the directory (0700) if need be and writes a probe into it; raises StartError."""
+def check_data_dir(path: str, log: Logger, what: str = "data") -> None:
+    """Makes the directory (0700) if need be and writes a probe into it; raises StartError.
+
+    One that others may look into is taken as it is, with a warning.
+    """
     try:
-        os.makedirs(path, mode=PRIVATE_DIRECTORY_MODE, exist_ok=True)
+        if os.path.exists(path):
+            loose = loose_permission(path)
+            if loose:
+                log.warn("check file permission", error=loose)
+        make_private_dirs(path)
     except OSError as error:
-        raise StartError(f"cannot access data directory: {go_error('mkdir', error)}") from None
+        raise StartError(f"cannot access {what} directory: {go_error('mkdir', error)}") from None
     probe = os.path.join(path, PROBE_FILE)
     try:
         descriptor = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -71,7 +80,31 @@ def check_data_dir(path: str) -> None:
             os.unlink(probe)
     except OSError as error:
         reason = go_error("open", error, probe)
-        raise StartError(f"cannot write to data directory: {reason}") from None
+        raise StartError(f"cannot write to {what} directory: {reason}") from None
+
+
+def loose_permission(path: str) -> str:
+    """What etcd says of a directory that is not 0700; empty for one that is. Raises OSError."""
+    mode = os.stat(path).st_mode
+    if stat.S_IMODE(mode) & 0o777 == PRIVATE_DIRECTORY_MODE:
+        return ""
+    return (
+        f'directory "{path}" exist, but the permission is "{_go_mode(mode)}". The recommended '
+        'permission is "-rwx------" to prevent possible unprivileged access to the data'
+    )
+
+
+def _go_mode(mode: int) -> str:
+    """A mode as Go writes it: a letter for each special bit, then three times rwx."""
+    special = "".join(
+        letter
+        for letter, bit in (("u", stat.S_ISUID), ("g", stat.S_ISGID), ("t", stat.S_ISVTX))
+        if mode & bit
+    )
+    if stat.S_ISDIR(mode):
+        special = "d" + special
+    rights = "".join(letter if mode & 1 << 8 - at else "-" for at, letter in enumerate("rwxrwxrwx"))
+    return (special or "-") + rights
 
 
 def check_certificates(cert_file: str, key_file: str, trusted_ca_file: str = "") -> None:

@@ -178,7 +178,8 @@ class Transfers:
 
 
 def _create(path: str) -> BinaryIO:
-    return open(path, "wb")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+    return os.fdopen(os.open(path, flags, 0o600), "wb")
 
 
 def _finish(file: BinaryIO, path: str) -> None:

@@ -13,6 +13,7 @@ ClusterID = NewType("ClusterID", int)
 WatchID = NewType("WatchID", int)
 
 UINT64_MAX = (1 << 64) - 1
+INT64_MAX = (1 << 63) - 1
 
 
 class RequestIDGenerator:

@@ -73,7 +73,8 @@ def _start(config: Config) -> int:
         else:
             message = "Initialize and start etcd server"
         config.log.info(message, data_dir=config.data_dir, dir_type=kind)
-        check_data_dir(config.data_dir)
+        check_data_dir(config.data_dir, config.log)
+        check_data_dir(os.path.dirname(config.snap_directory), config.log, "member")
         code = _run(config)
     except (StartError, ConfigError) as error:
         return _refuse(config, str(error))

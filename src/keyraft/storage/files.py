@@ -88,6 +88,31 @@ class Files(Protocol):
         """The directory's names are on the disk when it returns."""
 
 
+def make_private_dirs(path: str) -> None:
+    """Makes a directory and those above it, each of mode 0700; harmless when it exists.
+
+    (`os.makedirs` gives the mode to the last one only.) Raises OSError.
+    """
+    missing: list[str] = []
+    level = os.path.abspath(path)
+    while not os.path.isdir(level):
+        missing.append(level)
+        above = os.path.dirname(level)
+        if above == level:
+            break
+        level = above
+    for level in reversed(missing):
+        try:
+            os.mkdir(level, PRIVATE_DIR_MODE)
+        except FileExistsError:
+            if os.path.isdir(level):
+                continue
+            if not os.path.exists(level):
+                raise  # a link to nowhere
+            reason = os.strerror(errno.ENOTDIR)
+            raise NotADirectoryError(errno.ENOTDIR, reason, level) from None
+
+
 class OsFile:
     """A file of the operating system."""
 
@@ -182,7 +207,7 @@ class OsFiles:
         return os.path.exists(path)
 
     def make_dirs(self, path: str) -> None:
-        os.makedirs(path, PRIVATE_DIR_MODE, exist_ok=True)
+        make_private_dirs(path)
 
     def rename(self, old: str, new: str) -> None:
         os.rename(old, new)

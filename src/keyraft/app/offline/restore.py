@@ -27,7 +27,7 @@ from keyraft.app.offline.source import (
     no_progress,
     system_error,
 )
-from keyraft.base.ids import MemberID
+from keyraft.base.ids import INT64_MAX, MemberID
 from keyraft.base.log import Logger, NullLogger
 from keyraft.base.urls import URLError, parse_urls, parse_urls_map
 from keyraft.cluster import (
@@ -64,7 +64,7 @@ from keyraft.raft import (
 from keyraft.server import encode_conf_state
 from keyraft.server.v2tree import encode as encode_v2_tree
 from keyraft.storage.bolt import BoltError, BoltFile, Update, check
-from keyraft.storage.files import OsFiles
+from keyraft.storage.files import OsFiles, make_private_dirs
 from keyraft.storage.snap import SnapDir
 from keyraft.storage.wal import WAL, SnapshotMark, WALError, encode_metadata
 
@@ -102,7 +102,7 @@ def restore(plan: Plan, log: Logger | None = None, progress: Progress = no_progr
     unfinished = os.path.join(plan.data_dir, _UNFINISHED)
     try:
         _write(plan, members, own, unfinished, log, progress)
-    except (BoltError, WALError, OfflineError, OSError) as error:
+    except BaseException as error:
         shutil.rmtree(unfinished, ignore_errors=True)
         if plan.wal_dir:
             shutil.rmtree(plan.wal_dir, ignore_errors=True)
@@ -110,7 +110,9 @@ def restore(plan: Plan, log: Logger | None = None, progress: Progress = no_progr
             shutil.rmtree(plan.data_dir, ignore_errors=True)
         if isinstance(error, OSError):
             raise OfflineError(f"cannot restore to '{plan.data_dir}': {error}") from error
-        raise OfflineError(str(error)) from error
+        if isinstance(error, BoltError | WALError):
+            raise OfflineError(str(error)) from error
+        raise
     log.info("restored snapshot", path=plan.snapshot, wal_dir=wal_dir, data_dir=plan.data_dir)
 
 
@@ -160,7 +162,7 @@ def _write(
     meta = SnapshotMeta(conf_state, mark.index, mark.term)
     SnapDir(files, snap_dir).save(Snapshot(encode_v2_tree(cluster), meta))
     wal_dir = plan.wal_dir or os.path.join(target, "wal")
-    os.makedirs(os.path.dirname(os.path.abspath(wal_dir)), 0o700, exist_ok=True)
+    make_private_dirs(os.path.dirname(os.path.abspath(wal_dir)))
     wal = WAL.create(files, wal_dir, encode_metadata(own.id, cluster.id))
     try:
         entries = [
@@ -200,7 +202,7 @@ def _copy(plan: Plan, target: str, progress: Progress) -> str:
                 size -= DIGEST_BYTES
             elif not plan.skip_hash_check:
                 raise OfflineError("snapshot missing hash but --skip-hash-check=false")
-            os.makedirs(os.path.join(target, "snap"), 0o700)
+            make_private_dirs(os.path.join(target, "snap"))
             path = os.path.join(target, "snap", "db")
             sha = hashlib.sha256()
             done = 0
@@ -238,6 +240,10 @@ def _change(
             last = bucket.last() if bucket is not None else None
         latest = int.from_bytes(last[0][:8], "big") if last else 0
         revision = latest + plan.bump_revision
+        if revision > INT64_MAX:
+            raise OfflineError(
+                f"cannot bump revision {latest} by {plan.bump_revision}: there is none so high"
+            )
         log.info(
             "bumping latest revision",
             latest_revision=latest,

@@ -29,6 +29,7 @@ import lmdb
 
 from ...mvcc.backend import BUCKETS, OWN, BackendError
 from ..process import StorageProcess
+from ..files import make_private_dirs
 from . import long_keys
 from .engine import Batch
 
@@ -152,7 +153,7 @@ def _read(fd: int, size: int) -> bytes:
 class LMDBReader:
     """What is committed, as of the last `renew`. Any process may have one beside the member."""
 
-    __slots__ = ("_data", "_databases", "_env", "_get", "_size_bytes", "_txn")
+    __slots__ = ("_data_fd", "_databases", "_env", "_get", "_size_bytes", "_txn")
 
     def __init__(self, path: Path, map_bytes: int = 0) -> None:
         """Opens the database in directory `path`, which must exist. Raises lmdb.Error."""
@@ -164,8 +165,9 @@ class LMDBReader:
             self._databases[OWN] = self._env.open_db(OWN, create=False)
         self._txn = self._env.begin()
         self._get = self._txn.get
-        self._data = str(path / "data.mdb")
-        self._size_bytes = os.stat(self._data).st_size
+        # The file itself, not its name: operators move directories away under a running member.
+        self._data_fd = os.open(path / "data.mdb", os.O_RDONLY | os.O_CLOEXEC)
+        self._size_bytes = os.fstat(self._data_fd).st_size
 
     def get(self, bucket: bytes, key: bytes) -> bytes | None:
         value: bytes | None
@@ -207,7 +209,7 @@ class LMDBReader:
             self._env.set_mapsize(0)
             self._txn = self._env.begin()
         self._get = self._txn.get
-        self._size_bytes = os.stat(self._data).st_size
+        self._size_bytes = os.fstat(self._data_fd).st_size
 
     @property
     def size_bytes(self) -> int:
@@ -226,6 +228,9 @@ class LMDBReader:
     def close(self) -> None:
         self._txn.abort()
         self._env.close()
+        if self._data_fd >= 0:
+            os.close(self._data_fd)
+            self._data_fd = -1
 
 
 class LMDBEngine(LMDBReader):
@@ -259,7 +264,7 @@ class LMDBEngine(LMDBReader):
         waited for, as etcd does; without one, `Locked` is raised. Raises BackendError.
         """
         self._path = Path(path)
-        self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private_dirs(str(self._path))
         self._lock_fd = _lock(self._path / LOCK_NAME, wait_for_lock)
         self._call_soon = call_soon
         self._failed: str | None = None
@@ -338,15 +343,18 @@ class LMDBEngine(LMDBReader):
         if number != self._number:
             return
         done, self._done = self._done, None
+        if self._failed is None and done is not None:
+            try:
+                self.renew()
+            except (lmdb.Error, OSError) as error:
+                self._failed = f"cannot read the database: {error}"
         if self._failed is not None:
             report, self._report = self._report, None
             if report is not None:
                 report(self._failed)
             return
-        if done is None:
-            return
-        self.renew()
-        done()
+        if done is not None:
+            done()
 
 
 def _lock(path: Path, wait_for_lock: Callable[[], None] | None) -> int:

@@ -29,6 +29,7 @@ from keyraft.storage.bolt.format import (
 from keyraft.storage.bolt.reader import BoltFile, Bucket
 from keyraft.storage.bolt.writer import PageWriter, branch_bytes, leaf_bytes
 
+TXID_MAX: Final = (1 << 64) - 1
 REWRITE_BYTES_MAX: Final = 64 << 20  # a bucket beyond this is not one to rewrite whole
 
 Changes = Mapping[bytes, bytes | None]
@@ -79,6 +80,8 @@ class Update:
 
     def _pages(self, db: BoltFile) -> tuple[Meta, list[bytes]]:
         old = db.meta
+        if old.txid >= TXID_MAX:
+            raise BoltError(f"there is no transaction behind {old.txid}")
         pages: list[bytes] = []
         writer = PageWriter(pages.append, old.page_bytes)
         writer.pages = old.pages

@@ -15,6 +15,7 @@ whichever thread the owner likes.
 
 from __future__ import annotations
 
+import errno
 import gc
 import posixpath
 from collections.abc import Sequence
@@ -45,6 +46,7 @@ from keyraft.storage.wal.record import (
 from keyraft.storage.wal.segments import parse_segment_name, segment_name, segments_from, wal_exists
 
 BROKEN_SUFFIX: Final = ".broken"
+_NOT_REPLACED: Final = frozenset((errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY, errno.EXDEV))
 
 
 class Replay:
@@ -98,30 +100,43 @@ class WAL:
     ) -> WAL:
         """A new log holding its head, the empty snapshot and what a founder begins with.
 
-        It appears whole or not at all.
+        It appears whole or not at all. A directory that is there already, and cannot be replaced
+        because it holds something else or is a file system's root, is used as it is. (etcd removes
+        what it holds, and does not start where it is mounted.)
 
-        Raises WALError when there is one, or when the directory holds something else; OSError.
+        Raises WALError when there is one; OSError.
         """
         if wal_exists(files, path):
             raise WALError(f"wal: '{path}' holds a log already")
+        encoder = Encoder(metadata, segment_bytes)
+        head = encoder.head()
+        encoder.offset = len(head)
+        content = head + encoder.snapshot(SnapshotMark()).data
+        batch = encoder.entries(entries, state, True)
+        if batch is not None:
+            content += batch.data
         temporary = path.rstrip("/") + ".tmp"
         files.remove_tree(temporary)
         files.make_dirs(temporary)
-        encoder = Encoder(metadata, segment_bytes)
-        file = files.open_locked(posixpath.join(temporary, segment_name(0, 0)), create=True)
+        name = segment_name(0, 0)
+        file = _first_segment(files, posixpath.join(temporary, name), content, segment_bytes)
         try:
-            head = encoder.head()
-            encoder.offset = len(head)
-            content = head + encoder.snapshot(SnapshotMark()).data
-            batch = encoder.entries(entries, state, True)
-            if batch is not None:
-                content += batch.data
-            file.allocate(segment_bytes)
-            file.pwrite(content, 0)
-            file.fdatasync()
             files.sync_dir(temporary)
             files.rename(temporary, path)
             files.sync_dir(posixpath.dirname(path.rstrip("/")) or ".")
+        except OSError as error:
+            file.close()
+            files.remove_tree(temporary)
+            if error.errno not in _NOT_REPLACED:
+                raise
+            unnamed = posixpath.join(path, "0.tmp")
+            file = _first_segment(files, unnamed, content, segment_bytes)
+            try:
+                files.rename(unnamed, posixpath.join(path, name))
+                files.sync_dir(path)
+            except BaseException:
+                file.close()
+                raise
         except BaseException:
             file.close()
             raise
@@ -306,6 +321,20 @@ class WAL:
             self._encoder.offset,
             self._size,
         )
+
+
+def _first_segment(files: Files, path: str, content: bytes, segment_bytes: int) -> File:
+    """A durable segment under a name that does not count yet."""
+    file = files.open_locked(path, create=True)
+    try:
+        file.truncate(0)
+        file.allocate(segment_bytes)
+        file.pwrite(content, 0)
+        file.fdatasync()
+    except BaseException:
+        file.close()
+        raise
+    return file
 
 
 def read(
