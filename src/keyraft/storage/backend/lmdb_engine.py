@@ -28,8 +28,8 @@ from typing import Any, Final
 import lmdb
 
 from ...mvcc.backend import BUCKETS, OWN, BackendError
-from ..process import StorageProcess
 from ..files import make_private_dirs
+from ..process import StorageProcess
 from . import long_keys
 from .engine import Batch
 
