@@ -114,7 +114,8 @@ def main(arguments: list[str]) -> None:
     try:
         env = lmdb.open(path, map_size=map_bytes, max_dbs=len(buckets) + 4, mode=0o600)
         env.reader_check()
-        databases = {name: env.open_db(name) for name in buckets}
+        with env.begin(write=True) as txn:  # one commit, however many are made
+            databases = {name: env.open_db(name, txn=txn) for name in buckets}
         answer(0, "")
         batch: list[Piece] = []
         commits = 0
