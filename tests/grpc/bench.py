@@ -111,4 +111,6 @@ class Bench:
         return self.out()
 
     def out(self) -> list[Frame]:
+        while self.server.wants_turn:
+            self.server.resume_output(self.now)
         return self.peer.read(self.server.take_output())

@@ -30,7 +30,7 @@ from tests.grpc.wire import (
 )
 
 SLICE = 500
-LARGEST_PIECE = 2_000  # one frame's work at most in what follows: nothing is cut within a frame
+LARGEST_PIECE = HTTP_WORK + 100  # of work in one frame at most: nothing is cut within a frame
 WINDOW_MAX = (1 << 31) - 1
 
 

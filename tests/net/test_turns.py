@@ -7,8 +7,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, cast
 
-from keyraft.grpc import Limits, Router, ServerConnection
+from keyraft.grpc import HTTP_WORK, Limits, Router, ServerConnection
 from keyraft.net import Flusher, Http2Protocol
+from keyraft.net.http1 import Http1Connection, Http1Request, Http1Service
 from keyraft.net.protocol import HEAVY_WORK, TURN_WORK
 from tests.grpc.wire import (
     DATA,
@@ -46,6 +47,9 @@ class Loop:
     def time(self) -> float:
         return 0.0
 
+    def call_at(self, when: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
+        return asyncio.TimerHandle(when, callback, (), cast("asyncio.AbstractEventLoop", self))
+
     def turn(self) -> None:
         self.turns += 1
         for _ in range(len(self.ready)):
@@ -61,6 +65,9 @@ class Transport:
         self.written: list[bytes] = []
 
     def set_write_buffer_limits(self, high: int) -> None:
+        pass
+
+    def set_protocol(self, protocol: object) -> None:
         pass
 
     def get_extra_info(self, name: str) -> None:
@@ -274,3 +281,56 @@ def test_the_streams_of_a_lost_connection_end_in_turns_of_their_own() -> None:
     while world.loop.ready:
         world.loop.turn()
     assert len(ended) == 300
+
+
+def test_plain_http_has_its_share_of_a_turn_and_no_more() -> None:
+    """Sixty scrapers with ten requests each at once, and one client of gRPC."""
+    world = World()
+    asked: list[str] = []
+
+    def on_http(request: Http1Request) -> None:
+        asked.append(request.target)
+        request.respond(200, [], b"")
+
+    loop = cast("asyncio.AbstractEventLoop", world.loop)
+    service = Http1Service(on_http, loop, turns=world.flusher.turns)
+    scrapers = []
+    for _ in range(60):
+        socket = cast("asyncio.Transport", Transport())
+        scrapers.append(Http1Connection(service, socket, "http", lambda: None))
+    light = Client(world, "light")
+    world.loop.turn()
+    for scraper in scrapers:
+        scraper.data_received(b"GET /metrics HTTP/1.1\r\nHost: h\r\n\r\n" * 10)
+    share = (TURN_WORK + HEAVY_WORK) // HTTP_WORK + 1
+    assert 0 < len(asked) <= share
+    light.calls(1)
+    turns, before = 0, len(asked)
+    while world.loop.ready:
+        world.loop.turn()
+        assert len(asked) - before <= share
+        before = len(asked)
+        turns += 1
+        if turns == 1:
+            assert world.served == ["light"]
+    assert len(asked) == 600
+    assert turns >= 600 // share
+
+
+def test_a_health_check_is_answered_in_the_turn_in_which_it_comes() -> None:
+    world = World()
+    asked: list[str] = []
+    loop = cast("asyncio.AbstractEventLoop", world.loop)
+    service = Http1Service(
+        lambda request: asked.append(request.target), loop, turns=world.flusher.turns
+    )
+    heavy = [Client(world, f"heavy {i}") for i in range(4)]
+    world.loop.turn()
+    for client in heavy:
+        client.drips(20_000)
+    for _ in range(5):
+        world.loop.turn()
+        socket = cast("asyncio.Transport", Transport())
+        checker = Http1Connection(service, socket, "http", lambda: None)
+        checker.data_received(b"GET /health HTTP/1.1\r\nHost: h\r\n\r\n")
+        assert asked.pop() == "/health"

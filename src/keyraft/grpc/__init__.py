@@ -12,7 +12,7 @@ import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 from . import status
-from .limits import Budget, Limits
+from .limits import HTTP_WORK, Budget, Limits
 
 if TYPE_CHECKING:
     from .calls import Call, Stream
@@ -75,6 +75,7 @@ def __getattr__(name: str) -> Any:
 __all__ = [
     "BIDI_STREAM",
     "CLIENT_STREAM",
+    "HTTP_WORK",
     "PREFACE",
     "SERVER_STREAM",
     "UNARY",

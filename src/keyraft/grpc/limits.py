@@ -30,7 +30,7 @@ PING_IDLE_INTERVAL_S_MIN: Final = 7_200.0  # gRPC-Go, defaultPingTimeout, withou
 # Work is counted in units of about a microsecond, so that the same bytes always cost the same.
 REQUEST_WORK: Final = 20  # a unary request, from its head to its handler
 MESSAGE_WORK: Final = 3  # one of a stream's that are handed over together
-HTTP_WORK: Final = 1_000  # a request that is not gRPC: /metrics takes milliseconds
+HTTP_WORK: Final = 5_000  # a request that is not gRPC: /metrics takes 5 ms and more
 FRAME_WORK: Final = 5  # any other frame, received, or sent out of a queue
 LOST_WORK: Final = 10  # a stream that ends with its connection, or by its deadline
 BLOCK_BYTES_PER_WORK: Final = 2  # of a header block that is not remembered

@@ -135,13 +135,15 @@ class Turns:
             return
         floor = self._left - HEAVY_WORK
         for _ in range(len(heavy)):
-            self._left -= heavy.popleft().serve()
+            work = heavy.popleft().serve()  # which may charge for what it hands out
+            self._left -= work
             if self._left <= floor:
                 break
         for _ in range(len(light)):
             if self._left <= 0:
                 break
-            self._left -= light.popleft().serve()
+            work = light.popleft().serve()
+            self._left -= work
         if not self._scheduled:
             self._schedule()
         self._flusher.flush()

@@ -166,11 +166,11 @@ class Server:
         self.router = router
         self.limits = limits
         self.on_http = on_http
+        self.flusher = Flusher(loop, hold_turns)
         if http1 is None and on_http is not None:
             bounds = replace(CLIENT_PORT, body_bytes_max=limits.message_bytes_max)
-            http1 = Http1Service(on_http, loop, bounds)
+            http1 = Http1Service(on_http, loop, bounds, turns=self.flusher.turns)
         self.http1 = http1
-        self.flusher = Flusher(loop, hold_turns)
         self.places = Places(CONNECTIONS_MAX) if places is None else places
         self._say = say
         self._failed = failed

@@ -6,7 +6,7 @@
 A port hands its requests out with their whole body (`early` off: clients), or as soon as the head
 is there (`early` on: members, whose databases are larger than memory). Pipelined requests wait in
 the buffer; each gets a turn of the loop of its own, so that one connection never has two turns in
-a row. Every wait for the client has a limit (`limits.Http1Limits`); an answer's own time is its
+a row, and on a client port turns are shared with all its connections (`net.protocol.Turns`). Every wait for the client has a limit (`limits.Http1Limits`); an answer's own time is its
 handler's matter.
 
 Ownership: the connection owns its transport from the day it is made; a handler owns the request
@@ -19,7 +19,10 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
+from keyraft.grpc import HTTP_WORK
+
 from ..address import common_name, peer_name
+from ..protocol import Turns
 from .bodies import Body
 from .chunks import ChunkDecoder, ChunkError
 from .heads import (
@@ -35,13 +38,14 @@ from .limits import CLIENT_PORT, Http1Limits
 
 WRITE_BUFFER_BYTES: Final = 262_144  # the socket's backlog at which a connection is held
 _FOREVER: Final = float("inf")
+_STEP_WORK: Final = 50  # a head or a piece of a body, without what its request costs
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class Http1Service:
     """What the HTTP/1.1 connections of one port have in common."""
 
-    __slots__ = ("early", "limits", "loop", "on_http")
+    __slots__ = ("early", "limits", "loop", "on_http", "turns")
 
     def __init__(
         self,
@@ -49,12 +53,33 @@ class Http1Service:
         loop: asyncio.AbstractEventLoop,
         limits: Http1Limits = CLIENT_PORT,
         early: bool = False,
+        turns: Turns | None = None,
     ) -> None:
-        """`early`: whether a request is handed out before its body (`Http1Request.incoming`)."""
+        """`early`: whether a request is handed out before its body (`Http1Request.incoming`).
+        `turns`: shared with the port's other connections, of HTTP/2."""
         self.on_http = on_http
         self.loop = loop
         self.limits = limits
         self.early = early
+        self.turns = turns
+
+    @property
+    def open(self) -> bool:
+        """Whether a request that arrives now may be handled at once."""
+        return self.turns is None or self.turns.open
+
+    def soon(self, connection: Http1Connection, heavy: bool) -> None:
+        """Has `connection.serve` called in another turn of the loop."""
+        if self.turns is None:
+            self.loop.call_soon(connection.serve)
+        else:
+            self.turns.wait(connection, heavy)
+
+    def hand_out(self, request: Http1Request) -> None:
+        """A request to its handler."""
+        if self.turns is not None:
+            self.turns.charge(HTTP_WORK)
+        self.on_http(request)
 
 
 class Http1Request:
@@ -253,8 +278,12 @@ class Http1Connection(asyncio.Protocol):
         if self._closing:
             return
         self._buffer = self._buffer + data if self._buffer else data
-        if not self._scheduled:
+        if self._scheduled:
+            return
+        if self._service.open:
             self._go_on()
+        else:
+            self._go_on_soon(heavy=False)
 
     def eof_received(self) -> bool:
         request = self._request
@@ -346,11 +375,16 @@ class Http1Connection(asyncio.Protocol):
         elif self._buffer and not self._full:
             self._take_head()
 
-    def _go_on_soon(self) -> None:
+    def _go_on_soon(self, heavy: bool = True) -> None:
         """The next step is for another turn of the loop."""
         if not self._scheduled and not self._closing:
             self._scheduled = True
-            self._loop.call_soon(self._go_on)
+            self._service.soon(self, heavy)
+
+    def serve(self) -> int:
+        """That step (net.protocol.Turns)."""
+        self._go_on()
+        return _STEP_WORK
 
     def _hold(self, hold: bool) -> None:
         if hold != self._held and not self.transport.is_closing():
@@ -403,7 +437,7 @@ class Http1Connection(asyncio.Protocol):
         )
         if head.length == 0:
             request.incoming.end()
-            service.on_http(request)
+            service.hand_out(request)
             return
         self._reading = True
         self._chunks = ChunkDecoder() if head.length == CHUNKED else None
@@ -412,7 +446,7 @@ class Http1Connection(asyncio.Protocol):
         self._body_until_s = _FOREVER
         if service.early:
             self._wait(limits.body_span_s)
-            service.on_http(request)
+            service.hand_out(request)
         else:
             self._body_until_s = self._loop.time() + limits.body_s_max
             self._wanted()
@@ -488,7 +522,7 @@ class Http1Connection(asyncio.Protocol):
             self._next()
         elif not self._service.early:
             request.body = request.incoming.take_all()
-            self._service.on_http(request)
+            self._service.hand_out(request)
 
     def _broken_body(self) -> None:
         """What follows can't be told from a request: this is the last."""
