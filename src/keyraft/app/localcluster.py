@@ -11,7 +11,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -61,11 +61,15 @@ def arguments(seat: Seat, cluster: Sequence[Seat]) -> list[str]:
     ]
 
 
-async def run_cluster(cluster: Sequence[Seat]) -> int:
-    """Runs until every member has ended, or until a signal stops them all; the exit code."""
+async def run_cluster(cluster: Sequence[Seat]) -> int | None:
+    """Runs until every member has ended, or until a signal stops them all; the exit code.
+
+    None when they were stopped because nobody reads what they say.
+    """
     members: list[asyncio.subprocess.Process] = []
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
+    unread = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopping.set)
     for seat in cluster:
@@ -83,17 +87,20 @@ async def run_cluster(cluster: Sequence[Seat]) -> int:
             )
         )
     copying = [
-        asyncio.create_task(_copy_lines(seat.name, member))
+        asyncio.create_task(_copy_lines(seat.name, member, unread.set))
         for seat, member in zip(cluster, members, strict=True)
     ]
     ended = asyncio.create_task(_all_ended(members))
-    stopped = asyncio.create_task(stopping.wait())
+    ends = [asyncio.create_task(event.wait()) for event in (stopping, unread)]
     try:
-        await asyncio.wait((ended, stopped), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((ended, *ends), return_when=asyncio.FIRST_COMPLETED)
     finally:
         await _stop(members)
-        stopped.cancel()
+        for end in ends:
+            end.cancel()
         await asyncio.gather(*copying, ended)
+    if unread.is_set():
+        return None
     return 0 if stopping.is_set() else 1
 
 
@@ -102,7 +109,17 @@ async def _all_ended(members: Sequence[asyncio.subprocess.Process]) -> None:
         await member.wait()
 
 
-async def _copy_lines(name: str, member: asyncio.subprocess.Process) -> None:
+async def _copy_lines(
+    name: str, member: asyncio.subprocess.Process, unread: Callable[[], None]
+) -> None:
+    """Says what the member says; `unread` is called when nobody listens."""
+
+    def say(line: bytes) -> None:
+        try:
+            os.write(2, prefix + line)
+        except BrokenPipeError:
+            unread()
+
     assert member.stdout is not None
     prefix = f"{name} | ".encode()
     while True:
@@ -112,11 +129,9 @@ async def _copy_lines(name: str, member: asyncio.subprocess.Process) -> None:
             continue  # a line beyond the limit was dropped; the rest goes on
         if not line:
             break
-        sys.stderr.buffer.write(prefix + line)
-        sys.stderr.buffer.flush()
+        say(line)
     code = await member.wait()
-    sys.stderr.buffer.write(prefix + f"ended with code {code}\n".encode())
-    sys.stderr.buffer.flush()
+    say(f"ended with code {code}\n".encode())
 
 
 async def _stop(members: Sequence[asyncio.subprocess.Process]) -> None:

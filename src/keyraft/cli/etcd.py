@@ -22,11 +22,14 @@ from keyraft.app.logging import DEFAULT_LOGGER
 from keyraft.app.noeffect import check_effects
 from keyraft.app.startup import StartError, check_data_dir, identify_data_dir
 from keyraft.base.version import GIT_SHA, VERSION, platform_name, runtime_version
+from keyraft.cli.pipes import guard
 from keyraft.storage.process import StorageProcess
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command with the process's own arguments and environment."""
+    if arguments is None:
+        guard()
     words = sys.argv[1:] if arguments is None else list(arguments)
     if words[:1] == ["gateway"]:
         from keyraft.cli.gateway import gateway, verb_first

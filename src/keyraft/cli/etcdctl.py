@@ -6,11 +6,13 @@ import os
 import signal
 import sys
 
+from keyraft.cli.pipes import guard
+
 
 def main() -> None:
     """Runs the command line of this process and ends it."""
-    # A pipe that is closed and Ctrl-C end the program as they end any other.
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    guard()
+    # Ctrl-C ends the program as it ends any other.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     # Whoever catches signals catches those that come while Python is still loading: see `run`.
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))

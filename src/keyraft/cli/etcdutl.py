@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 
+from keyraft.cli.pipes import guard
 from keyraft.cli.utl.main import run
 
 
 def main() -> None:
     """Runs the command line of this process and ends it."""
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    guard()
     code = run(sys.argv[1:])
     sys.stdout.flush()
     sys.stderr.flush()

@@ -8,6 +8,7 @@ import sys
 import click
 
 from keyraft.base.version import VERSION
+from keyraft.cli.pipes import end_by_pipe, guard
 
 
 class _Lazy(click.Group):
@@ -26,11 +27,11 @@ class _Lazy(click.Group):
 
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(VERSION, prog_name="keyraft")
-def main() -> None:
+def _keyraft() -> None:
     """Keyraft: run members for development, and measure them."""
 
 
-@main.command()
+@_keyraft.command()
 @click.argument("members", type=click.IntRange(1, 9), default=1)
 def run(members: int) -> None:
     """Start one member on the defaults, or a local cluster of MEMBERS.
@@ -45,7 +46,16 @@ def run(members: int) -> None:
 
     from keyraft.app.localcluster import run_cluster, seats
 
-    raise SystemExit(asyncio.run(run_cluster(seats(members))))
+    code = asyncio.run(run_cluster(seats(members)))
+    if code is None:
+        end_by_pipe()
+    raise SystemExit(code)
+
+
+def main() -> None:
+    """Runs the command line of this process and ends it."""
+    guard()
+    _keyraft(prog_name="keyraft")
 
 
 if __name__ == "__main__":
