@@ -68,12 +68,12 @@ class Http1Service:
         """Whether a request that arrives now may be handled at once."""
         return self.turns is None or self.turns.open
 
-    def soon(self, connection: Http1Connection, heavy: bool) -> None:
-        """Has `connection.serve` called in another turn of the loop."""
+    def soon(self, connection: Http1Connection) -> None:
+        """Has `connection.serve` called in another turn of the loop: plain HTTP is dear."""
         if self.turns is None:
             self.loop.call_soon(connection.serve)
         else:
-            self.turns.wait(connection, heavy)
+            self.turns.wait(connection, heavy=True)
 
     def hand_out(self, request: Http1Request) -> None:
         """A request to its handler."""
@@ -283,7 +283,7 @@ class Http1Connection(asyncio.Protocol):
         if self._service.open:
             self._go_on()
         else:
-            self._go_on_soon(heavy=False)
+            self._go_on_soon()
 
     def eof_received(self) -> bool:
         request = self._request
@@ -375,11 +375,11 @@ class Http1Connection(asyncio.Protocol):
         elif self._buffer and not self._full:
             self._take_head()
 
-    def _go_on_soon(self, heavy: bool = True) -> None:
+    def _go_on_soon(self) -> None:
         """The next step is for another turn of the loop."""
         if not self._scheduled and not self._closing:
             self._scheduled = True
-            self._service.soon(self, heavy)
+            self._service.soon(self)
 
     def serve(self) -> int:
         """That step (net.protocol.Turns)."""
