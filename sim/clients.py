@@ -1,10 +1,12 @@
 """Clients of the simulated cluster, and the history of what they saw.
 
-Each client does one thing at a time at a member of its choice: put, put of two keys at once,
-delete, deletion of all before a key that is put, compare-and-swap, linearizable get of one key or
-of all, which takes its time. An answer that does not come within `PATIENCE_S`, or that is an error after the
-request has left, is an unknown outcome. A client whose outcome is unknown goes on under a new
-number, because the old operation may still happen.
+Each client does one thing at a time, with a deadline: put, put of two keys at once, delete,
+deletion of all before a key that is put, compare-and-swap, linearizable get of one key or of all,
+which takes its time. It calls, times out and tries again as etcd's Go client does
+(`sim.callers`), so a write that a member answers too early, or in the wrong words, is made twice.
+An answer that does not come in time, or that is an error after the request has left, is an unknown
+outcome. A client whose outcome is unknown goes on under a new number, because the old operation
+may still happen.
 """
 
 from __future__ import annotations
@@ -13,14 +15,13 @@ from collections.abc import Callable
 from random import Random
 from typing import Any, Final
 
-from keyraft.base.errors import EtcdError, RawError
 from keyraft.proto import rpc_pb2
-from keyraft.server import Member, Result, wire
+from sim.callers import Caller, Outcome
 from sim.cluster import SimCluster
 from sim.linearizability import NEVER, Operation
-from sim.node import Node
 
 PATIENCE_S: Final = 3.0
+DEADLINES_S: Final = (0.006, 0.015, 0.015, 0.1, PATIENCE_S, PATIENCE_S, PATIENCE_S, PATIENCE_S)
 KEYS: Final = ("a", "b", "c")
 BEHIND_ALL: Final = "d"
 
@@ -31,14 +32,19 @@ class SimClient:
     def __init__(self, cluster: SimCluster, number: int, history: list[Operation]) -> None:
         self._cluster = cluster
         self._chance = Random(cluster.chance.randrange(0, 1 << 30))
+        self._caller = Caller(cluster, self._chance)
         self._number = number
         self._history = history
-        self._attempt = 0
         self._values = 0
         self._seen_mod: dict[str, int] = {}
         self.stopped = False
         self.done = 0
         cluster.loop.call_later(self._chance.random(), self._next)
+
+    @property
+    def repeated(self) -> int:
+        """Attempts but the first of each call."""
+        return self._caller.repeated
 
     def stop(self) -> None:
         """Begins nothing new."""
@@ -50,51 +56,28 @@ class SimClient:
     def _next(self) -> None:
         if self.stopped:
             return
-        # Also those that are paused: the request waits for them, and its client for three seconds.
-        nodes = [node for node in self._cluster.nodes.values() if node.member is not None]
-        if not nodes:
-            self._later()
-            return
-        node = self._chance.choice(nodes)
         call = self._choose()
         operation = Operation(self._number, self._cluster.loop.time(), NEVER, call)
-        self._attempt += 1
-        attempt = self._attempt
-
-        def answered(output: Any) -> None:
-            if attempt != self._attempt:
-                return
-            self._attempt += 1
-            operation.output = output
-            operation.return_s = self._cluster.loop.time()
-            self._learn(call, output)
-            self.done += 1
-            self._later()
-
-        def unknown() -> None:
-            if attempt != self._attempt:
-                return
-            self._attempt += 1
-            self._number += 1000
-            if call[0] in ("get", "all"):
-                self._history.remove(operation)  # a read that nobody saw says nothing
-            self._later()
-
-        member = node.member
-        assert member is not None
         self._history.append(operation)
+        method, request, decode = self._request(call)
 
-        def arrives() -> None:
-            try:
-                self._send(node, member, call, answered, unknown)
-            except (EtcdError, RawError):
-                if attempt == self._attempt:
-                    self._history.remove(operation)  # refused at the door: it never happened
-                    self._attempt += 1
-                    self._later()
+        def ended(outcome: Outcome) -> None:
+            if not outcome.code:
+                operation.output = decode(outcome.reply)
+                operation.return_s = self._cluster.loop.time()
+                self._learn(call, operation.output)
+                self.done += 1
+            elif outcome.sent:
+                self._number += 1000
+                if call[0] in ("get", "all"):
+                    self._history.remove(operation)  # a read that nobody saw says nothing
+            else:
+                self._history.remove(operation)  # nobody has heard of it
+            self._later()
 
-        node.later(arrives)
-        self._cluster.loop.call_later(PATIENCE_S, unknown)
+        # What an unknown deletion did is looked for, not told by the log: there should be few.
+        deadline_s = PATIENCE_S if call[0] == "delete" else self._chance.choice(DEADLINES_S)
+        self._caller.call(method, request, deadline_s, ended)
 
     def _choose(self) -> tuple[Any, ...]:
         key = self._chance.choice(KEYS)
@@ -119,92 +102,27 @@ class SimClient:
         if call[0] == "get":
             self._seen_mod[call[1]] = output[3]
 
-    def _send(
-        self,
-        node: Node,
-        member: Member,
-        call: tuple[Any, ...],
-        answered: Callable[[Any], None],
-        unknown: Callable[[], None],
-    ) -> None:
+    def _request(self, call: tuple[Any, ...]) -> tuple[str, bytes, Callable[[bytes], Any]]:
+        """The method, the request, and what makes an output of its reply."""
         key = call[1].encode()
         if call[0] == "get":
 
-            def ready(error: EtcdError | None) -> None:
-                if error is not None or node.member is not member:
-                    unknown()
-                    return
-                request = rpc_pb2.RangeRequest(key=key).SerializeToString()
-                answer = rpc_pb2.RangeResponse.FromString(member.store.range(request))
-                revision = member.store.revision
-                if answer.kvs:
-                    kv = answer.kvs[0]
-                    answered(("kv", revision, kv.value.decode(), kv.mod_revision, kv.version))
-                else:
-                    answered(("kv", revision, None, 0, 0))
+            def get_answer(body: bytes) -> Any:
+                answer = rpc_pb2.RangeResponse.FromString(body)
+                revision = answer.header.revision
+                if not answer.kvs:
+                    return ("kv", revision, None, 0, 0)
+                kv = answer.kvs[0]
+                return ("kv", revision, kv.value.decode(), kv.mod_revision, kv.version)
 
-            member.read_index(ready)
-            return
-        if call[0] == "all":
-            member.read_index(lambda error: self._read_all(node, member, error, answered, unknown))
-            return
-        kind, request, decode = self._write(call, key)
-
-        def done(result: Result) -> None:
-            if isinstance(result, bytes) and node.member is member:
-                answered(decode(result))
-            else:
-                unknown()
-
-        member.propose(kind, request, done)
-
-    def _read_all(
-        self,
-        node: Node,
-        member: Member,
-        error: EtcdError | None,
-        answered: Callable[[Any], None],
-        unknown: Callable[[], None],
-    ) -> None:
-        """Reads all keys twice in one transaction, in the slices of large reads."""
-        if error is not None or node.member is not member:
-            unknown()
-            return
-        everything = rpc_pb2.RangeRequest(key=b"\0", range_end=BEHIND_ALL.encode())
-        request = rpc_pb2.TxnRequest()
-        for _ in range(2):
-            request.success.add(request_range=everything)
-        revision = member.store.revision
-        work = member.store.read_txn_steps(request)
-
-        def step() -> bool:
-            try:
-                next(work)
-            except StopIteration as end:
-                responses = rpc_pb2.TxnResponse.FromString(end.value).responses
-                once, again = (response.response_range for response in responses)
-                assert once == again, f"a transaction reads {once}, then {again}"
-                found = tuple(
-                    (kv.key.decode(), kv.value.decode(), kv.mod_revision, kv.version)
-                    for kv in once.kvs
-                )
-                answered(("all", revision, found))
-                return True
-            return False
-
-        if not step():  # the first step decides of which revision all is
-            member.slices.add(step)
-
-    def _write(
-        self, call: tuple[Any, ...], key: bytes
-    ) -> tuple[int, bytes, Callable[[bytes], Any]]:
+            return "Range", rpc_pb2.RangeRequest(key=key).SerializeToString(), get_answer
         if call[0] == "put":
             put = rpc_pb2.PutRequest(key=key, value=call[2].encode())
 
             def put_answer(body: bytes) -> Any:
                 return ("rev", rpc_pb2.PutResponse.FromString(body).header.revision)
 
-            return wire.KIND_PUT, put.SerializeToString(), put_answer
+            return "Put", put.SerializeToString(), put_answer
         if call[0] == "delete":
             delete = rpc_pb2.DeleteRangeRequest(key=key)
 
@@ -212,7 +130,13 @@ class SimClient:
                 answer = rpc_pb2.DeleteRangeResponse.FromString(body)
                 return ("rev", answer.header.revision, answer.deleted)
 
-            return wire.KIND_DELETE_RANGE, delete.SerializeToString(), delete_answer
+            return "DeleteRange", delete.SerializeToString(), delete_answer
+        if call[0] == "all":
+            everything = rpc_pb2.RangeRequest(key=b"\0", range_end=key)
+            twice = rpc_pb2.TxnRequest()
+            for _ in range(2):
+                twice.success.add(request_range=everything)
+            return "Txn", twice.SerializeToString(), _all_answer
         if call[0] in ("pair", "wipe"):
             txn = rpc_pb2.TxnRequest()
             if call[0] == "wipe":
@@ -226,7 +150,7 @@ class SimClient:
             def pair_answer(body: bytes) -> Any:
                 return ("rev", rpc_pb2.TxnResponse.FromString(body).header.revision)
 
-            return wire.KIND_TXN, txn.SerializeToString(), pair_answer
+            return "Txn", txn.SerializeToString(), pair_answer
         txn = rpc_pb2.TxnRequest(
             compare=[rpc_pb2.Compare(key=key, target=rpc_pb2.Compare.MOD, mod_revision=call[2])],
             success=[
@@ -238,4 +162,15 @@ class SimClient:
             answer = rpc_pb2.TxnResponse.FromString(body)
             return ("rev", answer.header.revision, answer.succeeded)
 
-        return wire.KIND_TXN, txn.SerializeToString(), txn_answer
+        return "Txn", txn.SerializeToString(), txn_answer
+
+
+def _all_answer(body: bytes) -> Any:
+    """All keys, read twice in one transaction, in the slices of large reads."""
+    answer = rpc_pb2.TxnResponse.FromString(body)
+    once, again = (response.response_range for response in answer.responses)
+    assert once == again, f"a transaction reads {once}, then {again}"
+    found = tuple(
+        (kv.key.decode(), kv.value.decode(), kv.mod_revision, kv.version) for kv in once.kvs
+    )
+    return ("all", answer.header.revision, found)

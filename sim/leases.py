@@ -11,12 +11,12 @@ from collections.abc import Callable
 from random import Random
 from typing import Final
 
-from keyraft.base.errors import EtcdError, LeaseNotFoundError, RawError
+from keyraft.base.errors import BY_TEXT, EtcdError, LeaseNotFoundError, RawError
 from keyraft.proto import rpc_pb2
-from keyraft.server import Member, Result, wire
+from keyraft.server import Result
+from sim.callers import Caller, Outcome
 from sim.cluster import SimCluster
 from sim.linearizability import NEVER, Operation
-from sim.node import Node
 
 PATIENCE_S: Final = 3.0
 TTLS_S: Final = (2, 3, 6)
@@ -31,6 +31,7 @@ class LeaseHolder:
     def __init__(self, cluster: SimCluster, number: int, history: list[Operation]) -> None:
         self._cluster = cluster
         self._chance = Random(cluster.chance.randrange(0, 1 << 30))
+        self._caller = Caller(cluster, self._chance)
         self._number = NUMBERS + number
         self._history = history
         self._values = 0
@@ -51,19 +52,12 @@ class LeaseHolder:
     def _next(self) -> None:
         if self.stopped:
             return
-        nodes = [node for node in self._cluster.nodes.values() if node.member is not None]
-        if not nodes:
-            self._later()
-            return
-        node = self._chance.choice(nodes)
-        member = node.member
-        assert member is not None, "it runs"
         if not self._lease:
-            self._grant(node, member)
+            self._grant()
         elif self._renewals <= 0:
-            self._let_go(node, member)
+            self._let_go()
         elif self._chance.random() < 0.4:
-            self._put(node, member)
+            self._put()
         else:
             self._renew()
 
@@ -95,14 +89,14 @@ class LeaseHolder:
         rate = max(node.habits.rate for node in cluster.nodes.values())
         cluster.witness.promise(lease, call_s + ttl_s / rate - cluster.lease_slack_s)
 
-    def _grant(self, node: Node, member: Member) -> None:
+    def _grant(self) -> None:
         lease = self._chance.randrange(1, 1 << 40)
         ttl_s = self._chance.choice(TTLS_S)
         call_s = self._cluster.loop.time()
         attempt = self._begin()
 
         def done(result: Result) -> None:
-            if not isinstance(result, bytes) or node.member is not member:
+            if not isinstance(result, bytes):
                 return
             answer = rpc_pb2.LeaseGrantResponse.FromString(result)
             self._promised(lease, answer.TTL, call_s)
@@ -112,7 +106,7 @@ class LeaseHolder:
                 self._later()
 
         request = rpc_pb2.LeaseGrantRequest(ID=lease, TTL=ttl_s).SerializeToString()
-        self._propose(node, wire.KIND_LEASE_GRANT, request, done, attempt)
+        self._call("LeaseGrant", request, done)
 
     def _renew(self) -> None:
         """Asks whoever says that it leads; several may."""
@@ -145,7 +139,7 @@ class LeaseHolder:
 
         node.later(member.leasing.renew, lease, done)
 
-    def _put(self, node: Node, member: Member) -> None:
+    def _put(self) -> None:
         self._values += 1
         key = f"l{self._chance.randrange(LEASED_KEYS)}"
         value = f"{self._number}-{self._values}"
@@ -155,8 +149,6 @@ class LeaseHolder:
         lease = self._lease
 
         def done(result: Result) -> None:
-            if node.member is not member:
-                return
             if isinstance(result, bytes):
                 if attempt == self._attempt:
                     answer = rpc_pb2.PutResponse.FromString(result)
@@ -170,9 +162,9 @@ class LeaseHolder:
                 self._later()
 
         request = rpc_pb2.PutRequest(key=key.encode(), value=value.encode(), lease=lease)
-        self._propose(node, wire.KIND_PUT, request.SerializeToString(), done, attempt)
+        self._call("Put", request.SerializeToString(), done)
 
-    def _let_go(self, node: Node, member: Member) -> None:
+    def _let_go(self) -> None:
         """Half of the leases are revoked, the others run out."""
         lease, self._lease = self._lease, 0
         if self._chance.random() < 0.5:
@@ -188,20 +180,17 @@ class LeaseHolder:
                 self._later()
 
         request = rpc_pb2.LeaseRevokeRequest(ID=lease).SerializeToString()
-        self._propose(node, wire.KIND_LEASE_REVOKE, request, done, attempt)
+        self._call("LeaseRevoke", request, done)
 
-    def _propose(self, node: Node, kind: int, request: bytes, done: Done, attempt: int) -> None:
-        member = node.member
-        assert member is not None, "somebody lives there"
+    def _call(self, method: str, request: bytes, done: Done) -> None:
+        def ended(outcome: Outcome) -> None:
+            if not outcome.code:
+                done(outcome.reply)
+            else:
+                kind = BY_TEXT.get(outcome.text)
+                done(kind() if kind is not None else RawError(outcome.code, outcome.text))
 
-        def arrives() -> None:
-            try:
-                member.propose(kind, request, done)
-            except (EtcdError, RawError):
-                if self._ends(attempt):
-                    self._later()
-
-        node.later(arrives)
+        self._caller.call(method, request, PATIENCE_S, ended)
 
 
 def expiries(cluster: SimCluster) -> list[Operation]:

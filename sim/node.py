@@ -6,11 +6,12 @@ a dictionary: it keeps what was committed and loses what was not, as LMDB does.
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from keyraft.app.forcing import force_new_cluster
 from keyraft.app.founding import Opened, Place, found, join, reopen
@@ -19,7 +20,7 @@ from keyraft.base.errors import EtcdError
 from keyraft.base.log import NullLogger
 from keyraft.base.version import VERSION
 from keyraft.cluster import Member as ClusterMember
-from keyraft.grpc import Router
+from keyraft.grpc import Limits, Router
 from keyraft.mvcc.backend import (
     MEMBERS,
     MEMBERS_REMOVED,
@@ -28,6 +29,7 @@ from keyraft.mvcc.backend import (
     META_CONSISTENT_INDEX,
     OWN,
 )
+from keyraft.net.server import Server
 from keyraft.raft import (
     ConfState,
     Entry,
@@ -62,7 +64,7 @@ from keyraft.storage.backend.memory import Disk
 from keyraft.storage.snap import SnapDir
 from keyraft.storage.wal import Appender, SnapshotMark, WALError, valid_snapshots
 from sim.disk import SimDisk
-from sim.loop import MemberLoop, SimLoop, SimTimer
+from sim.loop import CoarseLoop, MemberLoop, SimLoop, SimTimer
 from sim.network import MemberNetwork, SimNetwork
 from sim.passwords import SimPasswords
 from sim.witness import Witness
@@ -346,7 +348,9 @@ class Node:
         self._received: dict[int, Database] = {}
         self.member: Member | None = None
         self.service: WatchService | None = None
-        self.router = Router()  # of this life
+        self.server: Server | None = None  # of this life, as `router`
+        self.router = Router()
+        self.lines: list[Callable[[], None]] = []  # of its clients: told when this life is over
         self._loop = MemberLoop(loop, habits.rate)
         self.backend: WriteBuffer | None = None
         self._engine: MemoryEngine | None = None
@@ -391,6 +395,13 @@ class Node:
         """The disk has room and answers again."""
         self._stalled_until_s = 0.0
         self.disk.failing = False
+
+    def later_in(
+        self, member: Member | None, callback: Callable[..., object], *args: object
+    ) -> None:
+        """The same for what was sent to one life of the member."""
+        if self.member is member:
+            self._loop.request(callback, *args)
 
     def later(self, callback: Callable[..., object], *args: object) -> None:
         """A client's request reaches this life of the member, unless it ends before."""
@@ -499,6 +510,9 @@ class Node:
             ElectionService(member, guard),
         ):
             service.register(self.router)
+        # Deadlines are told by a clock that is right, but in whole milliseconds, like uvloop's.
+        loop = cast("asyncio.AbstractEventLoop", CoarseLoop(self._loop))
+        self.server = Server(loop, self.router, Limits(), None, clock=self.loop.time)
 
     def crash(self) -> None:
         """Power off: the disk keeps what was synced, the database what was committed."""
@@ -526,6 +540,9 @@ class Node:
         self._loop.kill()
         self.network.leave(self.id)
         self.member = None
+        lines, self.lines = self.lines, []
+        for broken in lines:
+            broken()
 
     def pause(self) -> None:
         """The process is stopped; the world goes on."""

@@ -139,6 +139,7 @@ class Run:
         size = plan.size if plan.size is not None else Random(seed).choice(SIZES)
         self.plan = plan
         self.cluster = SimCluster(size, seed, slow_disks if plan.storm else habits)
+        self.cluster.witness.twin.once = True
         self.history: list[Operation] = []
         kind = Storm if plan.storm else Sleep if plan.sleep else Chaos
         self.chaos = kind(self.cluster, plan.fault_interval_s, plan.only)

@@ -42,6 +42,7 @@ class Twin:
     items: dict[str, Item] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
     leases: dict[int, int] = field(default_factory=dict)  # lease -> granted TTL in seconds
+    once: bool = False  # clients write no value twice
     revision_of: dict[str, int] = field(default_factory=dict)  # value -> where it was written
 
     def apply(self, data: bytes) -> Expiry | None:
@@ -102,6 +103,10 @@ class Twin:
         before = self.items.get(key)
         create, version = (before.create, before.version + 1) if before else (revision, 1)
         self.items[key] = Item(value, create, revision, version, put.lease)
+        written = self.revision_of.setdefault(value, revision)
+        assert not self.once or written == revision, (
+            f"a value is applied twice: {value} at {written} and at {revision}"
+        )
         self.revision_of[value] = revision
         previous = before.value if before is not None else None
         self.events.append(Event(revision, key, value, create, version, put.lease, previous))

@@ -9,6 +9,7 @@ import pytest
 
 import keyraft.server.boot as boot
 from keyraft.mvcc import Event, Store, WatchHub, txn
+from keyraft.net.server import Server, ServerProtocol
 from keyraft.proto import rpc_pb2
 from keyraft.raft import Entry, HardState
 from keyraft.raft.config import ReadOnlyOption
@@ -18,6 +19,7 @@ from keyraft.server.leasing import Leasing
 from keyraft.server.raftloop import RaftLoop
 from keyraft.server.reads import ReadDone
 from keyraft.storage.backend import WriteBuffer
+from keyraft.server.waiting import Waiter
 from sim.cluster import SimCluster
 from sim.node import Node, NodeLog
 from sim.scenario import Violation, run
@@ -94,6 +96,36 @@ def test_leases_in_the_hands_of_a_deposed_leader_are_found(monkeypatch: Patch) -
     monkeypatch.setattr(Leasing, "_fresh", lambda self, now_s: True)
     monkeypatch.setattr(RaftLoop, "leads", lambda self, term: True)
     assert "lease" in hunt(range(1, 60), size=3, sleep=True)
+
+
+def answer_early(monkeypatch: Patch) -> None:
+    """Deadlines by a clock of whole milliseconds and timers that count a millisecond too early."""
+
+    def tick(self: ServerProtocol) -> None:
+        self._timer = None
+        self._timer_at = float("inf")
+        if self.connection is not None:
+            self.connection.tick(self.clock() + 0.001)
+            self.arm()
+
+    honest = ServerProtocol.__init__
+
+    def made(self: ServerProtocol, server: Server, scheme: str) -> None:
+        honest(self, server, scheme)
+        self.clock = lambda: int(server.clock() * 1000) / 1000
+
+    monkeypatch.setattr(ServerProtocol, "__init__", made)
+    monkeypatch.setattr(ServerProtocol, "_tick", tick)
+
+
+def give_up_silently(self: Member, waiter: Waiter, code: int) -> None:
+    """What was proposed is answered with DEADLINE_EXCEEDED, by the transport."""
+
+
+def test_a_deadline_answered_early_is_found(monkeypatch: Patch) -> None:
+    answer_early(monkeypatch)
+    monkeypatch.setattr(Member, "give_up", give_up_silently)
+    assert "applied twice" in hunt(range(1, 30), size=3)
 
 
 def figure_8(seed: int) -> None:
