@@ -68,7 +68,7 @@ class Line:
         self.http = ClientConnection(CLIENT_LIMITS, self._loop.time(), authority="m:2379")
         self.http.on_output = self._output
         assert node.server is not None, "somebody lives there"
-        self._server = ServerProtocol(node.server, "http")
+        self._server = ServerProtocol(node.server)
         self._server.connection_made(cast("asyncio.BaseTransport", self))
         node.lines.append(self._broken)
         self._output()

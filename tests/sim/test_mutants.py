@@ -18,8 +18,8 @@ from keyraft.server import Member, Result, wire
 from keyraft.server.leasing import Leasing
 from keyraft.server.raftloop import RaftLoop
 from keyraft.server.reads import ReadDone
-from keyraft.storage.backend import WriteBuffer
 from keyraft.server.waiting import Waiter
+from keyraft.storage.backend import WriteBuffer
 from sim.cluster import SimCluster
 from sim.node import Node, NodeLog
 from sim.scenario import Violation, run
@@ -110,8 +110,8 @@ def answer_early(monkeypatch: Patch) -> None:
 
     honest = ServerProtocol.__init__
 
-    def made(self: ServerProtocol, server: Server, scheme: str) -> None:
-        honest(self, server, scheme)
+    def made(self: ServerProtocol, server: Server) -> None:
+        honest(self, server)
         self.clock = lambda: int(server.clock() * 1000) / 1000
 
     monkeypatch.setattr(ServerProtocol, "__init__", made)
