@@ -1,15 +1,17 @@
 """HTTP/1.1 (RFC 9112) for every port and for the calls between members.
 
-`heads` and `chunks` know the grammar, `connection` is the serving end of one socket, `client` the
-asking end. Every bound on what a stranger may send, and how slowly, is in `limits`.
+`heads` and `chunks` know the grammar, `connection` is the serving end of one socket, `request`
+what it hands out, `client` the asking end. Every bound on what a stranger may send, and how slowly,
+is in `limits`.
 """
 
 from .bodies import Body, BodyError
 from .chunks import ChunkDecoder, ChunkError
 from .client import Http1Client, HttpAnswer, HttpError, dial
-from .connection import Http1Connection, Http1Request, Http1Service
+from .connection import Http1Connection, Http1Service
 from .limits import CLIENT_PORT, PEER_PORT, Http1Limits
 from .phrases import HTTP_PHRASES
+from .request import Http1Request
 
 __all__ = [
     "CLIENT_PORT",
