@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -139,3 +140,66 @@ def test_a_bad_list_of_urls_ends_the_process(capsys: pytest.CaptureFixture[str])
         "unexpected error setting up listen-peer-urls: "
         "URL scheme must be http, https, unix, or unixs: foo\n"
     )
+
+
+def test_keys_without_effect_are_named(tmp_path: Path) -> None:
+    path, log = tmp_path / "etcd.yaml", tmp_path / "log"
+    path.write_text(
+        f"name: m1\nlog-outputs: [{log}]\nheartbeat-intervall: 50\nsocket-options: {{reuse: true}}\n"
+        "Name: m2\nname: m3\n1: 2\nsocket-reuse-port: true\n"
+    )
+    config = load(["--config-file", str(path)], {})
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    told = {line["msg"]: line["keys"] for line in lines if "keys" in line}
+    assert told == {
+        "unknown keys in the configuration file have no effect": [
+            "heartbeat-intervall",
+            "socket-options.reuse",
+            "1",
+            "socket-reuse-port",
+        ],
+        "keys that come again in the configuration file: the last one counts": ["name"],
+    }
+    assert config.name == "m3"
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("cert-file: /x", "it belongs to client-transport-security"),
+        ("client-cert-auth: true", "it belongs to client-transport-security"),
+        ("peer-trusted-ca-file: /x", "it belongs to peer-transport-security"),
+        ("client-transport-security: {cert-fil: /x}", "cert-fil is not known"),
+        ("peer-transport-security: {client-cert-autth: true}", "is to protect something"),
+    ],
+)
+def test_a_key_that_would_protect_something_must_have_its_effect(text: str, why: str) -> None:
+    assert why in refused(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000,
+        "a: &a [*a]\n",
+        "? [1]\n: 2\n",
+        "a: !!python/object:os.system x\n",
+        "\x00",
+        "a: 0x" + "f" * 5_000,
+        "snapshot-count: " + "9" * 5_000,
+        "name: 2020-01-01\n",
+        "name: {a: 1}\n",
+        "- a\n",
+        "listen-client-urls: [http://a:1]\n",
+    ],
+    ids=range(11),
+)
+def test_a_file_of_any_content_ends_in_one_clear_line(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "etcd.yaml"
+    path.write_text(text)
+    try:
+        config = load(["--config-file", str(path)], {})
+    except ConfigError as error:
+        assert "\n" not in str(error)
+    else:
+        assert config.name == "default", "nothing of it is known"

@@ -1,6 +1,8 @@
 """The configuration file: YAML (so JSON too) with etcd's keys and etcd's strictness.
 
-Keys are flag names; unknown keys are passed over, a wrong type is refused. Durations are whole
+Keys are flag names; a wrong type is refused. What the original passes over without a word, a key
+that it does not know and a key that comes again (the last counts), is told; only a key that would
+protect something, and does not where it stands, is refused. Durations are whole
 nanoseconds and nothing else, lists of URLs are one comma-separated string, and TLS, socket,
 discovery settings sit in sections of their own. A number where text is wanted is refused too
 (`auto-compaction-retention: "1"` needs its quotes). Source: etcd `embed.ConfigFromFile`, which
@@ -10,8 +12,8 @@ decodes YAML by way of JSON.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Container, Mapping
+from typing import Any, Final, NamedTuple
 
 import yaml
 
@@ -63,6 +65,16 @@ _SECURITY: Final = {
     "allowed-hostname": ("cert-allowed-hostname", list),
     "skip-client-san-verification": ("skip-client-san-verification", bool),
 }
+_SECURE: Final = ("client-transport-security", "peer-transport-security")
+_SECTIONS: Final[Mapping[str, frozenset[str]]] = {
+    **dict.fromkeys(_SECURE, frozenset(_SECURITY)),
+    "socket-options": frozenset(("reuse-port", "reuse-address")),
+    "discovery-config": frozenset(("token", "client")),
+}
+_PROTECTING: Final = frozenset(
+    f"{prefix}{flag}" for prefix in ("", "peer-") for flag, _ in _SECURITY.values()
+) | {"client-crl-file", "peer-crl-file"}
+"""Flags that ask for TLS; in a file they stand in a section."""
 _INTEGERS: Final = {
     INT: (-(1 << 63), (1 << 63) - 1),
     INT64: (-(1 << 63), (1 << 63) - 1),
@@ -78,8 +90,17 @@ _CATCH_UP: Final = "experimental-snapshot-catch-up-entries"
 _URL_LABELS: Final = {"advertise-client-urls": "advertise-peer-urls"}  # as etcd mixes them up
 
 
-def read_config_file(path: str) -> tuple[dict[str, Any], frozenset[str]]:
-    """Values by flag name, and the keys that the file sets.
+class ConfigFile(NamedTuple):
+    """What a file says, and what of it has no effect."""
+
+    values: dict[str, Any]  # by flag name
+    explicit: frozenset[str]  # the keys that it sets
+    unknown: tuple[str, ...]  # keys that nobody reads, with their section
+    repeated: tuple[str, ...]  # keys that it sets twice
+
+
+def read_config_file(path: str) -> ConfigFile:
+    """A file's content.
 
     Raises ConfigError; ends the process with exit code 1 on a bad list of URLs, as etcd does.
     """
@@ -93,10 +114,28 @@ def read_config_file(path: str) -> tuple[dict[str, Any], frozenset[str]]:
     return parse_config_file(text)
 
 
-def parse_config_file(text: bytes) -> tuple[dict[str, Any], frozenset[str]]:
+class _Loader(yaml.SafeLoader):
+    """Remembers keys that come twice in one section."""
+
+    def __init__(self, text: bytes) -> None:
+        super().__init__(text)
+        self.repeated: list[str] = []
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> Any:
+        names = [
+            str(key.value).lower() for key, _ in node.value if isinstance(key, yaml.ScalarNode)
+        ]
+        self.repeated += sorted({name for name in names if names.count(name) > 1})
+        return super().construct_mapping(node, deep)
+
+
+def parse_config_file(text: bytes) -> ConfigFile:
     """As `read_config_file`, from the file's text."""
+    repeated: list[str] = []
     try:
-        document = yaml.safe_load(text)
+        loader = _Loader(text)
+        document = loader.get_single_data()
+        repeated = loader.repeated
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"error converting YAML to JSON: yaml: {_one_line(error)}") from None
     if document is None:
@@ -104,8 +143,10 @@ def parse_config_file(text: bytes) -> tuple[dict[str, Any], frozenset[str]]:
     if not isinstance(document, dict):
         raise _wrong_type(document, "", "embed.configYAML")
     flags = FLAGS | OLD_FLAGS
+    unknown = _unknown_keys(document, flags)
     values = {name: default_value(flag) for name, flag in flags.items()}
-    given = {str(key).lower(): value for key, value in document.items()}
+    # A key counts in any case; of several the one that Go's JSON, which is sorted, has last.
+    given = {str(key).lower(): document[key] for key in sorted(document, key=str)}
     explicit = {str(key) for key in document}
     if _CATCH_UP in explicit:
         given[_OLD_CATCH_UP] = given[_CATCH_UP]
@@ -128,7 +169,28 @@ def parse_config_file(text: bytes) -> tuple[dict[str, Any], frozenset[str]]:
         values["initial-cluster"] = ""
     values["initial-cluster-state"] = values["initial-cluster-state"] or "new"
     values["self-signed-cert-validity"] = values["self-signed-cert-validity"] or 1
-    return values, frozenset(explicit)
+    return ConfigFile(values, frozenset(explicit), unknown, tuple(repeated))
+
+
+def _unknown_keys(document: Mapping[object, object], flags: Container[str]) -> tuple[str, ...]:
+    """The keys that have no effect; raises ConfigError where one would protect something."""
+    unknown: list[str] = []
+    for key, value in document.items():
+        name = str(key).lower()
+        if name in _SECTIONS:
+            if isinstance(value, dict):
+                known = _SECTIONS[name]
+                unknown += (f"{name}.{each}" for each in value if str(each).lower() not in known)
+        elif name not in flags or name in _NOT_IN_FILE:
+            unknown.append(str(key))
+    for key in unknown:
+        section, dot, name = key.lower().rpartition(".")
+        if section in _SECURE:
+            raise ConfigError(f"{key} is not known, and {section} is to protect something")
+        if not dot and name in _PROTECTING:
+            section = f"{'peer' if name.startswith('peer-') else 'client'}-transport-security"
+            raise ConfigError(f"{key} has no effect where it stands: it belongs to {section}")
+    return tuple(unknown)
 
 
 def _decode(name: str, kind: Kind, value: object, previous: Any) -> Any:

@@ -57,13 +57,25 @@ def load(
 def _from_file(path: str) -> Config:
     from keyraft.app.configfile import read_config_file  # and with it YAML
 
-    values, explicit = read_config_file(path)
-    config = build_config(values, explicit)
+    file = read_config_file(path)
+    config = build_config(file.values, file.explicit)
     config.log.info(
         "loaded server configuration, other configuration command line flags and environment "
         "variables will be ignored if provided",
         path=path,
     )
+    if file.unknown:
+        config.log.warn(
+            "unknown keys in the configuration file have no effect",
+            path=path,
+            keys=list(file.unknown),
+        )
+    if file.repeated:
+        config.log.warn(
+            "keys that come again in the configuration file: the last one counts",
+            path=path,
+            keys=list(file.repeated),
+        )
     return config
 
 
