@@ -190,3 +190,21 @@ def test_a_rest_ends_with_the_listener() -> None:
     assert not loop.timers and not loop.readers
     made.start()
     assert not loop.readers
+
+
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+def test_a_server_that_ends_while_connections_come_in_does_end(loop: str) -> None:
+    """One that is broken off between its transport's beginning and its task's end is forgotten."""
+
+    async def body() -> None:
+        for turns in range(12):
+            server = await serve(["http://127.0.0.1:0"], echoing())
+            host, port = server.addresses[0].rsplit(":", 1)
+            clients = [socket.create_connection((host, int(port))) for _ in range(8)]
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await asyncio.wait_for(server.stop(), 10)
+            for client in clients:
+                client.close()
+
+    run(body, loop)

@@ -24,6 +24,7 @@ from contextvars import ContextVar
 from typing import Any, Final
 
 from .address import join_host_port
+from .protocol import Http2Protocol
 from .reasons import handshake_reason
 
 ACCEPTS_PER_TURN: Final = 64  # of one listener; the others' turn comes in between
@@ -193,15 +194,32 @@ class Acceptor:
                 raise
         if not extra or self._failed is None:
             with contextlib.suppress(OSError, TimeoutError):
-                await self._loop.connect_accepted_socket(self._make, taken, **extra)
+                await self._hand_over(taken, extra)
             return
         names: list[str] = []
         _asked_name.set(names)  # of this task and what it starts
         client = _address(taken)
         try:
-            await self._loop.connect_accepted_socket(self._make, taken, **extra)
+            await self._hand_over(taken, extra)
         except (OSError, TimeoutError) as error:  # it has closed its transport already
             self._failed(client, names[-1] if names else "", handshake_reason(error))
+
+    async def _hand_over(self, taken: socket.socket, extra: dict[str, Any]) -> None:
+        """The loop makes the transport, and tells the protocol."""
+        made: list[asyncio.BaseProtocol] = []
+
+        def make() -> asyncio.BaseProtocol:
+            made.append(self._make())
+            return made[0]
+
+        try:
+            await self._loop.connect_accepted_socket(make, taken, **extra)
+        except asyncio.CancelledError:
+            # The transport is closed, and uvloop does not tell a protocol that knows it already.
+            for protocol in made:
+                if isinstance(protocol, Http2Protocol):
+                    protocol.lost("")
+            raise
 
     def close(self) -> None:
         """Stops to listen; handshakes under way end."""

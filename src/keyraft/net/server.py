@@ -279,10 +279,11 @@ class Server:
         while self._protocols and self.loop.time() < until:
             await asyncio.sleep(min(DRAIN_POLL_S, max(until - self.loop.time(), 0.0)))
         self.flusher.flush()
-        for protocol in list(self._protocols):
-            if protocol.transport is not None:
-                protocol.transport.abort()
         while self._protocols:
+            # Again and again: a connection may have been accepted as the listeners were closed.
+            for protocol in list(self._protocols):
+                if protocol.transport is not None:
+                    protocol.transport.abort()
             await asyncio.sleep(0)
 
 

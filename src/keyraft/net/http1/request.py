@@ -95,7 +95,7 @@ class Http1Request:
             headers, body = [*headers, (b"content-length", b"%d" % len(body))], b""
         else:
             body = b""
-        self._connection.transport.write(self._answer_head(headers) + body)
+        self._write(self._answer_head(headers) + body)
         self._ended()
 
     def start(self, status: int, headers: list[Header]) -> None:
@@ -109,7 +109,7 @@ class Http1Request:
                 headers = [*headers, (b"transfer-encoding", b"chunked")]
             else:
                 self._connection.close_after = True  # its end is the end of the connection
-        self._connection.transport.write(self._answer_head(headers))
+        self._write(self._answer_head(headers))
 
     def write(self, data: bytes) -> None:
         """A piece of the body."""
@@ -117,14 +117,20 @@ class Http1Request:
             return
         if self._chunked:
             data = b"%x\r\n%b\r\n" % (len(data), data)
-        self._connection.transport.write(data)
+        self._write(data)
 
     def end(self) -> None:
         """Ends the answer."""
         if not self.done:
             if self._chunked:
-                self._connection.transport.write(b"0\r\n\r\n")
+                self._write(b"0\r\n\r\n")
             self._ended()
+
+    def _write(self, data: bytes) -> None:
+        """A connection that was closed takes nothing, and uvloop raises for it."""
+        transport = self._connection.transport
+        if not transport.is_closing():
+            transport.write(data)
 
     def abort(self) -> None:
         """Breaks the answer off, so that the client sees it as incomplete."""
