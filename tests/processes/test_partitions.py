@@ -27,6 +27,7 @@ pytestmark = pytest.mark.real
 
 PROGRESS = 40  # acknowledged writes that show that a side goes on
 LITTLE = 10  # the same in the short runs
+GIVEN_UP_S = 0.4  # by a client that does not wait for the member's own limit
 ROUNDS = 12  # of random faults in a long run
 
 
@@ -114,6 +115,36 @@ def test_halves_of_four_members_both_stand_still(tmp_path: Path) -> None:
         assert load.acknowledged.total() == before, "half of the members took a write"
         fleet.cuts.heal()
         judge(fleet, load)
+
+
+def test_what_a_member_without_a_leader_was_asked_in_vain_is_not_done_later(tmp_path: Path) -> None:
+    with Fleet(tmp_path, 3) as fleet:
+        leader = fleet.leader_among(fleet.names)
+        lonely, other = (name for name in fleet.names if name != leader)
+        client = fleet.client(lonely)
+        fleet.portal.run(client.put("kept", "v", timeout_s=WAIT_S))
+        fleet.cuts.cut(*both([lonely], [leader, other]))
+        fleet.without_leader([lonely])
+
+        async def in_vain(number: int) -> None:
+            write = client.put(f"vain/{number}", "v", timeout_s=GIVEN_UP_S)
+            if number % 3 == 0:
+                write = client.delete("kept", timeout_s=GIVEN_UP_S)
+            if number % 2:
+                with pytest.raises((errors.DeadlineError, errors.RawError)):
+                    await write
+            else:
+                with pytest.raises(TimeoutError):
+                    await asyncio.wait_for(write, GIVEN_UP_S / 2)  # it is cancelled
+
+        async def all_in_vain() -> None:
+            await asyncio.gather(*map(in_vain, range(20)))
+
+        fleet.portal.run(all_in_vain())
+        fleet.cuts.heal()
+        fleet.whole()
+        found = fleet.portal.run(client.get("", prefix=True, timeout_s=WAIT_S))
+        assert [kv.key for kv in found.kvs] == [b"kept"]
 
 
 # --- the long runs ----------------------------------------------------------------------------
