@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keyraft.net.http1 import Http1Connection, Http1Limits, Http1Request, Http1Service
+from keyraft.net.http1 import BodyError, Http1Connection, Http1Limits, Http1Request, Http1Service
 
 LIMITS = Http1Limits(body_bytes_max=1_000)
 GET = b"GET /x HTTP/1.1\r\nHost: h\r\n\r\n"
@@ -424,6 +424,17 @@ def test_a_client_is_asked_for_its_body_when_somebody_wants_it() -> None:
     request.respond(204, [], b"")
     scene.feed(GET)
     assert len(scene.requests) == 2
+
+
+def test_a_whole_body_has_a_time_however_steadily_it_comes() -> None:
+    scene = Scene(early=True)
+    scene.feed(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 9000\r\n\r\nabc")
+
+    async def read() -> None:
+        with pytest.raises(BodyError, match="i/o timeout"):
+            await scene.requests[0].incoming.read_whole(10_000, within_s=0.001)
+
+    asyncio.run(read())
 
 
 def test_a_body_that_nobody_wants_goes_by_or_ends_the_connection() -> None:

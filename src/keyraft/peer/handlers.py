@@ -223,20 +223,20 @@ class RaftHandlers:
 
     async def _read(self, request: Asked) -> bytes | None:
         """A message's bytes; None when they are too many, do not come, or no room is left."""
-        pieces: list[bytes] = []
-        size = 0
+        held = 0
+
+        def hold(size: int) -> bool:
+            nonlocal held
+            held += size
+            self._posted_bytes += size
+            return self._posted_bytes <= POSTED_BYTES_MAX
+
         try:
-            while piece := await request.body.read():
-                size += len(piece)
-                self._posted_bytes += len(piece)
-                if size > self._posted_bytes_max or self._posted_bytes > POSTED_BYTES_MAX:
-                    return None
-                pieces.append(piece)
+            return await request.body.read_whole(self._posted_bytes_max, on_piece=hold)
         except BodyError:
             return None
         finally:
-            self._posted_bytes -= size
-        return b"".join(pieces)
+            self._posted_bytes -= held
 
     def _name(self, message: Message) -> str:
         """Who sent it, for metrics: strangers are one, or their ids would fill the memory."""

@@ -6,6 +6,8 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 
+from .limits import CLIENT_PORT
+
 
 class BodyError(Exception):
     """The rest of the body will not come, or is no body."""
@@ -71,15 +73,27 @@ class Body:
         self.unread_bytes -= len(piece)
         return piece
 
-    async def read_whole(self, bytes_max: int) -> bytes | None:
-        """All of it; None when it is longer than `bytes_max`. Raises BodyError."""
+    async def read_whole(
+        self,
+        bytes_max: int,
+        within_s: float = CLIENT_PORT.body_s_max,
+        on_piece: Callable[[int], bool] | None = None,
+    ) -> bytes | None:
+        """All of it; None when it is longer than `bytes_max`. Raises BodyError.
+
+        `on_piece` is told the length of each piece, and says whether to go on.
+        """
         pieces: list[bytes] = []
         size = 0
-        while piece := await self.read():
-            size += len(piece)
-            if size > bytes_max:
-                return None
-            pieces.append(piece)
+        try:
+            async with asyncio.timeout(within_s):
+                while piece := await self.read():
+                    size += len(piece)
+                    if size > bytes_max or (on_piece is not None and not on_piece(len(piece))):
+                        return None
+                    pieces.append(piece)
+        except TimeoutError:
+            raise BodyError("i/o timeout") from None
         return b"".join(pieces)
 
     async def read_exactly(self, size: int) -> bytes:

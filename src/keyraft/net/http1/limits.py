@@ -38,5 +38,5 @@ class Http1Limits:
 
 
 CLIENT_PORT: Final = Http1Limits()
-# Members are awake: Go's give a connection of the peer port five seconds between any two bytes.
-PEER_PORT: Final = replace(CLIENT_PORT, idle_s_max=5.0, head_s_max=5.0, body_span_s=5.0)
+# Go's members close an idle connection of the peer port after five seconds (`ConnReadTimeout`).
+PEER_PORT: Final = replace(CLIENT_PORT, idle_s_max=5.0)
