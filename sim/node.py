@@ -148,6 +148,7 @@ class WitnessedMember(Member):
         self.witness = witness
         self.habits = habits
         self.snapshotter.trim_entries = habits.trim_entries
+        self.snapshotter.release_s = 0.0  # a whole run is shorter
         self.store.slice_keys = habits.slice_keys
         if habits.slice_s:
             assert isinstance(self.loop, MemberLoop), "made by start"

@@ -11,13 +11,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from keyraft.raft import MemoryStorage, SnapshotMeta
+from keyraft.raft import MemoryStorage, ProgressState, SnapshotMeta, StateType
 from keyraft.server.ports import DurableLog
 
 if TYPE_CHECKING:
     from keyraft.server.member import Member
 
-TRIM_ENTRIES: Final = 1_000  # the memory log is trimmed in steps of this many
+TRIM_ENTRIES: Final = (
+    100  # the memory log is trimmed in steps of this many (etcd `memorySnapshotCount`)
+)
+RELEASE_S: Final = (
+    30.0  # entries stay so long after a database was sent (etcd `releaseDelayAfterSnapshot`)
+)
 
 
 class Snapshotter:
@@ -37,7 +42,9 @@ class Snapshotter:
         self._count = settings.snapshot_count
         self._keep = settings.snapshot_catchup_entries
         self.trim_entries = TRIM_ENTRIES
-        self._next_trim = 0
+        self.release_s = RELEASE_S
+        self._next_trim = snapshot_index + TRIM_ENTRIES + 1
+        self._sending_s = float("-inf")  # when a database was last on its way to somebody
 
     @property
     def index(self) -> int:
@@ -50,10 +57,23 @@ class Snapshotter:
 
     def applied(self, index: int) -> None:
         """Entries up to `index` have been applied; called after every slice."""
-        if index >= self._next_trim:
+        if index >= self._next_trim and not self._is_sending():
             self._trim(index)
         if (index - self._index > self._count or self._forced) and not self._busy:
             self._begin(index)
+
+    def _is_sending(self) -> bool:
+        """Whether a follower is being sent the database, or was a moment ago.
+
+        It goes on with the entries behind that, or needs the database again.
+        """
+        raft = self._member.raft.node.raft
+        now_s = self._member.loop.time()
+        if raft.state is StateType.LEADER and any(
+            progress.state is ProgressState.SNAPSHOT for progress in raft.tracker.progress.values()
+        ):
+            self._sending_s = now_s
+        return now_s - self._sending_s < self.release_s
 
     def _trim(self, index: int) -> None:
         self._next_trim = index + self.trim_entries
