@@ -93,6 +93,8 @@ class Socket(asyncio.Transport):
         return self.queued
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
+        if self.is_closing():
+            raise RuntimeError("the handler is closed")  # as uvloop's do
         self.writes.append(bytes(data))
 
     def write_eof(self) -> None:
@@ -405,6 +407,22 @@ def test_one_read_of_tiny_chunks_is_taken_apart_in_several_turns() -> None:
 
 
 # --- handlers that begin before the body is there -----------------------------------------------
+
+
+def test_nobody_is_asked_for_a_body_on_a_connection_that_is_closed() -> None:
+    scene = Scene(early=True)
+    scene.feed(b"POST / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n")
+    scene.socket.abort()  # its end is told a turn later
+
+    async def read() -> None:
+        reading = asyncio.create_task(scene.requests[0].incoming.read_whole(10))
+        await asyncio.sleep(0)
+        scene.connection.connection_lost(None)
+        with pytest.raises(BodyError):
+            await reading
+
+    asyncio.run(read())
+    assert scene.socket.sent == b""
 
 
 def test_a_client_is_asked_for_its_body_when_somebody_wants_it() -> None:

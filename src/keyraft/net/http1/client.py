@@ -127,8 +127,10 @@ class _Connection(asyncio.Protocol):
 
     def write(self, data: bytes) -> None:
         """Queues bytes."""
-        if self.transport is not None and not self.lost:
-            self.transport.write(data)
+        transport = self.transport
+        # A transport that we have closed is lost a turn later; until then uvloop raises.
+        if transport is not None and not self.lost and not transport.is_closing():
+            transport.write(data)
             self.moved_s = self._loop.time()
 
     async def drained(self) -> None:

@@ -310,7 +310,8 @@ class Http1Connection(asyncio.Protocol):
         """Somebody waits for more of the body."""
         if self._continue_due:
             self._continue_due = False
-            self.transport.write(_CONTINUE)
+            if not self.transport.is_closing():  # uvloop raises for a closed one
+                self.transport.write(_CONTINUE)
         if self._held and not self._scheduled:
             self._span_bytes = 0
             self._wait(self.limits.body_span_s)
