@@ -102,6 +102,10 @@ class Backend(Protocol):
 class BatchBackend(Backend, Protocol):
     """The database of a running member, which applies some entries in several turns of the loop."""
 
+    def defragment(self, done: Callable[[str | None], None]) -> None:
+        """Gives the space of what was deleted back to the disk, while reads and writes go on.
+        `done` is called with None, or with the reason why it was not done."""
+
     def hold(self) -> None:
         """Until `release` no batch is sealed: what is written now belongs together."""
 

@@ -86,6 +86,9 @@ class MemoryBackend:
         for done in late:
             self.flush(done)
 
+    def defragment(self, done: Callable[[str | None], None]) -> None:
+        self.flush(lambda: done(None))
+
     def flush(self, done: Callable[[], None] | None = None) -> None:
         if self._held:
             self._late.append(done)

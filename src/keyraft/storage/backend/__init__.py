@@ -6,6 +6,7 @@ from . import long_keys
 from .buffer import WriteBuffer
 from .checkpoints import Checkpoints, load_checkpoint, save_checkpoint
 from .engine import Batch, Engine
+from .gate import opening
 from .lmdb_engine import LMDBEngine, LMDBReader, Locked
 from .memory import Disk, MemoryEngine
 from .reader import ReadOnlyBackend
@@ -23,5 +24,6 @@ __all__ = [
     "WriteBuffer",
     "load_checkpoint",
     "long_keys",
+    "opening",
     "save_checkpoint",
 ]

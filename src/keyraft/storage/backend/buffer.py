@@ -33,6 +33,7 @@ class WriteBuffer:
     __slots__ = (
         "_batch",
         "_batch_ops",
+        "_defragmenting",
         "_engine",
         "_fail",
         "_flush_wanted",
@@ -71,6 +72,7 @@ class WriteBuffer:
         self._sealed: Batch | None = None
         self._sealed_done: list[Callable[[], None]] = []
         self._waiting: list[Callable[[], None]] = []
+        self._defragmenting: list[Callable[[str | None], None]] = []
         self._hooks: list[Callable[[], None]] = []
         self._timer: Timer | None = None
         self._ops = 0
@@ -140,6 +142,11 @@ class WriteBuffer:
         else:
             self._flush_wanted = True
 
+    def defragment(self, done: Callable[[str | None], None]) -> None:
+        self._defragmenting.append(done)
+        if self._sealed is None:
+            self._defragment()
+
     def hold(self) -> None:
         assert not self._held, "an entry within an entry"
         self._held = True
@@ -201,6 +208,22 @@ class WriteBuffer:
         self._sealed_s = self._loop.time()
         self._engine.commit({n: c for n, c in self._sealed.items() if c}, self._committed)
 
+    def _defragment(self) -> None:
+        """Nothing is under way: what is written meanwhile is the next batch, whatever its size."""
+        if self.failure is not None:
+            raise BackendError(self.failure)
+        waiting, self._defragmenting = self._defragmenting, []
+
+        def defragmented(undone: str | None) -> None:
+            self._sealed = None
+            for done in waiting:
+                done(undone)
+            self._go_on()
+
+        self._sealed = {name: {} for name in (*BUCKETS, OWN)}
+        self._sealed_orders = {}
+        self._engine.defragment(defragmented)
+
     def _committed(self) -> None:
         self._sealed = None
         self.commits += 1
@@ -209,6 +232,12 @@ class WriteBuffer:
         waiting, self._sealed_done = self._sealed_done, []
         for done in waiting:
             done()
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Nothing is under way any more, unless somebody that was told has begun something."""
+        if self._sealed is None and self._defragmenting:
+            self._defragment()
         if self._sealed is None and not self._held:
             if self._flush_wanted or self._ops >= self._batch_ops:
                 if self._ops or self._waiting:
@@ -240,8 +269,11 @@ class WriteBuffer:
         self._engine.on_failure(self._failed)
         waiting = self._sealed_done + self._waiting
         self._sealed_done, self._waiting = [], []
+        asked, self._defragmenting = self._defragmenting, []
         for done in waiting:
             done()
+        for told in asked:
+            told(None)  # the new one has no free pages
 
     def close(self) -> None:
         """Commits what is there, waits for it and closes the engine.

@@ -24,6 +24,10 @@ class Engine(Protocol):
         """Starts to make `batch` durable, all of it or nothing, after all batches before it;
         calls `done` on the loop when it is. One at a time."""
 
+    def defragment(self, done: Callable[[str | None], None]) -> None:
+        """Starts to give the space of free pages back; like a commit, one at a time. Reads go on.
+        `done` is called on the loop, with the reason when nothing was done."""
+
     def wait(self) -> None:
         """Returns when the commit under way is done and `done` was called (for stopping)."""
 

@@ -32,6 +32,7 @@ from ..files import make_private_dirs
 from ..process import StorageProcess
 from . import long_keys
 from .engine import Batch
+from .gate import opening
 
 MAP_BYTES: Final = (
     1 << 40
@@ -39,6 +40,8 @@ MAP_BYTES: Final = (
 MAP_BYTES_MIN: Final = 1 << 28
 LOCK_NAME: Final = "LOCK"
 PIECE_BYTES: Final = 1 << 20  # of a batch on its way to the storage process
+DEFRAGMENT: Final = (1 << 64) - 1  # to the storage process, in place of a piece's length
+_NOT_DONE: Final = 2  # its answer
 _DATABASES_MAX: Final = 16
 
 
@@ -48,6 +51,10 @@ class Locked(BackendError):
 
 class WriterLostError(BackendError):
     """The storage process ended without saying why."""
+
+
+class NotDefragmentedError(BackendError):
+    """The database is as it was, and goes on; the text says why (no space for a copy)."""
 
 
 class Writer:
@@ -115,11 +122,26 @@ class Writer:
             raise WriterLostError("the storage process stopped reading") from None
         self._answer()
 
+    def defragment(self) -> None:
+        """Has the database written anew without its free pages.
+
+        Raises WriterLostError, NotDefragmentedError with the reason.
+        """
+        process = self._process
+        assert process is not None
+        try:
+            _send_all(process.stdin, DEFRAGMENT.to_bytes(8, "little"))
+        except BrokenPipeError:
+            raise WriterLostError("the storage process stopped reading") from None
+        self._answer()
+
     def _answer(self) -> None:
         process = self._process
         assert process is not None
         head = _read(process.stdout, 5)
         text = _read(process.stdout, int.from_bytes(head[1:], "little"))
+        if head[0] == _NOT_DONE:
+            raise NotDefragmentedError(text.decode())
         if head[0]:
             raise BackendError(text.decode())
 
@@ -128,6 +150,11 @@ class Writer:
         process, self._process = self._process, None
         if process is not None:
             process.stop()
+
+
+def _send_all(fd: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(fd, data) :]
 
 
 def _send(fd: int, data: bytes) -> None:
@@ -153,21 +180,47 @@ def _read(fd: int, size: int) -> bytes:
 class LMDBReader:
     """What is committed, as of the last `renew`. Any process may have one beside the member."""
 
-    __slots__ = ("_data_fd", "_databases", "_env", "_get", "_size_bytes", "_txn")
+    __slots__ = (
+        "_data_fd",
+        "_databases",
+        "_env",
+        "_folder",
+        "_get",
+        "_map_bytes",
+        "_size_bytes",
+        "_txn",
+    )
 
     def __init__(self, path: Path, map_bytes: int = 0) -> None:
         """Opens the database in directory `path`, which must exist. Raises lmdb.Error."""
-        self._env = lmdb.open(
-            str(path), map_size=map_bytes or _map_bytes(), max_dbs=_DATABASES_MAX, readonly=True
-        )
+        self._folder = str(path)
+        self._map_bytes = map_bytes or _map_bytes()
+        self._data_fd = -1
+        self._open()
+
+    def _open(self) -> None:
+        with opening(self._folder):
+            self._env = lmdb.open(
+                self._folder, map_size=self._map_bytes, max_dbs=_DATABASES_MAX, readonly=True
+            )
+            # The file itself, not its name: operators move directories away under a running member.
+            self._data_fd = os.open(
+                os.path.join(self._folder, "data.mdb"), os.O_RDONLY | os.O_CLOEXEC
+            )
         self._databases = {name: self._env.open_db(name, create=False) for name in BUCKETS}
         with contextlib.suppress(lmdb.NotFoundError):  # a database that no member has opened yet
             self._databases[OWN] = self._env.open_db(OWN, create=False)
         self._txn = self._env.begin()
         self._get = self._txn.get
-        # The file itself, not its name: operators move directories away under a running member.
-        self._data_fd = os.open(path / "data.mdb", os.O_RDONLY | os.O_CLOEXEC)
         self._size_bytes = os.fstat(self._data_fd).st_size
+
+    def reopen(self) -> None:
+        """Another file may have taken the database's place; no iterator may be open.
+
+        Raises lmdb.Error, OSError.
+        """
+        LMDBReader.close(self)
+        self._open()
 
     def get(self, bucket: bytes, key: bytes) -> bytes | None:
         value: bytes | None
@@ -233,6 +286,10 @@ class LMDBReader:
             self._data_fd = -1
 
 
+class Defragment:
+    """Among the batches: asks for a defragmentation."""
+
+
 class LMDBEngine(LMDBReader):
     """See the module. `call_soon` hands a call to the loop from another thread."""
 
@@ -245,8 +302,10 @@ class LMDBEngine(LMDBReader):
         "_number",
         "_path",
         "_queue",
+        "_reopen",
         "_report",
         "_thread",
+        "_undone",
         "_writer",
     )
 
@@ -282,7 +341,9 @@ class LMDBEngine(LMDBReader):
             self._writer.stop()
             os.close(self._lock_fd)
             raise BackendError(f"cannot open the database in {self._path}: {error}") from error
-        self._queue: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
+        self._reopen = False  # the database may be another file now
+        self._undone: str | None = None  # why the last defragmentation was not carried out
+        self._queue: queue.SimpleQueue[Batch | Defragment | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._feed, name="keyraft-storage", daemon=True)
         self._thread.start()
 
@@ -294,6 +355,17 @@ class LMDBEngine(LMDBReader):
         self._number += 1
         self._idle.clear()
         self._queue.put(batch)
+
+    def defragment(self, done: Callable[[str | None], None]) -> None:
+        def finished() -> None:
+            undone, self._undone = self._undone, None
+            done(undone)
+
+        assert self._done is None, "one commit at a time"
+        self._done = finished
+        self._number += 1
+        self._idle.clear()
+        self._queue.put(Defragment())
 
     def wait(self) -> None:
         self._idle.wait()
@@ -323,12 +395,10 @@ class LMDBEngine(LMDBReader):
             if batch is None:
                 return
             try:
-                try:
-                    self._writer.write(batch)
-                except WriterLostError:
-                    self._writer.stop()
-                    self._writer.start()
-                    self._writer.write(batch)
+                if isinstance(batch, Defragment):
+                    self._defragment()
+                else:
+                    self._write(batch)
             except (BackendError, OSError) as error:
                 self._failed = f"cannot write the database: {error}"
             number = self._number
@@ -338,6 +408,27 @@ class LMDBEngine(LMDBReader):
             except RuntimeError:
                 pass  # the loop is closed already: who stops the member calls `wait`
 
+    def _write(self, batch: Batch) -> None:
+        try:
+            self._writer.write(batch)
+        except WriterLostError:
+            self._writer.stop()
+            self._writer.start()
+            self._writer.write(batch)
+
+    def _defragment(self) -> None:
+        """On failure the database is the old file or the new one, whole; it goes on with that."""
+        try:
+            self._writer.defragment()
+            self._reopen = True
+        except NotDefragmentedError as error:
+            self._undone = str(error)  # and its files are where they were
+        except WriterLostError as error:
+            self._undone = str(error)
+            self._reopen = True
+            self._writer.stop()
+            self._writer.start()
+
     def _finish(self, number: int) -> None:
         """On the loop: what commit `number` wrote becomes readable. Harmless when already done."""
         if number != self._number:
@@ -345,16 +436,23 @@ class LMDBEngine(LMDBReader):
         done, self._done = self._done, None
         if self._failed is None and done is not None:
             try:
-                self.renew()
+                if self._reopen:
+                    self.reopen()
+                else:
+                    self.renew()
+                self._reopen = False
             except (lmdb.Error, OSError) as error:
                 self._failed = f"cannot read the database: {error}"
         if self._failed is not None:
-            report, self._report = self._report, None
-            if report is not None:
-                report(self._failed)
+            self._finish_failed()
             return
         if done is not None:
             done()
+
+    def _finish_failed(self) -> None:
+        report, self._report = self._report, None
+        if report is not None:
+            report(self._failed or "")
 
 
 def _lock(path: Path, wait_for_lock: Callable[[], None] | None) -> int:

@@ -80,6 +80,9 @@ class MemoryEngine:
         if self._report is not None:
             self._report(text)
 
+    def defragment(self, done: Callable[[str | None], None]) -> None:
+        self.commit({}, lambda: done(None))
+
     def wait(self) -> None:
         self.settle()
 

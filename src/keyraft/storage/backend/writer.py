@@ -10,8 +10,15 @@ member's lock on the directory, so that it is held until a commit under way has 
 comes, and nothing was touched, when the member could not start.
 
     to it:    pieces of a batch: 8 bytes length (little endian), then that many bytes, a
-              marshalled tuple (bucket, {key -> value, or None to delete}); length 0 ends the batch
-    from it:  1 byte status (0 done, 1 failed), 4 bytes length, that many bytes of text
+              marshalled tuple (bucket, {key -> value, or None to delete}); length 0 ends the batch;
+              length 2^64 - 1, between batches, asks for a defragmentation
+    from it:  1 byte status (0 done, 1 failed and over, 2 not done), 4 bytes length, that many
+              bytes of text
+
+A defragmentation copies the database without its free pages into a folder of its own, makes the
+copy durable, and renames it over the database. LMDB's lock file, which belongs to the old file, is
+removed first; processes that have the old pair open go on with it, and none can open one of each
+(`gate.py`). Killed at any step, it leaves the old database or the new one, with the same content.
 
 The first answer comes before any batch and says that the database is open and has its buckets.
 """
@@ -19,6 +26,7 @@ The first answer comes before any batch and says that the database is open and h
 from __future__ import annotations
 
 import _socket
+import fcntl
 import marshal
 import os
 import signal
@@ -30,6 +38,11 @@ if TYPE_CHECKING:
 
     Piece = tuple[bytes, dict[bytes, bytes | None]]
 
+DEFRAGMENT = (1 << 64) - 1  # in place of a length
+DATA_NAME = "data.mdb"
+LMDB_LOCK_NAME = "lock.mdb"
+GATE_NAME = "GATE"
+COPY_NAME = "copy"  # a folder inside the database's
 GROWTH = 2  # what a full map is multiplied with
 READER_CHECK_COMMITS = 64
 ORDER_BYTES_MAX = 65_536
@@ -93,6 +106,48 @@ def commit(
             env.set_mapsize(env.info()["map_size"] * GROWTH)
 
 
+def clear_copy(path: str) -> None:
+    """Removes what a defragmentation has left."""
+    folder = os.path.join(path, COPY_NAME)
+    try:
+        for name in os.listdir(folder):
+            os.unlink(os.path.join(folder, name))
+        os.rmdir(folder)
+    except FileNotFoundError:
+        pass
+
+
+def copy_compactly(env: lmdb.Environment, path: str) -> None:
+    """Makes a durable copy without free pages in the folder for it."""
+    clear_copy(path)
+    folder = os.path.join(path, COPY_NAME)
+    os.mkdir(folder, 0o700)
+    env.copy(folder, compact=True)
+    fd = os.open(os.path.join(folder, DATA_NAME), os.O_RDWR | os.O_CLOEXEC)
+    try:
+        os.fchmod(fd, 0o600)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def exchange(path: str) -> None:
+    """Puts the copy in the database's place; nobody here has the database open."""
+    gate = os.open(os.path.join(path, GATE_NAME), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(gate, fcntl.LOCK_EX)
+        os.unlink(os.path.join(path, LMDB_LOCK_NAME))
+        os.rename(os.path.join(path, COPY_NAME, DATA_NAME), os.path.join(path, DATA_NAME))
+        folder = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    finally:
+        os.close(gate)
+    clear_copy(path)
+
+
 def main(arguments: list[str]) -> None:
     """Serves until the input ends."""
     for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -111,11 +166,15 @@ def main(arguments: list[str]) -> None:
         data = text.encode()
         os.write(1, bytes([status]) + len(data).to_bytes(4, "little") + data)
 
+    def open_database() -> tuple[lmdb.Environment, dict[bytes, lmdb._Database]]:
+        opened = lmdb.open(path, map_size=map_bytes, max_dbs=len(buckets) + 4, mode=0o600)
+        opened.reader_check()
+        with opened.begin(write=True) as txn:  # one commit, however many are made
+            return opened, {name: opened.open_db(name, txn=txn) for name in buckets}
+
     try:
-        env = lmdb.open(path, map_size=map_bytes, max_dbs=len(buckets) + 4, mode=0o600)
-        env.reader_check()
-        with env.begin(write=True) as txn:  # one commit, however many are made
-            databases = {name: env.open_db(name, txn=txn) for name in buckets}
+        clear_copy(path)
+        env, databases = open_database()
         answer(0, "")
         batch: list[Piece] = []
         commits = 0
@@ -124,7 +183,19 @@ def main(arguments: list[str]) -> None:
             if head is None:
                 break
             size = int.from_bytes(head, "little")
-            if size:
+            if size == DEFRAGMENT:
+                assert not batch, "a defragmentation comes between batches"
+                try:
+                    copy_compactly(env, path)
+                except (lmdb.Error, OSError) as error:
+                    clear_copy(path)
+                    answer(2, f"{error}")
+                    continue
+                env.close()
+                exchange(path)
+                env, databases = open_database()
+                answer(0, "")
+            elif size:
                 data = read_exactly(0, size)
                 if data is None:
                     break

@@ -36,6 +36,7 @@ from keyraft.mvcc.backend import (
     META_CONF_STATE,
     META_CONSISTENT_INDEX,
 )
+from keyraft.storage.backend import opening
 from keyraft.storage.bolt import BoltError, measure, write_file, write_stream
 from keyraft.storage.transfer.background import Background
 from keyraft.storage.transfer.environment import (
@@ -59,7 +60,8 @@ def export(
     """Hands length, database and digest to `write`. Blocks. Raises TransferError, OSError."""
     require_environment(path)
     try:
-        env = open_environment(path, readonly=True)
+        with opening(path):
+            env = open_environment(path, readonly=True)
         try:
             with env.begin() as txn:
                 meta = measure(read_buckets(txn, env))
@@ -108,7 +110,8 @@ def export_file(path: str, file: BinaryIO) -> int:
     """
     require_environment(path)
     try:
-        env = open_environment(path, readonly=True)
+        with opening(path):
+            env = open_environment(path, readonly=True)
         try:
             with env.begin() as txn:
                 meta = write_file(file, read_buckets(txn, env))
