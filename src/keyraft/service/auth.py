@@ -104,9 +104,17 @@ class AuthService:
                 )
                 revoked = DoneWaiter(_told_by_the_grant, member.loop.time())
                 propose(revoked, wire.KIND_AUTH_ROLE_REVOKE_PERMISSION, revoke.SerializeToString())
+                propose(call, wire.KIND_AUTH_ROLE_GRANT_PERMISSION, request)
+                # Both are withdrawn, or neither: a range is not to be revoked alone.
+                call.on_cancel = lambda _, code: (
+                    member.give_up(call, code) if member.withdraw(revoked) else None
+                )
+                return
             propose(call, wire.KIND_AUTH_ROLE_GRANT_PERMISSION, request)
 
         def ready(error: EtcdError | None) -> None:
+            if call.cancelled:
+                return
             if error is not None:
                 call.fail(error.code, error.text)
             else:
