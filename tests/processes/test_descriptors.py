@@ -70,7 +70,7 @@ def test_too_few_descriptors_are_said_before_anything_is_written(tmp_path: Path)
     server.spawn()
     assert server.wait() == 1
     assert "file descriptor limit of etcd process is too low; please set higher" in server.log
-    assert not (tmp_path / "data" / "member").exists()
+    assert not (tmp_path / "data" / "member" / "wal").exists()
 
 
 def test_the_soft_limit_is_lifted(tmp_path: Path) -> None:
