@@ -15,7 +15,7 @@ Source: etcd `server/auth/store.go`, `server/etcdserver/apply/auth.go`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import Final, Protocol
 
 from keyraft.auth.accounts import NO_PASSWORD_USER, ROOT, Accounts
@@ -36,11 +36,14 @@ _READ, _WRITE, _READWRITE = (
 )
 
 
+CHECK_SLICE: Final = 1_000  # keys of a lease that one step looks at
+
+
 class LeaseKeys(Protocol):
     """What hangs on leases."""
 
     def keys(self, lease_id: int) -> list[bytes]:
-        """The keys on a lease; none for an unknown one."""
+        """The keys on a lease in any order; none for an unknown one."""
 
 
 class _Grants:
@@ -213,6 +216,19 @@ class AuthStore:
         if not self.is_admin(identity):
             for key in self._leases.keys(lease_id):
                 self.check_write(identity, key)
+
+    def lease_read_steps(
+        self, identity: Identity, lease_ids: Iterable[int]
+    ) -> Generator[None, None, None]:
+        """`check_lease_read` of many leases, in steps; raises in the one that finds a refusal."""
+        looked = 0
+        for lease_id in lease_ids:
+            for key in self._leases.keys(lease_id):
+                self.check_range(identity, key, b"")
+                looked += 1
+                if not looked % CHECK_SLICE:
+                    yield
+            looked += 1
 
     def may_revoke(self, identity: Identity, lease_id: int) -> bool:
         """`check_lease_revoke` as a question."""

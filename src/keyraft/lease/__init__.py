@@ -7,6 +7,7 @@ from keyraft.lease.duequeue import DueQueue
 from keyraft.lease.lessor import (
     CHECKPOINT_BATCH_LEASES,
     CHECKPOINT_INTERVAL_S,
+    LIST_SLICE,
     NO_LEASE,
     PROMOTED_EXPIRIES_PER_S,
     PROMOTION_SLICE_LEASES,
@@ -21,6 +22,7 @@ from keyraft.lease.lessor import (
 __all__ = [
     "CHECKPOINT_BATCH_LEASES",
     "CHECKPOINT_INTERVAL_S",
+    "LIST_SLICE",
     "NO_LEASE",
     "PROMOTED_EXPIRIES_PER_S",
     "PROMOTION_SLICE_LEASES",

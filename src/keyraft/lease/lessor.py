@@ -26,14 +26,14 @@ any second", and none earlier than its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from math import ceil, inf
 from typing import Final
 
 from keyraft.base import errors
 from keyraft.lease.duequeue import DueQueue
 from keyraft.lease.spread import Spread
-from keyraft.mvcc import Backend
+from keyraft.mvcc import Backend, finished, itself, sort_steps
 from keyraft.mvcc.backend import LEASE
 from keyraft.proto import lease_pb2
 
@@ -44,6 +44,7 @@ REVOKE_RATE_PER_S: Final = 1_000  # leases handed out for revocation a second, a
 PROMOTED_EXPIRIES_PER_S: Final = 750  # what a promotion leaves room for: 3/4 of the revoke rate
 PROMOTION_SLICE_LEASES: Final = 1_000  # given deadlines in one step; about 3 ms
 CHECKPOINT_INTERVAL_S: Final = 300.0  # leases with more time than this are checkpointed so often
+LIST_SLICE: Final = 500  # leases or keys that one step of a list looks at
 CHECKPOINT_BATCH_LEASES: Final = 1_000  # leases in one LeaseCheckpoint proposal
 _NO_KEYS: Final[frozenset[bytes]] = frozenset()
 
@@ -142,14 +143,25 @@ class Lessor:
         return self._primary
 
     def keys(self, lease_id: int) -> list[bytes]:
-        """The keys on a lease, sorted; none for an unknown one."""
+        """The keys on a lease in any order; none for an unknown one."""
         lease = self._leases.get(lease_id)
-        return sorted(lease.keys) if lease is not None and lease.keys else []
+        return list(lease.keys) if lease is not None and lease.keys else []
 
     def ids(self) -> list[int]:
         """All leases, the one that runs out first in front."""
-        leases = sorted(self._leases.values(), key=_expiry_order)
-        return [lease.id for lease in leases]
+        return finished(self.ids_steps())
+
+    def ids_steps(self) -> Generator[None, None, list[int]]:
+        """`ids` in steps; of the leases there are at the first."""
+        order = [(lease.expiry_s, lease.id) for lease in self._leases.values()]
+        ordered = yield from sort_steps(order, itself, False, LIST_SLICE)
+        return [lease_id for _, lease_id in ordered]
+
+    def keys_steps(self, lease_id: int) -> Generator[None, None, list[bytes]]:
+        """`keys` in steps; of the keys there are at the first."""
+        lease = self._leases.get(lease_id)
+        keys = list(lease.keys) if lease is not None and lease.keys else []
+        return (yield from sort_steps(keys, itself, False, LIST_SLICE))
 
     def time_to_live(self, lease_id: int, now: float) -> tuple[int, int]:
         """(remaining, granted) in whole seconds; the remainder is cut off, as etcd does.
@@ -436,7 +448,3 @@ class Lessor:
 def _record_key(lease_id: int) -> bytes:
     """The key in bucket `lease`: the id as int64, big-endian."""
     return lease_id.to_bytes(8, "big", signed=True)
-
-
-def _expiry_order(lease: _Lease) -> tuple[float, int]:
-    return lease.expiry_s, lease.id

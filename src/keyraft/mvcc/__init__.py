@@ -8,7 +8,8 @@ from .checkpoint import Checkpoint
 from .hash import HashAllJob, HashKVJob, KVHash, hash_all
 from .hooks import Event, Lessor, Listener, NoLeases
 from .memory import MemoryBackend
-from .store import Store
+from .sorting import itself, sort_steps
+from .store import Store, finished
 from .txn import is_read_only, is_serializable
 from .watch import CHUNK_ROWS, PENDING_BYTES_MAX, WATCHERS_MAX, WatchHub
 from .watch_cohort import NODELETE, NOPUT, PREVIOUS, Sink
@@ -42,9 +43,12 @@ __all__ = [
     "check_range",
     "check_range_stream",
     "check_txn",
+    "finished",
     "hash_all",
     "is_read_only",
     "is_serializable",
+    "itself",
     "plain_put",
     "plain_range",
+    "sort_steps",
 ]

@@ -13,7 +13,7 @@ from ..proto import rpc_pb2
 from . import read
 from .events import read_portion
 from .revision import first_key
-from .sorting import sort_steps
+from .sorting import itself, sort_steps
 from .wire import field, varint
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def delete_keys_steps(store: Store, keys: Iterable[bytes]) -> Generator[None, No
     """Deletes those of `keys` that exist, in order and in one transaction; how many."""
     size = left = store.slice_keys
     deleted = 0
-    ordered = yield from sort_steps(list(keys), _itself, False, size)
+    ordered = yield from sort_steps(list(keys), itself, False, size)
     for key in ordered:
         if left <= 0:
             left = size
@@ -69,10 +69,6 @@ def delete_keys_steps(store: Store, keys: Iterable[bytes]) -> Generator[None, No
             deleted += 1
     yield from end_steps(store)
     return deleted
-
-
-def _itself(key: bytes) -> bytes:
-    return key
 
 
 def end_steps(store: Store) -> Generator[None, None, None]:

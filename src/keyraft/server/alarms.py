@@ -7,6 +7,7 @@ or writes keys (etcd `api/v3alarm/alarms.go`, `apply/capped.go`, `apply/corrupt.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Final
 
 from keyraft.mvcc.backend import ALARM, Backend
@@ -26,11 +27,12 @@ NAMES: Final = {NOSPACE: "NOSPACE", CORRUPT: "CORRUPT"}
 class AlarmStore:
     """The raised alarms. Changed by apply only."""
 
-    __slots__ = ("_backend", "_raised", "any", "corrupt", "nospace")
+    __slots__ = ("_backend", "_count", "_raised", "any", "corrupt", "nospace")
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self._raised: set[tuple[int, int]] = set()
+        self._count: Counter[int] = Counter()  # by kind
         self.any = False
         self.nospace = False
         self.corrupt = False
@@ -40,15 +42,17 @@ class AlarmStore:
         """Reads them anew, at start and when a snapshot has replaced the database."""
         self._backend = backend
         self._raised = set()
+        self._count.clear()
         for key, _ in backend.range(ALARM):
             member = rpc_pb2.AlarmMember.FromString(key)
             self._raised.add((member.alarm, member.memberID))
+            self._count[member.alarm] += 1
         self._look()
 
     def _look(self) -> None:
         self.any = bool(self._raised)
-        self.nospace = any(kind == NOSPACE for kind, _ in self._raised)
-        self.corrupt = any(kind == CORRUPT for kind, _ in self._raised)
+        self.nospace = self._count[NOSPACE] > 0
+        self.corrupt = self._count[CORRUPT] > 0
 
     def raised(self, kind: int = NONE) -> list[tuple[int, int]]:
         """(kind, member) of all, or of one kind; ascending."""
@@ -64,10 +68,12 @@ class AlarmStore:
         elif request.action == ACTIVATE and request.alarm != NONE:
             if alarm not in self._raised:
                 self._raised.add(alarm)
+                self._count[alarm[0]] += 1
                 self._backend.put(ALARM, _record(alarm), b"")
             found = [alarm]
         elif request.action == DEACTIVATE and alarm in self._raised:
             self._raised.remove(alarm)
+            self._count[alarm[0]] -= 1
             self._backend.delete(ALARM, _record(alarm))
             found = [alarm]
         for kind, member_id in found:

@@ -109,12 +109,18 @@ class Leasing:
         for lease_id in member.lessor.expired(now_s):
             request = rpc_pb2.LeaseRevokeRequest(ID=lease_id).SerializeToString()
             self._propose(KIND_LEASE_REVOKE, request, self._revoked)
-        for _ in range(CHECKPOINT_BATCHES_MAX):
-            due = member.lessor.due_checkpoints(now_s)
-            if due:
-                self._propose(KIND_LEASE_CHECKPOINT, _checkpoints(due), _ignore)
-            if len(due) < CHECKPOINT_BATCH_LEASES:
-                break
+        self._checkpoint(CHECKPOINT_BATCHES_MAX)
+
+    def _checkpoint(self, batches: int) -> None:
+        """Proposes checkpoints of what is due, a batch a turn."""
+        member = self._member
+        if member.stopped or not self._leads():
+            return
+        due = member.lessor.due_checkpoints(member.loop.time())
+        if due:
+            self._propose(KIND_LEASE_CHECKPOINT, _checkpoints(due), _ignore)
+        if len(due) >= CHECKPOINT_BATCH_LEASES and batches > 1:
+            member.loop.call_soon(self._checkpoint, batches - 1)
 
     def _revoked(self, result: Result) -> None:
         if isinstance(result, bytes):
@@ -144,28 +150,52 @@ class Leasing:
         """
         member = self._member
         if self.may_renew_at_once(member.loop.time()) and member.lessor.exists(lease_id):
-            done(self._remaining(lease_id, keys))
+            self._tell_remaining(lease_id, keys, done)
             return
 
         def asked(error: EtcdError | RawError | None) -> None:
-            done(error if error is not None else self._remaining(lease_id, keys))
+            if error is not None:
+                done(error)
+            else:
+                self._tell_remaining(lease_id, keys, done)
 
         member.read_index(asked)
 
-    def _remaining(self, lease_id: int, keys: bool) -> rpc_pb2.LeaseTimeToLiveResponse | EtcdError:
-        lessor = self._member.lessor
+    def _tell_remaining(self, lease_id: int, keys: bool, done: Told) -> None:
+        member = self._member
+        lessor = member.lessor
         try:
-            ttl_s, granted_s = lessor.time_to_live(lease_id, self._member.loop.time())
+            ttl_s, granted_s = lessor.time_to_live(lease_id, member.loop.time())
         except NotPrimaryError:
-            return errors.NotLeaderError()
+            done(errors.NotLeaderError())
+            return
         except errors.LeaseNotFoundError as refusal:
-            return refusal
-        return rpc_pb2.LeaseTimeToLiveResponse(
-            ID=lease_id,
-            TTL=ttl_s,
-            grantedTTL=granted_s,
-            keys=lessor.keys(lease_id) if keys else (),
-        )
+            done(refusal)
+            return
+        answer = rpc_pb2.LeaseTimeToLiveResponse(ID=lease_id, TTL=ttl_s, grantedTTL=granted_s)
+        if not keys:
+            done(answer)
+            return
+
+        def list_keys() -> None:
+            work = lessor.keys_steps(lease_id)
+
+            def step() -> bool:
+                try:
+                    next(work)
+                except StopIteration as end:
+                    answer.keys.extend(end.value)
+                    done(answer)
+                    return True
+                return False
+
+            over = step()  # takes what it is going to sort
+            member.queue.release()
+            if not over:
+                member.slices.add(step)
+
+        # Not while a transaction has taken only some of its keys off.
+        member.queue.hold(list_keys)
 
     # --- renewing -----------------------------------------------------------------------------
 

@@ -8,16 +8,18 @@ Source: etcd `server/etcdserver/api/v3rpc/lease.go`, `server/etcdserver/v3_serve
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Final
 
 from keyraft.base import errors
 from keyraft.base.errors import EtcdError, RawError
 from keyraft.grpc import Router, ServerStream, StreamHandler, UnaryCall
-from keyraft.mvcc.wire import varint
+from keyraft.lease import LIST_SLICE
+from keyraft.mvcc.wire import field, varint
 from keyraft.proto import rpc_pb2
 from keyraft.server import Identity, Member, parse, quota, wire
 from keyraft.service.guard import Guard
+from keyraft.service.slicing import in_slices
 
 KNOWN_RENEWALS_MAX: Final = 131_072  # requests remembered, about 200 bytes each
 _RENEWAL_BYTES_MAX: Final = 11
@@ -90,9 +92,22 @@ class LeaseService:
         message = parse(rpc_pb2.LeaseTimeToLiveRequest, request)
         self.guard.check_user(call)
         member = self.member
-        if message.keys and member.auth.enabled:
-            member.auth.check_lease_read(self.guard.caller(call), message.ID)
         users = member.auth.revision
+        if message.keys and member.auth.enabled:
+            identity = self.guard.caller(call)
+            if not member.auth.is_admin(identity):
+
+                def checked(_: None) -> None:
+                    self._ask(call, message, users)
+
+                work = member.auth.lease_read_steps(identity, (message.ID,))
+                return in_slices(member, call, work, checked)
+        self._ask(call, message, users)
+        return None
+
+    def _ask(self, call: UnaryCall, message: rpc_pb2.LeaseTimeToLiveRequest, users: int) -> None:
+        """Asks whoever knows. `users`: the auth revision at which permissions were looked at."""
+        member = self.member
 
         def told(answer: rpc_pb2.LeaseTimeToLiveResponse | EtcdError | RawError) -> None:
             self._tell(call, message, users, answer)
@@ -129,22 +144,36 @@ class LeaseService:
         self.guard.admit(call)
         parse(rpc_pb2.LeaseLeasesRequest, request)
         member = self.member
-        ids = member.lessor.ids()
+        identity: Identity | None = None
         if member.auth.enabled:
-            self._check_leases(self.guard.identify(call), ids)
-        answer = rpc_pb2.LeaseLeasesResponse()
-        for lease_id in ids:
-            answer.leases.add(ID=lease_id)
-        return member.header(member.store.revision) + answer.SerializeToString()
+            identity = self.guard.identify(call)
+            if identity is None:
+                raise errors.UserEmptyError
+        users = member.auth.revision
+        header = member.header(member.store.revision)
 
-    def _check_leases(self, identity: Identity | None, ids: list[int]) -> None:
-        """Root sees all; another user must be allowed to read every key on every lease."""
+        def finish(body: bytes) -> bytes:
+            if identity is not None and users != member.auth.revision:
+                raise errors.AuthOldRevisionError
+            return header + body
+
+        return in_slices(member, call, self._list(identity), finish)
+
+    def _list(self, identity: Identity | None) -> Generator[None, None, bytes]:
+        """All leases; root sees them, and who may read every key on every one of them."""
         member = self.member
-        if identity is None:
-            raise errors.UserEmptyError
-        if not member.auth.is_admin(identity):
-            for lease_id in ids:
-                member.auth.check_lease_read(identity, lease_id)
+        ids = yield from member.lessor.ids_steps()
+        if identity is not None and not member.auth.is_admin(identity):
+            yield from member.auth.lease_read_steps(identity, ids)
+        out: list[bytes] = []
+        for first in range(0, len(ids), LIST_SLICE):
+            if first:
+                yield
+            out += [
+                field(b"\x12", b"\x08" + varint(lease_id))
+                for lease_id in ids[first : first + LIST_SLICE]
+            ]
+        return b"".join(out)
 
     def renewal(self, request: bytes) -> _Renewal:
         """The lease that a LeaseKeepAliveRequest names, and the answer's ID field."""

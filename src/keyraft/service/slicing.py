@@ -16,10 +16,10 @@ def in_slices(
     member: Member,
     call: UnaryCall,
     work: Generator[None, None, T],
-    finish: Callable[[T], bytes],
+    finish: Callable[[T], bytes | None],
 ) -> bytes | None:
     """`finish(value of work)` as the answer of a call: at once when one step was all of it, else
-    None now, and the call is answered later. A call that is cancelled, also because its deadline
+    None now, and the call is answered later; it may also see to the answer itself. A call that is cancelled, also because its deadline
     has passed, ends the work. Raises the refusals of the first step."""
     try:
         next(work)
@@ -44,10 +44,11 @@ def in_slices(
     return None
 
 
-def _answer(call: UnaryCall, finish: Callable[[T], bytes], value: T) -> None:
+def _answer(call: UnaryCall, finish: Callable[[T], bytes | None], value: T) -> None:
     try:
         answer = finish(value)
     except (EtcdError, RawError) as refusal:
         call.fail(refusal.code, refusal.text)
     else:
-        call.respond(answer)
+        if answer is not None:
+            call.respond(answer)
