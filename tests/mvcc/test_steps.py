@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keyraft.base.errors import CompactedError
-from keyraft.mvcc import MemoryBackend, Store
+from keyraft.mvcc import MemoryBackend, Store, check_txn
 from keyraft.mvcc.hooks import Event
 from keyraft.mvcc.sorting import RUN_SLICES, sort_steps
 from keyraft.mvcc.wire import header
@@ -269,3 +269,37 @@ def test_keys_only_answers_tell_the_lease_of_each_revision() -> None:
         (streamed,) = each.range_stream(request, header, 1_000)
         found = rpc_pb2.RangeStreamResponse.FromString(streamed).range_response
         assert [kv.lease for kv in found.kvs] == [0, 7]
+
+
+@pytest.mark.parametrize("before", [0, 1])
+def test_a_key_deleted_to_the_end_and_put_in_one_transaction_stays(before: int) -> None:
+    backend = MemoryBackend()
+    store = Store(backend)
+    put(store, b"a", b"old")
+    put(store, b"b", b"old")
+    txn = rpc_pb2.TxnRequest()
+    txn.success.add(request_delete_range=rpc_pb2.DeleteRangeRequest(key=b"a", range_end=b"\0"))
+    txn.success.add(request_put=rpc_pb2.PutRequest(key=b"a", value=b"new"))
+    check_txn(txn)
+    store.txn(txn.SerializeToString())
+    revision = store.revision
+
+    def found(each: Store) -> list[tuple[bytes, bytes, int, int, int]]:
+        request = rpc_pb2.RangeRequest(key=b"a", range_end=b"c").SerializeToString()
+        return [
+            (kv.key, kv.value, kv.create_revision, kv.mod_revision, kv.version)
+            for kv in rpc_pb2.RangeResponse.FromString(each.range(request)).kvs
+        ]
+
+    wanted = [(b"a", b"new", revision, revision, 1)]
+    assert found(store) == wanted
+    for number in range(2):
+        put(store, b"z", b"%d" % number)
+        store.compact(revision - before if not number else store.revision)
+        while store.compaction_step() is not None:
+            pass
+        assert found(store) == wanted
+        backend.flush()
+        again = Store(MemoryBackend(backend.disk))
+        assert found(again) == wanted
+        again.check()

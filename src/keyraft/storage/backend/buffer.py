@@ -280,12 +280,7 @@ class WriteBuffer:
 
         A batch that holds half an entry is dropped: the log has the entry, and all of the batch.
         """
-        if self._held:
-            if self._sealed is not None:
-                self._engine.wait()
-            self._ops = 0
-            self._waiting = []
-        while self.failure is None and (self._sealed is not None or self._ops or self._waiting):
+        while self.failure is None and (self._sealed is not None or self._unsealed):
             if self._sealed is None:
                 self._seal()
             self._engine.wait()
@@ -293,6 +288,11 @@ class WriteBuffer:
             self._timer.cancel()
             self._timer = None
         self._engine.close()
+
+    @property
+    def _unsealed(self) -> bool:
+        """Whether there is a batch to commit when all ends."""
+        return not self._held and bool(self._ops or self._waiting)
 
     # --- looking inside ---------------------------------------------------------------------
 
