@@ -25,6 +25,7 @@ from .http1 import CLIENT_PORT, Http1Connection, Http1Service
 from .protocol import Flusher, Http2Protocol
 
 HANDSHAKE_S_MAX: Final = 10.0  # from accept, or the end of the TLS handshake, to the first bytes
+ABORT_S_MAX: Final = 0.5  # in which aborted connections tell that they are gone
 DRAIN_POLL_S: Final = 0.02
 CONNECTIONS_MAX: Final = 100_000  # open at once, where the caller has not counted descriptors
 BACKLOG_CONNECTIONS: Final = 4_096
@@ -279,12 +280,15 @@ class Server:
         while self._protocols and self.loop.time() < until:
             await asyncio.sleep(min(DRAIN_POLL_S, max(until - self.loop.time(), 0.0)))
         self.flusher.flush()
-        while self._protocols:
+        # A connection whose start was broken off is closed by uvloop without a word to its protocol.
+        until = self.loop.time() + ABORT_S_MAX
+        while self._protocols and self.loop.time() < until:
             # Again and again: a connection may have been accepted as the listeners were closed.
             for protocol in list(self._protocols):
                 if protocol.transport is not None:
                     protocol.transport.abort()
             await asyncio.sleep(0)
+        self._protocols.clear()
 
 
 async def serve(
