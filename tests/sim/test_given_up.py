@@ -8,7 +8,7 @@ import pytest
 from google.protobuf.message import Message
 
 from keyraft.grpc import status
-from keyraft.proto import election_pb2, lock_pb2, raft_internal_pb2, rpc_pb2
+from keyraft.proto import auth_pb2, election_pb2, lock_pb2, raft_internal_pb2, rpc_pb2
 from keyraft.raft import Entry, EntryType
 from keyraft.server import Member, wire
 from sim.cluster import SimCluster
@@ -163,6 +163,35 @@ def test_what_is_still_waited_for_is_proposed_when_there_is_a_leader(name: str) 
     cut.cluster.run(0.2)
     assert call.answer is None
     assert len(list(cut.proposed())) >= 1, call.answer
+
+
+def test_a_grant_that_is_two_proposals_is_withdrawn_whole() -> None:
+    cut = Cut()
+    cut.cluster.network.heal()
+    assert cut.cluster.run_until(cut.cluster.agreed)
+
+    def granted(range_end: bytes) -> FakeCall:
+        perm = auth_pb2.Permission(permType=auth_pb2.Permission.READWRITE, key=b"a", range_end=range_end)
+        request = rpc_pb2.AuthRoleGrantPermissionRequest(name="root", perm=perm)
+        return cut.ask("Auth/RoleGrantPermission", request)
+
+    for range_end in (b"c", b"b"):  # granted again, the second is revoked first
+        call = granted(range_end)
+        assert cut.cluster.run_until(lambda call=call: call.answer is not None)  # type: ignore[misc]  # mypy sees no default
+    cut.entries.clear()
+    held: list[object] = []
+    cut.member.read_index = held.append  # type: ignore[method-assign]  # a quorum that answers later
+    call = granted(b"b")
+    others = [ident for ident in cut.cluster.nodes if ident != cut.follower.id]
+    cut.cluster.network.partition([[cut.follower.id], others])
+    assert cut.cluster.run_until(lambda: not cut.member.leader)
+    (ready,) = held
+    assert callable(ready)
+    ready(None)
+    assert cut.member.raft.queued == 2
+    cut.give_up(call, DEADLINE)
+    assert cut.member.raft.queued == 0
+    assert list(cut.proposed()) == []
 
 
 def test_a_deadline_of_what_was_proposed_is_told_by_a_code_that_nobody_repeats() -> None:
