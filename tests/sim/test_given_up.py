@@ -171,7 +171,9 @@ def test_a_grant_that_is_two_proposals_is_withdrawn_whole() -> None:
     assert cut.cluster.run_until(cut.cluster.agreed)
 
     def granted(range_end: bytes) -> FakeCall:
-        perm = auth_pb2.Permission(permType=auth_pb2.Permission.READWRITE, key=b"a", range_end=range_end)
+        perm = auth_pb2.Permission(
+            permType=auth_pb2.Permission.READWRITE, key=b"a", range_end=range_end
+        )
         request = rpc_pb2.AuthRoleGrantPermissionRequest(name="root", perm=perm)
         return cut.ask("Auth/RoleGrantPermission", request)
 
