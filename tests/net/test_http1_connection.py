@@ -347,6 +347,8 @@ def test_a_long_head_and_one_of_many_lines_are_refused() -> None:
         assert scene.socket.half_closed and not scene.socket.aborted  # it may read why
         scene.feed(b"x" * 1_000_000)  # and goes on to send
         scene.clock.advance(LIMITS.linger_s_max + 0.1)
+        assert scene.socket.closed and not scene.socket.aborted  # what is queued goes out
+        scene.clock.advance(LIMITS.closing_s_max)
         assert scene.socket.aborted and scene.requests == []
 
 

@@ -31,8 +31,8 @@ CONNECTIONS_MAX: Final = 100_000  # open at once, where the caller has not count
 BACKLOG_CONNECTIONS: Final = 4_096
 _SNIFF: Final = 3  # bytes that tell the HTTP/2 preface from every HTTP/1 method
 
-_TEXT: Final = frozenset(b"\r\nABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
-"""What a request in HTTP/1.1 may begin with: a method, or an empty line before it."""
+_TEXT: Final = frozenset((*b"\r\n", *range(0x20, 0x7F)))
+"""What a request in HTTP/1.1 may begin with, be it a bad one: a method, or an empty line before it."""
 
 HttpHandler = Callable[[HttpRequest], None]
 

@@ -465,4 +465,9 @@ class Http1Connection(asyncio.Protocol):
                 self._span_bytes = 0
                 self._wait_until(min(self._loop.time() + limits.body_span_s, self._body_until_s))
                 return
+        if self._closing and not self.transport.is_closing():
+            # The client was heard out; what it has not been sent yet has a while more.
+            self.transport.close()
+            self._wait(self.limits.closing_s_max)
+            return
         self.abort()
