@@ -183,6 +183,11 @@ class Http1Connection(asyncio.Protocol):
             return True  # a client that was never told to go on may send its body or not
         return self._reading and self._left > self.limits.body_unwanted_bytes_max
 
+    def write(self, data: bytes) -> None:
+        """Queues bytes, unless the connection is closed: then uvloop would raise."""
+        if not self.transport.is_closing():
+            self.transport.write(data)
+
     def answered(self) -> None:
         """The answer is written."""
         if self.close_after or self._stopping:
@@ -310,8 +315,7 @@ class Http1Connection(asyncio.Protocol):
         """Somebody waits for more of the body."""
         if self._continue_due:
             self._continue_due = False
-            if not self.transport.is_closing():  # uvloop raises for a closed one
-                self.transport.write(_CONTINUE)
+            self.write(_CONTINUE)
         if self._held and not self._scheduled:
             self._span_bytes = 0
             self._wait(self.limits.body_span_s)
