@@ -32,6 +32,7 @@ from keyraft.storage.wal import (
     SEGMENT_BYTES,
     WAL,
     SnapshotMark,
+    WALDamagedError,
     decode_metadata,
     encode_metadata,
     newest_snapshot,
@@ -120,7 +121,10 @@ def reopen(place: Place) -> Opened:
         place.files, place.wal_path, mark, segment_bytes=place.segment_bytes, log=place.log
     )
     try:
-        own, number = decode_metadata(replay.metadata)
+        try:
+            own, number = decode_metadata(replay.metadata)
+        except ValueError as error:
+            raise WALDamagedError(f"wal: metadata: {error}: in '{place.wal_path}'") from None
         boot = Boot(
             hard_state=replay.state,
             entries=replay.entries,

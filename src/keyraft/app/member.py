@@ -38,12 +38,14 @@ from keyraft.app.transfers import Transfers
 from keyraft.base.errors import EtcdError
 from keyraft.base.urls import URL
 from keyraft.base.version import GIT_SHA, VERSION, runtime_version
+from keyraft.cluster import MembershipDataError, VersionError
 from keyraft.gateway import Gateway, Scrape
 from keyraft.grpc import Router
 from keyraft.mvcc import BackendError
 from keyraft.net import Server
 from keyraft.peer.compat import PeerRefusal
 from keyraft.peer.questions import ClusterView
+from keyraft.raft import RaftError
 from keyraft.server import (
     BootError,
     Histogram,
@@ -73,6 +75,10 @@ SWITCH_INTERVAL_S: Final = 0.0005  # how long the storage thread may wait for th
 PURGE_INTERVAL_S: Final = 30.0  # etcd `purgeFileInterval`
 STOP_GRACE_S: Final = 1.0  # open calls may finish
 GC_THRESHOLDS: Final = (50_000, 20, 1_000)  # objects made here are freed by counting
+
+
+START_ERRORS: Final = (BootError, BackendError, MembershipDataError, VersionError, RaftError)
+"""What the disk may hold that no member can be made of."""
 
 
 class ExactLoop(uvloop.Loop):
@@ -275,8 +281,8 @@ class _Running:
                 opened.boot,
                 lambda: opened.backend.overloaded,
             )
-        except BootError as error:
-            raise StartError(str(error)) from None
+        except START_ERRORS as error:
+            raise StartError(" ".join(str(error).split())) from None
         return member, member_log
 
     async def _compare_first(self, member: Member) -> str:

@@ -15,6 +15,8 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+import lmdb
+
 from keyraft.app.config import Config
 from keyraft.app.forcing import force_new_cluster
 from keyraft.app.founding import Opened, Place, found, join, reopen
@@ -131,6 +133,7 @@ def open_disk(
         VersionError,
         BootstrapError,
         TooManyLearnersError,
+        lmdb.Error,
     ) as error:
         backend.close()
         if isinstance(error, WALLockedError):

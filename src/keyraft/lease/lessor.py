@@ -30,10 +30,12 @@ from collections.abc import Callable, Generator
 from math import ceil, inf
 from typing import Final
 
+from google.protobuf.message import DecodeError
+
 from keyraft.base import errors
 from keyraft.lease.duequeue import DueQueue
 from keyraft.lease.spread import Spread
-from keyraft.mvcc import Backend, finished, itself, sort_steps
+from keyraft.mvcc import Backend, BackendError, finished, itself, sort_steps
 from keyraft.mvcc.backend import LEASE
 from keyraft.proto import lease_pb2
 
@@ -119,14 +121,17 @@ class Lessor:
         """Reads the leases anew, at start and when a snapshot has replaced the database.
 
         The keys come back through `attach` as the store reads them. The lessor is a follower's
-        afterwards.
+        afterwards. Raises BackendError for a record that is none.
         """
         if backend is not None:
             self._backend = backend
         self.demote()
         self._leases = {}
-        for _, value in self._backend.range(LEASE):
-            stored = lease_pb2.Lease.FromString(value)
+        for key, value in self._backend.range(LEASE):
+            try:
+                stored = lease_pb2.Lease.FromString(value)
+            except DecodeError as error:
+                raise BackendError(f"damaged lease {bytes(key).hex()}: {error}") from None
             ttl_s = max(stored.TTL, self._min_ttl_s)
             self._leases[stored.ID] = _Lease(stored.ID, ttl_s, stored.RemainingTTL)
 

@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import Final
 
-from keyraft.mvcc.backend import ALARM, Backend
+from google.protobuf.message import DecodeError
+
+from keyraft.mvcc.backend import ALARM, Backend, BackendError
 from keyraft.proto import rpc_pb2
 
 NONE: Final = 0
@@ -39,12 +41,18 @@ class AlarmStore:
         self.load(backend)
 
     def load(self, backend: Backend) -> None:
-        """Reads them anew, at start and when a snapshot has replaced the database."""
+        """Reads them anew, at start and when a snapshot has replaced the database.
+
+        Raises BackendError for a record that is none.
+        """
         self._backend = backend
         self._raised = set()
         self._count.clear()
         for key, _ in backend.range(ALARM):
-            member = rpc_pb2.AlarmMember.FromString(key)
+            try:
+                member = rpc_pb2.AlarmMember.FromString(key)
+            except DecodeError as error:
+                raise BackendError(f"damaged alarm {bytes(key).hex()}: {error}") from None
             self._raised.add((member.alarm, member.memberID))
             self._count[member.alarm] += 1
         self._look()
