@@ -436,3 +436,22 @@ def test_a_lease_is_lost_in_the_moment_in_which_its_time_is_over() -> None:
 
     with asyncio.Runner(loop_factory=SleepyLoop) as runner:
         runner.run(asyncio.wait_for(work(), LIMIT_S))
+
+
+def test_progress_asked_for_before_there_is_a_stream_is_told() -> None:
+    """Also when the watch has to catch up first: the question waits until it was created."""
+
+    async def work() -> None:
+        server = SimulatedServer()
+        async with SimulatedConnection(server).client() as client:
+            await client.put("k", "1")
+            for start_revision in (0, 1):
+                watch = client.watch("k", start_revision=start_revision)
+                await watch.request_progress()
+                async with watch:
+                    while (response := await watch.next_response()) is not None:
+                        if not response.events:
+                            break
+                assert response is not None and response.header.revision == 2
+
+    run(work())

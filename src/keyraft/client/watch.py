@@ -300,11 +300,19 @@ class WatchHub:
             self._create(watch)
 
     async def request_progress(self) -> None:
-        """Asks for progress of the whole stream, as soon as there is one."""
-        if self._stream is None:
+        """Asks for progress of the whole stream, as soon as it is there with all its watches.
+
+        A server passes over the question while a watch catches up, as one does that was just made.
+        """
+        if self._stream is None or self._creating:
             self._progress_wanted = True
         else:
-            self._post(rpc_pb2.WatchRequest(progress_request={}).SerializeToString())
+            self._post(_progress_request())
+
+    def _ask_for_progress(self) -> None:
+        if self._progress_wanted and not self._creating:
+            self._progress_wanted = False
+            self._post(_progress_request())
 
     async def close(self) -> None:
         """Ends every watch."""
@@ -352,9 +360,6 @@ class WatchHub:
         for watch in self._watches:
             if not watch.paused:
                 self._create(watch)
-        if self._progress_wanted:
-            self._progress_wanted = False
-            await self.request_progress()
         heard = False
         while True:
             try:
@@ -421,6 +426,7 @@ class WatchHub:
         """Carries out one answer; False asks for a new stream (the token has run out)."""
         if response.created:
             watch = self._creating.popleft() if self._creating else None
+            self._ask_for_progress()
             if response.canceled:
                 return watch is None or self._on_canceled(watch, response)
             if watch is None:
@@ -475,3 +481,7 @@ class WatchHub:
                 await stream.send(self._outbox.popleft())
         except CallFailed:
             return
+
+
+def _progress_request() -> bytes:
+    return rpc_pb2.WatchRequest(progress_request={}).SerializeToString()
