@@ -6,6 +6,7 @@ import contextlib
 import re
 import socket
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ pytestmark = [pytest.mark.real, needs_oracle()]
 
 CLIENT, PEER = "client", "peer"
 PATIENT_S = 20.0
+TALKS_AT_ONCE = 32
 H = b"Host: h\r\n"
 
 
@@ -191,13 +193,20 @@ def test_the_ports_answer_as_the_originals_do(tmp_path: Path) -> None:
     version = subprocess.run([*ORACLE, "--version"], capture_output=True, check=True).stdout
     older = OLDER if version.startswith(b"etcd Version: 3.5.") else ()
     wrong = []
-    with serving(original, ours):
-        for name, data in SAID.items():
-            leaves = name.startswith("half")
+    with serving(original, ours), ThreadPoolExecutor(TALKS_AT_ONCE) as talks:
+        # Some of them end by a server's patience only: they wait side by side.
+        told = {
+            (port, name, which): talks.submit(
+                talk, getattr(server, f"{port}_port"), data, name.startswith("half")
+            )
+            for name, data in SAID.items()
+            for port in (CLIENT, PEER)
+            for which, server in (("original", original), ("ours", ours))
+        }
+        for name in SAID:
             for port in (CLIENT, PEER):
                 theirs, our = (
-                    answers(talk(getattr(server, f"{port}_port"), data, leaves))
-                    for server in (original, ours)
+                    answers(told[port, name, which].result()) for which in ("original", "ours")
                 )
                 if (theirs != our) != ((port, name) in KNOWN or name in older):
                     wrong.append((port, name, theirs[:500], our[:500]))
