@@ -20,7 +20,7 @@ from keyraft.lease import (
     min_ttl_s,
 )
 from keyraft.lease.spread import Spread
-from keyraft.mvcc import MemoryBackend
+from keyraft.mvcc import MemoryBackend, finished
 
 
 def primary() -> Lessor:
@@ -373,9 +373,9 @@ class Twin(RuleBasedStateMachine):
         self.lessor.check()
         assert sorted(self.lessor.ids()) == sorted(self.ttl)
         for lease in self.ttl:
-            assert self.lessor.keys(lease) == sorted(
-                key for key, owner in self.keys.items() if owner == lease
-            )
+            on_it = sorted(key for key, owner in self.keys.items() if owner == lease)
+            assert sorted(self.lessor.keys(lease)) == on_it
+            assert finished(self.lessor.keys_steps(lease)) == on_it
             if self.primary:
                 expected = int(self.deadline[lease] - self.now), self.ttl[lease]
                 assert self.lessor.time_to_live(lease, self.now) == expected

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
 from random import Random
+from typing import Any
 
 import pytest
 
 from keyraft.base.errors import EtcdError
+from keyraft.mvcc import check_delete_range, check_put, check_txn
 from keyraft.mvcc.backend import AUTH, AUTH_ROLES, AUTH_USERS
 from keyraft.proto import raft_internal_pb2, rpc_pb2
 from keyraft.server import Member, Result, wire
@@ -30,6 +33,16 @@ KINDS = {
     },
     **{wire.KINDS[kind]: kind for kind in wire.KINDS if kind < 1_100},
 }
+
+CHECKS: dict[str, Callable[[Any], None]] = {
+    "Put": check_put,
+    "DeleteRange": check_delete_range,
+    "Txn": check_txn,
+}
+
+
+def check_nothing(_: object) -> None:
+    """Whatever the message, it may be proposed."""
 
 
 class Everybody:
@@ -68,6 +81,10 @@ class Everybody:
                 name=message.name, simple_token=auth.tokens.prefix()
             )
         assert message is not None
+        try:
+            CHECKS.get(name, check_nothing)(message)
+        except EtcdError:
+            return  # the service refuses it before it is proposed
         caller = (self._asked.caller() or "") if auth.enabled else ""
         stale = self._chance.random() < 0.05
         revision = auth.revision - stale if caller else 0
