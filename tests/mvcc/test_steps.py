@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Generator
 from typing import TypeVar
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keyraft.base.errors import CompactedError
-from keyraft.mvcc import MemoryBackend, Store, check_txn
+from keyraft.mvcc import MemoryBackend, Store, check_txn, read
 from keyraft.mvcc.hooks import Event
 from keyraft.mvcc.sorting import RUN_SLICES, sort_steps
 from keyraft.mvcc.wire import header
@@ -73,6 +74,24 @@ def test_no_step_of_sorting_takes_much(kind: str) -> None:
             break
         most = max(most, looked)
     assert most <= 6_000  # of 30,000; a step costs what it looks at
+
+
+def test_what_a_limit_leaves_over_is_freed_a_piece_a_step() -> None:
+    store = Store(MemoryBackend())
+    store.slice_keys = 8
+    for number in range(1_000):
+        put(store, b"k%04d" % number, b"v%04d" % (number * 7 % 1_000))
+    request = rpc_pb2.RangeRequest(
+        key=b"k", range_end=b"l", limit=3, sort_target="VALUE", sort_order="DESCEND"
+    )
+    out: list[read.Item] = []
+    work = read.select_steps(store, request, store.revision, out)
+    sizes = [len(out) for _ in work]
+    assert [number for number, *_ in out] == [b"k0857", b"k0714", b"k0571"]
+    assert max(sizes) == 1_000
+    at = len(sizes) - sizes[::-1].index(1_000) - 1
+    drops = [a - b for a, b in itertools.pairwise([*sizes[at:], len(out)])]
+    assert 0 < max(drops) <= read.FREED_SLICES * 8
 
 
 def put(store: Store, key: bytes, value: bytes, lease: int = 0) -> None:

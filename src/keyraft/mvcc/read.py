@@ -185,6 +185,11 @@ def select_steps(
         out.reverse()
     more = bool(limit and len(out) > limit)
     if more:
+        # Freeing takes its time as well: a piece a step.
+        size = FREED_SLICES * store.slice_keys
+        while len(out) - limit > size:
+            del out[-size:]
+            yield
         del out[limit:]
     return total, more
 
@@ -236,6 +241,7 @@ def _filter(
     items[:] = kept
 
 
+FREED_SLICES: Final = 4  # slices of keys whose objects are freed in one step
 _SORT_KEYS: Final[dict[int, Callable[[Any], Any]]] = {
     _BY_VERSION: itemgetter(4),
     _BY_CREATE: itemgetter(3),
@@ -257,7 +263,17 @@ def _sort_by_value(
             weight = size
             yield
     ordered = yield from sort_steps(values, _FIRST, request.sort_order == _DESCEND, size)
-    items[:] = [item for _, item in ordered]
+    values = []
+    items.clear()
+    size *= FREED_SLICES
+    ordered.reverse()
+    while ordered:
+        if items:
+            yield
+        piece = ordered[-size:]
+        del ordered[-size:]
+        piece.reverse()
+        items += [item for _, item in piece]
 
 
 def encode_steps(
