@@ -14,7 +14,17 @@ from keyraft.app.founding import Opened
 from keyraft.base.ids import MemberID
 from keyraft.base.log import Logger
 from keyraft.cluster import ChangeContext, Member
-from keyraft.raft import ConfChange, ConfChangeType, ConfState, Entry, EntryType, HardState, codec
+from keyraft.raft import (
+    ConfChange,
+    ConfChangeSingle,
+    ConfChangeType,
+    ConfState,
+    Entry,
+    EntryType,
+    HardState,
+    codec,
+)
+from keyraft.server.membership import changed
 
 LOST_PEER_URLS = ("http://localhost:2380", "http://localhost:7001")  # etcd's, for a member unknown
 
@@ -55,20 +65,9 @@ def force_new_cluster(opened: Opened, log: Logger) -> None:
 
 def members_after(state: ConfState, entries: Iterable[Entry]) -> tuple[set[int], set[int]]:
     """Voters and learners once the changes among `entries` have been made."""
-    voters, learners = set(state.voters), set(state.learners)
-    for entry in entries:
-        if entry.type != EntryType.CONF_CHANGE:
-            continue
-        change = codec.decode_conf_change(entry.data)
-        if change.type == ConfChangeType.REMOVE_NODE:
-            voters.discard(change.node_id)
-            learners.discard(change.node_id)
-        elif change.type == ConfChangeType.ADD_NODE:
-            voters.add(change.node_id)
-            learners.discard(change.node_id)
-        elif change.type == ConfChangeType.ADD_LEARNER_NODE:
-            learners.add(change.node_id)
-    return voters, learners
+    made = (codec.decode_conf_change(e.data) for e in entries if e.type == EntryType.CONF_CHANGE)
+    after = changed(state, (ConfChangeSingle(change.type, change.node_id) for change in made))
+    return set(after.voters), set(after.learners)
 
 
 def _changes(opened: Opened, voters: set[int], learners: set[int]) -> list[ConfChange]:
