@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from random import Random
 
-from keyraft.cluster import Member as ClusterMember
-from keyraft.cluster import cluster_id, new_member
+from keyraft.cluster import MemberRecord, cluster_id, new_member
 from keyraft.server import Member
 from sim.loop import SimLoop
 from sim.network import SimNetwork
@@ -40,7 +39,7 @@ class SimCluster:
         for node in self.nodes.values():
             node.start()
 
-    def _place(self, identity: ClusterMember, others: list[ClusterMember], joins: int) -> Node:
+    def _place(self, identity: MemberRecord, others: list[MemberRecord], joins: int) -> Node:
         node = self.nodes[identity.id] = Node(
             self.loop,
             self.network,
@@ -54,13 +53,13 @@ class SimCluster:
         )
         return node
 
-    def newcomer(self, is_learner: bool) -> ClusterMember:
+    def newcomer(self, is_learner: bool) -> MemberRecord:
         """Who may be added next; its machine comes with `admit`."""
         self._named += 1
         name = f"m{self._named}"
         return new_member(name, [f"http://{name}:2380"], "sim", is_learner=is_learner)
 
-    def admit(self, identity: ClusterMember) -> Node:
+    def admit(self, identity: MemberRecord) -> Node:
         """A machine for a member that has been added, not yet started."""
         present = [self.nodes[ident].identity for ident in self.witness.ids if ident in self.nodes]
         return self._place(identity, present, self.cluster_id)

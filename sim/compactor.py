@@ -8,7 +8,8 @@ from typing import Final
 
 from keyraft.base.errors import EtcdError, RawError
 from keyraft.proto import rpc_pb2
-from keyraft.server import Result, wire
+from keyraft.server import Result
+from keyraft.server.apply import internal_request
 from sim.cluster import SimCluster
 
 INTERVAL_S: Final = 3.0  # about so often
@@ -44,7 +45,7 @@ class Compactor:
         assert member is not None, "it runs"
         request = rpc_pb2.CompactionRequest(revision=revision)
         with suppress(EtcdError, RawError):
-            member.propose(wire.KIND_COMPACTION, request.SerializeToString(), _ignore)
+            member.propose(internal_request.KIND_COMPACTION, request.SerializeToString(), _ignore)
 
 
 def _ignore(_: Result) -> None:

@@ -203,10 +203,10 @@ class Chaos:
         if leader is None or leader.member is None:
             return
         target = self._chance.choice(self._ids())
-        present = leader.member.configuration.cluster.member(target)
+        present = leader.member.membership.cluster.member(target)
         if present is not None and not present.is_learner:
             self._cluster.tell(f"leadership is asked to move to {self._cluster.name(target)}")
-            leader.member.handover.move(target, lambda _: None)
+            leader.member.leadership_transfer.move(target, lambda _: None)
 
     def _reconfigure(self) -> None:
         self._operator.act(self._chance)

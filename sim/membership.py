@@ -12,9 +12,9 @@ from random import Random
 from typing import Final
 
 from keyraft.base.errors import EtcdError, RawError
-from keyraft.cluster import Member as ClusterMember
+from keyraft.cluster import MemberRecord
 from keyraft.server import Member
-from keyraft.server.configuration import ChangeDone
+from keyraft.server.membership.membership import ChangeDone
 from sim.cluster import SimCluster
 
 MEMBERS_MAX: Final = 7
@@ -26,7 +26,7 @@ class Operator:
 
     def __init__(self, cluster: SimCluster) -> None:
         self._cluster = cluster
-        self._added: dict[int, ClusterMember] = {}  # asked for, not yet members
+        self._added: dict[int, MemberRecord] = {}  # asked for, not yet members
         self._leaving: set[int] = set()  # asked to leave, not yet gone
         self._chance = Random(cluster.seed)
         self.changes = 0
@@ -61,8 +61,8 @@ class Operator:
         self._added[identity.id] = identity
         try:
             # Its name comes with its first start, as in life.
-            bare = ClusterMember(identity.id, identity.peer_urls, is_learner=is_learner)
-            member.reconfiguration.add(bare, self._answered("added"))
+            bare = MemberRecord(identity.id, identity.peer_urls, is_learner=is_learner)
+            member.membership_changes.add(bare, self._answered("added"))
         except (EtcdError, RawError):
             del self._added[identity.id]
             raise
@@ -78,7 +78,7 @@ class Operator:
         self._cluster.tell(f"{self._cluster.name(leaving)} is to leave")
         self._leaving.add(leaving)
         try:
-            member.reconfiguration.remove(leaving, self._answered("removed"))
+            member.membership_changes.remove(leaving, self._answered("removed"))
         except (EtcdError, RawError):
             self._leaving.discard(leaving)
             raise
@@ -87,14 +87,14 @@ class Operator:
         leader = self._cluster.leader()
         if leader is not None and leader.member is not None:
             self._cluster.tell(f"the learner {self._cluster.name(learner)} is to get its vote")
-            leader.member.reconfiguration.promote(learner, self._answered("promoted"))
+            leader.member.membership_changes.promote(learner, self._answered("promoted"))
 
     def _move(self, member: Member, moved: int) -> None:
         node = self._cluster.nodes[moved]
         self._cluster.tell(f"{node.identity.name} gets another address")
         self.changes += 1
         url = f"http://{node.identity.name}.{self.changes}:2380"
-        member.reconfiguration.update(moved, [url], self._answered("moved"))
+        member.membership_changes.update(moved, [url], self._answered("moved"))
 
     def _answered(self, done: str) -> ChangeDone:
         def answer(error: EtcdError | RawError | None) -> None:

@@ -13,13 +13,11 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Final, cast
 
-from keyraft.app.forcing import force_new_cluster
-from keyraft.app.founding import Opened, Place, found, join, reopen
 from keyraft.auth import SimpleTokens
 from keyraft.base.errors import EtcdError
 from keyraft.base.log import NullLogger
 from keyraft.base.version import VERSION
-from keyraft.cluster import Member as ClusterMember
+from keyraft.cluster import MemberRecord
 from keyraft.grpc import Limits, Router
 from keyraft.mvcc.backend import (
     MEMBERS,
@@ -46,8 +44,8 @@ from keyraft.raft import (
 )
 from keyraft.raft.errors import StorageError
 from keyraft.server import Member, MemberSettings, PeerHash, decode_conf_state
-from keyraft.server.applying import Work
-from keyraft.server.v2tree import encode_rows
+from keyraft.server.apply.queue import Work
+from keyraft.server.membership.v2_tree import encode_rows
 from keyraft.service import (
     AuthService,
     ClusterService,
@@ -59,6 +57,8 @@ from keyraft.service import (
     MaintenanceService,
     WatchService,
 )
+from keyraft.shell.bootstrap import Opened, Place, found, join, reopen
+from keyraft.shell.force_new_cluster import force_new_cluster
 from keyraft.storage.backend import MemoryEngine, WriteBuffer
 from keyraft.storage.backend.memory import Disk
 from keyraft.storage.snap import SnapDir
@@ -323,8 +323,8 @@ class Node:
         loop: SimLoop,
         network: SimNetwork,
         chance: Random,
-        identity: ClusterMember,
-        founders: Sequence[ClusterMember],
+        identity: MemberRecord,
+        founders: Sequence[MemberRecord],
         habits: Habits,
         nodes: dict[int, Node],
         witness: Witness,
@@ -574,7 +574,7 @@ class Node:
         if member is None or member.stopped:
             return
         for message in messages:
-            if member.configuration.cluster.is_removed(message.from_):
+            if member.membership.cluster.is_removed(message.from_):
                 self._refuse(message.from_)
                 continue
             try:
@@ -593,7 +593,7 @@ class Node:
     def learn_removed(self) -> None:
         """Another member says that this one was removed."""
         if self.member is not None:
-            self._loop.call_soon(self.member.departures.dismissed)
+            self._loop.call_soon(self.member.removals.dismissed)
 
     def _dial(self, member: Member) -> None:
         """The streams that a member keeps open to each other: there, too, it hears of its removal."""
@@ -607,7 +607,7 @@ class Node:
             if node is None or not node.running or not self.network.reachable(self.id, ident):
                 continue
             assert node.member is not None, "it runs"
-            if node.member.configuration.cluster.is_removed(self.id):
+            if node.member.membership.cluster.is_removed(self.id):
                 node._refuse(self.id)
 
     def report_unreachable(self, member_id: int) -> None:

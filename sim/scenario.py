@@ -204,7 +204,7 @@ class Run:
             member.store.check()
             member.watches.check()
             member.lessor.check()
-            member.configuration.cluster.check()
+            member.membership.cluster.check()
         for watcher in self.watchers:
             watcher.judge()
         settle(cluster, history)

@@ -75,7 +75,7 @@ class Witness:
 
     def changed(self, member: Member, entry: Entry) -> None:
         """A configuration change has been applied: all must make the same of it."""
-        members = member.configuration.cluster.members
+        members = member.membership.cluster.members
         now = tuple((one.id, one.is_learner) for one in members)
         first = self._memberships.setdefault(entry.index, now)
         assert first == now, (

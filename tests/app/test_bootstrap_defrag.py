@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from keyraft.app.config import Config
-from keyraft.app.load import load
-from keyraft.app.logging import ZapLogger
-from keyraft.app.opening import defragmented, kv_directory
+from keyraft.app.data_dir import defragmented, kv_directory
+from keyraft.config.arguments import load
+from keyraft.config.config import Config
+from keyraft.logs.zap import ZapLogger
 from keyraft.mvcc.backend import KEY
 from keyraft.storage.backend import LMDBEngine
 

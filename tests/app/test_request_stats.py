@@ -7,9 +7,9 @@ import json
 import pytest
 from google.protobuf.message import Message
 
-from keyraft.app.logging import ZapLogger
-from keyraft.app.requeststats import CONTENT_CHARACTERS_MAX, RequestStats
+from keyraft.app.request_stats import CONTENT_CHARACTERS_MAX, RequestStats
 from keyraft.grpc import Router, SlowCall
+from keyraft.logs.zap import ZapLogger
 from keyraft.proto import rpc_pb2 as pb
 
 

@@ -29,7 +29,7 @@ NEVER = (
     "http",
     "importlib.metadata",
     "jwt",
-    "keyraft.app.offline",
+    "keyraft.offline",
     "keyraft.client",
     "keyraft.storage.bolt",
     "multiprocessing",

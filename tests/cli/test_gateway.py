@@ -8,9 +8,9 @@ from random import Random
 import pytest
 from click.testing import CliRunner
 
-from keyraft.app.tcpproxy import Endpoint, Picker, TcpProxy
 from keyraft.base.log import NullLogger
 from keyraft.cli.gateway import gateway, verb_first
+from keyraft.proxy.tcp import Endpoint, Picker, TcpProxy
 
 
 def test_turns_priorities_and_weights() -> None:

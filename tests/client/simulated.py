@@ -13,10 +13,10 @@ from typing import Any
 
 from keyraft.client import Client, errors, prefix_end
 from keyraft.client.endpoint import Endpoint
-from keyraft.client.transport import CallFailed, Connection, Headers
+from keyraft.client.transport import CallFailed, EndpointConnection, Headers
 from keyraft.grpc import Router, StreamHandler
 from keyraft.proto import rpc_pb2
-from keyraft.server import wire
+from keyraft.server.apply import internal_request
 from keyraft.service import (
     ElectionService,
     Guard,
@@ -156,13 +156,13 @@ class SimulatedServer:
     def revoke(self, lease_id: int) -> None:
         """An operator ends a lease."""
         request = rpc_pb2.LeaseRevokeRequest(ID=lease_id)
-        self.one.propose(wire.KIND_LEASE_REVOKE, request.SerializeToString())
+        self.one.propose(internal_request.KIND_LEASE_REVOKE, request.SerializeToString())
         self.step()
 
     def delete(self, key: bytes) -> None:
         """Somebody deletes a key."""
         request = rpc_pb2.DeleteRangeRequest(key=key)
-        self.one.propose(wire.KIND_DELETE_RANGE, request.SerializeToString())
+        self.one.propose(internal_request.KIND_DELETE_RANGE, request.SerializeToString())
         self.step()
 
     def begin(self, method: str, request: bytes) -> FakeCall:
@@ -196,7 +196,7 @@ class SimulatedConnection:
     def client(self, **options: Any) -> Client:
         """A client that has this connection and no other."""
 
-        async def dial(endpoint: Endpoint) -> Connection:
+        async def dial(endpoint: Endpoint) -> EndpointConnection:
             return self
 
         return Client("simulated:1", dial=dial, **options)

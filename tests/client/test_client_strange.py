@@ -10,7 +10,7 @@ import pytest
 from keyraft.client import Client, errors
 from keyraft.client.dial import Dialer
 from keyraft.client.endpoint import Endpoint
-from keyraft.client.transport import CallFailed, Connection, Headers
+from keyraft.client.transport import CallFailed, EndpointConnection, Headers
 from keyraft.grpc import ClientConnection
 from keyraft.grpc.http2 import frames
 from keyraft.proto import rpc_pb2
@@ -82,7 +82,7 @@ class Scripted:
 
 
 def client_of(made: Scripted) -> Client:
-    async def dial(endpoint: Endpoint) -> Connection:
+    async def dial(endpoint: Endpoint) -> EndpointConnection:
         return made
 
     return Client("scripted:1", dial=dial, timeout_s=5)
@@ -176,7 +176,7 @@ def test_a_learner_among_the_endpoints_is_passed_over() -> None:
         put = rpc_pb2.PutResponse().SerializeToString()
         learner, voter = Scripted(lambda method: refusal), Scripted(lambda method: put)
 
-        async def dial(endpoint: Endpoint) -> Connection:
+        async def dial(endpoint: Endpoint) -> EndpointConnection:
             return learner if endpoint.text == "learner:1" else voter
 
         async with Client("learner:1", "voter:1", dial=dial) as client:
@@ -226,7 +226,7 @@ def test_a_token_is_fetched_again_when_it_has_run_out() -> None:
 
         made = Scripted(unary)
 
-        async def dial(endpoint: Endpoint) -> Connection:
+        async def dial(endpoint: Endpoint) -> EndpointConnection:
             return made
 
         async with Client("scripted:1", dial=dial, token=fetch, timeout_s=5) as client:

@@ -9,7 +9,7 @@ from keyraft.base.ids import MemberID
 from keyraft.base.urls import parse_urls, parse_urls_map
 from keyraft.cluster import (
     BootstrapError,
-    Member,
+    MemberRecord,
     adopt_ids,
     check_join,
     check_learners,
@@ -76,7 +76,10 @@ def test_founders_are_the_same_everywhere() -> None:
 
 
 def test_a_joining_member_takes_the_ids_of_the_running_cluster() -> None:
-    running = [Member(MemberID(5), ("http://b:1",)), Member(MemberID(6), ("http://a:1",))]
+    running = [
+        MemberRecord(MemberID(5), ("http://b:1",)),
+        MemberRecord(MemberID(6), ("http://a:1",)),
+    ]
     mine = founders("t", parse_urls_map("a=http://a:1,b=http://b:1"))
     adopted = {member.name: member.id for member in adopt_ids(mine, running, 9)}
     assert adopted == {"a": 6, "b": 5}
@@ -87,7 +90,7 @@ def test_a_joining_member_takes_the_ids_of_the_running_cluster() -> None:
 
 
 def test_learners_are_counted() -> None:
-    learner = Member(MemberID(1), is_learner=True)
+    learner = MemberRecord(MemberID(1), is_learner=True)
     check_learners([learner], 1)
     with pytest.raises(TooManyLearnersError):
         check_learners([learner], 1, adding=1)

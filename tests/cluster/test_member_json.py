@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from keyraft.base.ids import MemberID
-from keyraft.cluster import ChangeContext, Member, MembershipDataError, decode_context
+from keyraft.cluster import ChangeContext, MemberRecord, MembershipDataError, decode_context
 from keyraft.cluster.member import decode_member, decode_member_key, member_key
 
-FULL = Member(MemberID(7), ("http://a:1",), "n<1>&", ("http://b:2", "http://c:3"), True)
+FULL = MemberRecord(MemberID(7), ("http://a:1",), "n<1>&", ("http://b:2", "http://c:3"), True)
 
 
 def test_golden() -> None:
@@ -16,15 +16,15 @@ def test_golden() -> None:
         b'{"id":7,"peerURLs":["http://a:1"],"isLearner":true,"name":"n\\u003c1\\u003e\\u0026",'
         b'"clientURLs":["http://b:2","http://c:3"]}'
     )
-    assert Member(MemberID(7)).to_json() == b'{"id":7,"peerURLs":null}'
-    promotion = ChangeContext(Member(MemberID(7)), is_promote=True)
+    assert MemberRecord(MemberID(7)).to_json() == b'{"id":7,"peerURLs":null}'
+    promotion = ChangeContext(MemberRecord(MemberID(7)), is_promote=True)
     assert promotion.to_json() == b'{"id":7,"peerURLs":null,"isPromote":true}'
 
 
 def test_what_is_written_reads_back() -> None:
     assert decode_member(FULL.to_json()) == FULL
     assert decode_context(FULL.to_json()) == ChangeContext(FULL)
-    assert decode_context(ChangeContext(Member(MemberID(7)), True).to_json()).is_promote
+    assert decode_context(ChangeContext(MemberRecord(MemberID(7)), True).to_json()).is_promote
     assert decode_context(b"") == ChangeContext()
     assert decode_member_key(member_key(0x8E9E)) == 0x8E9E
 

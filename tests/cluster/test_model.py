@@ -18,10 +18,10 @@ from keyraft.base.errors import (
 from keyraft.base.ids import ClusterID, MemberID
 from keyraft.cluster import (
     ChangeContext,
-    Cluster,
     Downgrade,
-    Member,
+    MemberRecord,
     MembershipDataError,
+    RaftCluster,
     parse_version,
 )
 from keyraft.mvcc import MemoryBackend
@@ -36,29 +36,29 @@ ADD, REMOVE, UPDATE, LEARNER = (
 )
 
 
-def member(id: int, name: str = "", learner: bool = False) -> Member:
-    return Member(MemberID(id), (f"http://m{id}:1",), name, (), learner)
+def member(id: int, name: str = "", learner: bool = False) -> MemberRecord:
+    return MemberRecord(MemberID(id), (f"http://m{id}:1",), name, (), learner)
 
 
-def cluster(*members: Member) -> Cluster:
-    made = Cluster(ClusterID(1), MemberID(1), MemoryBackend())
+def cluster(*members: MemberRecord) -> RaftCluster:
+    made = RaftCluster(ClusterID(1), MemberID(1), MemoryBackend())
     for each in members:
         made.add(each)
     return made
 
 
-def change(made: Cluster, kind: ConfChangeType, id: int, context: bytes) -> None:
+def change(made: RaftCluster, kind: ConfChangeType, id: int, context: bytes) -> None:
     made.apply(kind, id, made.validate(kind, id, context))
     made.check()
 
 
 def promotion(id: int) -> bytes:
-    return ChangeContext(Member(MemberID(id)), True).to_json()
+    return ChangeContext(MemberRecord(MemberID(id)), True).to_json()
 
 
 def test_members_live_in_the_database() -> None:
     backend = MemoryBackend()
-    first = Cluster(ClusterID(1), MemberID(1), backend)
+    first = RaftCluster(ClusterID(1), MemberID(1), backend)
     change(first, ADD, 1, member(1).to_json())
     first.update_attributes(MemberID(1), "one", ["http://c:1"])
     change(first, LEARNER, 2, member(2, learner=True).to_json())
@@ -72,7 +72,7 @@ def test_members_live_in_the_database() -> None:
     assert backend.get(CLUSTER, b"clusterVersion") == b"3.7.0"
     assert backend.get(CLUSTER, b"downgrade") == b'{"target-version":"3.6.0","enabled":true}'
 
-    again = Cluster(ClusterID(1), MemberID(1), backend)
+    again = RaftCluster(ClusterID(1), MemberID(1), backend)
     again.load()
     assert again.members == first.members
     assert again.removed == {2}

@@ -11,7 +11,8 @@ from keyraft.grpc import Router
 from keyraft.net import Statistics
 from keyraft.peer.metrics import PeerMetrics
 from keyraft.proto import rpc_pb2
-from keyraft.server import Histogram, wire
+from keyraft.server import Histogram
+from keyraft.server.apply import internal_request
 from keyraft.service import Guard, KVService, MaintenanceService
 from tests.server.harness import OneMember
 from tests.service.calls import ask
@@ -109,7 +110,7 @@ def test_health_and_its_alarms(port: Port) -> None:
     answer = port.get("/health")
     assert (answer.status, answer.content) == (200, b'{"health":"true","reason":""}')
     alarm = rpc_pb2.AlarmRequest(action=1, memberID=1, alarm=1).SerializeToString()
-    port.one.propose(wire.KIND_ALARM, alarm)
+    port.one.propose(internal_request.KIND_ALARM, alarm)
     port.one.run(0.1)
     sick = port.get("/health")
     assert (sick.status, sick.content) == (503, b'{"health":"false","reason":"ALARM NOSPACE"}\n')
@@ -138,7 +139,7 @@ def test_checks_are_listed_on_request_and_by_name(port: Port) -> None:
     excluded = port.get("/readyz?verbose&exclude=non_learner&exclude=unheard")
     assert b"non_learner" not in excluded.content and excluded.status == 200
     alarm = rpc_pb2.AlarmRequest(action=1, memberID=1, alarm=2).SerializeToString()
-    port.one.propose(wire.KIND_ALARM, alarm)
+    port.one.propose(internal_request.KIND_ALARM, alarm)
     port.one.run(0.1)
     sick = port.get("/readyz")
     assert sick.status == 503

@@ -1,6 +1,6 @@
 """The store against the original etcd 3.5.1: the same requests, every answer compared, hashes too.
 
-Departures that are 3.7's and not faults: an unknown sort option is refused; HashKV of exactly the
+Removals that are 3.7's and not faults: an unknown sort option is refused; HashKV of exactly the
 compacted revision is answered; of several faults in one transaction the first in order of
 operations is reported (3.5.1: puts before ranges). Go's sort is not stable, so among equals the
 original's order is arbitrary and is not compared.

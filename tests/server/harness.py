@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from keyraft.auth import SimpleTokens
 from keyraft.base.log import NullLogger
-from keyraft.cluster import Cluster, cluster_id, new_member
+from keyraft.cluster import RaftCluster, cluster_id, new_member
 from keyraft.mvcc import MemoryBackend
 from keyraft.mvcc.backend import META, META_CONF_STATE, META_CONSISTENT_INDEX
 from keyraft.mvcc.memory import Disk, empty_disk
@@ -21,15 +21,8 @@ from keyraft.raft import (
     SnapshotMeta,
     codec,
 )
-from keyraft.server import (
-    Boot,
-    Member,
-    MemberSettings,
-    NoNetwork,
-    Result,
-    decode_conf_state,
-    wire,
-)
+from keyraft.server import Boot, Member, MemberSettings, NoNetwork, Result, decode_conf_state
+from keyraft.server.apply import internal_request
 from sim.loop import SimLoop
 from sim.passwords import SimPasswords
 
@@ -136,7 +129,7 @@ class OneMember:
         )
         if conf_state:
             boot.conf_state = decode_conf_state(conf_state)
-        cluster = Cluster(self.settings.cluster_id, self.settings.member_id, backend)  # type: ignore[arg-type]
+        cluster = RaftCluster(self.settings.cluster_id, self.settings.member_id, backend)  # type: ignore[arg-type]
         cluster.load()
         self.member = Member(
             self.settings,
@@ -176,7 +169,7 @@ class OneMember:
     def put(self, key: bytes, value: bytes) -> Answers:
         """A plain put."""
         request = rpc_pb2.PutRequest(key=key, value=value).SerializeToString()
-        return self.propose(wire.KIND_PUT, request)
+        return self.propose(internal_request.KIND_PUT, request)
 
     def get(self, key: bytes) -> bytes | None:
         """The value now, read locally."""

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from keyraft.app.founding import Place, reopen
 from keyraft.base.log import NullLogger
 from keyraft.lease import Lessor
 from keyraft.mvcc import BackendError, MemoryBackend
 from keyraft.mvcc.backend import ALARM, LEASE
-from keyraft.server.alarms import AlarmStore
+from keyraft.server.upkeep.alarms import AlarmStore
+from keyraft.shell.bootstrap import Place, reopen
 from keyraft.storage.files import OsFiles
 from keyraft.storage.wal import WAL, WALDamagedError
 

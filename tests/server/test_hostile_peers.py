@@ -12,7 +12,8 @@ from keyraft.base.ids import UINT64_MAX
 from keyraft.cluster import encode_json
 from keyraft.proto import membership_pb2, raft_internal_pb2
 from keyraft.raft import ConfChange, Entry, EntryType, Message, MessageType, PeerMessageError, codec
-from keyraft.server import forwarded, wire
+from keyraft.server.apply import internal_request
+from keyraft.server.consensus import forwarded_proposals
 from tests.server.harness import OneMember
 
 STRANGER = 0xBAD
@@ -90,7 +91,7 @@ def test_whatever_is_in_the_log_is_carried_out_or_passed_over_at_every_start(see
         one.start()
         one.run()
         assert one.member.is_leader, round_
-    one.member.configuration.cluster.check()
+    one.member.membership.cluster.check()
     one.member.auth.disable()
     one.member.alarms.load(one.backend)
     key = b"after all"
@@ -106,7 +107,7 @@ def proposal(*entries: Entry) -> Message:
 def request(kind: int, body: bytes) -> bytes:
     header = raft_internal_pb2.InternalRaftRequest()
     header.header.ID = 77
-    return wire.wrap(kind, body, header.SerializeToString())
+    return internal_request.wrap(kind, body, header.SerializeToString())
 
 
 def change(kind: int, ident: int, context: bytes) -> Entry:
@@ -126,15 +127,18 @@ REFUSED = [
     Entry(data=b"\xff\xff\xff"),
     Entry(data=b""),
     Entry(data=b"PUT"),
-    Entry(data=request(wire.KIND_PUT, b"\xff")),
-    Entry(data=request(wire.KIND_PUT, b"\x12\x01v")),  # no key
-    Entry(data=request(wire.KIND_TXN, b"\x0a\xff")),
-    Entry(data=request(wire.KIND_RANGE, b"")),
-    Entry(data=request(wire.KIND_CLUSTER_VERSION_SET, VERSION_9)),
-    Entry(data=request(wire.KIND_CLUSTER_VERSION_SET, NO_VERSION)),
-    Entry(data=request(wire.KIND_DOWNGRADE_INFO_SET, NO_TARGET)),
+    Entry(data=request(internal_request.KIND_PUT, b"\xff")),
+    Entry(data=request(internal_request.KIND_PUT, b"\x12\x01v")),  # no key
+    Entry(data=request(internal_request.KIND_TXN, b"\x0a\xff")),
+    Entry(data=request(internal_request.KIND_RANGE, b"")),
+    Entry(data=request(internal_request.KIND_CLUSTER_VERSION_SET, VERSION_9)),
+    Entry(data=request(internal_request.KIND_CLUSTER_VERSION_SET, NO_VERSION)),
+    Entry(data=request(internal_request.KIND_DOWNGRADE_INFO_SET, NO_TARGET)),
     Entry(data=b"\xa2\x06\x02\x08\x07"),  # a header and no request
-    Entry(data=request(wire.KIND_PUT, b"\x0a\x01k\x12\x00") + bytes(forwarded.ENTRY_BYTES_MAX)),
+    Entry(
+        data=request(internal_request.KIND_PUT, b"\x0a\x01k\x12\x00")
+        + bytes(forwarded_proposals.ENTRY_BYTES_MAX)
+    ),
     Entry(data=b"\xff", type=1),
     Entry(data=b"", type=1),
     change(0, 7, b"{"),
@@ -150,7 +154,7 @@ def test_a_peers_proposal_that_nobody_could_carry_out_stays_out_of_the_log(entry
     one = OneMember()
     one.run()
     last = one.member.raft.node.raft.log.last_index()
-    good = Entry(data=request(wire.KIND_PUT, b"\x0a\x01k\x12\x01v"))
+    good = Entry(data=request(internal_request.KIND_PUT, b"\x0a\x01k\x12\x01v"))
     with pytest.raises(PeerMessageError):
         one.member.raft.step(proposal(good, entry))
     one.run()
@@ -179,7 +183,7 @@ CANNOT_BE_MADE = [
 def test_a_committed_change_that_cannot_be_made_has_no_effect(entry: Entry) -> None:
     one = OneMember()
     one.run()
-    before = one.member.configuration.cluster.members
+    before = one.member.membership.cluster.members
     one.member.raft.stop()
     index = one.log.entries[-1].index + 1
     term = one.log.state.term
@@ -188,7 +192,7 @@ def test_a_committed_change_that_cannot_be_made_has_no_effect(entry: Entry) -> N
     one.crash()
     one.start()
     one.run()
-    assert one.member.configuration.cluster.members == before
+    assert one.member.membership.cluster.members == before
     if entry.type == 1:
         assert one.member.is_leader
         one.put(b"k", b"v")
@@ -202,7 +206,7 @@ def test_the_last_voter_is_not_removed() -> None:
     one.run()
     own = one.member.settings.member_id
     answers: list[object] = []
-    one.member.configuration.propose(ConfChange(1, own), answers.append)
+    one.member.membership.propose(ConfChange(1, own), answers.append)
     one.run()
     assert len(answers) == 1
     assert "removed all voters" in str(answers[0].text)  # type: ignore[attr-defined]
@@ -210,4 +214,4 @@ def test_the_last_voter_is_not_removed() -> None:
     one.start()
     one.run()
     assert one.member.is_leader
-    assert [member.id for member in one.member.configuration.cluster.members] == [own]
+    assert [member.id for member in one.member.membership.cluster.members] == [own]

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from keyraft.base import errors
 from keyraft.proto import rpc_pb2
-from keyraft.server import wire
+from keyraft.server.apply import internal_request
 from tests.server.harness import OneMember
 
 
@@ -19,14 +19,14 @@ def leading() -> OneMember:
 
 def grant(cluster: OneMember, lease_id: int, ttl_s: int) -> None:
     request = rpc_pb2.LeaseGrantRequest(ID=lease_id, TTL=ttl_s).SerializeToString()
-    answers = cluster.propose(wire.KIND_LEASE_GRANT, request)
+    answers = cluster.propose(internal_request.KIND_LEASE_GRANT, request)
     cluster.run(0.1)
     assert isinstance(answers.results[0], bytes)
 
 
 def put(cluster: OneMember, key: bytes, lease_id: int) -> None:
     request = rpc_pb2.PutRequest(key=key, value=b"v", lease=lease_id).SerializeToString()
-    cluster.propose(wire.KIND_PUT, request)
+    cluster.propose(internal_request.KIND_PUT, request)
     cluster.run(0.1)
 
 
@@ -113,7 +113,7 @@ def test_a_thousand_leases_go_at_the_pace_of_the_limit():
     cluster = leading()
     for lease_id in range(1, 1_201):
         request = rpc_pb2.LeaseGrantRequest(ID=lease_id, TTL=20).SerializeToString()
-        cluster.propose(wire.KIND_LEASE_GRANT, request)
+        cluster.propose(internal_request.KIND_LEASE_GRANT, request)
     cluster.run(19.5)
     left = [len(cluster.member.lessor)]
     while left[-1]:

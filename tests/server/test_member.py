@@ -6,8 +6,8 @@ from keyraft.base import errors
 from keyraft.mvcc.backend import META, META_CONSISTENT_INDEX
 from keyraft.proto import rpc_pb2
 from keyraft.raft import Entry
-from keyraft.server import wire
-from keyraft.server.applying import Work
+from keyraft.server.apply import internal_request
+from keyraft.server.apply.queue import Work
 
 from .harness import OneMember
 
@@ -23,10 +23,10 @@ def test_a_sole_voter_elects_itself_publishes_and_sets_the_cluster_version(one: 
     member = one.member
     assert member.is_leader and member.leader == one.settings.member_id
     assert member.publisher.published and member.in_service and member.readable
-    cluster = member.configuration.cluster
+    cluster = member.membership.cluster
     assert str(cluster.version) == "3.7.0"
     assert cluster.members[0].client_urls == ("http://127.0.0.1:2379",)
-    assert member.configuration.storage_version == "3.7.0"
+    assert member.membership.storage_version == "3.7.0"
 
 
 def test_a_put_is_answered_after_its_sync_and_not_before(one: OneMember) -> None:
@@ -68,7 +68,7 @@ def test_proposals_made_during_a_sync_form_the_next_batch(one: OneMember) -> Non
 
 def test_a_refusal_at_apply_is_the_answer(one: OneMember) -> None:
     request = rpc_pb2.PutRequest(key=b"k", value=b"v", lease=99).SerializeToString()
-    answers = one.propose(wire.KIND_PUT, request)
+    answers = one.propose(internal_request.KIND_PUT, request)
     one.run(0.1)
     (refusal,) = answers.results
     assert isinstance(refusal, errors.LeaseNotFoundError)
@@ -218,10 +218,10 @@ def test_alarms_refuse_from_the_same_entry_on(one: OneMember) -> None:
         alarm=rpc_pb2.NOSPACE,
     )
     before = one.put(b"a", b"1")
-    raised = one.propose(wire.KIND_ALARM, alarm.SerializeToString())
+    raised = one.propose(internal_request.KIND_ALARM, alarm.SerializeToString())
     after = one.put(b"a", b"2")
     delete = one.propose(
-        wire.KIND_DELETE_RANGE, rpc_pb2.DeleteRangeRequest(key=b"a").SerializeToString()
+        internal_request.KIND_DELETE_RANGE, rpc_pb2.DeleteRangeRequest(key=b"a").SerializeToString()
     )
     one.run(0.1)
     assert isinstance(before.results[0], bytes)
@@ -229,7 +229,7 @@ def test_alarms_refuse_from_the_same_entry_on(one: OneMember) -> None:
     assert isinstance(after.results[0], errors.NoSpaceError)
     assert isinstance(delete.results[0], bytes)
     alarm.action = rpc_pb2.AlarmRequest.DEACTIVATE
-    one.propose(wire.KIND_ALARM, alarm.SerializeToString())
+    one.propose(internal_request.KIND_ALARM, alarm.SerializeToString())
     again = one.put(b"a", b"3")
     one.run(0.1)
     assert isinstance(again.results[0], bytes)

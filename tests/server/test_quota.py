@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from keyraft.proto import rpc_pb2
-from keyraft.server import wire
-from keyraft.server.quota import Quota, txn_cost
+from keyraft.server.apply import internal_request
+from keyraft.server.upkeep.quota import Quota, txn_cost
 from tests.server.harness import OneMember
 
 
@@ -61,19 +61,19 @@ def test_after_nospace_deletes_pass_and_room_made_is_room():
     cluster.run(0.1)
     refused = cluster.put(b"x", b"v")
     delete = rpc_pb2.DeleteRangeRequest(key=b"k", range_end=b"l").SerializeToString()
-    deleted = cluster.propose(wire.KIND_DELETE_RANGE, delete)
+    deleted = cluster.propose(internal_request.KIND_DELETE_RANGE, delete)
     cluster.run(0.1)
     assert not isinstance(refused.results[0], bytes)
     assert isinstance(deleted.results[0], bytes)
     revision = member.store.revision
     compact = rpc_pb2.CompactionRequest(revision=revision).SerializeToString()
-    cluster.propose(wire.KIND_COMPACTION, compact)
+    cluster.propose(internal_request.KIND_COMPACTION, compact)
     disarm = rpc_pb2.AlarmRequest(
         action=rpc_pb2.AlarmRequest.DEACTIVATE,
         memberID=member.settings.member_id,
         alarm=rpc_pb2.NOSPACE,
     )
-    cluster.propose(wire.KIND_ALARM, disarm.SerializeToString())
+    cluster.propose(internal_request.KIND_ALARM, disarm.SerializeToString())
     cluster.run(1.0)
     member.backend.flush()
     cluster.run(0.2)

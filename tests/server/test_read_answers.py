@@ -10,8 +10,8 @@ import pytest
 
 from keyraft.base.errors import EtcdError, LeaderChangedError, StoppedError
 from keyraft.base.log import NullLogger
+from keyraft.server.consensus.read_index import ANSWERS_PER_TURN, ReadIndex
 from keyraft.server.counters import Counters
-from keyraft.server.reads import ANSWERS_PER_TURN, ReadIndex
 
 READERS = 3 * ANSWERS_PER_TURN + 7
 

@@ -7,7 +7,8 @@ import pytest
 from keyraft.mvcc.backend import META, META_CONSISTENT_INDEX
 from keyraft.proto import rpc_pb2
 from keyraft.raft import Snapshot, SnapshotMeta
-from keyraft.server import hash_buckets, wire
+from keyraft.server import hash_buckets
+from keyraft.server.apply import internal_request
 
 from .harness import Answers, OneMember
 
@@ -36,7 +37,7 @@ def slow(one: OneMember) -> None:
 
 def delete_all(one: OneMember) -> Answers:
     request = rpc_pb2.DeleteRangeRequest(key=b"k", range_end=b"l")
-    return one.propose(wire.KIND_DELETE_RANGE, request.SerializeToString())
+    return one.propose(internal_request.KIND_DELETE_RANGE, request.SerializeToString())
 
 
 def until_amid(one: OneMember) -> None:
@@ -149,14 +150,14 @@ def test_a_member_that_stops_amid_an_entry_leaves_it_to_its_next_life(one: OneMe
 
 def test_a_lease_is_there_until_the_last_of_its_keys_is_gone(one: OneMember) -> None:
     grant = rpc_pb2.LeaseGrantRequest(ID=7, TTL=600).SerializeToString()
-    one.propose(wire.KIND_LEASE_GRANT, grant)
+    one.propose(internal_request.KIND_LEASE_GRANT, grant)
     for number in range(100):
         request = rpc_pb2.PutRequest(key=b"l%03d" % number, value=b"v", lease=7)
-        one.propose(wire.KIND_PUT, request.SerializeToString())
+        one.propose(internal_request.KIND_PUT, request.SerializeToString())
     one.run(1.0)
     revision = one.member.store.revision
     revoke = rpc_pb2.LeaseRevokeRequest(ID=7).SerializeToString()
-    revoked = one.propose(wire.KIND_LEASE_REVOKE, revoke)
+    revoked = one.propose(internal_request.KIND_LEASE_REVOKE, revoke)
     until_amid(one)
     assert one.member.lessor.exists(7)
     one.run(1.0)
@@ -179,7 +180,7 @@ def test_a_snapshot_waits_for_the_entry_under_way_and_takes_the_place_of_the_nex
     one.run(1.0)
     assert ready == [BEFORE + 1] and deleted.results and not behind.results
     index = member.applied_index + 1
-    meta = SnapshotMeta(member.configuration.state, index, member.term)
+    meta = SnapshotMeta(member.membership.state, index, member.term)
     member.snapshot_installed(Snapshot(b"", meta))
     one.run(1.0)
     assert member.applied_index == index and one.get(b"behind") is None

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from keyraft.base.errors import EtcdError, PostponedError
 from keyraft.proto import auth_pb2, lock_pb2, rpc_pb2
-from keyraft.server import wire
+from keyraft.server.apply import internal_request
 from keyraft.service import AuthService, Guard, KVService, LeaseService, LockService, WatchService
 from sim.passwords import HASH_S
 from tests.server.harness import OneMember
@@ -284,7 +284,9 @@ def test_who_waits_for_a_lock_while_users_change_still_gets_it(users: Users) -> 
 
 def test_a_forged_header_is_no_way_in(users: Users) -> None:
     """Entries are what members agree on; a request's own bytes cannot end in a header of root's."""
-    forged = wire.wrap(wire.KIND_PUT, b"", wire.Stamper(_Ids()).stamp_for(b"root", 99))
+    forged = internal_request.wrap(
+        internal_request.KIND_PUT, b"", internal_request.Stamper(_Ids()).stamp_for(b"root", 99)
+    )
     request = rpc_pb2.PutRequest(key=b"b", value=forged).SerializeToString()
     call = users.as_user("alice")
     ask(users.kv.put, request, call)
@@ -329,7 +331,7 @@ REQUESTS: dict[str, st.SearchStrategy[Any]] = {
     "AuthEnable": st.just(rpc_pb2.AuthEnableRequest()),
     "AuthDisable": st.just(rpc_pb2.AuthDisableRequest()),
 }
-KINDS = sorted(kind for kind in wire.KINDS if 1_000 <= kind < 1_300)
+KINDS = sorted(kind for kind in internal_request.KINDS if 1_000 <= kind < 1_300)
 STRANGE = Users()
 
 

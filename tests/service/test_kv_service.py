@@ -178,7 +178,7 @@ def test_the_quota_refuses_raises_the_alarm_and_lets_deletes_pass(kv: KV) -> Non
 def test_who_demands_a_leader_is_refused_without_one(kv: KV) -> None:
     member = kv.one.member
     member.leader = 0
-    member.look_at_service()
+    member.update_in_service()
     demanding = FakeCall({b"hasleader": b"true"})
     request = rpc_pb2.RangeRequest(key=b"k", serializable=True)
     assert kv.call("range", request, demanding) == NO_LEADER

@@ -6,7 +6,7 @@ import pytest
 
 from keyraft.grpc import Router
 from keyraft.proto import election_pb2, lock_pb2, rpc_pb2
-from keyraft.server import wire
+from keyraft.server.apply import internal_request
 from keyraft.service import ElectionService, Guard, LockService
 from tests.server.harness import OneMember
 from tests.service.calls import FakeCall, ask
@@ -26,20 +26,22 @@ class Service:
         LockService(self.one.member, guard).register(self.router)
         ElectionService(self.one.member, guard).register(self.router)
         for lease_id in (1, 2, 3):
-            self.propose(wire.KIND_LEASE_GRANT, rpc_pb2.LeaseGrantRequest(ID=lease_id, TTL=600))
+            self.propose(
+                internal_request.KIND_LEASE_GRANT, rpc_pb2.LeaseGrantRequest(ID=lease_id, TTL=600)
+            )
 
     def propose(self, kind: int, request: object) -> None:
         self.one.propose(kind, request.SerializeToString())  # type: ignore[attr-defined]
         self.one.run(0.1)
 
     def revoke(self, lease_id: int) -> None:
-        self.propose(wire.KIND_LEASE_REVOKE, rpc_pb2.LeaseRevokeRequest(ID=lease_id))
+        self.propose(internal_request.KIND_LEASE_REVOKE, rpc_pb2.LeaseRevokeRequest(ID=lease_id))
 
     def delete(self, key: bytes) -> None:
-        self.propose(wire.KIND_DELETE_RANGE, rpc_pb2.DeleteRangeRequest(key=key))
+        self.propose(internal_request.KIND_DELETE_RANGE, rpc_pb2.DeleteRangeRequest(key=key))
 
     def put(self, key: bytes, lease_id: int) -> None:
-        self.propose(wire.KIND_PUT, rpc_pb2.PutRequest(key=key, lease=lease_id))
+        self.propose(internal_request.KIND_PUT, rpc_pb2.PutRequest(key=key, lease=lease_id))
 
     def first(self, kind: str, lease_id: int) -> FakeCall:
         """Asks to be first, and lets it wait."""

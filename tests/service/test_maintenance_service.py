@@ -113,7 +113,7 @@ def test_downgrade(one: OneMember, action: int, version: str, expected: Any) -> 
     if isinstance(answer, bytes):
         answer = rpc_pb2.DowngradeResponse.FromString(answer).version
     assert answer == expected
-    assert one.member.configuration.cluster.downgrade.enabled == (action == 1)
+    assert one.member.membership.cluster.downgrade.enabled == (action == 1)
 
 
 def test_leadership_moves_to_oneself_at_once_and_to_strangers_never(one: OneMember) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from keyraft.base.errors import NoSpaceError
 from keyraft.proto import rpc_pb2
-from keyraft.server import wire
+from keyraft.server.apply import internal_request
 from keyraft.service import Guard, LeaseService, WatchService
 from tests.server.harness import OneMember
 
@@ -90,7 +90,7 @@ class Services:
 
     def grant(self, lease_id: int, ttl_s: int) -> None:
         request = rpc_pb2.LeaseGrantRequest(ID=lease_id, TTL=ttl_s).SerializeToString()
-        self.cluster.propose(wire.KIND_LEASE_GRANT, request)
+        self.cluster.propose(internal_request.KIND_LEASE_GRANT, request)
         self.cluster.run(0.1)
 
 
@@ -198,7 +198,7 @@ def test_renewals_that_come_at_once_are_answered_as_one_by_one():
         assert stream.kept() == [*wanted, (99, 0), *wanted, wanted[0]]
     assert calls == 3
     revoke = rpc_pb2.LeaseRevokeRequest(ID=5).SerializeToString()
-    services.cluster.propose(wire.KIND_LEASE_REVOKE, revoke)
+    services.cluster.propose(internal_request.KIND_LEASE_REVOKE, revoke)
     services.cluster.run(0.1)
     assert handler.on_messages([renewal(5), renewal(5)]) == 1
     assert stream.kept() == [(5, 0)]
@@ -256,7 +256,7 @@ def test_time_to_live_and_the_list():
     services.grant(5, 100)
     services.grant(6, 50)
     request = rpc_pb2.PutRequest(key=b"k", value=b"v", lease=5).SerializeToString()
-    services.cluster.propose(wire.KIND_PUT, request)
+    services.cluster.propose(internal_request.KIND_PUT, request)
     services.cluster.run(0.5)
 
     def ask(lease_id: int, keys: bool) -> rpc_pb2.LeaseTimeToLiveResponse:

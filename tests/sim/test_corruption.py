@@ -9,7 +9,8 @@ import pytest
 from keyraft.base import errors
 from keyraft.mvcc.backend import KEY
 from keyraft.proto import rpc_pb2
-from keyraft.server import Member, Result, wire
+from keyraft.server import Member, Result
+from keyraft.server.apply import internal_request
 from sim.cluster import SimCluster
 from sim.node import Habits, Node
 
@@ -50,12 +51,12 @@ def propose(node: Node, kind: int, request: bytes) -> list[Result]:
 
 def put(node: Node, key: bytes) -> list[Result]:
     request = rpc_pb2.PutRequest(key=key, value=b"v")
-    return propose(node, wire.KIND_PUT, request.SerializeToString())
+    return propose(node, internal_request.KIND_PUT, request.SerializeToString())
 
 
 def compact(cluster: SimCluster, leader: Node, revision: int) -> None:
     request = rpc_pb2.CompactionRequest(revision=revision).SerializeToString()
-    propose(leader, wire.KIND_COMPACTION, request)
+    propose(leader, internal_request.KIND_COMPACTION, request)
 
     def compacted() -> bool:
         return all(

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from keyraft.base.errors import EtcdError, LeaseNotFoundError, NotLeaderError, RawError
 from keyraft.proto import rpc_pb2
-from keyraft.server import Result, wire
+from keyraft.server import Result
+from keyraft.server.apply import internal_request
 from sim.cluster import SimCluster
 from sim.node import Habits, Node
 
@@ -24,11 +25,11 @@ class Deposed:
         assert first is not None
         self.first = first
         grant = rpc_pb2.LeaseGrantRequest(ID=LEASE, TTL=TTL_S)
-        self.propose(wire.KIND_LEASE_GRANT, grant.SerializeToString())
+        self.propose(internal_request.KIND_LEASE_GRANT, grant.SerializeToString())
         cluster.run(0.5)
         assert LEASE in cluster.witness.twin.leases
         stand_still(first)
-        self.propose(wire.KIND_PUT, rpc_pb2.PutRequest(key=b"k").SerializeToString())
+        self.propose(internal_request.KIND_PUT, rpc_pb2.PutRequest(key=b"k").SerializeToString())
         assert cluster.run_until(lambda: self.successor() is not None)
 
     def propose(self, kind: int, request: bytes) -> None:
@@ -110,14 +111,14 @@ def ask_a_leader_that_is_cut_off(seed: int) -> bool:
     assert cluster.run_until(lambda: cluster.leader() is not None and cluster.agreed())
     leader = cluster.leader()
     assert leader is not None and leader.member is not None
-    leader.member.handover.move(first.id, lambda _: None)
+    leader.member.leadership_transfer.move(first.id, lambda _: None)
     assert cluster.run_until(lambda: cluster.leader() is first and cluster.agreed())
     cluster.network.partition([[first.id], [n for n in cluster.nodes if n != first.id]])
     assert cluster.run_until(lambda: cluster.leader() not in (first, None))
     second = cluster.leader()
     assert second is not None and second.member is not None
     grant = rpc_pb2.LeaseGrantRequest(ID=LEASE, TTL=TTL_S).SerializeToString()
-    second.member.propose(wire.KIND_LEASE_GRANT, grant, lambda _: None)
+    second.member.propose(internal_request.KIND_LEASE_GRANT, grant, lambda _: None)
     assert cluster.run_until(lambda: LEASE in cluster.witness.twin.leases)
     still_leads = first.member.is_leader
     asked: list[int | EtcdError | RawError] = []

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from keyraft.proto import rpc_pb2
-from keyraft.server import Member, Result, wire
+from keyraft.server import Member, Result
+from keyraft.server.apply import internal_request
 from sim.cluster import SimCluster
 from sim.node import Node
 
@@ -20,7 +21,7 @@ def member_of(node: Node) -> Member:
 def put(node: Node, key: bytes) -> list[Result]:
     answers: list[Result] = []
     request = rpc_pb2.PutRequest(key=key, value=b"v").SerializeToString()
-    member_of(node).propose(wire.KIND_PUT, request, answers.append)
+    member_of(node).propose(internal_request.KIND_PUT, request, answers.append)
     return answers
 
 
@@ -62,8 +63,8 @@ def test_the_last_survivor_leads_alone(size: int, seed: int) -> None:
     member = member_of(survivor)
     assert cluster.run_until(lambda: member.is_leader, 10.0)
     cluster.run(1.0)
-    assert [one.id for one in member.configuration.cluster.members] == [survivor.id]
-    assert member.configuration.cluster.removed == {n for n in cluster.nodes if n != survivor.id}
+    assert [one.id for one in member.membership.cluster.members] == [survivor.id]
+    assert member.membership.cluster.removed == {n for n in cluster.nodes if n != survivor.id}
     assert member.settings.cluster_id == cluster.cluster_id
     assert keys(survivor) == wanted
     done = put(survivor, b"z")

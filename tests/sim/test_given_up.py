@@ -10,7 +10,8 @@ from google.protobuf.message import Message
 from keyraft.grpc import status
 from keyraft.proto import auth_pb2, election_pb2, lock_pb2, raft_internal_pb2, rpc_pb2
 from keyraft.raft import Entry, EntryType
-from keyraft.server import Member, wire
+from keyraft.server import Member
+from keyraft.server.apply import internal_request
 from sim.cluster import SimCluster
 from sim.node import Habits
 from sim.twin import Twin
@@ -18,7 +19,10 @@ from tests.service.calls import FakeCall, ask
 
 pytestmark = pytest.mark.sim
 
-OF_ITSELF = (wire.KIND_CLUSTER_MEMBER_ATTR_SET, wire.KIND_CLUSTER_VERSION_SET)
+OF_ITSELF = (
+    internal_request.KIND_CLUSTER_MEMBER_ATTR_SET,
+    internal_request.KIND_CLUSTER_VERSION_SET,
+)
 DEADLINE, CANCELLED = status.DEADLINE_EXCEEDED, status.CANCELLED
 
 PUT = rpc_pb2.PutRequest(key=b"k", value=b"v")
@@ -140,7 +144,7 @@ class Cut:
         for entry in self.entries:
             if entry.type != EntryType.NORMAL:
                 yield entry
-            elif entry.data and wire.parse(entry.data).kind not in OF_ITSELF:
+            elif entry.data and internal_request.parse(entry.data).kind not in OF_ITSELF:
                 yield raft_internal_pb2.InternalRaftRequest.FromString(entry.data)
 
 

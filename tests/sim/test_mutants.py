@@ -7,18 +7,19 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-import keyraft.server.boot as boot
+import keyraft.server.consensus.boot as boot
 from keyraft.mvcc import Event, Store, WatchHub, txn
 from keyraft.net.server import Server, ServerProtocol
 from keyraft.proto import rpc_pb2
 from keyraft.raft import Entry, HardState
 from keyraft.raft.config import ReadOnlyOption
 from keyraft.raft.log import RaftLog
-from keyraft.server import Member, Result, wire
-from keyraft.server.leasing import Leasing
-from keyraft.server.raftloop import RaftLoop
-from keyraft.server.reads import ReadDone
-from keyraft.server.waiting import Waiter
+from keyraft.server import Member, Result
+from keyraft.server.apply import internal_request
+from keyraft.server.consensus.raft_loop import RaftLoop
+from keyraft.server.consensus.read_index import ReadDone
+from keyraft.server.upkeep.leasing import Leasing
+from keyraft.server.wait_table import Waiter
 from keyraft.storage.backend import WriteBuffer
 from sim.cluster import SimCluster
 from sim.node import Node, NodeLog
@@ -152,7 +153,7 @@ def figure_8(seed: int) -> None:
     assert first.member is not None
     results: list[Result] = []
     put = rpc_pb2.PutRequest(key=b"k", value=b"old").SerializeToString()
-    first.member.propose(wire.KIND_PUT, put, results.append)
+    first.member.propose(internal_request.KIND_PUT, put, results.append)
     cluster.run(0.1)
     old_index = first.member.raft.node.raft.log.last_index()
     first.crash()

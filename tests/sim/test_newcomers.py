@@ -6,7 +6,8 @@ import pytest
 
 from keyraft.base import errors
 from keyraft.proto import rpc_pb2
-from keyraft.server import Member, wire
+from keyraft.server import Member
+from keyraft.server.apply import internal_request
 from sim.cluster import SimCluster
 from sim.node import Habits
 
@@ -23,12 +24,12 @@ def test_a_member_that_begins_with_a_snapshot_serves_soon(seed: int, is_learner:
     assert leader is not None and leader.member is not None
     for number in range(2_000):
         request = rpc_pb2.PutRequest(key=b"k%d" % number, value=b"v").SerializeToString()
-        leader.member.propose(wire.KIND_PUT, request, lambda _: None)
+        leader.member.propose(internal_request.KIND_PUT, request, lambda _: None)
     cluster.run(3.0)
     assert cluster.agreed()
     new = cluster.newcomer(is_learner)
     outcome: list[object] = []
-    leader.member.reconfiguration.add(new, outcome.append)
+    leader.member.membership_changes.add(new, outcome.append)
     assert cluster.run_until(lambda: outcome == [None], 5.0)
     node = cluster.admit(new)
     node.start()
@@ -36,7 +37,7 @@ def test_a_member_that_begins_with_a_snapshot_serves_soon(seed: int, is_learner:
     assert isinstance(member, Member)
     assert cluster.run_until(lambda: member.publisher.published, 3.0), "it waits for a timeout"
     assert member.store.revision > 2_000 and member.snapshotter.index > 1_000
-    assert member.configuration.capable and member.in_service != is_learner
+    assert member.membership.capable and member.in_service != is_learner
     assert cluster.run_until(cluster.agreed, 2.0) and len(cluster.hashes()) == 1
 
 
@@ -52,14 +53,14 @@ def test_a_change_waits_for_a_leader_as_long_as_any_proposal(comes_back: bool) -
     assert member is not None
     assert cluster.run_until(lambda: not member.leader, 5.0)
     outcome: list[object] = []
-    member.reconfiguration.update(going[0].id, ["http://elsewhere:2380"], outcome.append)
+    member.membership_changes.update(going[0].id, ["http://elsewhere:2380"], outcome.append)
     cluster.run(3.0)
     assert outcome == []
     if comes_back:
         for node in going:
             node.start()
         assert cluster.run_until(lambda: outcome == [None], 4.0)
-        moved = member.configuration.cluster.member(going[0].id)
+        moved = member.membership.cluster.member(going[0].id)
         assert moved is not None and moved.peer_urls == ("http://elsewhere:2380",)
     else:
         cluster.run(5.0)
@@ -81,19 +82,19 @@ def test_a_leader_that_is_removed_leaves_others_that_go_on(
     asked = (leader if asked_of_leader else rest[0]).member
     assert asked is not None
     outcome: list[object] = []
-    asked.reconfiguration.remove(leader.id, outcome.append)
+    asked.membership_changes.remove(leader.id, outcome.append)
     survivor = rest[0].member
     assert survivor is not None
-    known = survivor.configuration.cluster
+    known = survivor.membership.cluster
     assert cluster.run_until(lambda: known.is_removed(leader.id), 1.0)
     answers: list[object] = []  # to a put that comes before anybody leads
     request = rpc_pb2.PutRequest(key=b"k", value=b"v").SerializeToString()
-    survivor.propose(wire.KIND_PUT, request, answers.append)
+    survivor.propose(internal_request.KIND_PUT, request, answers.append)
     assert cluster.run_until(lambda: bool(answers), 4.0), "it was lost with the old leader"
     assert isinstance(answers[0], bytes), answers
     assert cluster.run_until(lambda: leader.member is None, 2.0), "it does not stop itself"
     assert outcome == [None]
-    assert [one.id for one in survivor.configuration.cluster.members] == sorted(
+    assert [one.id for one in survivor.membership.cluster.members] == sorted(
         node.id for node in rest
     )
 
@@ -107,10 +108,10 @@ def test_a_newcomer_that_was_removed_before_its_first_start_hears_of_it() -> Non
     assert leader is not None and leader.member is not None
     new = cluster.newcomer(is_learner=True)
     outcome: list[object] = []
-    leader.member.reconfiguration.add(new, outcome.append)
+    leader.member.membership_changes.add(new, outcome.append)
     assert cluster.run_until(lambda: outcome == [None], 5.0)
     node = cluster.admit(new)
-    leader.member.reconfiguration.remove(new.id, outcome.append)
+    leader.member.membership_changes.remove(new.id, outcome.append)
     assert cluster.run_until(lambda: outcome == [None, None], 5.0)
     node.start()
     assert not cluster.agreed()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from keyraft.proto import rpc_pb2
-from keyraft.server import Member, Result, wire
+from keyraft.server import Member, Result
+from keyraft.server.apply import internal_request
 from sim.cluster import SimCluster
 from sim.node import Node
 
@@ -39,12 +40,12 @@ def propose(node: Node, kind: int, request: bytes) -> list[Result]:
 
 def put(node: Node, key: bytes, lease_id: int = 0) -> list[Result]:
     request = rpc_pb2.PutRequest(key=key, value=b"v", lease=lease_id)
-    return propose(node, wire.KIND_PUT, request.SerializeToString())
+    return propose(node, internal_request.KIND_PUT, request.SerializeToString())
 
 
 def grant(cluster: SimCluster, leader: Node, ttl_s: int = TTL_S) -> None:
     request = rpc_pb2.LeaseGrantRequest(ID=LEASE, TTL=ttl_s).SerializeToString()
-    propose(leader, wire.KIND_LEASE_GRANT, request)
+    propose(leader, internal_request.KIND_LEASE_GRANT, request)
     put(leader, b"leased", LEASE)
     assert cluster.run_until(lambda: all(b"leased" in m.store.key_leases for m in cluster.members))
 

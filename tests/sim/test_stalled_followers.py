@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from keyraft.proto import rpc_pb2
-from keyraft.server import Member, wire
+from keyraft.server import Member
+from keyraft.server.apply import internal_request
 from sim.cluster import SimCluster
 from sim.node import Habits, Node
 
@@ -22,7 +23,7 @@ def member_of(node: Node) -> Member:
 
 def put(node: Node, key: bytes) -> None:
     request = rpc_pb2.PutRequest(key=key, value=b"v").SerializeToString()
-    member_of(node).propose(wire.KIND_PUT, request, lambda _: None)
+    member_of(node).propose(internal_request.KIND_PUT, request, lambda _: None)
 
 
 def test_it_may_look_for_votes_though_it_has_forgotten_what_it_applied() -> None:

@@ -13,7 +13,8 @@ from keyraft.base.errors import EtcdError
 from keyraft.mvcc import check_delete_range, check_put, check_txn
 from keyraft.mvcc.backend import AUTH, AUTH_ROLES, AUTH_USERS
 from keyraft.proto import raft_internal_pb2, rpc_pb2
-from keyraft.server import Member, Result, wire
+from keyraft.server import Member, Result
+from keyraft.server.apply import internal_request
 from sim.cluster import SimCluster
 from sim.faults import Chaos
 from sim.scenario import habits
@@ -28,10 +29,10 @@ PAUSE_S = 0.02
 KINDS = {
     **{
         name.removeprefix("Auth"): kind
-        for kind, name in wire.KINDS.items()
+        for kind, name in internal_request.KINDS.items()
         if 1_100 <= kind < 1_300
     },
-    **{wire.KINDS[kind]: kind for kind in wire.KINDS if kind < 1_100},
+    **{internal_request.KINDS[kind]: kind for kind in internal_request.KINDS if kind < 1_100},
 }
 
 CHECKS: dict[str, Callable[[Any], None]] = {

@@ -12,7 +12,7 @@ import resource
 from collections.abc import Callable
 from typing import Final
 
-from keyraft.app.startup import StartError
+from keyraft.app.start_checks import StartError
 from keyraft.base.log import Logger
 from keyraft.net import EOF, Places, Say
 

@@ -18,27 +18,25 @@ from typing import Any, Final
 
 import uvloop
 
-from keyraft.app.clientports import ClientPorts
-from keyraft.app.config import Config
+from keyraft.app.client_ports import ClientPorts
+from keyraft.app.data_dir import has_log, kv_directory, open_disk
 from keyraft.app.descriptors import LOOK_S, places, raise_limit, watch_usage
-from keyraft.app.disk import MemberLog
-from keyraft.app.founding import Opened
-from keyraft.app.gates import GATES
-from keyraft.app.opening import has_log, kv_directory, open_disk
 from keyraft.app.passwords import BcryptPasswords
-from keyraft.app.peers import PeerPort
+from keyraft.app.peer_port import PeerPort
 from keyraft.app.preloading import preload_later
-from keyraft.app.requeststats import RequestStats
-from keyraft.app.startup import (
+from keyraft.app.request_stats import RequestStats
+from keyraft.app.snapshot_transfers import Transfers
+from keyraft.app.start_checks import (
     StartError,
 )
 from keyraft.app.systemd import notify_ready
 from keyraft.app.tokens import token_provider
-from keyraft.app.transfers import Transfers
 from keyraft.base.errors import EtcdError
 from keyraft.base.urls import URL
 from keyraft.base.version import GIT_SHA, VERSION, runtime_version
 from keyraft.cluster import MembershipDataError, VersionError
+from keyraft.config.config import Config
+from keyraft.config.feature_gates import GATES
 from keyraft.gateway import Gateway, Scrape
 from keyraft.grpc import Router
 from keyraft.mvcc import BackendError
@@ -65,6 +63,8 @@ from keyraft.service import (
     MaintenanceService,
     WatchService,
 )
+from keyraft.shell.bootstrap import Opened
+from keyraft.shell.durable_log import MemberLog
 from keyraft.storage.backend import Checkpoints
 from keyraft.storage.files import OsFiles
 from keyraft.storage.process import StorageProcess
@@ -171,7 +171,7 @@ class _Running:
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
         gc.enable()
-        self._peers.meet(member)
+        self._peers.attach(member)
         why = ""
         if not opened.fresh and config.gate("InitialCorruptCheck"):
             why = await self._compare_first(member)
@@ -381,12 +381,12 @@ class _Running:
 
     async def _hand_over(self, member: Member) -> None:
         """A leader that stops gives its office to the voter it has heard from for longest."""
-        target = member.handover.best_transferee() if member.is_leader else 0
+        target = member.leadership_transfer.best_transferee() if member.is_leader else 0
         if not target:
             return
         moved = asyncio.Event()
         with contextlib.suppress(EtcdError, TimeoutError):
-            member.handover.move(target, lambda _: moved.set())
+            member.leadership_transfer.move(target, lambda _: moved.set())
             await asyncio.wait_for(moved.wait(), self._config.request_timeout_s)
 
     async def _close(
@@ -421,7 +421,7 @@ class _Running:
         self._passwords.close()
         opened.backend.close()
         if opened.cluster.downgrade.enabled and self._code != 1:
-            from keyraft.app.offline.handback import prepare_downgrade
+            from keyraft.offline.handback import prepare_downgrade
 
             prepare_downgrade(config.snap_directory, opened.cluster.downgrade.target, self._log)
         self._log.info("closed etcd server", **fields)

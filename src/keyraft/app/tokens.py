@@ -6,10 +6,10 @@ import asyncio
 import random
 import time
 
-from keyraft.app.config import Config
-from keyraft.app.startup import StartError, go_error
+from keyraft.app.start_checks import StartError, go_error
 from keyraft.auth import NoTokens, OptionsError, SimpleTokens, TokenProvider, parse_options
 from keyraft.auth.options import INVALID, JWT, SIMPLE
+from keyraft.config.config import Config
 
 
 def token_provider(config: Config, loop: asyncio.AbstractEventLoop) -> TokenProvider:

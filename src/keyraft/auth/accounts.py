@@ -1,6 +1,6 @@
 """Users and roles as they are added, changed and deleted. What each request answers, or refuses.
 
-Whoever is allowed to ask has been looked at before (`server/users.py`). The order of the refusals
+Whoever is allowed to ask has been looked at before (`server/apply/user_requests.py`). The order of the refusals
 is the original's: a client sees the first.
 
 Source: etcd `server/auth/store.go`.

@@ -8,7 +8,10 @@ from random import Random
 import click
 import uvloop
 
-from keyraft.app.loadgen import (
+from keyraft.cli.ctl.exits import Exit
+from keyraft.cli.ctl.password import ask
+from keyraft.grpc import RpcError
+from keyraft.lab.load_generator import (
     PUT,
     RANGE,
     TXN,
@@ -22,9 +25,6 @@ from keyraft.app.loadgen import (
     run_load,
     txn_maker,
 )
-from keyraft.cli.ctl.exits import Exit
-from keyraft.cli.ctl.password import ask
-from keyraft.grpc import RpcError
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,15 +14,15 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import cast
 
-from keyraft.app.config import UNSET_ADVERTISE, Config, ConfigError
-from keyraft.app.flagset import ConflictError, HelpWanted, UsageError
-from keyraft.app.helptext import USAGE, flags_text
-from keyraft.app.load import VersionWanted, load
-from keyraft.app.logging import DEFAULT_LOGGER
-from keyraft.app.noeffect import check_effects
-from keyraft.app.startup import StartError, check_data_dir, identify_data_dir
+from keyraft.app.start_checks import StartError, check_data_dir, identify_data_dir
 from keyraft.base.version import GIT_SHA, VERSION, platform_name, runtime_version
 from keyraft.cli.pipes import guard
+from keyraft.config.arguments import VersionWanted, load
+from keyraft.config.config import UNSET_ADVERTISE, Config, ConfigError
+from keyraft.config.flagset import ConflictError, HelpWanted, UsageError
+from keyraft.config.helptext import USAGE, flags_text
+from keyraft.config.noeffect import check_effects
+from keyraft.logs.zap import DEFAULT_LOGGER
 from keyraft.storage.process import StorageProcess
 
 

@@ -11,11 +11,11 @@ from urllib.parse import urlsplit
 import click
 
 from keyraft.app.descriptors import raise_limit
-from keyraft.app.logging import DEFAULT_LOGGER
 from keyraft.app.systemd import notify_ready
-from keyraft.app.tcpproxy import Endpoint, run_gateway
 from keyraft.base.durations import DurationError, parse_duration, quote
 from keyraft.base.urls import URLError, split_host_port
+from keyraft.logs.zap import DEFAULT_LOGGER
+from keyraft.proxy.tcp import Endpoint, run_gateway
 
 
 @click.group(name="gateway")

@@ -44,7 +44,7 @@ def run(members: int) -> None:
         os.execv(sys.executable, [sys.executable, "-m", "keyraft.cli.etcd"])
     import asyncio
 
-    from keyraft.app.localcluster import run_cluster, seats
+    from keyraft.lab.local_cluster import run_cluster, seats
 
     code = asyncio.run(run_cluster(seats(members)))
     if code is None:

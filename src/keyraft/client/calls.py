@@ -29,7 +29,7 @@ from keyraft.base.log import Logger, NullLogger
 from keyraft.client import errors
 from keyraft.client.endpoint import Endpoint
 from keyraft.client.pool import Pool
-from keyraft.client.transport import CallFailed, Connection, Dial, Headers, Stream
+from keyraft.client.transport import CallFailed, Dial, EndpointConnection, Headers, Stream
 from keyraft.grpc import status
 from keyraft.proto.lazy import rpc_pb2
 
@@ -174,7 +174,11 @@ class Calls:
         return failure.text == AuthOldRevisionError.text and not self._token
 
     def _say(
-        self, method: bytes, attempt: int, failure: CallFailed, connection: Connection | None
+        self,
+        method: bytes,
+        attempt: int,
+        failure: CallFailed,
+        connection: EndpointConnection | None,
     ) -> None:
         """A line about a failure, in the words of the original's interceptor."""
         if self.log is SILENT:
@@ -241,7 +245,7 @@ class Calls:
             raise errors.DeadlineError(cause=failure.text) from failure
         await asyncio.sleep(pause_s)
 
-    async def _connection(self, deadline: float | None) -> Connection:
+    async def _connection(self, deadline: float | None) -> EndpointConnection:
         connection = self.pool.pick()
         if connection is not None:
             return connection
@@ -302,7 +306,7 @@ class Calls:
         limit_s = self.timeout_s if timeout_s is None else timeout_s
         if not self._token_known:
             await self.renew_token()
-        connection: Connection | None = None
+        connection: EndpointConnection | None = None
         try:
             async with asyncio.timeout(limit_s if limit_s > 0 else None):
                 connection = await self._dial_until(endpoint)
@@ -325,7 +329,7 @@ class Calls:
             if connection is not None:
                 await connection.close()
 
-    async def _dial_until(self, endpoint: Endpoint) -> Connection:
+    async def _dial_until(self, endpoint: Endpoint) -> EndpointConnection:
         """Dials until it works; the caller's deadline ends it."""
         pause_s = BACKOFF_S
         while True:

@@ -24,7 +24,7 @@ from keyraft.client.lease import Keeper, Leases
 from keyraft.client.maintenance import Maintenance
 from keyraft.client.requests import Bytes, to_bytes
 from keyraft.client.transport import Dial
-from keyraft.client.watch import Watch, WatchHub
+from keyraft.client.watch import SharedWatchStream, Watch
 
 ENDPOINT_DEFAULT: Final = "127.0.0.1:2379"
 TIMEOUT_S: Final = 5.0  # what etcdctl gives a command
@@ -36,7 +36,7 @@ class Space(KV):
     def __init__(
         self,
         calls: Calls,
-        hubs: tuple[WatchHub, WatchHub],
+        hubs: tuple[SharedWatchStream, SharedWatchStream],
         keeper: Keeper,
         prefix: bytes = b"",
     ) -> None:
@@ -136,7 +136,7 @@ class Client(Space):
             require_leader=require_leader,
             log=log,
         )
-        hubs = (WatchHub(calls, leader=False), WatchHub(calls, leader=True))
+        hubs = (SharedWatchStream(calls, leader=False), SharedWatchStream(calls, leader=True))
         super().__init__(calls, hubs, Keeper(calls))
         self.cluster = Cluster(calls)
         self.maintenance = Maintenance(calls)

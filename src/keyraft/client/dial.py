@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from keyraft.client.endpoint import Endpoint
 from keyraft.client.errors import UNAVAILABLE
-from keyraft.client.transport import CallFailed, Connection, Headers
+from keyraft.client.transport import CallFailed, EndpointConnection, Headers
 from keyraft.grpc import ClientConnection, ClientStream, Limits, RpcError
 from keyraft.net import (
     PINGS_FROM_SERVER,
@@ -89,7 +89,7 @@ class Dialer:
         )
         self._flusher: Flusher | None = None
 
-    async def __call__(self, endpoint: Endpoint) -> Connection:
+    async def __call__(self, endpoint: Endpoint) -> EndpointConnection:
         """A new connection, whose server has spoken; raises DialError with the reason."""
         progress = Progress(endpoint)
         secure = endpoint.tls if endpoint.tls is not None else self._tls is not None

@@ -16,7 +16,7 @@ from typing import Final
 from keyraft.base.log import Logger
 from keyraft.client.endpoint import Endpoint
 from keyraft.client.errors import ClosedError
-from keyraft.client.transport import Connection, Dial
+from keyraft.client.transport import Dial, EndpointConnection
 
 RECONNECT_S_MIN: Final = 0.02
 RECONNECT_S_MAX: Final = 1.0  # gRPC waits up to 120 s; failover should not
@@ -30,9 +30,9 @@ class Pool:
         self._dial = dial
         self._log = log
         self._keepers: dict[Endpoint, asyncio.Task[None]] = {}
-        self._ready: dict[Endpoint, Connection] = {}
-        self._order: list[Connection] = []
-        self._retired: list[Connection] = []  # calls may still be under way on them
+        self._ready: dict[Endpoint, EndpointConnection] = {}
+        self._order: list[EndpointConnection] = []
+        self._retired: list[EndpointConnection] = []  # calls may still be under way on them
         self._turn = 0
         self._waiters: list[asyncio.Future[None]] = []
         self._closed = False
@@ -61,7 +61,7 @@ class Pool:
             if keeper is None or keeper.done():
                 self._keepers[endpoint] = asyncio.ensure_future(self._keep(endpoint))
 
-    def pick(self) -> Connection | None:
+    def pick(self) -> EndpointConnection | None:
         """The next ready connection, None when there is none."""
         order = self._order
         for _ in range(len(order)):
@@ -71,7 +71,7 @@ class Pool:
                 return connection
         return None
 
-    async def wait(self, timeout_s: float | None) -> Connection:
+    async def wait(self, timeout_s: float | None) -> EndpointConnection:
         """The next connection that is ready; TimeoutError after `timeout_s`."""
         self.start()
         loop = asyncio.get_running_loop()
@@ -136,7 +136,7 @@ class Pool:
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, RECONNECT_S_MAX)
 
-    def _set_ready(self, endpoint: Endpoint, connection: Connection) -> None:
+    def _set_ready(self, endpoint: Endpoint, connection: EndpointConnection) -> None:
         self._ready[endpoint] = connection
         self._order = list(self._ready.values())
         self._wake()

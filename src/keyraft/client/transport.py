@@ -47,7 +47,7 @@ class Stream(Protocol):
         """Ends the call on both sides; harmless when it has ended."""
 
 
-class Connection(Protocol):
+class EndpointConnection(Protocol):
     """One HTTP/2 connection to one endpoint."""
 
     @property
@@ -77,5 +77,5 @@ class Connection(Protocol):
         """Fails what is open and closes the socket."""
 
 
-Dial = Callable[[Endpoint], Awaitable[Connection]]
+Dial = Callable[[Endpoint], Awaitable[EndpointConnection]]
 """Makes a connection; raises OSError with the reason, which a DeadlineError passes on."""

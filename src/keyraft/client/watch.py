@@ -66,7 +66,7 @@ class Watch:
     """
 
     def __init__(
-        self, hub: WatchHub, request: rpc_pb2.WatchCreateRequest, space: Namespace | None
+        self, hub: SharedWatchStream, request: rpc_pb2.WatchCreateRequest, space: Namespace | None
     ) -> None:
         self._hub = hub
         self._request = request
@@ -223,7 +223,7 @@ class Watch:
             self._wakeup.set_result(None)
 
 
-class WatchHub:
+class SharedWatchStream:
     """The stream that a client's watches share; one hub for each kind of header."""
 
     def __init__(self, calls: Calls, *, leader: bool) -> None:

@@ -13,7 +13,7 @@ from keyraft.cluster.bootstrap import (
 from keyraft.cluster.ident import cluster_id, format_id, member_id
 from keyraft.cluster.member import (
     ChangeContext,
-    Member,
+    MemberRecord,
     MembershipDataError,
     decode_context,
     decode_member,
@@ -21,7 +21,7 @@ from keyraft.cluster.member import (
     encode_json,
     new_member,
 )
-from keyraft.cluster.model import Cluster
+from keyraft.cluster.model import RaftCluster
 from keyraft.cluster.versions import (
     MIN_CLUSTER_VERSION,
     Downgrade,
@@ -43,10 +43,10 @@ __all__ = [
     "MIN_CLUSTER_VERSION",
     "BootstrapError",
     "ChangeContext",
-    "Cluster",
     "Downgrade",
-    "Member",
+    "MemberRecord",
     "MembershipDataError",
+    "RaftCluster",
     "Resolve",
     "Version",
     "VersionError",

@@ -13,7 +13,7 @@ from keyraft.base.durations import quote
 from keyraft.base.errors import TooManyLearnersError
 from keyraft.base.urls import URL, format_urls_map, parse_url
 from keyraft.cluster.ident import format_id
-from keyraft.cluster.member import Member, new_member
+from keyraft.cluster.member import MemberRecord, new_member
 
 Resolve = Callable[[str], str]
 """host:port → address:port; raises OSError when the name is unknown."""
@@ -49,9 +49,9 @@ def check_join(name: str, initial: URLsMap, discovers: bool = False) -> None:
         )
 
 
-def founders(token: str, initial: URLsMap) -> list[Member]:
+def founders(token: str, initial: URLsMap) -> list[MemberRecord]:
     """The members of a new cluster, sorted by id; raises BootstrapError."""
-    members: dict[int, Member] = {}
+    members: dict[int, MemberRecord] = {}
     for name, urls in initial.items():
         member = new_member(name, [str(url) for url in urls], token)
         if member.id in members:
@@ -63,11 +63,11 @@ def founders(token: str, initial: URLsMap) -> list[Member]:
 
 
 def adopt_ids(
-    local: Iterable[Member],
-    existing: Iterable[Member],
+    local: Iterable[MemberRecord],
+    existing: Iterable[MemberRecord],
     cluster: int,
     resolve: Resolve = unresolved,
-) -> list[Member]:
+) -> list[MemberRecord]:
     """Our view of the members with the ids that the running cluster gave them.
 
     Raises BootstrapError when the two views differ (etcd `ValidateClusterAndAssignIDs`).
@@ -81,7 +81,7 @@ def adopt_ids(
     )
     if len(mine) != len(theirs):
         raise BootstrapError(prefix + "member count is unequal")
-    named: list[Member] = []
+    named: list[MemberRecord] = []
     for member in theirs:
         reason = ""
         for candidate in mine:
@@ -98,7 +98,7 @@ def adopt_ids(
     return named
 
 
-def check_learners(members: Iterable[Member], max_learners: int, adding: int = 0) -> None:
+def check_learners(members: Iterable[MemberRecord], max_learners: int, adding: int = 0) -> None:
     """Raises TooManyLearnersError when more learners than allowed are (or would be) there."""
     if sum(member.is_learner for member in members) + adding > max_learners:
         raise TooManyLearnersError
@@ -131,7 +131,7 @@ def _resolved(text: str, resolve: Resolve) -> str:
     return f"{url.scheme}://{resolve(url.host)}{url.path}"
 
 
-def _listed(member: Member) -> str:
+def _listed(member: MemberRecord) -> str:
     """A member as Go prints it."""
     learner = "true" if member.is_learner else "false"
     return (

@@ -27,7 +27,7 @@ class MembershipDataError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
+class MemberRecord:
     """A member; `name` is empty until it has started for the first time."""
 
     id: MemberID
@@ -60,7 +60,7 @@ class Member:
 class ChangeContext:
     """What a configuration change says beside the id: the member, and whether it is promoted."""
 
-    member: Member = field(default_factory=lambda: Member(MemberID(0)))
+    member: MemberRecord = field(default_factory=lambda: MemberRecord(MemberID(0)))
     is_promote: bool = False
 
     def to_json(self) -> bytes:
@@ -76,10 +76,10 @@ def new_member(
     token: str,
     added_unix_s: int | None = None,
     is_learner: bool = False,
-) -> Member:
+) -> MemberRecord:
     """A member with the id that follows from its URLs (`ident.member_id`)."""
     urls = tuple(sorted(peer_urls))
-    return Member(member_id(urls, token, added_unix_s), urls, name, (), is_learner)
+    return MemberRecord(member_id(urls, token, added_unix_s), urls, name, (), is_learner)
 
 
 def encode_json(value: object) -> bytes:
@@ -88,7 +88,7 @@ def encode_json(value: object) -> bytes:
     return text.translate(_GO_ESCAPES).encode()
 
 
-def decode_member(data: bytes, id: MemberID | None = None) -> Member:
+def decode_member(data: bytes, id: MemberID | None = None) -> MemberRecord:
     """A member from its JSON; raises MembershipDataError. `id` when the JSON carries none."""
     return _member(_object(data), id)
 
@@ -131,14 +131,14 @@ def _object(data: bytes) -> dict[str, object]:
     return fields
 
 
-def _member(fields: dict[str, object], id: MemberID | None) -> Member:
+def _member(fields: dict[str, object], id: MemberID | None) -> MemberRecord:
     own = fields.get("id", id)
     name = fields.get("name", "")
     if not isinstance(own, int) or isinstance(own, bool) or not 0 <= own < 1 << 64:
         raise MembershipDataError("member data has no id")
     if not _is_text(name):
         raise MembershipDataError("member name is no text")
-    return Member(
+    return MemberRecord(
         MemberID(own),
         _texts(fields.get("peerURLs")),
         name,

@@ -27,7 +27,7 @@ from keyraft.cluster.bootstrap import check_learners
 from keyraft.cluster.ident import format_id
 from keyraft.cluster.member import (
     ChangeContext,
-    Member,
+    MemberRecord,
     MembershipDataError,
     check_peer_urls,
     decode_context,
@@ -46,7 +46,7 @@ DOWNGRADE_KEY = b"downgrade"
 _REMOVED_VALUE = b"removed"
 
 
-class Cluster:
+class RaftCluster:
     """Membership and versions; owned and changed by the member's loop alone."""
 
     __slots__ = (
@@ -76,18 +76,18 @@ class Cluster:
         self.downgrade = Downgrade()
         self._backend = backend
         self._log: Logger = log or NullLogger()
-        self._members: dict[int, Member] = {}
+        self._members: dict[int, MemberRecord] = {}
         self._removed: set[int] = set()
 
     # --- reading -------------------------------------------------------------------------------
 
     @property
-    def members(self) -> list[Member]:
+    def members(self) -> list[MemberRecord]:
         """All members, sorted by id."""
         return sorted(self._members.values(), key=lambda member: member.id)
 
     @property
-    def voters(self) -> list[Member]:
+    def voters(self) -> list[MemberRecord]:
         """The members that vote, sorted by id."""
         return [member for member in self.members if not member.is_learner]
 
@@ -97,7 +97,7 @@ class Cluster:
         return frozenset(self._removed)
 
     @property
-    def local(self) -> Member | None:
+    def local(self) -> MemberRecord | None:
         """This member, None once it was removed."""
         return self._members.get(self.local_id)
 
@@ -107,11 +107,11 @@ class Cluster:
         local = self._members.get(self.local_id)
         return local is not None and local.is_learner
 
-    def member(self, id: int) -> Member | None:
+    def member(self, id: int) -> MemberRecord | None:
         """The member with this id."""
         return self._members.get(id)
 
-    def by_name(self, name: str) -> Member | None:
+    def by_name(self, name: str) -> MemberRecord | None:
         """The member with this name; several with one name make it ambiguous, then None."""
         found = [member for member in self._members.values() if member.name == name]
         return found[0] if len(found) == 1 else None
@@ -129,7 +129,7 @@ class Cluster:
 
     def load(self) -> None:
         """Reads the image from the database; raises MembershipDataError or VersionError."""
-        members: dict[int, Member] = {}
+        members: dict[int, MemberRecord] = {}
         for key, value in self._backend.range(MEMBERS, b"", None):
             id = decode_member_key(bytes(key))
             members[id] = decode_member(bytes(value), id)
@@ -142,7 +142,7 @@ class Cluster:
         self.version = parse_version(bytes(version).decode("ascii", "replace")) if version else None
         self.downgrade = _decode_downgrade(self._backend.get(CLUSTER, DOWNGRADE_KEY))
 
-    def found(self, members: Iterable[Member]) -> None:
+    def found(self, members: Iterable[MemberRecord]) -> None:
         """Holds the members of a new cluster before their entries are applied."""
         self._members = {member.id: member for member in members}
 
@@ -150,7 +150,7 @@ class Cluster:
         """These ids can never come back."""
         self._removed |= set(removed)
 
-    def adopt(self, known: Cluster) -> int:
+    def adopt(self, known: RaftCluster) -> int:
         """Takes over another account of the same cluster; how many rows of the database changed.
 
         Ids that were removed stay so; a version is taken only where there was none.
@@ -278,7 +278,7 @@ class Cluster:
         else:
             self.add(change.member)
 
-    def add(self, member: Member) -> None:
+    def add(self, member: MemberRecord) -> None:
         """A member joins."""
         self._save(member)
         self._say("added member", "added_peer", member)
@@ -358,11 +358,11 @@ class Cluster:
         urls = [url for member in self._members.values() for url in member.peer_urls]
         assert len(urls) == len(set(urls)), urls
 
-    def _save(self, member: Member) -> None:
+    def _save(self, member: MemberRecord) -> None:
         self._members[member.id] = member
         self._backend.put(MEMBERS, member_key(member.id), member.to_json())
 
-    def _say(self, message: str, prefix: str, member: Member) -> None:
+    def _say(self, message: str, prefix: str, member: MemberRecord) -> None:
         fields = {
             "cluster_id": format_id(self.id),
             "local_member_id": format_id(self.local_id),

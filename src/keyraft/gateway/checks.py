@@ -52,7 +52,7 @@ def run_check(member: Member, name: str, done: Done) -> None:
     if name == DATA_CORRUPTION:
         done("alarm activated: CORRUPT" if member.alarms.corrupt else "")
     elif name == NON_LEARNER:
-        done("not supported for learner" if member.configuration.is_learner else "")
+        done("not supported for learner" if member.membership.is_learner else "")
     else:
         _read(member, name == SERIALIZABLE_READ, done)
 

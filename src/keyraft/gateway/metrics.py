@@ -53,9 +53,9 @@ class Scrape:
     def _member(self) -> Iterator[Family]:
         member = self.member
         counters = member.counters
-        configuration = member.configuration
+        membership = member.membership
         own = format_id(member.settings.member_id)
-        version = configuration.cluster.version
+        version = membership.cluster.version
         yield Family("etcd_server_version", GAUGE, "Which version is running.").add(
             1, server_version=VERSION
         )
@@ -72,7 +72,7 @@ class Scrape:
         for name, value, text in (
             ("has_leader", bool(member.leader), "Whether a leader is known."),
             ("is_leader", member.is_leader, "Whether this member leads."),
-            ("is_learner", configuration.is_learner, "Whether this member has no vote."),
+            ("is_learner", membership.is_learner, "Whether this member has no vote."),
             ("proposals_committed_total", member.committed_index, "The last committed index."),
             ("proposals_applied_total", member.applied_index, "The last applied index."),
             ("proposals_pending", len(member.waiting), "Proposals that wait for their answer."),
@@ -130,7 +130,7 @@ class Scrape:
             alarms.add(1, server_id=format_id(member_id), alarm_type=name)
         yield alarms
         known = Family("etcd_network_known_peers", GAUGE, "Members known, this one included.")
-        for other in configuration.cluster.members:
+        for other in membership.cluster.members:
             known.add(1, Local=own, Remote=format_id(other.id))
         yield known
         requests = Family(

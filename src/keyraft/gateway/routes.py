@@ -112,11 +112,11 @@ class Gateway:
             allow = (b"allow", b"GET")
             request.respond(405, [_TEXT, _NOSNIFF, allow, *extra], b"Method Not Allowed\n")
             return
-        cluster = member.configuration.cluster.version
+        cluster = member.membership.cluster.version
         versions = {
             "etcdserver": VERSION,
             "etcdcluster": str(cluster) if cluster is not None else "not_decided",
-            "storage": member.configuration.storage_version or "unknown",
+            "storage": member.membership.storage_version or "unknown",
         }
         body = json.dumps(versions, separators=(",", ":")).encode()
         request.respond(200, [_JSON, *extra], body)

@@ -52,7 +52,7 @@ _IGNORED: Final = {
 }
 
 
-class Connection(Protocol):
+class OpenBody(Protocol):
     """An open response body that the peer reads."""
 
     def write(self, data: bytes) -> None:
@@ -87,7 +87,7 @@ class StreamWriter:
         self._status = status
         self._logger = logger
         self._metrics = metrics
-        self._connection: Connection | None = None
+        self._connection: OpenBody | None = None
         self._encoder: AppendEncoder | MessageEncoder = MessageEncoder()
         self._stalled_ticks = 0
 
@@ -96,7 +96,7 @@ class StreamWriter:
         """Whether a connection is attached."""
         return self._connection is not None
 
-    def attach(self, connection: Connection, now_s: float) -> None:
+    def attach(self, connection: OpenBody, now_s: float) -> None:
         """The peer has dialled; an earlier connection is closed."""
         self._close("closed")
         self._connection = connection
@@ -109,7 +109,7 @@ class StreamWriter:
             remote_peer_id=self._name,
         )
 
-    def detach(self, connection: Connection) -> None:
+    def detach(self, connection: OpenBody) -> None:
         """The connection is gone; harmless when it was replaced before."""
         if connection is self._connection:
             self._lost("write", "connection closed")

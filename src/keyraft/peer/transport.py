@@ -31,7 +31,7 @@ from keyraft.peer.stream import (
     MESSAGE,
     MSGAPP,
     STREAM_NAMES,
-    Connection,
+    OpenBody,
     StreamReader,
     StreamWriter,
 )
@@ -43,7 +43,7 @@ REMOTES_MAX: Final = 64  # strangers that are answered at once
 DROP_REPORT_S: Final = 1.0  # a dropped message is logged at most this often per peer
 
 
-class Raft(Protocol):
+class RaftReceiver(Protocol):
     """What the transport tells the member."""
 
     def process(self, messages: list[Message]) -> bool:
@@ -150,7 +150,7 @@ class Transport:
         local_id: int,
         cluster_id: int,
         peer_urls: Sequence[str],
-        raft: Raft,
+        raft: RaftReceiver,
         logger: Logger,
         *,
         tls: ssl.SSLContext | None = None,
@@ -309,7 +309,7 @@ class Transport:
         """What a stream brought goes to Raft; see `Raft.process`."""
         return self.raft.process(messages)
 
-    def attach(self, peer_id: int, version: str, kind: str, connection: Connection) -> StreamWriter:
+    def attach(self, peer_id: int, version: str, kind: str, connection: OpenBody) -> StreamWriter:
         """The peer opened a stream towards this member; raises KeyError for a stranger."""
         peer = self._peers[peer_id]
         peer.version = version

@@ -2,11 +2,10 @@
 disk, network and chance are handed in."""
 
 from keyraft.auth import Identity
-from keyraft.server.boot import Boot, BootError
-from keyraft.server.confstate import decode_conf_state, encode_conf_state
+from keyraft.server.consensus.boot import Boot, BootError
 from keyraft.server.counters import Counters, Histogram, Histograms, exponential
-from keyraft.server.hashing import hash_buckets, hash_keys
 from keyraft.server.member import Member
+from keyraft.server.membership.conf_state import decode_conf_state, encode_conf_state
 from keyraft.server.parsing import parse
 from keyraft.server.ports import (
     DurableLog,
@@ -18,7 +17,8 @@ from keyraft.server.ports import (
     UnknownRequestError,
 )
 from keyraft.server.settings import MemberSettings
-from keyraft.server.waiting import Done, DoneWaiter, Result, Waiter
+from keyraft.server.upkeep.hashing import hash_buckets, hash_keys
+from keyraft.server.wait_table import Done, DoneWaiter, Result, Waiter
 
 __all__ = [
     "Boot",

@@ -2,7 +2,7 @@
 
 This module joins the parts and offers the verbs that services use. Each part has its own module:
 `raftloop` carries out Ready, `applying` slices the apply work, `applier` knows what each request
-does, `reads` waits for agreement, `waiting` for results, `configuration` knows who belongs to the
+does, `reads` waits for agreement, `waiting` for results, `membership` knows who belongs to the
 cluster, `snapshotting` shortens the log, `publishing` tells the others about this member.
 
 All of it runs on one thread, the loop's; nothing here blocks, reads a clock of its own or draws
@@ -24,39 +24,39 @@ from keyraft.base.ids import RequestIDGenerator
 from keyraft.base.limits import APPLY_GAP_ENTRIES_MAX, GRPC_OVERHEAD_BYTES
 from keyraft.base.log import Logger
 from keyraft.base.version import VERSION
-from keyraft.cluster import Cluster, short
+from keyraft.cluster import RaftCluster, short
 from keyraft.grpc import status
 from keyraft.lease import Lessor, min_ttl_s
 from keyraft.mvcc import Store, WatchHub
 from keyraft.mvcc.backend import META, META_CONSISTENT_INDEX, META_TERM, BatchBackend
 from keyraft.proto import rpc_pb2
 from keyraft.raft import Entry, ReadState, Snapshot, SoftState, StateType
-from keyraft.server.alarms import AlarmStore
-from keyraft.server.appliedwaits import AppliedWaits
-from keyraft.server.applier import Applier
-from keyraft.server.applying import ApplyQueue
-from keyraft.server.autocompaction import AutoCompaction, auto_compaction
-from keyraft.server.boot import Boot, build_node
-from keyraft.server.compacting import Compactor
-from keyraft.server.configuration import Configuration
-from keyraft.server.corruption import CorruptionChecker
+from keyraft.server.apply.applier import Applier
+from keyraft.server.apply.apply_wait import ApplyWait
+from keyraft.server.apply.internal_request import KIND_ALARM, Stamper, wrap
+from keyraft.server.apply.queue import ApplyQueue
+from keyraft.server.consensus.boot import Boot, build_node
+from keyraft.server.consensus.late_heartbeats import LateHeartbeats
+from keyraft.server.consensus.leadership_transfer import LeadershipTransfer
+from keyraft.server.consensus.raft_loop import RaftLoop
+from keyraft.server.consensus.read_index import ReadDone, ReadIndex
+from keyraft.server.consensus.snapshotter import Snapshotter
 from keyraft.server.counters import Counters
-from keyraft.server.departures import Departures
-from keyraft.server.handover import Handover
 from keyraft.server.header import HeaderEncoder
-from keyraft.server.latewrites import LateWrites
-from keyraft.server.leasing import FRESH_TICKS, Leasing
+from keyraft.server.membership.changes import MembershipChanges
+from keyraft.server.membership.membership import Membership
+from keyraft.server.membership.publisher import Publisher
+from keyraft.server.membership.removals import Removals
 from keyraft.server.ports import DurableLog, LeaderCalls, Network, Passwords, PeerHashes
-from keyraft.server.publishing import Publisher
-from keyraft.server.quota import Quota
-from keyraft.server.raftloop import RaftLoop
-from keyraft.server.reads import ReadDone, ReadIndex
-from keyraft.server.reconfiguration import Reconfiguration
 from keyraft.server.settings import MemberSettings
 from keyraft.server.slices import Slices
-from keyraft.server.snapshotting import Snapshotter
-from keyraft.server.waiting import Done, DoneWaiter, Result, Waiter, WaitTable
-from keyraft.server.wire import KIND_ALARM, Stamper, wrap
+from keyraft.server.upkeep.alarms import AlarmStore
+from keyraft.server.upkeep.auto_compaction import AutoCompaction, auto_compaction
+from keyraft.server.upkeep.compactor import Compactor
+from keyraft.server.upkeep.corruption import CorruptionChecker
+from keyraft.server.upkeep.leasing import FRESH_TICKS, Leasing
+from keyraft.server.upkeep.quota import Quota
+from keyraft.server.wait_table import Done, DoneWaiter, Result, Waiter, WaitTable
 
 QUOTA_REFRESH_TICKS: Final = 1  # the quota's view of the database is one heartbeat old at most
 
@@ -81,7 +81,7 @@ class Member:
         network: Network,
         tokens: TokenProvider,
         passwords: Passwords,
-        cluster: Cluster,
+        cluster: RaftCluster,
         boot: Boot,
         overloaded: Callable[[], bool] = _never,
     ) -> None:
@@ -163,16 +163,16 @@ class Member:
             backend.release,
         )
         self.slices = Slices(loop)
-        self.token_waits = AppliedWaits()
+        self.token_waits = ApplyWait()
         self.reads = ReadIndex(loop, self, self.counters, logger, settings.request_timeout_s)
-        self.configuration = Configuration(self, cluster, boot.conf_state)
+        self.membership = Membership(self, cluster, boot.conf_state)
         self.snapshotter = Snapshotter(self, storage, log, boot.snapshot.index)
         self.publisher = Publisher(self)
-        self.handover = Handover(self)
-        self.late_writes = LateWrites(self)
-        self.departures = Departures(self)
+        self.leadership_transfer = LeadershipTransfer(self)
+        self.late_heartbeats = LateHeartbeats(self)
+        self.removals = Removals(self)
         self.corruption = CorruptionChecker(self)
-        self.reconfiguration = Reconfiguration(self)
+        self.membership_changes = MembershipChanges(self)
         backend.before_commit(self._seal_batch)
 
     # --- life ---------------------------------------------------------------------------------
@@ -182,7 +182,7 @@ class Member:
 
         DEVIATION: etcd waits one randomized election timeout even with nobody to disturb.
         """
-        version = self.configuration.cluster.version
+        version = self.membership.cluster.version
         self.logger.info(
             "starting etcd server",
             local_member_id=f"{self.settings.member_id:x}",
@@ -190,7 +190,7 @@ class Member:
             cluster_id=f"{self.settings.cluster_id:x}",
             cluster_version=short(version) if version is not None else "to_be_decided",
         )
-        self.configuration.start_peers()
+        self.membership.start_peers()
         self.loop.call_later(self.settings.heartbeat_s, self._tick)
         self.raft.wake()
         self.loop.call_soon(self.campaign_if_alone)
@@ -201,7 +201,7 @@ class Member:
 
     def campaign_if_alone(self) -> None:
         """Nobody need be asked: leads, where this is the only voter and nobody leads."""
-        if self.configuration.sole_voter and not self.leader and not self.stopped:
+        if self.membership.sole_voter and not self.leader and not self.stopped:
             self.raft.node.campaign()
             self.raft.wake()
 
@@ -215,8 +215,8 @@ class Member:
         error = errors.StoppedError()
         self.waiting.fail_all(error)
         self.reads.fail_all(error)
-        self.configuration.fail_all(error)
-        self.handover.fail_all(error)
+        self.membership.fail_all(error)
+        self.leadership_transfer.fail_all(error)
         self._stopping.append(done)
         self._finish_stop()
 
@@ -237,7 +237,7 @@ class Member:
             self.stood_still_s = now_s
         self.ticked_s = now_s
         self.raft.tick()
-        self.late_writes.tick(now_s)
+        self.late_heartbeats.tick(now_s)
         if self._stamps:
             stamps, self._stamps = self._stamps, []
             self.waiting.close_batch(now_s, now_s + self.settings.request_timeout_s, stamps)
@@ -245,9 +245,9 @@ class Member:
         self.reads.tick(now_s)
         if self.token_waits:
             self.token_waits.expire(now_s, errors.InvalidAuthTokenError())
-        self.configuration.tick(now_s)
+        self.membership.tick(now_s)
         self.publisher.tick(now_s)
-        self.handover.tick(now_s)
+        self.leadership_transfer.tick(now_s)
         self.quota.refresh()
 
     def await_token(self, ahead: TokenAheadError, done: Callable[[EtcdError | None], None]) -> None:
@@ -295,7 +295,7 @@ class Member:
         lost_s = self._leader_elected_s - 2 * self.settings.election_s
         if lost_s < start_s < self._leader_elected_s:
             return errors.TimeoutLeaderFailError()
-        if self.leader and not self.configuration.connected_since(start_s):
+        if self.leader and not self.membership.connected_since(start_s):
             return errors.TimeoutConnectionLostError()
         return errors.RequestTimeoutError()
 
@@ -419,13 +419,13 @@ class Member:
         if soft.lead != self.leader:
             self._tell_leader(soft.lead)
         self.leader = soft.lead
-        self.look_at_service()
+        self.update_in_service()
         if new_leader:
             self.counters.leader_changes_seen += 1
             self._leader_elected_s = self.loop.time()
             self.reads.leader_changed(had_leader)
-            self.handover.leader_is(soft.lead)
-            self.configuration.leader_known()
+            self.leadership_transfer.leader_is(soft.lead)
+            self.membership.leader_known()
         if self._leading and not leading:
             self._alone = False
             self.lessor.demote()
@@ -471,8 +471,8 @@ class Member:
         self.store.reset(self.backend)
         self.compactor.resume()
         self.alarms.load(self.backend)
-        self.configuration.restored(meta, snapshot.data)
-        self.look_at_service()
+        self.membership.restored(meta, snapshot.data)
+        self.update_in_service()
         self.publisher.restored()
         self.reads.applied(meta.index)
         self.token_waits.applied(meta.index)
@@ -491,7 +491,7 @@ class Member:
     def apply_other(self, entry: Entry) -> None:
         """An entry that is no request: a change of configuration, or a leader's first."""
         if entry.type:
-            self.configuration.apply(entry)
+            self.membership.apply(entry)
         else:
             self._first_of_term(entry)
 
@@ -504,22 +504,20 @@ class Member:
         self.term = max(self.term, entry.term)
         if entry.term != self.raft.node.raft.term or not self._leading:
             return
-        self._alone = self.configuration.sole_voter
+        self._alone = self.membership.sole_voter
         self.leasing.promote()
         self.reads.first_commit_in_term()
         self.publisher.leads()
 
     def configuration_changed(self) -> None:
         """Voters have come or gone."""
-        self._alone = self._alone and self.configuration.sole_voter
-        self.look_at_service()
+        self._alone = self._alone and self.membership.sole_voter
+        self.update_in_service()
 
-    def look_at_service(self) -> None:
+    def update_in_service(self) -> None:
         """Whether a call needs no closer look: voter, with a leader, cluster version known."""
-        configuration = self.configuration
-        self.in_service = bool(
-            self.leader and configuration.capable and not configuration.is_learner
-        )
+        membership = self.membership
+        self.in_service = bool(self.leader and membership.capable and not membership.is_learner)
 
     def _slow_apply(self, first_index: int, last_index: int, seconds: float) -> None:
         self.counters.slow_apply += 1
@@ -553,7 +551,7 @@ class Member:
             self._consistent_index = index
             self.backend.put(META, META_CONSISTENT_INDEX, index.to_bytes(8, "big"))
             self.backend.put(META, META_TERM, self.term.to_bytes(8, "big"))
-            self.configuration.seal(self.backend)
+            self.membership.seal(self.backend)
 
 
 def _ignore(_: Result) -> None:

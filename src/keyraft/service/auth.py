@@ -1,6 +1,6 @@
 """Auth: users, roles, permissions, and Authenticate.
 
-All of it goes through the log; who may ask is looked at there (`server/users.py`). What is done
+All of it goes through the log; who may ask is looked at there (`server/apply/user_requests.py`). What is done
 here is what the log must not see: a password is hashed before its request is proposed, and a
 password to log in with is compared before the name alone is proposed. The comparison holds for the
 users as they were at one revision; if they have changed by the time the entry is applied, all is
@@ -27,26 +27,30 @@ from keyraft.base import errors
 from keyraft.base.errors import EtcdError, RawError
 from keyraft.grpc import Router, UnaryCall
 from keyraft.proto import raft_internal_pb2, rpc_pb2
-from keyraft.server import DoneWaiter, Member, Result, Waiter, parse, wire
+from keyraft.server import DoneWaiter, Member, Result, Waiter, parse
+from keyraft.server.apply import internal_request
 from keyraft.service.guard import Guard
 
 ATTEMPTS_MAX: Final = 16  # of one Authenticate while users change all the time
 
 _PASSED_ON: Final = {
-    "AuthEnable": (wire.KIND_AUTH_ENABLE, rpc_pb2.AuthEnableRequest),
-    "AuthDisable": (wire.KIND_AUTH_DISABLE, rpc_pb2.AuthDisableRequest),
-    "AuthStatus": (wire.KIND_AUTH_STATUS, rpc_pb2.AuthStatusRequest),
-    "UserGet": (wire.KIND_AUTH_USER_GET, rpc_pb2.AuthUserGetRequest),
-    "UserList": (wire.KIND_AUTH_USER_LIST, rpc_pb2.AuthUserListRequest),
-    "UserDelete": (wire.KIND_AUTH_USER_DELETE, rpc_pb2.AuthUserDeleteRequest),
-    "UserGrantRole": (wire.KIND_AUTH_USER_GRANT_ROLE, rpc_pb2.AuthUserGrantRoleRequest),
-    "UserRevokeRole": (wire.KIND_AUTH_USER_REVOKE_ROLE, rpc_pb2.AuthUserRevokeRoleRequest),
-    "RoleAdd": (wire.KIND_AUTH_ROLE_ADD, rpc_pb2.AuthRoleAddRequest),
-    "RoleGet": (wire.KIND_AUTH_ROLE_GET, rpc_pb2.AuthRoleGetRequest),
-    "RoleList": (wire.KIND_AUTH_ROLE_LIST, rpc_pb2.AuthRoleListRequest),
-    "RoleDelete": (wire.KIND_AUTH_ROLE_DELETE, rpc_pb2.AuthRoleDeleteRequest),
+    "AuthEnable": (internal_request.KIND_AUTH_ENABLE, rpc_pb2.AuthEnableRequest),
+    "AuthDisable": (internal_request.KIND_AUTH_DISABLE, rpc_pb2.AuthDisableRequest),
+    "AuthStatus": (internal_request.KIND_AUTH_STATUS, rpc_pb2.AuthStatusRequest),
+    "UserGet": (internal_request.KIND_AUTH_USER_GET, rpc_pb2.AuthUserGetRequest),
+    "UserList": (internal_request.KIND_AUTH_USER_LIST, rpc_pb2.AuthUserListRequest),
+    "UserDelete": (internal_request.KIND_AUTH_USER_DELETE, rpc_pb2.AuthUserDeleteRequest),
+    "UserGrantRole": (internal_request.KIND_AUTH_USER_GRANT_ROLE, rpc_pb2.AuthUserGrantRoleRequest),
+    "UserRevokeRole": (
+        internal_request.KIND_AUTH_USER_REVOKE_ROLE,
+        rpc_pb2.AuthUserRevokeRoleRequest,
+    ),
+    "RoleAdd": (internal_request.KIND_AUTH_ROLE_ADD, rpc_pb2.AuthRoleAddRequest),
+    "RoleGet": (internal_request.KIND_AUTH_ROLE_GET, rpc_pb2.AuthRoleGetRequest),
+    "RoleList": (internal_request.KIND_AUTH_ROLE_LIST, rpc_pb2.AuthRoleListRequest),
+    "RoleDelete": (internal_request.KIND_AUTH_ROLE_DELETE, rpc_pb2.AuthRoleDeleteRequest),
     "RoleRevokePermission": (
-        wire.KIND_AUTH_ROLE_REVOKE_PERMISSION,
+        internal_request.KIND_AUTH_ROLE_REVOKE_PERMISSION,
         rpc_pb2.AuthRoleRevokePermissionRequest,
     ),
 }
@@ -103,14 +107,18 @@ class AuthService:
                     role=message.name, key=perm.key, range_end=perm.range_end
                 )
                 revoked = DoneWaiter(_told_by_the_grant, member.loop.time())
-                propose(revoked, wire.KIND_AUTH_ROLE_REVOKE_PERMISSION, revoke.SerializeToString())
-                propose(call, wire.KIND_AUTH_ROLE_GRANT_PERMISSION, request)
+                propose(
+                    revoked,
+                    internal_request.KIND_AUTH_ROLE_REVOKE_PERMISSION,
+                    revoke.SerializeToString(),
+                )
+                propose(call, internal_request.KIND_AUTH_ROLE_GRANT_PERMISSION, request)
                 # Both are withdrawn, or neither: a range is not to be revoked alone.
                 call.on_cancel = lambda _, code: (
                     member.give_up(call, code) if member.withdraw(revoked) else None
                 )
                 return
-            propose(call, wire.KIND_AUTH_ROLE_GRANT_PERMISSION, request)
+            propose(call, internal_request.KIND_AUTH_ROLE_GRANT_PERMISSION, request)
 
         def ready(error: EtcdError | None) -> None:
             if call.cancelled:
@@ -131,9 +139,11 @@ class AuthService:
         message = parse(rpc_pb2.AuthUserAddRequest, request)
         if message.options.no_password:
             message.ClearField("password")
-            self._guard.propose(call, wire.KIND_AUTH_USER_ADD, message.SerializeToString())
+            self._guard.propose(
+                call, internal_request.KIND_AUTH_USER_ADD, message.SerializeToString()
+            )
         else:
-            self._hash(call, wire.KIND_AUTH_USER_ADD, message)
+            self._hash(call, internal_request.KIND_AUTH_USER_ADD, message)
         return None
 
     def user_change_password(self, call: UnaryCall, request: bytes) -> bytes | None:
@@ -141,9 +151,9 @@ class AuthService:
         self._guard.admit(call)
         message = parse(rpc_pb2.AuthUserChangePasswordRequest, request)
         if message.password:
-            self._hash(call, wire.KIND_AUTH_USER_CHANGE_PASSWORD, message)
+            self._hash(call, internal_request.KIND_AUTH_USER_CHANGE_PASSWORD, message)
         else:
-            self._guard.propose(call, wire.KIND_AUTH_USER_CHANGE_PASSWORD, request)
+            self._guard.propose(call, internal_request.KIND_AUTH_USER_CHANGE_PASSWORD, request)
         return None
 
     def _hash(
@@ -226,7 +236,9 @@ class _Attempt:
         request = raft_internal_pb2.InternalAuthenticateRequest(
             name=self._name, simple_token=member.auth.tokens.prefix()
         )
-        waiter = member.propose(wire.KIND_AUTHENTICATE, request.SerializeToString(), self._applied)
+        waiter = member.propose(
+            internal_request.KIND_AUTHENTICATE, request.SerializeToString(), self._applied
+        )
         self._call.on_cancel = lambda _, code: member.give_up(waiter, code)
 
     def _applied(self, result: Result) -> None:

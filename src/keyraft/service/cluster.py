@@ -11,15 +11,14 @@ from collections.abc import Callable
 from keyraft.base import errors
 from keyraft.base.errors import EtcdError, RawError
 from keyraft.base.urls import URLError, parse_urls
-from keyraft.cluster import Member as ClusterMember
-from keyraft.cluster import new_member
+from keyraft.cluster import MemberRecord, new_member
 from keyraft.grpc import Router, UnaryCall
 from keyraft.proto import rpc_pb2
 from keyraft.server import Member, parse
 from keyraft.service.guard import Guard
 
 
-def member_message(member: ClusterMember) -> rpc_pb2.Member:
+def member_message(member: MemberRecord) -> rpc_pb2.Member:
     """A member as clients see it."""
     return rpc_pb2.Member(
         ID=member.id,
@@ -49,7 +48,7 @@ class ClusterService:
             router.unary(f"/etcdserverpb.Cluster/{name}", handle)
 
     def _members(self) -> list[rpc_pb2.Member]:
-        return [member_message(one) for one in self._member.configuration.cluster.members]
+        return [member_message(one) for one in self._member.membership.cluster.members]
 
     def member_list(self, call: UnaryCall, request: bytes) -> bytes | None:
         """MemberListRequest -> MemberListResponse."""
@@ -93,7 +92,7 @@ class ClusterService:
                 member=told, members=self._members()
             ).SerializeToString()
 
-        take_back = self._member.reconfiguration.add(added, self._done(call, answer))
+        take_back = self._member.membership_changes.add(added, self._done(call, answer))
         call.on_cancel = lambda _, code: take_back(code)
         return None
 
@@ -106,7 +105,7 @@ class ClusterService:
         def answer() -> bytes:
             return rpc_pb2.MemberRemoveResponse(members=self._members()).SerializeToString()
 
-        take_back = self._member.reconfiguration.remove(message.ID, self._done(call, answer))
+        take_back = self._member.membership_changes.remove(message.ID, self._done(call, answer))
         call.on_cancel = lambda _, code: take_back(code)
         return None
 
@@ -119,7 +118,7 @@ class ClusterService:
         def answer() -> bytes:
             return rpc_pb2.MemberUpdateResponse(members=self._members()).SerializeToString()
 
-        take_back = self._member.reconfiguration.update(
+        take_back = self._member.membership_changes.update(
             message.ID, list(message.peerURLs), self._done(call, answer)
         )
         call.on_cancel = lambda _, code: take_back(code)
@@ -141,7 +140,7 @@ class ClusterService:
             stop = calls.promote(message.ID, token.decode() if token else None, done)
             call.on_cancel = lambda _, code: stop()
         else:
-            take_back = self._member.reconfiguration.promote(message.ID, done)
+            take_back = self._member.membership_changes.promote(message.ID, done)
             call.on_cancel = lambda _, code: take_back(code)
         return None
 

@@ -109,9 +109,9 @@ class Guard:
     def _refuse(self, call: CallContext, learner_may: bool) -> None:
         """The slow way, taken only while something is missing."""
         member = self._member
-        if not member.configuration.capable:
+        if not member.membership.capable:
             raise errors.NotCapableError
-        if member.configuration.is_learner and not learner_may:
+        if member.membership.is_learner and not learner_may:
             raise errors.LearnerNotSupportedError
         if not member.leader and call.metadata.get(_HAS_LEADER) == b"true":
             raise errors.NoLeaderError

@@ -25,7 +25,9 @@ from keyraft.mvcc import (
     plain_range,
 )
 from keyraft.proto import rpc_pb2
-from keyraft.server import Identity, Member, parse, quota, wire
+from keyraft.server import Identity, Member, parse
+from keyraft.server.apply import internal_request
+from keyraft.server.upkeep import quota
 from keyraft.service.guard import Guard
 from keyraft.service.rangestream import RangeStreams
 from keyraft.service.slicing import in_slices
@@ -89,16 +91,16 @@ class KVService:
         elif len(request) >= member.quota.room:
             self._check_quota(quota.PUT_OVERHEAD_BYTES + len(request))
         if member.auth.enabled:
-            self._guard.propose(call, wire.KIND_PUT, request)
+            self._guard.propose(call, internal_request.KIND_PUT, request)
         else:
-            member.propose_for(call, wire.KIND_PUT, request)
+            member.propose_for(call, internal_request.KIND_PUT, request)
         return None
 
     def delete_range(self, call: UnaryCall, request: bytes) -> bytes | None:
         """DeleteRangeRequest -> DeleteRangeResponse."""
         self._guard.admit(call)
         check_delete_range(parse(rpc_pb2.DeleteRangeRequest, request))
-        self._guard.propose(call, wire.KIND_DELETE_RANGE, request)
+        self._guard.propose(call, internal_request.KIND_DELETE_RANGE, request)
         return None
 
     def txn(self, call: UnaryCall, request: bytes) -> bytes | None:
@@ -109,7 +111,7 @@ class KVService:
         self._check_quota(quota.txn_cost(message))
         check_txn(message, member.settings.txn_ops_max)
         if not is_read_only(message):
-            self._guard.propose(call, wire.KIND_TXN, request)
+            self._guard.propose(call, internal_request.KIND_TXN, request)
             return None
 
         def read() -> bytes | None:
@@ -132,17 +134,21 @@ class KVService:
         self._guard.check_admin(call)
         message = parse(rpc_pb2.CompactionRequest, request)
         if not message.physical:
-            self._guard.propose(call, wire.KIND_COMPACTION, request)
+            self._guard.propose(call, internal_request.KIND_COMPACTION, request)
             return None
 
         compactor = self._member.compactor
         physical = _PhysicalCompaction(call, message.revision, compactor.when_done)
         identity = self._guard.identify(call)
         if identity is None:
-            self._member.propose_for(physical, wire.KIND_COMPACTION, request)
+            self._member.propose_for(physical, internal_request.KIND_COMPACTION, request)
         else:
             self._member.propose_for(
-                physical, wire.KIND_COMPACTION, request, identity.username, identity.revision
+                physical,
+                internal_request.KIND_COMPACTION,
+                request,
+                identity.username,
+                identity.revision,
             )
         call.on_cancel = lambda _, code: self._member.give_up(physical, code)
         return None

@@ -17,7 +17,9 @@ from keyraft.grpc import Router, ServerStream, StreamHandler, UnaryCall
 from keyraft.lease import LIST_SLICE
 from keyraft.mvcc.wire import field, varint
 from keyraft.proto import rpc_pb2
-from keyraft.server import Identity, Member, parse, quota, wire
+from keyraft.server import Identity, Member, parse
+from keyraft.server.apply import internal_request
+from keyraft.server.upkeep import quota
 from keyraft.service.guard import Guard
 from keyraft.service.slicing import in_slices
 
@@ -75,7 +77,7 @@ class LeaseService:
                 message.ID = member.next_id() & LEASE_ID_MASK
             request = message.SerializeToString()
         self.guard.check_user(call)
-        self.guard.propose(call, wire.KIND_LEASE_GRANT, request)
+        self.guard.propose(call, internal_request.KIND_LEASE_GRANT, request)
         return None
 
     def revoke(self, call: UnaryCall, request: bytes) -> bytes | None:
@@ -83,7 +85,7 @@ class LeaseService:
         self.guard.admit(call)
         parse(rpc_pb2.LeaseRevokeRequest, request)
         self.guard.check_user(call)
-        self.guard.propose(call, wire.KIND_LEASE_REVOKE, request)
+        self.guard.propose(call, internal_request.KIND_LEASE_REVOKE, request)
         return None
 
     def time_to_live(self, call: UnaryCall, request: bytes) -> bytes | None:

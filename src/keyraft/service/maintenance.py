@@ -16,7 +16,8 @@ from keyraft.cluster import check_downgrade_target, parse_downgrade_target, shor
 from keyraft.grpc import SERVER_STREAM, Router, ServerStream, StreamHandler, UnaryCall
 from keyraft.mvcc import KVHash
 from keyraft.proto import membership_pb2, rpc_pb2
-from keyraft.server import Member, Result, hash_buckets, hash_keys, parse, wire
+from keyraft.server import Member, Result, hash_buckets, hash_keys, parse
+from keyraft.server.apply import internal_request
 from keyraft.service.guard import Guard
 from keyraft.service.snapshot import OpenSnapshot, SnapshotHandler
 
@@ -58,8 +59,8 @@ class MaintenanceService:
         self._guard.check_user(call)
         parse(rpc_pb2.StatusRequest, request)
         member = self._member
-        configuration = member.configuration
-        downgrade = configuration.cluster.downgrade
+        membership = member.membership
+        downgrade = membership.cluster.downgrade
         answer = rpc_pb2.StatusResponse(
             version=VERSION,
             dbSize=member.backend.size_bytes,
@@ -68,8 +69,8 @@ class MaintenanceService:
             raftIndex=member.committed_index,
             raftAppliedIndex=member.applied_index,
             raftTerm=member.term,
-            isLearner=configuration.is_learner,
-            storageVersion=configuration.storage_version,
+            isLearner=membership.is_learner,
+            storageVersion=membership.storage_version,
             dbSizeQuota=member.quota.bytes_max,
             downgradeInfo=rpc_pb2.DowngradeInfo(
                 enabled=downgrade.enabled, targetVersion=downgrade.target
@@ -88,7 +89,7 @@ class MaintenanceService:
             self._guard.check_user(call)
         else:
             self._guard.check_admin(call)
-        self._member.propose_for(call, wire.KIND_ALARM, request)
+        self._member.propose_for(call, internal_request.KIND_ALARM, request)
         return None
 
     def defragment(self, call: UnaryCall, request: bytes) -> bytes | None:
@@ -177,7 +178,7 @@ class MaintenanceService:
             else:
                 call.fail(error.code, error.text)
 
-        self._member.handover.move(message.targetID, done)
+        self._member.leadership_transfer.move(message.targetID, done)
         return None
 
     # --- downgrade ----------------------------------------------------------------------------
@@ -213,7 +214,7 @@ class MaintenanceService:
         self._member.read_index(ready)
 
     def _check_downgrade(self, call: UnaryCall, wanted: str, enable: bool) -> None:
-        cluster = self._member.configuration.cluster
+        cluster = self._member.membership.cluster
         target = parse_downgrade_target(wanted)
         if cluster.version is None:
             raise errors.ClusterVersionUnavailableError
@@ -227,7 +228,7 @@ class MaintenanceService:
         self._propose_downgrade(call, request)
 
     def _cancel_downgrade(self, call: UnaryCall) -> None:
-        cluster = self._member.configuration.cluster
+        cluster = self._member.membership.cluster
         if cluster.version is None:
             raise errors.ClusterVersionUnavailableError
         if not cluster.downgrade.enabled:
@@ -249,12 +250,12 @@ class MaintenanceService:
                 call.fail(result.code, result.text)
 
         member = self._member
-        kind, data = wire.KIND_DOWNGRADE_INFO_SET, request.SerializeToString()
+        kind, data = internal_request.KIND_DOWNGRADE_INFO_SET, request.SerializeToString()
         waiter = member.propose(kind, data, done)
         call.on_cancel = lambda _, code: member.give_up(waiter, code)
 
     def _tell_version(self, call: UnaryCall) -> None:
-        version = self._member.configuration.cluster.version
+        version = self._member.membership.cluster.version
         assert version is not None, "checked before"
         answer = rpc_pb2.DowngradeResponse(version=short(version))
         call.respond(self._header() + answer.SerializeToString())

@@ -25,7 +25,8 @@ from keyraft.grpc import CallContext, status
 from keyraft.mvcc import WatchStream, check_delete_range, check_range
 from keyraft.mvcc.wire import field
 from keyraft.proto import rpc_pb2
-from keyraft.server import DoneWaiter, Identity, Member, Result, wire
+from keyraft.server import DoneWaiter, Identity, Member, Result
+from keyraft.server.apply import internal_request
 from keyraft.service.guard import Guard
 
 SESSION_TTL_S: Final = 60  # of the lease that a session without one is given
@@ -214,7 +215,7 @@ def propose(kind: int, request: Message, answer: type[Message]) -> Operation:
 
 def txn(request: rpc_pb2.TxnRequest) -> Operation:
     """A transaction; answered by a TxnResponse."""
-    return propose(wire.KIND_TXN, request, rpc_pb2.TxnResponse)
+    return propose(internal_request.KIND_TXN, request, rpc_pb2.TxnResponse)
 
 
 def delete(key: bytes) -> Operation:
@@ -223,7 +224,9 @@ def delete(key: bytes) -> Operation:
 
     def start(driver: Driver, resume: Resume) -> None:
         check_delete_range(request)
-        propose(wire.KIND_DELETE_RANGE, request, rpc_pb2.DeleteRangeResponse)(driver, resume)
+        propose(internal_request.KIND_DELETE_RANGE, request, rpc_pb2.DeleteRangeResponse)(
+            driver, resume
+        )
 
     return start
 
@@ -305,7 +308,7 @@ def session(member: Member, lease_id: int) -> Recipe[int]:
     while not lease_id:
         lease_id = member.next_id() & _LEASE_ID_MASK
     request = rpc_pb2.LeaseGrantRequest(ID=lease_id, TTL=SESSION_TTL_S)
-    answer = yield propose(wire.KIND_LEASE_GRANT, request, rpc_pb2.LeaseGrantResponse)
+    answer = yield propose(internal_request.KIND_LEASE_GRANT, request, rpc_pb2.LeaseGrantResponse)
     return expect(answer, rpc_pb2.LeaseGrantResponse).ID
 
 

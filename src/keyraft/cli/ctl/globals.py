@@ -72,7 +72,7 @@ def log(level: str, message: str, **fields: object) -> None:
 
 def write(level: str, name: str, message: str, fields: Mapping[str, object]) -> None:
     """Writes a line; its caller is whoever called our caller."""
-    from keyraft.app.logging import DEFAULT_LOGGER, caller_of
+    from keyraft.logs.zap import DEFAULT_LOGGER, caller_of
 
     sys.stdout.flush()  # in the order in which it was said
     logger = DEFAULT_LOGGER.named(name) if name else DEFAULT_LOGGER

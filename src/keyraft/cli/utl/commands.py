@@ -1,4 +1,4 @@
-"""What each command of etcdutl does: asks `app.offline`, prints, ends with etcd's exit codes."""
+"""What each command of etcdutl does: asks `offline`, prints, ends with etcd's exit codes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from keyraft.cli.ctl.exits import BAD_ARGS, BAD_FEATURE, ERROR, Exit
 from keyraft.cli.utl.main import Context
 
 if TYPE_CHECKING:
-    from keyraft.app.offline.source import Progress
+    from keyraft.offline.source import Progress
 
 FORMATS: Final = ("simple", "fields", "json", "protobuf", "table")
 _DRAW_S: Final = 0.1  # between two redrawings of a progress line
@@ -92,9 +92,9 @@ def snapshot_status(context: Context) -> None:
     path = context.arguments[0]
     _require(path)
     form = _format(context, supported=_READABLE)
-    from keyraft.app.offline.source import OfflineError
-    from keyraft.app.offline.status import status
     from keyraft.base.sizes import size
+    from keyraft.offline.source import OfflineError
+    from keyraft.offline.status import status
 
     try:
         found = status(path, context.seconds("timeout"), _progress("checking", form))
@@ -134,8 +134,8 @@ def hash_kv(context: Context) -> None:
     """Prints the history hash of a database."""
     form = _format(context, supported=_READABLE)
     _require(context.arguments[0])
-    from keyraft.app.offline import hashkv
-    from keyraft.app.offline.source import OfflineError
+    from keyraft.offline import hashkv
+    from keyraft.offline.source import OfflineError
 
     try:
         found = hashkv.hash_kv(
@@ -170,10 +170,10 @@ def snapshot_restore(context: Context) -> None:
     bump, mark = context.number("bump-revision"), context.is_set("mark-compacted")
     if bool(bump) != mark:
         raise Exit(BAD_ARGS, "--mark-compacted required if --revision-bump > 0")
-    from keyraft.app.offline.restore import Plan, restore
-    from keyraft.app.offline.source import OfflineError
+    from keyraft.offline.restore import RestorePlan, restore
+    from keyraft.offline.source import OfflineError
 
-    plan = Plan(
+    plan = RestorePlan(
         snapshot=context.arguments[0],
         data_dir=context.text("data-dir") or context.text("name") + ".etcd",
         wal_dir=context.text("wal-dir"),
@@ -193,8 +193,8 @@ def snapshot_restore(context: Context) -> None:
 
 def defrag(context: Context) -> None:
     """Defragments the database of a stopped member."""
-    from keyraft.app.offline import defrag as work
-    from keyraft.app.offline.source import OfflineError
+    from keyraft.offline import defrag as work
+    from keyraft.offline.source import OfflineError
 
     path = context.text("data-dir")
     begin = time.monotonic()
@@ -213,9 +213,9 @@ def defrag(context: Context) -> None:
 
 def migrate(context: Context) -> None:
     """Sets the storage version of a stopped member's database; writes it for the original."""
-    from keyraft.app.offline import handback
-    from keyraft.app.offline import migrate as work
-    from keyraft.app.offline.source import OfflineError
+    from keyraft.offline import handback
+    from keyraft.offline import migrate as work
+    from keyraft.offline.source import OfflineError
 
     to_original = context.is_set("to-original")
     data_dir, wal_dir = context.text("data-dir"), context.text("wal-dir")

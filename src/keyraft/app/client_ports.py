@@ -1,0 +1,179 @@
+"""The ports for clients and for metrics: what listens where, and what each speaks.
+
+`--listen-client-urls` speak gRPC and, unless `--listen-client-http-urls` are given, HTTP; these
+speak HTTP alone; `--listen-metrics-urls` have `/metrics` and the health checks. An address that is
+given with http and with https takes both. Source: etcd `embed/etcd.go`, configureClientListeners.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Iterable
+
+from keyraft.app.descriptors import Rejections, refusal
+from keyraft.app.start_checks import (
+    StartError,
+    check_certificates,
+    check_secure_urls,
+    listen_error,
+)
+from keyraft.base.limits import GRPC_OVERHEAD_BYTES
+from keyraft.base.urls import URL
+from keyraft.config.config import Config
+from keyraft.gateway import Gateway
+from keyraft.grpc import Limits, Router
+from keyraft.net import HttpHandler, Places, Server, server_context
+
+
+class ClientPorts:
+    """All of them, for one member. Owned by the loop."""
+
+    def __init__(
+        self,
+        config: Config,
+        loop: asyncio.AbstractEventLoop,
+        router: Router,
+        gateway: Gateway,
+        places: Places,
+        descriptors: int,
+    ) -> None:
+        """`places`: of all these ports together; `descriptors`: the limit that they come from."""
+        self._config = config
+        self._loop = loop
+        self._places = places
+        self._say = refusal(config.log, "client", descriptors)
+        self._failed = Rejections(config.log, "client", loop.time)
+        limits = Limits(
+            message_bytes_max=config.max_request_bytes + GRPC_OVERHEAD_BYTES,
+            streams_advertised=_advertised(config.max_concurrent_streams),
+            keepalive_interval_s=config.grpc_keepalive_interval_s,
+            keepalive_timeout_s=config.grpc_keepalive_timeout_s,
+            keepalive_min_time_s=config.grpc_keepalive_min_time_s,
+        )
+        apart = bool(config.listen_client_http_urls)
+        self.grpc = self._server(router, limits, None if apart else gateway.handle)
+        """What speaks gRPC."""
+        self._others: list[tuple[Server, tuple[URL, ...]]] = []
+        if apart:
+            http = self._server(Router(), limits, gateway.handle)
+            self._others.append((http, config.listen_client_http_urls))
+        if config.listen_metrics_urls:
+            metrics = self._server(Router(), limits, gateway.handle_metrics_port)
+            self._others.append((metrics, config.listen_metrics_urls))
+
+    def _server(self, router: Router, limits: Limits, on_http: HttpHandler | None) -> Server:
+        return Server(
+            self._loop,
+            router,
+            limits,
+            on_http,
+            places=self._places,
+            say=self._say,
+            failed=self._failed,
+        )
+
+    async def listen(self) -> None:
+        """Opens all ports; their clients wait until `start`. Raises StartError with none open."""
+        config = self._config
+        texts = [str(url) for url in config.listen_client_urls]
+        config.log.info("configuring client listeners", listen_client_urls=texts)
+        tls = _client_tls(config)
+        try:
+            await self._open(self.grpc, config.listen_client_urls, tls)
+            for server, urls in self._others:
+                await self._open(server, urls, tls)
+        except StartError:
+            await self.stop(0.0)
+            raise
+
+    async def _open(
+        self, server: Server, urls: tuple[URL, ...], tls: ssl.SSLContext | None
+    ) -> None:
+        secure = {url.address for url in urls if url.is_secure}
+        plain = {url.address for url in urls if not url.is_secure}
+        for url in urls:
+            if not url.is_secure and url.address in secure:
+                continue  # the secure one takes both
+            try:
+                await server.listen(
+                    str(url),
+                    tls,
+                    reuse_port=self._config.socket_reuse_port,
+                    start_serving=False,
+                    plain_too=url.is_secure and url.address in plain,
+                )
+            except OSError as error:
+                raise StartError(listen_error(url.address, error)) from None
+            except ValueError as error:
+                raise StartError(str(error)) from None
+
+    def start(self) -> None:
+        """Takes clients, and says so."""
+        config = self._config
+        for server in (self.grpc, *(server for server, _ in self._others)):
+            server.start()
+        config.log.info("ready to serve client requests")
+        apart = config.listen_client_http_urls
+        self._tell(config.listen_client_urls, "grpc" if apart else "grpc+http")
+        self._tell(apart, "http")
+        for url in config.listen_metrics_urls:
+            config.log.info("serving metrics", address=str(url))
+
+    def _tell(self, urls: Iterable[URL], traffic: str) -> None:
+        for url in urls:
+            if url.is_secure:
+                text = "serving client traffic securely"
+            else:
+                text = "serving client traffic insecurely; this is strongly discouraged!"
+            self._config.log.info(text, traffic=traffic, address=url.address)
+
+    async def stop(self, grace_s: float) -> None:
+        """Closes all; calls that are open may finish for `grace_s`."""
+        await self.grpc.stop(grace_s)
+        for server, _ in self._others:
+            await server.stop()
+
+
+def _client_tls(config: Config) -> ssl.SSLContext | None:
+    """The context for https client URLs; None when no certificate is given. Raises StartError."""
+    has_certificate = bool(config.cert_file or config.key_file)
+    _check_addresses(config)
+    check_secure_urls(
+        (*config.listen_client_urls, *config.listen_client_http_urls), has_certificate
+    )
+    if not has_certificate:
+        if any(url.is_secure for url in config.listen_metrics_urls):
+            raise StartError(
+                "client TLS key/cert (--cert-file, --key-file) must be provided for metrics "
+                "secure url"
+            )
+        return None
+    check_certificates(config.cert_file, config.key_file, config.trusted_ca_file)
+    try:
+        return server_context(
+            config.cert_file,
+            config.key_file,
+            trusted_ca_file=config.trusted_ca_file or None,
+            client_cert_auth=config.client_cert_auth,
+            terms=config.tls_terms(),
+        )
+    except OSError as error:  # an ssl.SSLError is one too
+        name = error.filename or config.cert_file
+        raise StartError(f"cannot load the certificate: {name}: {error.strerror}") from None
+
+
+def _check_addresses(config: Config) -> None:
+    """One address can't be for both kinds of client URLs; raises StartError."""
+    taken = {url.address for url in config.listen_client_urls}
+    for url in config.listen_client_http_urls:
+        if url.address in taken:
+            raise StartError(
+                "cannot bind both --listen-client-urls and --listen-client-http-urls on the "
+                f"same url {url}"
+            )
+
+
+def _advertised(streams: int) -> int | None:
+    """The flag's default means "as many as you like"."""
+    return streams if 0 < streams < (1 << 32) - 1 else None

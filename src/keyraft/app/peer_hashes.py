@@ -1,0 +1,69 @@
+"""Every peer's hash of its keys, asked over the peer port: `GET /members/hashkv`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from keyraft.base.errors import EtcdError
+from keyraft.cluster import MemberRecord
+from keyraft.mvcc import KVHash
+from keyraft.peer.compat import PeerRefusal
+from keyraft.peer.questions import Questions
+from keyraft.server import Member, PeerHash
+
+
+class HashQuestions:
+    """A `server.ports.PeerHashes`. Owned by the loop."""
+
+    def __init__(self, member: Member, ask: Questions) -> None:
+        self._member = member
+        self._ask = ask
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def ask(self, revision: int, done: Callable[[Sequence[PeerHash]], None]) -> None:
+        """Asks all peers at once."""
+
+        async def work() -> None:
+            own = self._member.settings.member_id
+            peers = [
+                peer
+                for peer in self._member.membership.cluster.members
+                if peer.id != own and peer.peer_urls
+            ]
+            done(await asyncio.gather(*(self._one(peer, revision) for peer in peers)))
+
+        task = asyncio.get_running_loop().create_task(work())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _one(self, peer: MemberRecord, revision: int) -> PeerHash:
+        """Its URLs in turn, until one answers."""
+        settings = self._member.settings
+        refusal: EtcdError | None = None
+        for url in peer.peer_urls:
+            try:
+                answer = await self._ask.hash_kv(
+                    url, settings.cluster_id, revision, settings.request_timeout_s
+                )
+            except (EtcdError, PeerRefusal) as error:
+                refusal = error if isinstance(error, EtcdError) else None
+                self._member.logger.warn(
+                    "failed hash kv request",
+                    local_member_id=f"{settings.member_id:x}",
+                    requested_revision=revision,
+                    remote_peer_endpoint=url,
+                    error=str(error),
+                )
+                continue
+            # 3.5 does not tell at which revision it hashed: at the one it was asked for.
+            found = KVHash(answer.hash, answer.compact_revision, answer.hash_revision or revision)
+            return PeerHash(peer.id, peer.peer_urls, answer.revision, found)
+        return PeerHash(peer.id, peer.peer_urls, error=refusal)
+
+    async def stop(self) -> None:
+        """Gives up what is under way."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,481 @@
+"""The member's place among the others: the peer port, the transport, and what passes between.
+
+Order: the port is bound before anything is written, so that a port in use is said first; requests
+wait in its backlog until `serve`. The transport needs to know who the member is, so it is made
+once the disk is open; the member is attached last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Final, TypeVar
+
+from keyraft.app.descriptors import Rejections, refusal
+from keyraft.app.leader_calls import Forwarding
+from keyraft.app.peer_hashes import HashQuestions
+from keyraft.app.snapshot_transfers import Transfers
+from keyraft.app.start_checks import StartError, listen_error
+from keyraft.auth import TokenAheadError
+from keyraft.base import errors
+from keyraft.base.errors import EtcdError, RawError
+from keyraft.base.version import VERSION
+from keyraft.cluster import may_join, parse_version
+from keyraft.config.config import Config
+from keyraft.grpc import Limits, Router
+from keyraft.mvcc import KVHash
+from keyraft.net import (
+    PEER_PORT,
+    Http1Client,
+    Http1Service,
+    Places,
+    Server,
+    client_context,
+    server_context,
+)
+from keyraft.peer.answers import AnswerHandlers, HashAnswer
+from keyraft.peer.exchange import Routes
+from keyraft.peer.handlers import PIPELINE_BYTES_MAX, RaftHandlers
+from keyraft.peer.metrics import PeerMetrics
+from keyraft.peer.questions import ClusterView, Questions
+from keyraft.peer.transport import Transport
+from keyraft.proto import rpc_pb2
+from keyraft.raft import (
+    FatalError,
+    Message,
+    MessageType,
+    PeerMessageError,
+    ProposalDroppedError,
+    RaftError,
+)
+from keyraft.server import Member, hash_keys
+
+_T = TypeVar("_T")
+_SNAP: Final = int(MessageType.SNAP)
+APPLY_WAIT_S: Final = 1.0  # etcd `applyTimeout`: a forwarded lease question waits so long
+VERSIONS_TIMEOUT_S: Final = 5.0  # of each peer URL of a cluster that is to be joined
+BOOTSTRAPPED_TIMEOUT_S: Final = 1.0  # nobody answers while a cluster is being founded
+DISBELIEF_REPORT_S: Final = 1.0  # refused messages are told at most so often
+
+
+class PeerPort:
+    """Everything between this member and the others. Owned by the loop."""
+
+    def __init__(self, config: Config, transfers: Transfers, places: Places) -> None:
+        """`places`: what others may open to this member at once."""
+        self._config = config
+        self._places = places
+        self._transfers = transfers
+        self._log = config.log
+        self._member: Member | None = None
+        self._transport: Transport | None = None
+        self._server: Server | None = None
+        self._routes = Routes(config.log)
+        self._forwarding: Forwarding | None = None
+        self._hashes: HashQuestions | None = None
+        self._disbelieved = 0  # messages refused since the log last said so
+        self._disbelieved_s = float("-inf")
+        self._server_tls, self._client_tls = _contexts(config)
+
+    # --- starting -----------------------------------------------------------------------------
+
+    async def bind(self) -> None:
+        """Takes the peer URLs' ports; raises StartError."""
+        config = self._config
+        loop = asyncio.get_running_loop()
+        self._server = Server(
+            loop,
+            Router(),
+            Limits(),
+            None,
+            places=self._places,
+            say=refusal(self._log, "peer", self._places.most),
+            failed=Rejections(self._log, "peer", loop.time),
+            http1=Http1Service(self._routes.handle, loop, PEER_PORT, early=True),
+        )
+        for url in config.listen_peer_urls:
+            if url.is_secure and self._server_tls is None:
+                await self.release()
+                raise StartError(
+                    f"peer TLS key/cert (--peer-cert-file, --peer-key-file) must be provided "
+                    f"for peer url {url} with HTTPS scheme"
+                )
+            try:
+                await self._server.listen(
+                    str(url),
+                    self._server_tls,
+                    reuse_port=config.socket_reuse_port,
+                    start_serving=False,
+                )
+            except OSError as error:
+                await self.release()
+                raise StartError(listen_error(url.address, error)) from None
+
+    async def release(self) -> None:
+        """Gives the ports back, and closes what was accepted on them."""
+        if self._server is not None:
+            await self._server.stop()
+
+    async def ask_cluster(self, peer_urls: Sequence[str], joining: bool) -> ClusterView:
+        """Who belongs to the running cluster; raises PeerRefusal when nobody answers."""
+        client = Http1Client(tls=self._client_tls)
+        try:
+            ask = Questions(client, self._log)
+            if joining:
+                view = await ask.cluster(peer_urls)
+                if not may_join(parse_version(VERSION), await self._versions(ask, view), self._log):
+                    raise StartError("incompatible with current running cluster")
+                return view
+            return await ask.cluster(peer_urls, BOOTSTRAPPED_TIMEOUT_S, tell=False)
+        finally:
+            client.close()
+
+    async def _versions(self, ask: Questions, view: ClusterView) -> dict[int, str | None]:
+        """What version each member of a running cluster says that the cluster has."""
+        own = {str(url) for url in self._config.initial_advertise_peer_urls}
+
+        async def version(member: Mapping[str, Any]) -> str | None:
+            urls = [url for url in member.get("peerURLs") or () if url not in own]
+            answer = await ask.versions(urls, VERSIONS_TIMEOUT_S)
+            return answer.get("etcdcluster") if answer is not None else None
+
+        told = await asyncio.gather(*(version(member) for member in view.members))
+        return {int(member["id"]): text for member, text in zip(view.members, told, strict=True)}
+
+    @property
+    def metrics(self) -> PeerMetrics:
+        """The traffic's counts, once `open` has been called."""
+        assert self._transport is not None, "no network yet"
+        return self._transport.metrics
+
+    def open(self, member_id: int, cluster_id: int) -> PeerNetwork:
+        """The network for a member of this identity."""
+        config = self._config
+        self._transport = Transport(
+            member_id,
+            cluster_id,
+            [str(url) for url in config.initial_advertise_peer_urls],
+            self,
+            self._log,
+            tls=self._client_tls,
+            dial_timeout_s=1.0 + config.election_timeout_ms / 1000,
+        )
+        self.questions = Questions(self._transport.client, self._log)
+        return PeerNetwork(self._transport, self._send_snapshot)
+
+    def _send_snapshot(self, message: Message) -> None:
+        if self._member is not None and self._transport is not None:
+            self._transfers.send(self._member, self._transport, message)
+
+    def attach(self, member: Member) -> None:
+        """The member may ask its peers."""
+        self._hashes = HashQuestions(member, self.questions)
+        member.peer_hashes = self._hashes
+
+    async def serve(self, member: Member) -> None:
+        """Answers the others from now on; `attach` has been called."""
+        transport = self._transport
+        assert transport is not None, "the port serves before it has a transport"
+        self._member = member
+        self._forwarding = Forwarding(member, self.questions)
+        member.leader_calls = self._forwarding
+        assert self._server is not None, "the port serves before it is bound"
+        # A request that this member takes from its clients, others take from theirs, too.
+        posted_bytes_max = max(PIPELINE_BYTES_MAX, 2 * self._config.max_request_bytes)
+        RaftHandlers(transport, self, self._log, posted_bytes_max).register(self._routes)
+        AnswerHandlers(self, transport.cluster_id).register(self._routes)
+        self._server.start()
+        for url in self._config.listen_peer_urls:
+            self._log.info("serving peer traffic", address=url.address)
+
+    async def stop(self) -> None:
+        """Leaves the others."""
+        await self._transfers.stop()
+        if self._hashes is not None:
+            await self._hashes.stop()
+        if self._forwarding is not None:
+            await self._forwarding.stop()
+        if self._transport is not None:
+            await self._transport.stop()
+        await self._routes.stop()
+        await self.release()
+
+    # --- what the transport tells (peer.transport.Raft) ---------------------------------------
+
+    def process(self, messages: list[Message]) -> bool:
+        """Messages for this member; whether they were such as members send."""
+        member = self._member
+        if member is None or member.stopped:
+            return True
+        step = member.raft.step
+        own = member.settings.member_id
+        believed = True
+        for message in messages:
+            if message.to != own:
+                self._disbelieve(f"a message to {message.to:x}, who is not here")
+                believed = False
+                continue
+            if message.type == _SNAP and not self._transfers.has_database(message):
+                self._disbelieve(f"a snapshot from {message.from_:x} without its database")
+                believed = False
+                continue
+            if member.membership.cluster.is_removed(message.from_):
+                self._log.warn(
+                    "rejected Raft message from removed member",
+                    local_member_id=f"{member.settings.member_id:x}",
+                    removed_member_id=f"{message.from_:x}",
+                )
+                continue
+            try:
+                step(message)
+            except ProposalDroppedError:
+                continue  # its member will time out and its client try again
+            except FatalError as error:
+                # The log was lost or contradicts what is committed: the member must stop.
+                asyncio.get_running_loop().call_exception_handler(
+                    {"message": "Raft cannot go on", "exception": error}
+                )
+                return True
+            except PeerMessageError as error:
+                self._disbelieve(str(error))
+                believed = False
+            except RaftError as error:
+                self._log.warn("failed to process Raft message", error=str(error))
+        return believed
+
+    def _disbelieve(self, why: str) -> None:
+        """Tells it, but lets no stranger fill the log."""
+        now_s = asyncio.get_running_loop().time()
+        self._disbelieved += 1
+        if now_s - self._disbelieved_s >= DISBELIEF_REPORT_S:
+            self._log.warn(
+                "refused Raft messages that no member sends", count=self._disbelieved, last=why
+            )
+            self._disbelieved_s = now_s
+            self._disbelieved = 0
+
+    def is_id_removed(self, member_id: int) -> bool:
+        """Whether the id belongs to a former member."""
+        member = self._member
+        return member is not None and member.membership.cluster.is_removed(member_id)
+
+    def report_unreachable(self, member_id: int) -> None:
+        """A message was lost."""
+        if self._member is not None and not self._member.stopped:
+            self._member.raft.node.report_unreachable(member_id)
+            self._member.raft.wake()
+
+    def report_snapshot(self, member_id: int, ok: bool) -> None:
+        """A transfer ended."""
+        if self._member is not None and not self._member.stopped:
+            self._member.raft.node.report_snapshot(member_id, ok)
+            self._member.raft.wake()
+
+    def removed_from_cluster(self) -> None:
+        """The others say that this member is no longer one of them."""
+        if self._member is not None:
+            self._member.removals.dismissed()
+
+    async def receive_snapshot(self, message: Message, database: AsyncIterator[bytes]) -> int:
+        """A database from the leader."""
+        member = self._member
+        assert message.snapshot is not None, "a snapshot message has a snapshot"
+        if member is None or member.stopped:
+            raise ValueError("the member is not there")
+        try:
+            member.raft.node.believe(message)
+        except PeerMessageError as error:
+            raise ValueError(str(error)) from None
+        log = member.raft.node.raft.log
+        return await self._transfers.receive(
+            message.snapshot.meta.index, database, lambda: log.unstable.snapshot is not None
+        )
+
+    # --- what others ask (peer.answers.Local) -------------------------------------------------
+
+    @property
+    def _here(self) -> Member:
+        member = self._member
+        assert member is not None, "the port serves before it has a member"
+        return member
+
+    def members_json(self) -> list[dict[str, Any]]:
+        """All members."""
+        return [json.loads(one.to_json()) for one in self._here.membership.cluster.members]
+
+    def versions_json(self) -> dict[str, str]:
+        """This member's versions."""
+        membership = self._here.membership
+        version = membership.cluster.version
+        return {
+            "etcdserver": VERSION,
+            "etcdcluster": str(version) if version is not None else "not_decided",
+            "storage": membership.storage_version or "unknown",
+        }
+
+    async def promote(self, member_id: int, token: str | None) -> list[dict[str, Any]]:
+        """A learner becomes a voter, if the token is an administrator's."""
+        await self._check_admin(token)
+        reconfiguration = self._here.membership_changes
+        error: EtcdError | RawError | None = await _answer(
+            lambda done: reconfiguration.promote(member_id, done)
+        )
+        if isinstance(error, EtcdError):
+            raise error
+        if error is not None:
+            raise errors.RequestTimeoutError
+        return self.members_json()
+
+    async def _check_admin(self, token: str | None) -> None:
+        """The follower that asks has let its client through; the leader looks for itself."""
+        member = self._here
+        auth = member.auth
+        if not auth.enabled:
+            return
+        metadata = {b"token": token.encode("utf-8", "surrogateescape")} if token else {}
+        while True:
+            try:
+                auth.check_admin(auth.identify(metadata, None, member.applied_index))
+                return
+            except TokenAheadError as error:
+                ahead = error
+            refusal: EtcdError | None = await _answer(partial(member.await_token, ahead))
+            if refusal is not None:
+                raise refusal
+
+    async def hash_kv(self, revision: int) -> HashAnswer:
+        """The hash of the keys."""
+        member = self._here
+        current = member.store.revision
+        gone = False
+        try:
+            found: KVHash = await _answer(
+                lambda done: hash_keys(member, revision, done, lambda: gone)
+            )
+        except asyncio.CancelledError:
+            gone = True
+            raise
+        return HashAnswer(current, found.hash, found.compact_revision, found.revision)
+
+    async def wait_applied(self) -> bool:
+        """Everything committed now is applied within a second."""
+        member = self._here
+        target = member.committed_index
+        loop = asyncio.get_running_loop()
+        deadline_s = loop.time() + APPLY_WAIT_S
+        while member.applied_index < target:
+            if loop.time() >= deadline_s:
+                return False
+            await asyncio.sleep(0.005)
+        return True
+
+    async def renew(self, lease_id: int) -> int:
+        """A keep-alive passed on by a follower; one that comes too late waits for the revocation."""
+        member = self._here
+        if not member.lessor.primary:
+            raise errors.NotLeaderError
+        done: asyncio.Future[int | EtcdError | RawError] = (
+            asyncio.get_running_loop().create_future()
+        )
+
+        def renewed(outcome: int | EtcdError | RawError) -> None:
+            if not done.done():
+                done.set_result(outcome)
+
+        take_back = member.leasing.renew(lease_id, renewed)
+        try:
+            outcome = await done
+        finally:
+            if take_back is not None:
+                take_back()
+        if isinstance(outcome, EtcdError):
+            raise outcome
+        if isinstance(outcome, RawError):
+            raise errors.NotLeaderError
+        return outcome
+
+    async def time_to_live(self, lease_id: int, keys: bool) -> rpc_pb2.LeaseTimeToLiveResponse:
+        """A question passed on by a follower."""
+        leasing = self._here.leasing
+        answer: rpc_pb2.LeaseTimeToLiveResponse | EtcdError | RawError = await _answer(
+            lambda done: leasing.remaining(lease_id, keys, done)
+        )
+        if isinstance(answer, EtcdError):
+            raise answer
+        if isinstance(answer, RawError):
+            raise errors.NotLeaderError
+        return answer
+
+    async def downgrade_enabled(self) -> bool:
+        """Whether a downgrade is under way."""
+        member = self._here
+        error = await _answer(member.read_index)
+        if isinstance(error, EtcdError):
+            raise error
+        return member.membership.cluster.downgrade.enabled
+
+
+class PeerNetwork:
+    """The `server.ports.Network` of a real member."""
+
+    def __init__(self, transport: Transport, send_snapshot: Callable[[Message], None]) -> None:
+        self._transport = transport
+        self._send_snapshot = send_snapshot
+        self.add_peer = transport.add_peer
+        self.remove_peer = transport.remove_peer
+        self.update_peer = transport.update_peer
+        self.active_since = transport.active_since
+        self.last_versions = transport.last_versions
+
+    def send(self, messages: Sequence[Message]) -> None:
+        """Sends each to its receiver; a snapshot goes with its database."""
+        for message in messages:
+            if message.type == _SNAP:
+                self._send_snapshot(message)
+                messages = [other for other in messages if other.type != _SNAP]
+        self._transport.send(messages)
+
+    def versions(self) -> Mapping[int, str | None]:
+        """What the others say of themselves."""
+        return self._transport.versions()
+
+
+async def _answer(ask: Callable[[Callable[[_T], None]], object]) -> _T:
+    """What `ask` calls back with."""
+    answer: asyncio.Future[_T] = asyncio.get_running_loop().create_future()
+
+    def answered(value: _T) -> None:
+        if not answer.done():
+            answer.set_result(value)
+
+    ask(answered)
+    return await answer
+
+
+def _contexts(config: Config) -> tuple[ssl.SSLContext | None, ssl.SSLContext | None]:
+    """For serving peers and for dialling them; None without a certificate. Raises StartError."""
+    if not config.peer_cert_file:
+        return None, None
+    try:
+        serving = server_context(
+            config.peer_cert_file,
+            config.peer_key_file,
+            trusted_ca_file=config.peer_trusted_ca_file or None,
+            client_cert_auth=config.peer_client_cert_auth,
+            terms=config.tls_terms(),
+        )
+        serving.set_alpn_protocols(["http/1.1"])
+        dialling = client_context(
+            trusted_ca_file=config.peer_trusted_ca_file or None,
+            cert_file=config.peer_client_cert_file or config.peer_cert_file,
+            key_file=config.peer_client_key_file or config.peer_key_file,
+            terms=config.tls_terms(),
+        )
+        dialling.set_alpn_protocols(["http/1.1"])
+    except OSError as error:  # an ssl.SSLError is one too
+        name = error.filename or config.peer_cert_file
+        raise StartError(f"cannot load the certificate: {name}: {error.strerror}") from None
+    return serving, dialling

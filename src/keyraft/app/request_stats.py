@@ -1,0 +1,153 @@
+"""The line "request stats": what took longer than `--warning-unary-request-duration`.
+
+With debug lines on, every unary request has one (etcd `api/v3rpc/interceptor.go`). Sizes and counts
+are given for the KV methods, -1 for the others. Values never show, only their sizes.
+
+Answers are not parsed: one of a hundred megabytes would hold up the loop. What is counted stands
+right behind the header, or, in a RangeResponse, at the very end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import DecodeError, Message
+
+from keyraft.base.clock import WallClock
+from keyraft.grpc import Router, SlowCall
+from keyraft.grpc.status import quote
+from keyraft.logs.zap import Duration, ZapLogger, time_stamp
+from keyraft.proto.lazy import rpc_pb2
+
+CONTENT_CHARACTERS_MAX: Final = 4_096  # of a request in the line; the rest is left out
+_HEADER: Final = 0x0A
+_SECOND_FIELD: Final = 0x10  # DeleteRangeResponse.deleted, TxnResponse.succeeded
+_RANGE_COUNT: Final = 0x20
+_KV: Final = "/etcdserverpb.KV/"
+
+
+class RequestStats:
+    """Writes the line."""
+
+    def __init__(self, log: ZapLogger, wall_clock: WallClock) -> None:
+        self._log = log
+        self._wall_clock = wall_clock
+
+    def watch(self, router: Router, slow_s: float, clock: Callable[[], float]) -> None:
+        """Has the router report; before it serves."""
+        router.report_slow(0.0 if self._log.is_enabled("debug") else slow_s, clock, self.report)
+
+    def report(self, call: SlowCall) -> None:
+        """One request that is over."""
+        write = self._log.debug if self._log.is_enabled("debug") else self._log.warn
+        asked, request_bytes, counted, reply_bytes, content = _measure(call)
+        write(
+            "request stats",
+            **{
+                "start time": time_stamp(self._wall_clock() - call.took_s),
+                "time spent": Duration(round(call.took_s * 1e9)),
+                "remote": call.peer,
+                "response type": call.path,
+                "request count": asked,
+                "request size": request_bytes,
+                "response count": counted,
+                "response size": reply_bytes,
+                "request content": content,
+            },
+        )
+
+
+def _measure(call: SlowCall) -> tuple[int, int, int, int, str]:
+    """How much was asked and answered: counts, sizes, and the request as text."""
+    reply = call.reply
+    sent = 0 if reply is None else len(reply)
+    size = len(call.request)
+    method = call.path.removeprefix(_KV)
+    if method == "Range":
+        counted = 0 if reply is None else _last_count(reply)
+        return 0, size, counted, sent, _content(rpc_pb2.RangeRequest(), call.request)
+    if method == "Put":
+        return 1, size, 0, sent, _content(rpc_pb2.PutRequest(), call.request)
+    if method == "DeleteRange":
+        counted = 0 if reply is None else _second_field(reply)
+        return 0, size, counted, sent, _content(rpc_pb2.DeleteRangeRequest(), call.request)
+    if method == "Txn":
+        txn = rpc_pb2.TxnRequest()
+        content = _content(txn, call.request)
+        if reply is None:
+            return 0, 0, 0, 0, content
+        branch = txn.success if _second_field(reply) else txn.failure
+        return len(branch), sum(one.ByteSize() for one in branch), 0, sent, content
+    return -1, -1, -1, -1, ""
+
+
+def _behind_header(reply: bytes) -> int:
+    """Where the second field of an answer begins; its end if there is none."""
+    if reply[:1] != bytes((_HEADER,)):
+        return len(reply)
+    length, at = _varint(reply, 1)
+    return at + length
+
+
+def _second_field(reply: bytes) -> int:
+    at = _behind_header(reply)
+    return _varint(reply, at + 1)[0] if reply[at : at + 1] == bytes((_SECOND_FIELD,)) else 0
+
+
+def _last_count(reply: bytes) -> int:
+    """RangeResponse.count, the last field if it is there at all."""
+    first = _behind_header(reply)
+    at = len(reply) - 1
+    while at > first and reply[at - 1] & 0x80:
+        at -= 1
+    return _varint(reply, at)[0] if at > first and reply[at - 1] == _RANGE_COUNT else 0
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while at < len(data):
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            break
+        shift += 7
+    return value, at
+
+
+def _content(message: Message, request: bytes) -> str:
+    try:
+        message.ParseFromString(request)
+    except DecodeError:
+        return ""
+    pieces: list[str] = []
+    _describe(message, pieces, CONTENT_CHARACTERS_MAX)
+    text = " ".join(pieces)
+    return text if len(text) <= CONTENT_CHARACTERS_MAX else text[:CONTENT_CHARACTERS_MAX] + "..."
+
+
+def _describe(message: Message, pieces: list[str], left: int) -> int:
+    """`name:value` for each field that is set; how many characters may still come."""
+    for field, value in message.ListFields():
+        for one in value if field.is_repeated else (value,):
+            if left <= 0:
+                return left
+            if field.type == FieldDescriptor.TYPE_MESSAGE:
+                inside: list[str] = []
+                left = _describe(one, inside, left)
+                pieces.append(f"{field.name}:<{' '.join(inside)}>")
+                continue
+            if field.name == "value":
+                text = f"value_size:{len(one)}"
+            elif field.type == FieldDescriptor.TYPE_BYTES:
+                text = f"{field.name}:{quote(one[:left])}"
+            elif field.type == FieldDescriptor.TYPE_ENUM:
+                named = field.enum_type.values_by_number if field.enum_type else {}
+                text = f"{field.name}:{named[one].name if one in named else one}"
+            else:
+                text = f"{field.name}:{str(one).lower()}"
+            pieces.append(text)
+            left -= len(text) + 1
+    return left

@@ -1,0 +1,198 @@
+"""Databases on their way between members: sent to one that fell behind, received, put in place.
+
+A transfer carries the database as it is when it starts, not as it was when Raft asked: the message
+gets the index, term and configuration of exactly what the file holds (etcd's "merged" snapshot).
+Both the reading and the building happen in processes of their own.
+
+Receiving, in this order, so that a crash leaves either the old database with a log that still fits
+it, or everything that the new one can be made from:
+
+1. the file is saved as `INDEX.snap.db` and synced;
+2. the database is built from it beside the one in use (`kv.ready`);
+3. Raft takes the message; the log records the snapshot;
+4. the new database takes the place of the old one, and the file goes.
+
+A start that finds the log's snapshot ahead of the database does 2 and 4 from the file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator, Callable, Coroutine
+from functools import partial
+from typing import TYPE_CHECKING, BinaryIO, Final
+
+from keyraft.base.log import Logger
+from keyraft.peer.transport import Transport
+from keyraft.raft import Message, Snapshot, SnapshotMeta
+from keyraft.raft.errors import StorageError
+from keyraft.server import Histogram, Member, decode_conf_state, exponential
+from keyraft.server.membership.v2_tree import encode_rows
+from keyraft.storage.transfer import TransferError
+from keyraft.storage.transfer.layout import sync_dir
+
+if TYPE_CHECKING:
+    from keyraft.storage.transfer import SnapshotExport
+
+TRANSFERS_MAX: Final = 16  # under way at once (etcd `maxInFlightMsgSnap`)
+CHUNK_BYTES: Final = 256 * 1024
+BEHIND_ENTRIES_MAX: Final = 10_000  # entries without effect that a foreign member did not count
+
+
+def snapshot_db_path(snap_directory: str, index: int) -> str:
+    """Where a received database waits to be put in place."""
+    return os.path.join(snap_directory, f"{index:016x}.snap.db")
+
+
+class Transfers:
+    """Both directions, for one member. Owned by the loop."""
+
+    def __init__(self, snap_directory: str, kv_directory: str, log: Logger) -> None:
+        self._directory = snap_directory
+        self._kv = kv_directory
+        self._log = log
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._receiving = asyncio.Lock()
+        self.fsync_s = Histogram(exponential(0.001, 2, 14))
+        self.saved_s = Histogram(exponential(0.1, 2, 10))
+        self.prepared_index = 0  # of the database that stands ready to be put in place
+
+    # --- sending ------------------------------------------------------------------------------
+
+    def send(self, member: Member, transport: Transport, message: Message) -> None:
+        """Starts to send the database to `message.to`; Raft is told what became of it."""
+        if len(self._tasks) >= TRANSFERS_MAX:
+            self._failed(member, message, "too many snapshot transfers are under way")
+            return
+        self._spawn(self._send(member, transport, message))
+
+    async def _send(self, member: Member, transport: Transport, message: Message) -> None:
+        committed = asyncio.Event()
+        member.backend.flush(committed.set)
+        await committed.wait()
+        try:
+            from keyraft.storage.transfer import SnapshotExport
+
+            export = await SnapshotExport.start(self._kv, digest=False)
+        except (TransferError, OSError) as error:
+            self._failed(member, message, str(error))
+            return
+        try:
+            meta = SnapshotMeta(
+                decode_conf_state(export.conf_state),
+                export.consistent_index,
+                member.raft.term_at(export.consistent_index),
+            )
+            # Of the moment that the file holds: the member has applied more since.
+            tree = encode_rows(export.membership)
+        except (StorageError, ValueError) as error:
+            await export.close()
+            self._failed(member, message, str(error))
+            return
+        message.snapshot = Snapshot(tree, meta)
+        if not transport.send_snapshot(message, _blobs(export), export.size_bytes):
+            await export.close()
+            self._failed(member, message, "the member has left")
+
+    def _failed(self, member: Member, message: Message, why: str) -> None:
+        self._log.warn(
+            "failed to send database snapshot", remote_peer_id=f"{message.to:x}", error=why
+        )
+        member.raft.node.report_snapshot(message.to, False)
+        member.raft.wake()
+
+    # --- receiving ----------------------------------------------------------------------------
+
+    def has_database(self, message: Message) -> bool:
+        """Whether what a snapshot message stands for has been received."""
+        snapshot = message.snapshot
+        return snapshot is not None and 0 < snapshot.meta.index == self.prepared_index
+
+    async def receive(
+        self, index: int, database: AsyncIterator[bytes], installing: Callable[[], bool]
+    ) -> int:
+        """Saves the file and builds the database from it; its size in bytes.
+
+        `installing`: the one received before is on its way to its place just now. Raises OSError,
+        and ValueError for a file that is no database or not the one of this index.
+        """
+        loop = asyncio.get_running_loop()
+        async with self._receiving:
+            path = snapshot_db_path(self._directory, index)
+            size = 0
+            started_s = loop.time()
+            file = await loop.run_in_executor(None, _create, path + ".tmp")
+            try:
+                async for chunk in database:
+                    size += len(chunk)
+                    await loop.run_in_executor(None, file.write, chunk)
+                written_s = loop.time()
+                await loop.run_in_executor(None, _finish, file, path)
+                self.fsync_s.observe(loop.time() - written_s)
+                self.saved_s.observe(loop.time() - started_s)
+            except BaseException:
+                file.close()
+                with contextlib.suppress(OSError):
+                    os.unlink(path + ".tmp")
+                raise
+            if installing():
+                os.unlink(path)
+                raise ValueError("another snapshot is being put in place")
+            self.prepared_index = 0
+            try:
+                from keyraft.storage.transfer import prepare_in_child
+
+                prepare = partial(prepare_in_child, path, self._directory)
+                stored = await loop.run_in_executor(None, prepare)
+                # Changes that the database does not have would be missing for ever, and those that
+                # it has and the log goes on to bring would be made twice.
+                if not 0 <= index - stored <= BEHIND_ENTRIES_MAX:
+                    raise TransferError(f"a database of index {stored} for a snapshot of {index}")
+            except TransferError as error:
+                os.unlink(path)
+                raise ValueError(str(error)) from None
+            self.prepared_index = index
+            return size
+
+    def forget(self, index: int) -> None:
+        """The database of this index is in place; its file, and older ones, may go."""
+        self.prepared_index = 0
+        for name in os.listdir(self._directory):
+            if name.endswith(".snap.db") and name <= f"{index:016x}.snap.db":
+                with contextlib.suppress(OSError):
+                    os.unlink(os.path.join(self._directory, name))
+
+    async def stop(self) -> None:
+        """Breaks off what is under way."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _spawn(self, work: Coroutine[object, object, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _create(path: str) -> BinaryIO:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+    return os.fdopen(os.open(path, flags, 0o600), "wb")
+
+
+def _finish(file: BinaryIO, path: str) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+    file.close()
+    os.rename(path + ".tmp", path)
+    sync_dir(os.path.dirname(path))
+
+
+async def _blobs(export: SnapshotExport) -> AsyncIterator[bytes]:
+    try:
+        while blob := await export.read(CHUNK_BYTES):
+            yield blob
+    finally:
+        await export.close()

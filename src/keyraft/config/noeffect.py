@@ -1,0 +1,119 @@
+"""Flags that are understood and do nothing here yet: refused, or started with a warning.
+
+A flag that protects something, or decides what a cluster is made of, refuses the start: an
+operator who set it must not believe in a lock that is not there. Any other starts with one
+warning. A field of `Config` that nothing reads stands in one of these two tables (a test holds
+it), and leaves it when its effect exists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Final
+
+from keyraft.config.config import Config, ConfigError
+from keyraft.config.flagset import default_value
+from keyraft.config.flagtable import FLAGS
+
+_DISCOVERY: Final = "members are not discovered; name them with --initial-cluster"
+
+REFUSED: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "client-crl-file": "revoked certificates would be let in",
+        "client-cert-allowed-hostname": "clients of any host name would be let in",
+        "auto-tls": "no certificate is made; give --cert-file and --key-file",
+        "peer-auto-tls": "no certificate is made; give --peer-cert-file and --peer-key-file",
+        "peer-cert-allowed-cn": "peers of any common name would be let in",
+        "peer-cert-allowed-hostname": "peers of any host name would be let in",
+        "peer-crl-file": "revoked certificates would be let in",
+        "discovery-token": _DISCOVERY,
+        "discovery-endpoints": _DISCOVERY,
+        "discovery-srv": _DISCOVERY,
+        "discovery-srv-name": _DISCOVERY,
+    }
+)
+"""Flag → what would happen if the member started all the same."""
+
+_WITH_DISCOVERY: Final = "it goes with --discovery-endpoints"
+_WITH_TRACING: Final = "it goes with --enable-distributed-tracing"
+
+WARNED: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "initial-election-tick-advance": "the first election timeout is never shortened",
+        "memory-mlock": "the database is mapped by the storage process and not locked",
+        "backend-bbolt-freelist-type": "the database is LMDB, which keeps its own free list",
+        "socket-reuse-address": "listeners always set SO_REUSEADDR",
+        "raft-read-timeout": "silent peers are found by their heartbeats",
+        "raft-write-timeout": "silent peers are found by their heartbeats",
+        "discovery-dial-timeout": _WITH_DISCOVERY,
+        "discovery-request-timeout": _WITH_DISCOVERY,
+        "discovery-keepalive-time": _WITH_DISCOVERY,
+        "discovery-keepalive-timeout": _WITH_DISCOVERY,
+        "discovery-insecure-transport": _WITH_DISCOVERY,
+        "discovery-insecure-skip-tls-verify": _WITH_DISCOVERY,
+        "discovery-cert": _WITH_DISCOVERY,
+        "discovery-key": _WITH_DISCOVERY,
+        "discovery-cacert": _WITH_DISCOVERY,
+        "discovery-user": _WITH_DISCOVERY,
+        "discovery-password": _WITH_DISCOVERY,
+        "discovery-fallback": _WITH_DISCOVERY,
+        "v2-deprecation": "there is no v2 store",
+        "client-cert-file": "the gateway that it is for is not there",
+        "client-key-file": "the gateway that it is for is not there",
+        "peer-skip-client-san-verification": "peers' names are never compared with their addresses",
+        "self-signed-cert-validity": "no certificate is made",
+        "enable-grpc-gateway": "there is no JSON gateway",
+        "enable-pprof": "there are no profiles",
+        "metrics": "latency histograms of every RPC are not kept",
+        "enable-distributed-tracing": "nothing is traced",
+        "distributed-tracing-address": _WITH_TRACING,
+        "distributed-tracing-service-name": _WITH_TRACING,
+        "distributed-tracing-instance-id": _WITH_TRACING,
+        "distributed-tracing-sampling-rate": _WITH_TRACING,
+        "downgrade-check-time": "a downgrade is looked at when members tell their versions",
+        "unsafe-no-fsync": "the log is synced all the same",
+    }
+)
+"""Flag → why it does nothing."""
+
+GATES_WITHOUT_EFFECT: Final = frozenset(
+    (
+        "FastLeaseKeepAlive",
+        "LeaseCheckpoint",
+        "LeaseCheckpointPersist",
+        "PriorityRequest",
+        "SetMemberLocalAddr",
+        "StopGRPCServiceOnDefrag",
+        "TxnModeWriteWithSharedBuffer",
+    )
+)
+"""Feature gates that nothing asks about."""
+
+
+def effect_note(name: str) -> str:
+    """What the help says of a flag without effect; empty for one that has its effect."""
+    if name in REFUSED:
+        return "Not available here: refuses to start"
+    return f"Without effect here: {WARNED[name]}" if name in WARNED else ""
+
+
+def check_effects(config: Config) -> None:
+    """Warns once for each flag that was set and does nothing; raises ConfigError."""
+    for name, consequence in REFUSED.items():
+        if _is_set(config, name):
+            refusal = ConfigError(f"--{name} is not available: {consequence}")
+            refusal.log = config.log
+            raise refusal
+    for name, reason in WARNED.items():
+        if _is_set(config, name):
+            config.log.warn("flag has no effect", flag=f"--{name}", reason=reason)
+    for gate, wanted in config.feature_gates.items():
+        if gate in GATES_WITHOUT_EFFECT:
+            config.log.warn("feature gate has no effect", gate=gate, value=wanted)
+
+
+def _is_set(config: Config, name: str) -> bool:
+    """Whether the flag asks for something that nobody gets who leaves it alone."""
+    value: Any = getattr(config, FLAGS[name].field)
+    return bool(value != default_value(FLAGS[name]))

@@ -1,0 +1,1 @@
+"""Log lines as etcd writes them, and where they go."""

@@ -1,0 +1,357 @@
+"""Log lines in the forms of etcd's logger (zap): JSON, or tab-separated console text.
+
+A line has level, time (microseconds, local zone), logger, caller, message and fields, in this
+order. After 100 lines with one level and message within a second only every hundredth is
+written, as etcd samples too, so that a fault that repeats cannot drown the disk. A line is one
+`write`, so lines of several processes on one pipe do not mix.
+
+DEVIATION: errors carry no stack trace of the logger's own call; the caller says where, and a
+refusal to start stays one clear line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final, NoReturn, Protocol
+
+from keyraft.base.durations import format_duration
+
+LEVELS: Final = {
+    "debug": -1,
+    "info": 0,
+    "warn": 1,
+    "error": 2,
+    "dpanic": 3,
+    "panic": 4,
+    "fatal": 5,
+}
+SAMPLE_FIRST: Final = 100  # lines of one message in one second that are all written
+SAMPLE_THEREAFTER: Final = 100  # then one in so many
+SAMPLED_MESSAGES_MAX: Final = 4_096  # messages that are counted at a time
+JOURNAL_SOCKET: Final = "/run/systemd/journal/socket"
+MEGABYTE: Final = 1024 * 1024
+DEFAULT_ROTATION: Final = (
+    '{"maxsize": 100, "maxage": 0, "maxbackups": 0, "localtime": false, "compress": false}'
+)
+_CONTROL: Final = {code: f"\\u{code:04x}" for code in range(0x20)} | {
+    ord("\n"): "\\n",
+    ord("\r"): "\\r",
+    ord("\t"): "\\t",
+    ord("\\"): "\\\\",
+    ord('"'): '\\"',
+}
+
+
+class LoggingError(ValueError):
+    """The logging flags make no sense; the message is etcd's."""
+
+
+class Duration(int):
+    """Nanoseconds that are logged as "1m30s"."""
+
+
+class LogOutput(Protocol):
+    """Where lines go."""
+
+    def write(self, line: bytes) -> None:
+        """Takes one whole line; never raises."""
+
+
+class DescriptorOutput:
+    """An open file descriptor: standard error, standard output or an appended file."""
+
+    __slots__ = ("_descriptor",)
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def write(self, line: bytes) -> None:
+        """A reader that has gone away, or a full disk, must not stop the member."""
+        with contextlib.suppress(OSError):
+            os.write(self._descriptor, line)
+
+
+class RotatingOutput:
+    """A file that is set aside when it grows too large (the rules of lumberjack).
+
+    The copy is named NAME-2006-01-02T15-04-05.000.EXT; old copies go by number and by age.
+    """
+
+    __slots__ = (
+        "_age_days_max",
+        "_backups_max",
+        "_bytes_max",
+        "_compress",
+        "_descriptor",
+        "_localtime",
+        "_path",
+        "_size",
+    )
+
+    def __init__(self, path: str, settings: Mapping[str, Any]) -> None:
+        self._path = Path(path)
+        self._bytes_max = int(settings.get("maxsize") or 100) * MEGABYTE
+        self._age_days_max = int(settings.get("maxage") or 0)
+        self._backups_max = int(settings.get("maxbackups") or 0)
+        self._localtime = bool(settings.get("localtime"))
+        self._compress = bool(settings.get("compress"))
+        self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+        self._descriptor = -1
+        self._size = 0
+        self._open()
+
+    def write(self, line: bytes) -> None:
+        """Rotates first when the line would not fit."""
+        with contextlib.suppress(OSError):
+            if self._size and self._size + len(line) > self._bytes_max:
+                self._rotate()
+            self._size += os.write(self._descriptor, line)
+
+    def _open(self) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        self._descriptor = os.open(self._path, flags, 0o600)
+        self._size = os.fstat(self._descriptor).st_size
+
+    def _rotate(self) -> None:
+        os.close(self._descriptor)
+        now = datetime.now(None if self._localtime else UTC)
+        stamp = now.strftime("%Y-%m-%dT%H-%M-%S.") + f"{now.microsecond // 1000:03d}"
+        backup = self._path.with_name(f"{self._path.stem}-{stamp}{self._path.suffix}")
+        os.replace(self._path, backup)
+        self._open()
+        if self._compress:
+            import gzip  # a start does without
+            import shutil
+
+            with open(backup, "rb") as source, gzip.open(f"{backup}.gz", "wb") as target:
+                shutil.copyfileobj(source, target)
+            backup.unlink()
+        self._purge(now)
+
+    def _purge(self, now: datetime) -> None:
+        pattern = f"{self._path.stem}-*{self._path.suffix}"
+        backups = sorted(
+            {*self._path.parent.glob(pattern), *self._path.parent.glob(pattern + ".gz")},
+            key=lambda path: path.name,
+            reverse=True,
+        )
+        keep = backups[: self._backups_max] if self._backups_max else backups
+        oldest = (now - timedelta(days=self._age_days_max)).timestamp()
+        for backup in backups:
+            if backup not in keep or (self._age_days_max and backup.stat().st_mtime < oldest):
+                backup.unlink()
+
+
+class JournalOutput:
+    """systemd's journal, one datagram a line; standard error when the journal is gone."""
+
+    __slots__ = ("_socket",)
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+
+    def write(self, line: bytes) -> None:
+        """The message as one field with its length, as the native protocol wants it."""
+        text = line.rstrip(b"\n")
+        field = b"MESSAGE\n" + len(text).to_bytes(8, "little") + text + b"\n"
+        try:
+            self._socket.sendto(b"SYSLOG_IDENTIFIER=etcd\n" + field, JOURNAL_SOCKET)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.write(2, line)
+
+
+class ZapLogger:
+    """The `Logger` of a running member."""
+
+    __slots__ = ("_console", "_level", "_name", "_outputs", "_sampled", "_second")
+
+    def __init__(
+        self,
+        outputs: Sequence[LogOutput],
+        level: str = "info",
+        form: str = "json",
+        name: str = "",
+    ) -> None:
+        self._outputs = tuple(outputs)
+        self._level = LEVELS[level]
+        self._console = form == "console"
+        self._name = name
+        self._second = 0
+        self._sampled: dict[tuple[str, str], int] = {}
+
+    def named(self, name: str) -> ZapLogger:
+        """The same logger under a name ("raft")."""
+        child = ZapLogger(self._outputs, "info", "console" if self._console else "json", name)
+        child._level = self._level
+        return child
+
+    def is_enabled(self, level: str) -> bool:
+        """Whether lines of this level are written at all."""
+        return LEVELS[level] >= self._level
+
+    def debug(self, message: str, **fields: object) -> None:
+        """For whoever debugs a member."""
+        if self._level <= -1:
+            self._write("debug", message, fields)
+
+    def info(self, message: str, **fields: object) -> None:
+        """What an operator wants to find afterwards."""
+        if self._level <= 0:
+            self._write("info", message, fields)
+
+    def warn(self, message: str, **fields: object) -> None:
+        """What an operator should look at."""
+        if self._level <= 1:
+            self._write("warn", message, fields)
+
+    def error(self, message: str, **fields: object) -> None:
+        """What failed."""
+        if self._level <= 2:
+            self._write("error", message, fields)
+
+    def panic(self, message: str, **fields: object) -> None:
+        """What must not be; the caller stops the member."""
+        if self._level <= 4:
+            self._write("panic", message, fields)
+
+    def fatal(self, message: str, **fields: object) -> NoReturn:
+        """The last line; ends the process with exit code 1."""
+        self._write("fatal", message, fields)
+        raise SystemExit(1)
+
+    def _write(self, level: str, message: str, fields: Mapping[str, object]) -> None:
+        now = time.time()
+        if level != "fatal" and not self._passes_sampling(level, message, int(now)):
+            return
+        caller = caller_of(sys._getframe(2))
+        line = self.format(now, level, caller, message, fields)
+        for output in self._outputs:
+            output.write(line)
+
+    def _passes_sampling(self, level: str, message: str, second: int) -> bool:
+        if second != self._second or len(self._sampled) >= SAMPLED_MESSAGES_MAX:
+            self._second = second
+            self._sampled.clear()
+        count = self._sampled.get((level, message), 0) + 1
+        self._sampled[level, message] = count
+        return count <= SAMPLE_FIRST or (count - SAMPLE_FIRST) % SAMPLE_THEREAFTER == 0
+
+    def format(
+        self, unix_s: float, level: str, caller: str, message: str, fields: Mapping[str, object]
+    ) -> bytes:
+        """The whole line with its end."""
+        stamp = time_stamp(unix_s)
+        if self._console:
+            words = [stamp, level, self._name, caller, message] if self._name else None
+            words = words or [stamp, level, caller, message]
+            if fields:
+                pairs = (f"{_name(key)}: {_value(fields[key], ', ')}" for key in fields)
+                words.append("{" + ", ".join(pairs) + "}")
+            text = "\t".join(words)
+        else:
+            pieces = [f'"level":"{level}"', f'"ts":"{stamp}"']
+            if self._name:
+                pieces.append(f'"logger":{_text(self._name)}')
+            pieces.append(f'"caller":{_text(caller)}')
+            pieces.append(f'"msg":{_text(message)}')
+            pieces += [f"{_name(key)}:{_value(fields[key], ',')}" for key in fields]
+            text = "{" + ",".join(pieces) + "}"
+        return text.encode("utf-8", "replace") + b"\n"
+
+
+def caller_of(frame: FrameType) -> str:
+    """Where a line comes from: the folder, the file and its line."""
+    parts = frame.f_code.co_filename.rsplit("/", 2)
+    return f"{'/'.join(parts[-2:])}:{frame.f_lineno}"
+
+
+def time_stamp(unix_s: float) -> str:
+    """A time as lines show it: microseconds, local zone."""
+    moment = datetime.fromtimestamp(unix_s).astimezone()
+    zone = moment.strftime("%z")
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%f") + ("Z" if zone == "+0000" else zone)
+
+
+def _name(key: str) -> str:
+    return _text(key.replace("_", "-"))
+
+
+def _text(value: str) -> str:
+    return f'"{value.translate(_CONTROL)}"'
+
+
+def _value(value: object, separator: str) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, Duration):
+        return _text(format_duration(value))
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, bytes):
+        return _text(value.decode("utf-8", "replace"))
+    if isinstance(value, list | tuple):
+        return "[" + separator.join(_value(item, separator) for item in value) + "]"
+    return _text(str(value))
+
+
+def build_logger(
+    outputs: Sequence[str], level: str, form: str, rotate: bool, rotation_json: str
+) -> ZapLogger:
+    """The logger that the flags describe; raises LoggingError or OSError.
+
+    `outputs` holds "default", "stderr", "stdout", "systemd/journal" or paths of files.
+    """
+    if len(outputs) > 1 and "default" in outputs:
+        raise LoggingError('multi logoutput for "default" is not supported yet')
+    if level not in LEVELS:
+        raise LoggingError(f'unrecognized level: "{level}"')
+    if form not in ("json", "console", ""):
+        raise LoggingError(f"unknown log format: {form}, supported values json, console")
+    rotation = _rotation(outputs, rotation_json) if rotate else None
+    opened: list[LogOutput] = []
+    for name in sorted(set(outputs)) if "/dev/null" not in outputs else ():
+        if name in ("default", "stderr"):
+            opened.append(DescriptorOutput(2))
+        elif name == "stdout":
+            opened.append(DescriptorOutput(1))
+        elif name == "systemd/journal":
+            opened.append(JournalOutput())
+        elif rotation is not None:
+            opened.append(RotatingOutput(name, rotation))
+        else:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+            opened.append(DescriptorOutput(os.open(name, flags, 0o666)))
+    return ZapLogger(opened, level, form or "json")
+
+
+def _rotation(outputs: Sequence[str], rotation_json: str) -> Mapping[str, Any]:
+    files = [name for name in outputs if name not in ("default", "stderr", "stdout")]
+    if len(files) > 1 or (len(outputs) == 1 and not files):
+        raise LoggingError(
+            "--log-outputs requires a single file path when --log-rotate-config-json is defined"
+        )
+    try:
+        settings = json.loads(rotation_json)
+    except ValueError as error:
+        raise LoggingError(f"improperly formatted log rotation config: {error}") from None
+    if not isinstance(settings, dict):
+        raise LoggingError("invalid log rotation config: it is no JSON object")
+    for key, value in settings.items():
+        kind = {"localtime": bool, "compress": bool, "filename": str}.get(key, int)
+        if type(value) is not kind:
+            raise LoggingError(f"invalid log rotation config: {key} must be {kind.__name__}")
+    return settings
+
+
+DEFAULT_LOGGER: Final = ZapLogger((DescriptorOutput(2),))
+"""What speaks until the flags are read: JSON on standard error."""

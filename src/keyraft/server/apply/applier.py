@@ -1,0 +1,401 @@
+"""What each request in the log does. The same on every member, from the same entry on.
+
+A handler takes the request's bytes and answers the whole response or raises its refusal, which is
+an answer too. What refuses, in etcd's order: a CORRUPT alarm refuses everything on keys; a NOSPACE
+alarm what makes the database grow; then permissions; a quota that is used up lets the write pass
+and only says so (etcd `server/etcdserver/apply`: corrupt, capped, auth, quota, backend).
+
+The hot path is a put of ours: it is split by hand, its waiter found by its stamp, its proposer by
+what follows the id there, and no message object is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING
+
+from keyraft.auth import Identity
+from keyraft.base import errors
+from keyraft.base.errors import EtcdError, RawError
+from keyraft.cluster import MembershipDataError
+from keyraft.mvcc import plain_put
+from keyraft.proto import rpc_pb2
+from keyraft.raft import Entry
+from keyraft.server.apply import internal_request, v2_requests
+from keyraft.server.apply.queue import Work
+from keyraft.server.apply.user_requests import UserRequests
+from keyraft.server.counters import Histogram
+from keyraft.server.parsing import parse
+from keyraft.server.upkeep import alarms, quota
+from keyraft.server.wait_table import Waiter
+
+if TYPE_CHECKING:
+    from keyraft.server.member import Member
+
+Steps = Generator[None, None, bytes]
+"""A request that takes several steps; the value is the response."""
+
+Handler = Callable[[bytes], "bytes | Steps"]
+
+_NO_EFFECT = frozenset(
+    (
+        internal_request.KIND_RANGE,
+        internal_request.KIND_AUTH_USER_GET,
+        internal_request.KIND_AUTH_ROLE_GET,
+        internal_request.KIND_AUTH_STATUS,
+        internal_request.KIND_DOWNGRADE_VERSION_TEST,
+    )
+)
+_CLUSTER = frozenset(
+    (
+        internal_request.KIND_CLUSTER_VERSION_SET,
+        internal_request.KIND_CLUSTER_MEMBER_ATTR_SET,
+        internal_request.KIND_DOWNGRADE_INFO_SET,
+    )
+)
+_KINDS_LOW = 16  # kinds below this are in a list instead of a dictionary
+
+
+class Applier:
+    """Applies normal entries to one member's state. Owned by the member's loop."""
+
+    def __init__(self, member: Member) -> None:
+        self._member = member
+        self._store = member.store
+        self._auth = member.auth
+        self._users = UserRequests(member.auth, member.network, member.logger)
+        self._proposers: dict[bytes, Identity] = {}
+        self._waiting_pop = member.waiting.pop
+        self._encode_header = member.headers.encode
+        self._counts = [0] * _KINDS_LOW
+        self._failures = [0] * _KINDS_LOW
+        self._put_s: Histogram | None = None
+        self._handlers: dict[int, Handler] = {
+            internal_request.KIND_RANGE: self._range,
+            internal_request.KIND_PUT: self._put,
+            internal_request.KIND_DELETE_RANGE: self._delete_range,
+            internal_request.KIND_TXN: self._txn,
+            internal_request.KIND_COMPACTION: self._compact,
+            internal_request.KIND_LEASE_GRANT: self._lease_grant,
+            internal_request.KIND_LEASE_REVOKE: self._lease_revoke,
+            internal_request.KIND_LEASE_CHECKPOINT: self._lease_checkpoint,
+            internal_request.KIND_ALARM: self._alarm,
+        }
+        self._low: list[Handler | None] = [self._handlers.get(kind) for kind in range(_KINDS_LOW)]
+
+    # --- entries ------------------------------------------------------------------------------
+
+    def apply(self, entry: Entry) -> Work | None:
+        """Applies one entry and answers whoever waits for it here.
+
+        Returns what is left to do, when that is more than a millisecond's work.
+        """
+        data = entry.data
+        if entry.type or not data:
+            self._member.apply_other(entry)
+            return None
+        parts = internal_request.split(data)
+        if parts is None:
+            return self._apply_slowly(entry)
+        kind, request, stamp = parts
+        handler = self._low[kind] if kind < _KINDS_LOW else None
+        identity = None
+        if self._auth.enabled:
+            identity = self._identity(stamp)
+            if identity is None:
+                handler = None
+        if handler is None:
+            return self._apply_slowly(entry)
+        self._counts[kind] += 1
+        waiter = self._waiting_pop(stamp, None)
+        try:
+            if identity is not None:
+                self._check(kind, request, identity)
+            result = handler(request)
+            if not isinstance(result, bytes):
+                return self._begin(result, kind, stamp, waiter)
+        except (EtcdError, RawError) as refusal:
+            self._failures[kind] += 1
+            if waiter is not None:
+                waiter.fail(refusal.code, refusal.text)
+            return None
+        if waiter is not None:
+            waiter.respond(result)
+        return None
+
+    def _begin(self, steps: Steps, kind: int, stamp: bytes, waiter: Waiter | None) -> Work | None:
+        """The first step; what is left, if that was not all. Raises the refusal of the first."""
+        try:
+            next(steps)
+        except StopIteration as end:
+            if waiter is not None:
+                waiter.respond(end.value)
+            return None
+        if waiter is not None:
+            self._member.waiting.add(stamp, waiter)  # whose time may run out meanwhile
+        return self._go_on(steps, kind, stamp)
+
+    def _go_on(self, steps: Steps, kind: int, stamp: bytes) -> Work:
+        try:
+            result = yield from steps
+        except (EtcdError, RawError) as refusal:
+            if kind < _KINDS_LOW:
+                self._failures[kind] += 1
+            waiter = self._waiting_pop(stamp, None)
+            if waiter is not None:
+                waiter.fail(refusal.code, refusal.text)
+            return
+        waiter = self._waiting_pop(stamp, None)
+        if waiter is not None:
+            waiter.respond(result)
+
+    def _apply_slowly(self, entry: Entry) -> Work | None:
+        """Any maker's entry, or one by a user."""
+        try:
+            v2 = internal_request.is_v2(entry.data)
+            if v2 is not None:
+                known = v2_requests.translate(v2)
+                if known is not None:
+                    self._member.membership.apply_request(*known)
+                return None
+            parsed = internal_request.parse(entry.data)
+        except (internal_request.MalformedEntryError, MembershipDataError) as error:
+            self._pass_over(entry, error)
+            return None
+        waiter = self._waiting_pop(parsed.stamp, None)
+        try:
+            result = self._carry_out(parsed, entry.index, waiter is not None)
+            if not isinstance(result, bytes):
+                return self._begin(result, parsed.kind, parsed.stamp, waiter)
+        except MembershipDataError as error:
+            self._pass_over(entry, error)
+            result = b""
+        except (EtcdError, RawError) as refusal:
+            if waiter is not None:
+                waiter.fail(refusal.code, refusal.text)
+            return None
+        if waiter is not None:
+            waiter.respond(result)
+        return None
+
+    def _pass_over(self, entry: Entry, error: Exception) -> None:
+        """Nobody can carry this out, so for nobody it has an effect.
+
+        DEVIATION: etcd panics, at every start anew: an entry that a foreign or broken member has
+        brought into the log would be the end of all of them.
+        """
+        self._member.logger.error(
+            "passed over an entry that cannot be carried out",
+            entry_index=entry.index,
+            entry_term=entry.term,
+            error=str(error),
+        )
+
+    def _carry_out(
+        self, parsed: internal_request.Parsed, index: int, is_awaited: bool
+    ) -> bytes | Steps:
+        """A request taken apart; one without effect is only done for somebody who waits."""
+        kind = parsed.kind
+        if kind in _CLUSTER:
+            self._member.membership.apply_request(kind, parsed.request)
+            return b""
+        if kind == 0 or (not is_awaited and kind in _NO_EFFECT):
+            return b""
+        identity = None
+        if self._auth.enabled:
+            identity = Identity(parsed.username, parsed.auth_revision)
+        handler = self._handlers.get(kind)
+        if handler is None:
+            body = self._users.apply(kind, parsed.request, identity, index, is_awaited)
+            return self._member.header(self._store.revision) + body
+        self._counts[kind] += 1
+        if identity is not None:
+            self._check(kind, parsed.request, identity)
+        return handler(parsed.request)
+
+    def _identity(self, stamp: bytes) -> Identity | None:
+        """Who proposed an entry in our own layout; None when it takes a closer look."""
+        part = internal_request.proposer_part(stamp)
+        if part is None:
+            return None
+        identity = self._proposers.get(part)
+        if identity is None:
+            try:
+                parsed = internal_request.parse(stamp)
+            except internal_request.MalformedEntryError:
+                return None
+            if len(self._proposers) >= internal_request.PROPOSERS_MAX:
+                self._proposers.clear()
+            identity = Identity(parsed.username, parsed.auth_revision)
+            self._proposers[part] = identity
+        return identity
+
+    def _check(self, kind: int, request: bytes, identity: Identity) -> None:
+        """Whether the proposer may; alarms, which refuse everybody, are asked before."""
+        auth = self._auth
+        if self._member.alarms.any:
+            self._refuse_for_alarm(kind, request)
+        if kind == internal_request.KIND_PUT:
+            end = plain_put(request)
+            if end:
+                auth.check_write(identity, request[2:end])
+            else:
+                auth.check_put(identity, parse(rpc_pb2.PutRequest, request))
+        elif kind == internal_request.KIND_RANGE:
+            wanted = parse(rpc_pb2.RangeRequest, request)
+            auth.check_range(identity, wanted.key, wanted.range_end)
+        elif kind == internal_request.KIND_DELETE_RANGE:
+            auth.check_delete(identity, parse(rpc_pb2.DeleteRangeRequest, request))
+        elif kind == internal_request.KIND_TXN:
+            auth.check_txn(identity, parse(rpc_pb2.TxnRequest, request))
+        elif kind == internal_request.KIND_LEASE_REVOKE:
+            auth.check_lease_revoke(identity, parse(rpc_pb2.LeaseRevokeRequest, request).ID)
+
+    def _refuse_for_alarm(self, kind: int, request: bytes) -> None:
+        if kind in (internal_request.KIND_PUT, internal_request.KIND_LEASE_GRANT):
+            self._refuse_growth()
+        elif kind == internal_request.KIND_TXN:
+            self._refuse_txn(request)
+        elif kind not in (internal_request.KIND_ALARM, internal_request.KIND_LEASE_CHECKPOINT):
+            self._refuse_corrupt()
+
+    def slice_done(self, seconds: float) -> None:
+        """Spreads a slice's time over its requests, for etcd_server_apply_duration_seconds."""
+        total = sum(self._counts)
+        if not total:
+            return
+        each_s = seconds / total
+        counters = self._member.counters
+        if (
+            self._counts[internal_request.KIND_PUT] == total
+            and not self._failures[internal_request.KIND_PUT]
+        ):
+            # A slice of puts, most often: a lone client's slice is one put.
+            if self._put_s is None:
+                self._put_s = counters.apply_duration_s.of(
+                    "v3", internal_request.KINDS[internal_request.KIND_PUT], "true"
+                )
+            self._put_s.observe(each_s, total)
+            self._counts[internal_request.KIND_PUT] = 0
+            return
+        for kind, count in enumerate(self._counts):
+            if count:
+                failed = self._failures[kind]
+                name = internal_request.KINDS[kind]
+                if count > failed:
+                    counters.apply_duration_s.of("v3", name, "true").observe(each_s, count - failed)
+                if failed:
+                    counters.apply_duration_s.of("v3", name, "false").observe(each_s, failed)
+                    self._failures[kind] = 0
+                self._counts[kind] = 0
+
+    # --- keys ---------------------------------------------------------------------------------
+
+    def _put(self, request: bytes) -> bytes:
+        member = self._member
+        store = self._store
+        if member.alarms.any:
+            self._refuse_growth()
+        if len(request) >= member.quota.room:
+            fits = member.quota.allows(quota.put_cost(parse(rpc_pb2.PutRequest, request)))
+            body = store.put(request)
+            if not fits:
+                raise errors.NoSpaceError
+        else:
+            body = store.put(request)
+        return self._encode_header(store.revision, member.term) + body
+
+    def _range(self, request: bytes) -> Steps:
+        self._refuse_corrupt()
+        wanted = parse(rpc_pb2.RangeRequest, request)
+        return self._with_header(self._store.range_steps(wanted))
+
+    def _delete_range(self, request: bytes) -> Steps:
+        self._refuse_corrupt()
+        return self._with_header(self._store.delete_range_steps(request))
+
+    def _with_header(self, steps: Steps) -> Steps:
+        body = yield from steps
+        return self._member.header(self._store.revision) + body
+
+    def _txn(self, request: bytes) -> Steps:
+        member = self._member
+        fits = True
+        if member.alarms.any:
+            self._refuse_txn(request)
+        if len(request) >= member.quota.room:
+            fits = member.quota.allows_txn(parse(rpc_pb2.TxnRequest, request))
+        steps = self._store.txn_steps(request)
+        return self._with_header(steps) if fits else self._but_no_space(steps)
+
+    def _but_no_space(self, steps: Steps) -> Steps:
+        yield from steps
+        raise errors.NoSpaceError
+
+    def _compact(self, request: bytes) -> bytes:
+        self._refuse_corrupt()
+        wanted = parse(rpc_pb2.CompactionRequest, request)
+        self._member.compactor.compact(wanted.revision)
+        return self._member.header(self._store.revision)
+
+    # --- leases -------------------------------------------------------------------------------
+
+    def _lease_grant(self, request: bytes) -> bytes:
+        member = self._member
+        if member.alarms.any:
+            self._refuse_growth()
+        wanted = parse(rpc_pb2.LeaseGrantRequest, request)
+        fits = member.quota.allows(quota.LEASE_OVERHEAD_BYTES)
+        ttl_s = member.lessor.grant(wanted.ID, wanted.TTL, member.loop.time())
+        if not fits:
+            raise errors.NoSpaceError
+        answer = rpc_pb2.LeaseGrantResponse(ID=wanted.ID, TTL=ttl_s)
+        return member.header(self._store.revision) + answer.SerializeToString()
+
+    def _lease_revoke(self, request: bytes) -> Steps:
+        self._refuse_corrupt()
+        lease_id = parse(rpc_pb2.LeaseRevokeRequest, request).ID
+        keys = self._member.lessor.keys_to_revoke(lease_id)
+        return self._revoke(lease_id, keys)
+
+    def _revoke(self, lease_id: int, keys: set[bytes]) -> Steps:
+        """The keys in one transaction, which is none without keys, then the lease."""
+        yield from self._store.delete_keys_steps(keys)
+        self._member.lessor.revoke(lease_id)
+        return self._member.header(self._store.revision)
+
+    def _lease_checkpoint(self, request: bytes) -> bytes:
+        now_s = self._member.loop.time()
+        for point in parse(rpc_pb2.LeaseCheckpointRequest, request).checkpoints:
+            self._member.lessor.checkpoint(point.ID, point.remaining_TTL, now_s)
+        return self._member.header(self._store.revision)
+
+    # --- alarms -------------------------------------------------------------------------------
+
+    def _alarm(self, request: bytes) -> bytes:
+        member = self._member
+        wanted = parse(rpc_pb2.AlarmRequest, request)
+        response = member.alarms.apply(wanted)
+        if wanted.action != alarms.GET and response.alarms:
+            verb = "raised" if wanted.action == alarms.ACTIVATE else "disarmed"
+            member.logger.warn(
+                f"alarm {verb}",
+                alarm=alarms.NAMES.get(wanted.alarm, str(wanted.alarm)),
+                **{"from": f"{wanted.memberID:x}"},
+            )
+        return member.header(self._store.revision) + response.SerializeToString()
+
+    def _refuse_txn(self, request: bytes) -> None:
+        self._refuse_corrupt()
+        if self._member.alarms.nospace:
+            if quota.txn_cost(parse(rpc_pb2.TxnRequest, request)) > 0:
+                raise errors.NoSpaceError
+
+    def _refuse_growth(self) -> None:
+        self._refuse_corrupt()
+        if self._member.alarms.nospace:
+            raise errors.NoSpaceError
+
+    def _refuse_corrupt(self) -> None:
+        if self._member.alarms.corrupt:
+            raise errors.CorruptError

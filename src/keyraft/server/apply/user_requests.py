@@ -1,0 +1,162 @@
+"""Requests about users and roles, as apply carries them out.
+
+Each kind of request has a message, a method of `auth.Accounts` and who may ask: root, the user
+itself (UserGet), a holder of the role (RoleGet), or anybody (AuthStatus, Authenticate). Root is
+asked for by what holds when the entry is applied, not by the revision that the caller was
+identified at: two administrators at work do not get in each other's way.
+
+Source: etcd `server/etcdserver/apply/auth.go` (needAdminPermission).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from google.protobuf.message import Message
+
+from keyraft.auth import NOBODY, Accounts, AuthStore, Identity
+from keyraft.base.errors import EtcdError
+from keyraft.base.log import Logger
+from keyraft.cluster import Version, VersionError, parse_version
+from keyraft.proto import raft_internal_pb2, rpc_pb2
+from keyraft.server.apply import internal_request
+from keyraft.server.parsing import parse
+from keyraft.server.ports import Network, UnknownRequestError
+
+_BY_ROOT: Final[dict[int, tuple[type[Message], Callable[[Accounts, Any], Message], str]]] = {
+    internal_request.KIND_AUTH_USER_ADD: (
+        rpc_pb2.AuthUserAddRequest,
+        Accounts.user_add,
+        "added a user",
+    ),
+    internal_request.KIND_AUTH_USER_DELETE: (
+        rpc_pb2.AuthUserDeleteRequest,
+        Accounts.user_delete,
+        "deleted a user",
+    ),
+    internal_request.KIND_AUTH_USER_CHANGE_PASSWORD: (
+        rpc_pb2.AuthUserChangePasswordRequest,
+        Accounts.user_change_password,
+        "changed a password of a user",
+    ),
+    internal_request.KIND_AUTH_USER_GRANT_ROLE: (
+        rpc_pb2.AuthUserGrantRoleRequest,
+        Accounts.user_grant_role,
+        "granted a role to a user",
+    ),
+    internal_request.KIND_AUTH_USER_REVOKE_ROLE: (
+        rpc_pb2.AuthUserRevokeRoleRequest,
+        Accounts.user_revoke_role,
+        "revoked a role from a user",
+    ),
+    internal_request.KIND_AUTH_USER_LIST: (rpc_pb2.AuthUserListRequest, Accounts.user_list, ""),
+    internal_request.KIND_AUTH_ROLE_ADD: (
+        rpc_pb2.AuthRoleAddRequest,
+        Accounts.role_add,
+        "created a role",
+    ),
+    internal_request.KIND_AUTH_ROLE_DELETE: (
+        rpc_pb2.AuthRoleDeleteRequest,
+        Accounts.role_delete,
+        "deleted a role",
+    ),
+    internal_request.KIND_AUTH_ROLE_LIST: (rpc_pb2.AuthRoleListRequest, Accounts.role_list, ""),
+    internal_request.KIND_AUTH_ROLE_GRANT_PERMISSION: (
+        rpc_pb2.AuthRoleGrantPermissionRequest,
+        Accounts.role_grant_permission,
+        "granted/updated a permission to a user",
+    ),
+    internal_request.KIND_AUTH_ROLE_REVOKE_PERMISSION: (
+        rpc_pb2.AuthRoleRevokePermissionRequest,
+        Accounts.role_revoke_permission,
+        "revoked a permission on range",
+    ),
+}
+_LOGGED: Final = ("name", "user", "role")
+_FIRST_TO_NUMBER_TOKENS_BEFORE_THEM: Final = Version(3, 5, 3)
+
+
+class UserRequests:
+    """Applies them to one member's users. Owned by the member's loop."""
+
+    def __init__(self, auth: AuthStore, network: Network, logger: Logger) -> None:
+        self._auth = auth
+        self._network = network
+        self._logger = logger
+
+    def apply(
+        self, kind: int, request: bytes, identity: Identity | None, index: int, wanted: bool
+    ) -> bytes:
+        """The response without its header. `identity` is None while users are not asked for.
+
+        `wanted`: somebody waits here for the answer. Raises UnknownRequestError for other kinds.
+        """
+        auth = self._auth
+        who = identity or NOBODY
+        found = _BY_ROOT.get(kind)
+        if found is not None:
+            message, method, said = found
+            auth.check_admin(who)
+            asked = parse(message, request)
+            answer = method(auth.accounts, asked)
+            if said:
+                self._say(said, asked)
+        elif kind == internal_request.KIND_AUTHENTICATE:
+            asked_for = parse(raft_internal_pb2.InternalAuthenticateRequest, request)
+            by_entry = wanted and self._has_old_member()
+            answer = auth.authenticate(asked_for, index, wanted, by_entry=by_entry)
+        elif kind == internal_request.KIND_AUTH_STATUS:
+            answer = rpc_pb2.AuthStatusResponse(enabled=auth.enabled, authRevision=auth.revision)
+        elif kind == internal_request.KIND_AUTH_USER_GET:
+            answer = self._user_get(parse(rpc_pb2.AuthUserGetRequest, request), who)
+        elif kind == internal_request.KIND_AUTH_ROLE_GET:
+            answer = self._role_get(parse(rpc_pb2.AuthRoleGetRequest, request), who)
+        elif kind == internal_request.KIND_AUTH_ENABLE:
+            auth.check_admin(who)
+            auth.enable()
+            self._logger.info("enabled authentication")
+            answer = rpc_pb2.AuthEnableResponse()
+        elif kind == internal_request.KIND_AUTH_DISABLE:
+            auth.check_admin(who)
+            auth.disable()
+            self._logger.info("disabled authentication")
+            answer = rpc_pb2.AuthDisableResponse()
+        else:
+            raise UnknownRequestError(kind)
+        return answer.SerializeToString()
+
+    def _has_old_member(self) -> bool:
+        """Whether some member knows tokens by the other number."""
+        for text in self._network.last_versions():
+            try:
+                version = parse_version(text)
+            except VersionError:
+                continue
+            if version.is_below(_FIRST_TO_NUMBER_TOKENS_BEFORE_THEM):
+                return True
+        return False
+
+    def _user_get(self, request: rpc_pb2.AuthUserGetRequest, who: Identity) -> Message:
+        try:
+            self._auth.check_admin(who)
+        except EtcdError:
+            if request.name.encode() != who.username:
+                raise
+        return self._auth.accounts.user_get(request)
+
+    def _role_get(self, request: rpc_pb2.AuthRoleGetRequest, who: Identity) -> Message:
+        try:
+            self._auth.check_admin(who)
+        except EtcdError:
+            if not self._auth.has_role(who, request.role):
+                raise
+        return self._auth.accounts.role_get(request)
+
+    def _say(self, what: str, request: Message) -> None:
+        fields = {
+            f"{name}": getattr(request, name)
+            for name in _LOGGED
+            if name in request.DESCRIPTOR.fields_by_name
+        }
+        self._logger.info(what, **fields)

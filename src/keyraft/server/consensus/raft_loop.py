@@ -1,0 +1,374 @@
+"""The member's Raft: what arrives in a turn goes in together, and one function carries out Ready.
+
+The order is persist -> send -> apply -> acknowledge:
+
+- an entry is applied only when it is on our own disk, and answered only when it is applied;
+- a follower's or candidate's messages leave only after the state they speak of is on disk; a
+  leader's may leave while its disk is busy, because it counts itself only when its own write is
+  done (Raft thesis §10.2.1);
+- one write is under way at a time. While it syncs, proposals gather into the next batch and the
+  entries of the batch before are applied and answered, so disk and interpreter work side by side.
+
+- a follower answers the leader first and applies then: its answer is waited for, its state is not;
+- a leader's bare news of a commit index waits for the next entries to carry it (see `notices`);
+- what Raft does next depends on a configuration change that is committed, so it waits until that is
+  applied. Mostly this is at once; behind a transaction that takes many turns it is not, and then
+  the loop goes on but Raft stands still, as in the original.
+
+Proposals of one turn of the event loop become one call of `propose`, one write and one sync. While
+there is no leader, or while the disk is busy, they wait, as long as their proposers do: what nobody
+waits for any more is not proposed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from operator import attrgetter
+from typing import Final, Protocol
+
+from keyraft.base.clock import Loop
+from keyraft.base.limits import REQUEST_BYTES_MAX
+from keyraft.raft import (
+    Entry,
+    MemoryStorage,
+    Message,
+    MessageType,
+    ProposalDroppedError,
+    RawNode,
+    ReadState,
+    Ready,
+    Snapshot,
+    SoftState,
+    StateType,
+)
+from keyraft.server.consensus import forwarded_proposals
+from keyraft.server.consensus.commit_notices import CommitNotices
+from keyraft.server.ports import DurableLog, Network
+
+BATCH_ENTRIES_MAX: Final = 4_000  # of one propose; below the apply gap that refuses requests
+BATCH_BYTES_MAX: Final = 16 << 20  # of one propose; a larger single proposal goes alone
+QUEUE_BYTES_MAX: Final = 256 << 20  # proposals not yet taken by Raft; more is refused
+_TYPE: Final = attrgetter("type")  # zero for a normal entry
+_PROP: Final = MessageType.PROP.value
+ALONE_ENTRIES_MAX: Final = 4  # a batch so small may be synced on the loop itself
+
+
+class RaftEvents(Protocol):
+    """What the loop tells its member."""
+
+    def leadership(self, soft: SoftState) -> None:
+        """Leader or role have changed."""
+
+    def read_states(self, states: Sequence[ReadState]) -> None:
+        """Read index rounds have been agreed."""
+
+    def committed(self, entries: list[Entry], applied: Callable[[], None] | None) -> None:
+        """To be applied in order; `applied`, if given, is called once all of it is, at once or
+        later: there is a configuration change among it."""
+
+    def before_snapshot(self, ready: Callable[[], None]) -> None:
+        """A snapshot is going to be installed: `ready` is called, at once or later, when nothing is
+        being applied; nothing will be until `snapshot_installed`."""
+
+    def snapshot_installed(self, snapshot: Snapshot) -> None:
+        """A snapshot of the leader's is durable: take its state over."""
+
+    def dropped(self, stamps: list[bytes]) -> None:
+        """Raft has refused these proposals (no leader, or a transfer is under way)."""
+
+
+class RaftLoop:
+    """Drives one RawNode. Owned by the member's loop."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        node: RawNode,
+        storage: MemoryStorage,
+        log: DurableLog,
+        network: Network,
+        events: RaftEvents,
+        stable_index: int,
+        request_bytes_max: int = REQUEST_BYTES_MAX,
+    ) -> None:
+        """`request_bytes_max`: how large a request this member's own clients may send."""
+        self._loop = loop
+        self.node = node
+        self._storage = storage
+        self._log = log
+        self._network = network
+        self._notices = CommitNotices(loop, network)
+        self._events = events
+        self._stable_index = stable_index
+        self._request_bytes_max = request_bytes_max
+        self._queue: dict[bytes, bytes] = {}  # stamps to entries, in the order they came
+        self._queue_bytes = 0
+        self._leading_queue: list[tuple[int, bytes, bytes]] = []
+        self._scheduled = False
+        self._in_turn = False
+        self._ready: Ready | None = None
+        self._early: list[Entry] = []
+        self._held: list[Entry] = []
+        self._changes = 0  # configuration changes handed out and not yet applied
+        self._persisted_fully = False  # the Ready waits for nothing else
+        self._leading = False
+        self._has_leader = False
+        self._deposed = False
+        self._began_s = 0.0
+        self._stopped = False
+        self.batches = 0
+        self.batched_entries = 0
+
+    # --- in -----------------------------------------------------------------------------------
+
+    def propose(self, stamp: bytes, data: bytes) -> bool:
+        """Queues one entry for this turn's batch; False when the queue is full."""
+        if self._queue_bytes > QUEUE_BYTES_MAX:
+            return False
+        self._queue[stamp] = data
+        self._queue_bytes += len(data)
+        if not self._scheduled and self._ready is None:
+            self._scheduled = True
+            self._loop.call_soon(self._turn)
+        return True
+
+    @property
+    def queued(self) -> int:
+        """Proposals that Raft has not had."""
+        return len(self._queue)
+
+    def withdraw(self, stamp: bytes) -> bool:
+        """Takes a proposal back; False when Raft has had it, so that it may be carried out."""
+        data = self._queue.pop(stamp, None)
+        if data is None:
+            return False
+        self._queue_bytes -= len(data)
+        return True
+
+    def propose_leading(self, stamp: bytes, data: bytes, term: int) -> None:
+        """Queues an entry that only the leader of `term` may propose; else it is dropped.
+
+        A proposal may wait while the disk is slow, and would then be passed on to whoever leads.
+        """
+        self._leading_queue.append((term, stamp, data))
+        self.wake()
+
+    def step(self, message: Message) -> None:
+        """Takes a message from a peer; the outcome is carried out this turn.
+
+        Raises RaftError: PeerMessageError for what no member says, and what Raft refuses.
+        """
+        if not self._stopped:
+            if message.type == _PROP:
+                forwarded_proposals.check(message.entries, self._request_bytes_max)
+            self.node.hear(message)
+            if message.type == _PROP:
+                # A follower's client waits for the commit of these.
+                self._notices.awaited(self.node.raft.log.last_index())
+            self.wake()
+
+    def tick(self) -> None:
+        """One heartbeat interval has passed."""
+        self.node.tick()
+        if self._ready is not None and self._leading and not self._deposed:
+            self._look_at_lead()
+        self.wake()
+
+    def _look_at_lead(self) -> None:
+        """The disk stalls, and with it everything that a Ready would tell.
+
+        No heartbeat leaves meanwhile, so the others elect somebody and Raft, hearing of no quorum,
+        steps down. The member must know at once: it still answers clients.
+        """
+        if self.node.raft.state != StateType.LEADER:
+            self._deposed = True
+            self._events.leadership(self.node.raft.soft_state())
+
+    @property
+    def writing_since_s(self) -> float | None:
+        """When the write that is under way began, in loop time; None when there is none."""
+        writes = self._ready is not None and not self._persisted_fully
+        return self._began_s if writes else None
+
+    def wake(self) -> None:
+        """Has a turn run soon; for callers that have stepped the node themselves."""
+        if not self._scheduled and self._ready is None:
+            self._scheduled = True
+            self._loop.call_soon(self._turn)
+
+    def term_at(self, index: int) -> int:
+        """The term of an entry that is still known; raises raft.StorageError."""
+        return self._storage.term(index)
+
+    @property
+    def applied_index(self) -> int:
+        """What Raft knows to be applied: all but the entries that are carried out just now."""
+        return self.node.raft.log.applied
+
+    def stop(self) -> None:
+        """Nothing is carried out after this but the write that is under way."""
+        self._stopped = True
+        self._notices.stop()
+
+    @property
+    def writing(self) -> bool:
+        """A Ready is being carried out, beyond what only waits to be applied."""
+        return self._ready is not None and not self._persisted_fully
+
+    # --- the turn -----------------------------------------------------------------------------
+
+    def _turn(self) -> None:
+        self._scheduled = False
+        if self._in_turn:
+            return
+        self._in_turn = True
+        try:
+            while self._ready is None and not self._stopped:
+                if self._leading_queue:
+                    self._take_leading()
+                if self._queue and self._has_leader:
+                    self._offer()
+                if not self.node.has_ready():
+                    break
+                self._carry_out(self.node.ready())
+        finally:
+            self._in_turn = False
+
+    def leads(self, term: int) -> bool:
+        """Whether this member leads in `term` as far as Raft knows, told or not yet told."""
+        raft = self.node.raft
+        return raft.state is StateType.LEADER and raft.term == term
+
+    def _take_leading(self) -> None:
+        """In front of the others, so that they are in the batch that is offered now."""
+        waiting, self._leading_queue = self._leading_queue, []
+        mine = {stamp: data for term, stamp, data in waiting if self.leads(term)}
+        if len(mine) < len(waiting):
+            self._events.dropped([stamp for _, stamp, _ in waiting if stamp not in mine])
+        self._queue_bytes += sum(map(len, mine.values()))
+        self._queue = mine | self._queue
+
+    def _offer(self) -> None:
+        """One batch of proposals goes to Raft."""
+        batch = self._queue
+        if len(batch) > BATCH_ENTRIES_MAX or self._queue_bytes > BATCH_BYTES_MAX:
+            size = 0
+            batch = {}
+            for stamp, data in self._queue.items():
+                size += len(data)
+                if batch and (len(batch) >= BATCH_ENTRIES_MAX or size > BATCH_BYTES_MAX):
+                    size -= len(data)
+                    break
+                batch[stamp] = data
+            for stamp in batch:
+                del self._queue[stamp]
+            self._queue_bytes -= size
+        else:
+            self._queue = {}
+            self._queue_bytes = 0
+        self.batches += 1
+        self.batched_entries += len(batch)
+        try:
+            self.node.propose(list(batch.values()))
+        except ProposalDroppedError:
+            self._events.dropped(list(batch))
+
+    def _carry_out(self, ready: Ready) -> None:
+        """The one place where a Ready becomes deeds."""
+        if ready.soft_state is not None:
+            self._leading = ready.soft_state.state == StateType.LEADER
+            self._has_leader = ready.soft_state.lead != 0
+            self._deposed = False
+            self._events.leadership(ready.soft_state)
+        if ready.read_states:
+            self._events.read_states(ready.read_states)
+        self._ready = ready
+        if self._leading and ready.messages:
+            self._notices.send(ready.messages)
+        if ready.snapshot is not None:
+            # The snapshot is durable before any entry behind it is.
+            self._events.before_snapshot(self._install)
+            return
+        self._persist(ready)
+
+    def _install(self) -> None:
+        ready = self._ready
+        assert ready is not None and ready.snapshot is not None, "no Ready carried a snapshot"
+        if not self._stopped:
+            self._log.install(ready.snapshot, ready.hard_state, self._snapshot_durable)
+
+    def _snapshot_durable(self) -> None:
+        ready = self._ready
+        assert ready is not None and ready.snapshot is not None, "no Ready carried this snapshot"
+        self._storage.apply_snapshot(ready.snapshot)
+        self._stable_index = ready.snapshot.meta.index
+        self._events.snapshot_installed(ready.snapshot)
+        self._persist(ready)
+
+    def _persist(self, ready: Ready) -> None:
+        entries = ready.entries
+        committed = ready.committed_entries
+        early = committed
+        if entries and entries[0].index <= self._stable_index:
+            # What is on the disk under these indexes is another leader's, and is replaced.
+            self._stable_index = entries[0].index - 1
+        if committed and committed[-1].index > self._stable_index:
+            # Committed by others before our own disk had it: applied once it has.
+            split = len(committed)
+            while split and committed[split - 1].index > self._stable_index:
+                split -= 1
+            early, self._held = committed[:split], committed[split:]
+        if entries or ready.hard_state is not None:
+            self._early = early
+            self._began_s = self._loop.time()
+            # On a follower nobody waits for what is to be applied.
+            waits = self._queue or (early and self._leading) or len(early) > ALONE_ENTRIES_MAX
+            alone = len(entries) <= ALONE_ENTRIES_MAX and not waits
+            self._log.append(entries, ready.hard_state, ready.must_sync, self._persisted, alone)
+            self._apply_early()
+        else:
+            self._early = early
+            self._persisted()
+
+    def _apply_early(self) -> None:
+        """What was on our disk before this Ready; runs while the write is under way, or after it
+        when the write was done at once."""
+        if self._early:
+            early, self._early = self._early, []
+            self._apply(early)
+
+    def _apply(self, entries: list[Entry]) -> None:
+        if any(map(_TYPE, entries)):
+            self._changes += 1
+            self._events.committed(entries, self._change_applied)
+        else:
+            self._events.committed(entries, None)
+
+    def _change_applied(self) -> None:
+        self._changes -= 1
+        if self._persisted_fully and not self._changes:
+            self._advance()
+
+    def _persisted(self) -> None:
+        ready = self._ready
+        assert ready is not None, "a write ended that no Ready carried"
+        if ready.entries:
+            self._storage.append(ready.entries)
+            self._stable_index = ready.entries[-1].index
+        if not self._leading and ready.messages:
+            self._network.send(ready.messages)
+        self._apply_early()
+        if self._held:
+            held, self._held = self._held, []
+            self._apply(held)
+        if self._changes:
+            self._persisted_fully = True
+        else:
+            self._advance()
+
+    def _advance(self) -> None:
+        self._persisted_fully = False
+        self.node.advance()
+        self._ready = None
+        if not self._in_turn:
+            self._turn()

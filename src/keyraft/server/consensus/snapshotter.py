@@ -1,0 +1,126 @@
+"""Snapshots shorten the log: every so many entries the state is declared to be on disk.
+
+The state is the database, which is there already; a snapshot is therefore the promise that the
+database holds everything up to an index, made in this order: the database commits, the snapshot
+file is written, the log records it, older segments may go (formats, "Consistent index, snapshots").
+Entries behind the newest applied one by more than the catch-up count are forgotten in memory, so
+that a follower which lags less is served from there.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from keyraft.raft import MemoryStorage, ProgressState, SnapshotMeta, StateType
+from keyraft.server.ports import DurableLog
+
+if TYPE_CHECKING:
+    from keyraft.server.member import Member
+
+TRIM_ENTRIES: Final = (
+    100  # the memory log is trimmed in steps of this many (etcd `memorySnapshotCount`)
+)
+RELEASE_S: Final = (
+    30.0  # entries stay so long after a database was sent (etcd `releaseDelayAfterSnapshot`)
+)
+
+
+class Snapshotter:
+    """Decides when, and keeps the memory log short. Owned by the member's loop."""
+
+    def __init__(
+        self, member: Member, storage: MemoryStorage, log: DurableLog, snapshot_index: int
+    ) -> None:
+        self._member = member
+        self._storage = storage
+        self._log = log
+        self._index = snapshot_index
+        self._life = 0  # databases that were replaced by a leader's
+        self._busy = False
+        self._forced = False
+        settings = member.settings
+        self._count = settings.snapshot_count
+        self._keep = settings.snapshot_catchup_entries
+        self.trim_entries = TRIM_ENTRIES
+        self.release_s = RELEASE_S
+        self._next_trim = snapshot_index + TRIM_ENTRIES + 1
+        self._sending_s = float("-inf")  # when a database was last on its way to somebody
+
+    @property
+    def index(self) -> int:
+        """Where the newest snapshot stands."""
+        return self._index
+
+    def force(self) -> None:
+        """A snapshot is made with the next applied entry, whatever the count."""
+        self._forced = True
+
+    def applied(self, index: int) -> None:
+        """Entries up to `index` have been applied; called after every slice."""
+        if index >= self._next_trim and not self._is_sending():
+            self._trim(index)
+        if (index - self._index > self._count or self._forced) and not self._busy:
+            self._begin(index)
+
+    def _is_sending(self) -> bool:
+        """Whether a follower is being sent the database, or was a moment ago.
+
+        It goes on with the entries behind that, or needs the database again.
+        """
+        raft = self._member.raft.node.raft
+        now_s = self._member.loop.time()
+        if raft.state is StateType.LEADER and any(
+            progress.state is ProgressState.SNAPSHOT for progress in raft.tracker.progress.values()
+        ):
+            self._sending_s = now_s
+        return now_s - self._sending_s < self.release_s
+
+    def _trim(self, index: int) -> None:
+        self._next_trim = index + self.trim_entries
+        # Raft learns of what was applied when the write under way ends, and may read it until then.
+        last_wanted = min(index - self._keep, self._member.raft.applied_index)
+        if last_wanted >= self._storage.first_index():
+            # A follower that needs what is forgotten here is sent the database, and Raft wants to
+            # know that there is one to send; what is sent is always newer (app/snapshot_transfers.py).
+            self._storage.create_snapshot(index, self._member.membership.state)
+            self._storage.compact(last_wanted)
+
+    def _begin(self, index: int) -> None:
+        member = self._member
+        self._busy = True
+        self._forced = False
+        member.logger.info(
+            "triggering snapshot",
+            local_member_id=f"{member.settings.member_id:x}",
+            local_member_applied_index=index,
+            local_member_snapshot_index=self._index,
+            local_member_snapshot_count=self._count,
+        )
+        meta = SnapshotMeta(member.membership.state, index, self._storage.term(index))
+        data = member.membership.encode_v2()
+        life = self._life
+        member.backend.flush(lambda: self._database_durable(meta, data, life))
+
+    def _database_durable(self, meta: SnapshotMeta, data: bytes, life: int) -> None:
+        if life != self._life:
+            return
+        if meta.index <= self._index or self._member.stopped:
+            self._busy = False
+            return
+        self._log.save_snapshot(meta, data, lambda: self._saved(meta, data, life))
+
+    def _saved(self, meta: SnapshotMeta, data: bytes, life: int) -> None:
+        if life != self._life:
+            return
+        self._busy = False
+        self._index = meta.index
+        if meta.index > self._storage.snapshot().meta.index:
+            self._storage.create_snapshot(meta.index, meta.conf_state, data)
+        self._member.logger.info("saved snapshot", snapshot_index=meta.index)
+
+    def installed(self, meta: SnapshotMeta) -> None:
+        """A snapshot came from the leader: what was under way here is about a former database."""
+        self._life += 1
+        self._busy = False
+        self._index = meta.index
+        self._next_trim = 0

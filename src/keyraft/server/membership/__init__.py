@@ -1,0 +1,1 @@
+"""Who belongs to the cluster: as Raft counts votes and as the database tells it."""

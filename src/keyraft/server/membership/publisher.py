@@ -1,0 +1,157 @@
+"""What a member tells the cluster on its own: its name and client URLs, and, leading, the version.
+
+Every start proposes the attributes until they are applied; the member serves clients only then.
+The leader sets the cluster's version to the lowest minor version of all members, at once when it
+begins to lead and every four seconds after that (etcd `publishV3`, `monitorVersions`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from keyraft.base.errors import EtcdError, RawError
+from keyraft.base.version import VERSION
+from keyraft.cluster import decide_cluster_version, minimal_server_version, parse_version, short
+from keyraft.proto import membership_pb2
+from keyraft.server.apply import internal_request
+from keyraft.server.wait_table import Result
+
+if TYPE_CHECKING:
+    from keyraft.server.member import Member
+
+VERSION_CHECK_S: Final = 4.0  # etcd `monitorVersionInterval`
+
+
+class Publisher:
+    """Owned by the member's loop."""
+
+    def __init__(self, member: Member) -> None:
+        self._member = member
+        self.published = False
+        self.on_published: Callable[[], None] | None = None
+        self._publishing = False
+        self._version_due_s = 0.0
+        self._setting_version = False
+
+    def tick(self, now_s: float) -> None:
+        """Tries what is still to be told; called with every Raft tick."""
+        if not self.published and not self._publishing and self._member.leader:
+            self._publish()
+        if self._member.is_leader and now_s >= self._version_due_s:
+            self._check_version(now_s)
+
+    def leads(self) -> None:
+        """This member has begun to lead, and has committed an entry of its term."""
+        if not self.published and not self._publishing:
+            self._publish()
+        self._check_version(self._member.loop.time())
+
+    def restored(self) -> None:
+        """A snapshot has come: what was proposed may be in it, and will then never be applied here.
+
+        DEVIATION: etcd waits in vain for its request timeout before it publishes anew.
+        """
+        member = self._member
+        settings = member.settings
+        known = member.membership.cluster.member(settings.member_id)
+        if not self._publishing or self.published or known is None:
+            return
+        if (known.name, known.client_urls) == (settings.name, settings.client_urls):
+            self._published(b"")
+
+    def _publish(self) -> None:
+        member = self._member
+        settings = member.settings
+        request = membership_pb2.ClusterMemberAttrSetRequest(
+            member_ID=settings.member_id,
+            member_attributes=membership_pb2.Attributes(
+                name=settings.name, client_urls=settings.client_urls
+            ),
+        )
+        self._publishing = True
+        self._try(
+            internal_request.KIND_CLUSTER_MEMBER_ATTR_SET,
+            request.SerializeToString(),
+            self._published,
+        )
+
+    def _try(self, kind: int, request: bytes, done: Callable[[Result], None]) -> None:
+        try:
+            self._member.propose(kind, request, done)
+        except EtcdError as refusal:
+            done(refusal)
+
+    def _published(self, result: Result) -> None:
+        member = self._member
+        settings = member.settings
+        self._publishing = False
+        if self.published:
+            return  # the proposal whose outcome a snapshot has told before
+        identity = {
+            "local_member_id": f"{settings.member_id:x}",
+            "local_member_attributes": (
+                f"{{Name:{settings.name} ClientURLs:[{' '.join(settings.client_urls)}]}}"
+            ),
+        }
+        if isinstance(result, bytes):
+            self.published = True
+            member.logger.info(
+                "published local member to cluster through raft",
+                **identity,
+                cluster_id=f"{settings.cluster_id:x}",
+                publish_timeout=f"{settings.request_timeout_s:g}s",
+            )
+            member.update_in_service()
+            if self.on_published is not None:
+                self.on_published()
+        elif not member.stopped:
+            member.logger.warn(
+                "failed to publish local member to cluster through raft",
+                **identity,
+                publish_timeout=f"{settings.request_timeout_s:g}s",
+                error=result.text,
+            )
+
+    def _check_version(self, now_s: float) -> None:
+        self._version_due_s = now_s + VERSION_CHECK_S
+        if self._setting_version:
+            return
+        member = self._member
+        cluster = member.membership.cluster
+        local = parse_version(VERSION)
+        versions = dict(member.network.versions())
+        told: dict[int, str | None] = {
+            other.id: versions.get(other.id) for other in cluster.members
+        }
+        told[member.settings.member_id] = VERSION
+        lowest = minimal_server_version(local, told, member.logger)
+        version = decide_cluster_version(cluster.version, lowest, cluster.downgrade, member.logger)
+        if version is None:
+            return
+        if cluster.version is None:
+            member.logger.info(
+                "setting up initial cluster version using v3 API", cluster_version=short(version)
+            )
+        else:
+            member.logger.info(
+                "updating cluster version using v3 API",
+                **{"from": short(cluster.version), "to": short(version)},
+            )
+        self._setting_version = True
+        request = membership_pb2.ClusterVersionSetRequest(ver=str(version))
+        self._try(
+            internal_request.KIND_CLUSTER_VERSION_SET,
+            request.SerializeToString(),
+            self._version_set,
+        )
+
+    def _version_set(self, result: Result) -> None:
+        self._setting_version = False
+        member = self._member
+        version = member.membership.cluster.version
+        if isinstance(result, EtcdError | RawError):
+            if not member.stopped:
+                member.logger.warn("failed to update cluster version", error=result.text)
+        elif version is not None:
+            member.logger.info("cluster version is updated", cluster_version=short(version))

@@ -1,0 +1,1 @@
+"""What a member does beside requests: leases, compaction, quota, alarms, comparing hashes."""

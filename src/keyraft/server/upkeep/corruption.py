@@ -1,0 +1,327 @@
+"""Do all members hold the same keys? The leader asks, now and then; a member asks before it serves.
+
+Three checks after etcd's `server/etcdserver/corrupt.go`:
+
+- initial (gate InitialCorruptCheck): a member that wakes up compares its hash with what its peers
+  give for the same revision, and does not start when one differs;
+- periodic (`--corrupt-check-time`): the leader compares its hash at the revision that it had when
+  it asked, reads linearizably, and hashes again, so that a peer may be behind but never ahead;
+- after compactions (gate CompactHashCheck): the hashes that finished compactions left, which cost
+  nothing to compare; the majority is taken to be right.
+
+Who differs gets a CORRUPT alarm through the log, and from then on every member refuses what reads
+or writes keys. A hash is taken in slices; peers that do not answer are passed over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+from keyraft.base import errors
+from keyraft.base.errors import EtcdError
+from keyraft.mvcc import KVHash
+from keyraft.proto import rpc_pb2
+from keyraft.server.apply.internal_request import KIND_ALARM
+from keyraft.server.ports import PeerHash
+from keyraft.server.upkeep.hashing import hash_keys
+from keyraft.server.wait_table import Result
+
+if TYPE_CHECKING:
+    from keyraft.server.member import Member
+
+_REFUSALS: Final = (
+    (errors.FutureRevisionError, "cannot fetch hash from slow remote peer"),
+    (errors.CompactedError, "cannot fetch hash from remote peer; local member is behind"),
+    (errors.ClusterIDMismatchError, "cluster ID mismatch"),
+)
+
+
+class CorruptionChecker:
+    """Owned by the member's loop; does nothing where there are no peers to ask."""
+
+    def __init__(self, member: Member) -> None:
+        self._member = member
+        self._checking = False
+        self._checked_revision = 0  # the newest whose compaction hashes agreed everywhere
+
+    def start(self) -> None:
+        """Begins what the settings ask for."""
+        member = self._member
+        settings = member.settings
+        if settings.corrupt_check_s > 0:
+            member.logger.info(
+                "enabled corruption checking",
+                local_member_id=f"{settings.member_id:x}",
+                interval=f"{settings.corrupt_check_s:g}s",
+            )
+            self._again(settings.corrupt_check_s, self._periodic)
+        if settings.compact_hash_check_s > 0:
+            self._again(settings.compact_hash_check_s, self._compactions)
+
+    def _again(self, interval_s: float, check: Callable[[], None]) -> None:
+        def due() -> None:
+            if self._member.stopped:
+                return
+            self._again(interval_s, check)
+            if self._member.is_leader and not self._checking:
+                check()
+
+        self._member.loop.call_later(interval_s, due)
+
+    # --- what all checks are made of ----------------------------------------------------------
+
+    def _hash(self, done: Callable[[KVHash], None]) -> None:
+        """This member's hash at its present revision."""
+        hash_keys(self._member, 0, done)
+
+    def _ask(self, revision: int, done: Callable[[Sequence[PeerHash]], None]) -> None:
+        asking = self._member.peer_hashes
+        if asking is None:
+            done(())
+        else:
+            asking.ask(revision, done)
+
+    def _alarm(self, member_id: int) -> None:
+        """Proposes that this member is corrupt; 0: nobody knows which."""
+        request = rpc_pb2.AlarmRequest(
+            action=rpc_pb2.AlarmRequest.ACTIVATE, memberID=member_id, alarm=rpc_pb2.CORRUPT
+        )
+        with suppress(EtcdError):
+            self._member.propose(KIND_ALARM, request.SerializeToString(), _ignore)
+
+    # --- before serving -----------------------------------------------------------------------
+
+    def initial(self, done: Callable[[str], None]) -> None:
+        """Compares with the peers; `done` gets why the member must not start, or nothing."""
+        member = self._member
+        own = f"{member.settings.member_id:x}"
+        member.logger.info(
+            "starting initial corruption check",
+            local_member_id=own,
+            timeout=f"{member.settings.request_timeout_s:g}s",
+        )
+
+        def compared(mine: KVHash, peers: Sequence[PeerHash]) -> None:
+            if sum(self._differs(mine, peer) for peer in peers):
+                done(f"{own} found data inconsistency with peers")
+                return
+            member.logger.info(
+                "initial corruption checking passed; no corruption", local_member_id=own
+            )
+            done("")
+
+        self._hash(lambda mine: self._ask(mine.revision, lambda peers: compared(mine, peers)))
+
+    def _differs(self, mine: KVHash, peer: PeerHash) -> bool:
+        """Whether the peer has other keys at the same revision; tells what was found."""
+        logger = self._member.logger
+        fields: dict[str, Any] = {
+            "local_member_id": f"{self._member.settings.member_id:x}",
+            "local_member_revision": mine.revision,
+            "local_member_compact_revision": mine.compact_revision,
+            "local_member_hash": mine.hash,
+            "remote_peer_id": f"{peer.member_id:x}",
+            "remote_peer_endpoints": list(peer.endpoints),
+        }
+        if peer.found is None:
+            for kind, text in _REFUSALS:
+                if isinstance(peer.error, kind):
+                    logger.warn(text, **fields)
+            return False
+        if peer.found.hash == mine.hash:
+            return False
+        fields["remote_peer_revision"] = peer.revision
+        fields["remote_peer_compact_revision"] = peer.found.compact_revision
+        fields["remote_peer_hash"] = peer.found.hash
+        if peer.found.compact_revision != mine.compact_revision:
+            logger.warn("found different compact revision values from remote peer", **fields)
+            return False
+        logger.warn("found different hash values from remote peer", **fields)
+        return True
+
+    # --- now and then -------------------------------------------------------------------------
+
+    def _periodic(self) -> None:
+        self._checking = True
+
+        def hashed(mine: KVHash) -> None:
+            self._ask(mine.revision, lambda peers: asked(mine, peers))
+
+        def asked(mine: KVHash, peers: Sequence[PeerHash]) -> None:
+            self._member.read_index(lambda error: read(mine, peers, error))
+
+        def read(mine: KVHash, peers: Sequence[PeerHash], error: EtcdError | None) -> None:
+            if error is not None:
+                self._checking = False
+                if not self._member.stopped:
+                    self._member.logger.warn("failed to check hash KV", error=error.text)
+                return
+            self._hash(lambda later: self._compare(mine, later, peers))
+
+        self._hash(hashed)
+
+    def _compare(self, mine: KVHash, later: KVHash, peers: Sequence[PeerHash]) -> None:
+        self._checking = False
+        member = self._member
+        logger = member.logger
+        guilty: list[int] = []
+        same_place = (later.revision, later.compact_revision) == (
+            mine.revision,
+            mine.compact_revision,
+        )
+        if same_place and later.hash != mine.hash:
+            logger.warn("found hash mismatch", revision=mine.revision, hash_1=mine.hash, hash_2=later.hash)  # fmt: skip
+            guilty.append(member.settings.member_id)
+        checked = 0
+        for peer in peers:
+            if peer.found is None:
+                continue
+            checked += 1
+            name = f"{peer.member_id:x}"
+            if peer.revision > later.revision:
+                logger.warn(
+                    "revision from follower must be less than or equal to leader's",
+                    leader_revision=later.revision,
+                    follower_revision=peer.revision,
+                    follower_peer_id=name,
+                )
+                guilty.append(peer.member_id)
+            if peer.found.compact_revision > later.compact_revision:
+                logger.warn(
+                    "compact revision from follower must be less than or equal to leader's",
+                    leader_compact_revision=later.compact_revision,
+                    follower_compact_revision=peer.found.compact_revision,
+                    follower_peer_id=name,
+                )
+                guilty.append(peer.member_id)
+            if (
+                peer.found.compact_revision == mine.compact_revision
+                and peer.found.hash != mine.hash
+            ):
+                logger.warn(
+                    "same compact revision then hashes must match",
+                    leader_compact_revision=mine.compact_revision,
+                    leader_hash=mine.hash,
+                    follower_compact_revision=peer.found.compact_revision,
+                    follower_hash=peer.found.hash,
+                    follower_peer_id=name,
+                )
+                guilty.append(peer.member_id)
+        if guilty:
+            self._alarm(guilty[0])  # the first only, as the original
+        logger.info("finished peer corruption check", number_of_peers_checked=checked)
+
+    # --- after compactions --------------------------------------------------------------------
+
+    def _compactions(self) -> None:
+        self._checking = True
+        member = self._member
+        member.logger.info(
+            "starting compact hash check",
+            local_member_id=f"{member.settings.member_id:x}",
+            timeout=f"{member.settings.request_timeout_s:g}s",
+        )
+        unchecked = [
+            one for one in member.store.hashes.hashes if one.revision > self._checked_revision
+        ]
+        total = len(unchecked)
+
+        def next_one() -> None:
+            if not unchecked:
+                finish(total)
+                return
+            newest = unchecked.pop()
+            self._ask(newest.revision, lambda peers: asked(newest, peers))
+
+        def asked(mine: KVHash, peers: Sequence[PeerHash]) -> None:
+            if peers and self._agreed(mine, peers):
+                finish(total - len(unchecked))
+            else:
+                next_one()
+
+        def finish(count: int) -> None:
+            self._checking = False
+            member.logger.info("finished compaction hash check", number_of_hashes_checked=count)
+
+        next_one()
+
+    def _agreed(self, mine: KVHash, peers: Sequence[PeerHash]) -> bool:
+        """Whether nothing is left to find out: all have answered, or alarms were raised."""
+        member = self._member
+        logger = member.logger
+        own = member.settings.member_id
+        groups: dict[int, list[int]] = {mine.hash: [own]}
+        checked = 0
+        for peer in peers:
+            if peer.found is None:
+                reason = "no response"
+            elif peer.found.compact_revision != mine.compact_revision:
+                reason = (
+                    f"the peer's CompactRevision {peer.found.compact_revision} doesn't match "
+                    f"leader's CompactRevision {mine.compact_revision}"
+                )
+            else:
+                checked += 1
+                groups.setdefault(peer.found.hash, []).append(peer.member_id)
+                continue
+            logger.warn(
+                "Skipped peer's hash",
+                number_of_peers=len(peers),
+                leader_id=f"{own:x}",
+                peer_id=f"{peer.member_id:x}",
+                reason=reason,
+            )
+        if len(groups) == 1:
+            return self._consistent(mine, checked, len(peers))
+        quorum = (len(peers) + 1) // 2 + 1
+        right = next((value for value, ids in groups.items() if len(ids) >= quorum), None)
+        if right is None:
+            logger.error(
+                "Detected compaction hash mismatch but cannot identify the corrupted members, so "
+                "intentionally set the memberID as 0",
+                leader_id=f"{own:x}",
+                leader_revision=mine.revision,
+                leader_compact_revision=mine.compact_revision,
+                leader_hash=mine.hash,
+            )
+            self._alarm(0)
+        else:
+            del groups[right]
+        for value, ids in groups.items():
+            if right is not None:
+                for member_id in ids:
+                    self._alarm(member_id)
+            logger.error(
+                "Detected compaction hash mismatch",
+                leader_id=f"{own:x}",
+                leader_revision=mine.revision,
+                leader_compact_revision=mine.compact_revision,
+                leader_hash=mine.hash,
+                peer_hash=value,
+                peer_ids=", ".join(f"{member_id:x}" for member_id in ids),
+                quorum_exist=right is not None,
+            )
+        return True
+
+    def _consistent(self, mine: KVHash, checked: int, peers: int) -> bool:
+        fields = {
+            "number_of_peers_checked": checked,
+            "revision": mine.revision,
+            "compactRevision": mine.compact_revision,
+        }
+        if checked == peers:
+            self._member.logger.info("successfully checked hash on whole cluster", **fields)
+            self._checked_revision = max(self._checked_revision, mine.revision)
+            return True
+        self._member.logger.warn(
+            "skipped revision in compaction hash check; was not able to check all peers",
+            number_of_peers=peers,
+            **fields,
+        )
+        return False
+
+
+def _ignore(_: Result) -> None:
+    """The alarm itself is the answer."""
