@@ -1,0 +1,27 @@
+"""A request is not a call longer than it was: counted, because times are not to be trusted."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench.calls import count
+
+ROUNDS = 60
+
+# Calls and modules. They may go down, and up only for a reason that the commit names.
+MOST = {
+    "put": (238, 51),
+    "range": (42, 18),
+    "keep-alive": (45, 17),
+    "put, event": (269, 55),
+}
+
+
+@pytest.mark.real
+def test_a_request_takes_no_more_calls_than_before() -> None:
+    found = count(ROUNDS)
+    taken = {kind: (row["calls"], row["modules"]) for kind, row in found.items()}
+    longer = {
+        kind: taken[kind] for kind, most in MOST.items() if any(map(int.__gt__, taken[kind], most))
+    }
+    assert not longer, {kind: found[kind]["functions"] for kind in longer}
