@@ -13,7 +13,7 @@ simulator is `mvcc.memory`. Invariants that each of them keeps:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, Protocol
 
 # etcd's buckets (formats: "bbolt database, buckets"); each is a named database.
@@ -77,6 +77,9 @@ class Backend(Protocol):
 
     def get(self, bucket: bytes, key: bytes) -> bytes | None:
         """The value, or None."""
+
+    def get_all(self, bucket: bytes, keys: Sequence[bytes]) -> list[bytes | None]:
+        """The values of many keys, in their order. Keys are short (`KEY`'s are)."""
 
     def range(
         self, bucket: bytes, start: bytes = b"", end: bytes | None = None, limit: int = 0

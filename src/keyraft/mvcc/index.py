@@ -44,6 +44,9 @@ _START_OFFSET: Final = 16
 Found = tuple[int, int, int, int]
 """(main, sub, create revision, version) of the revision that a read sees."""
 
+Item = tuple[bytes, int, int, int, int]
+"""(key, main, sub, create revision, version)."""
+
 
 def _record(entry: bytes | bytearray, number: int) -> tuple[int, int]:
     pair: tuple[int, int] = _RECORD.unpack_from(entry, _HEAD_BYTES + _RECORD_BYTES * number)
@@ -297,6 +300,21 @@ class KeyIndex:
         """What a read at revision `at` sees of `key`."""
         entry = self.entries.get(key)
         return None if entry is None else find(entry, at)
+
+    def find(self, keys: list[bytes], at: int) -> list[Item]:
+        """What a read at revision `at` sees of each of `keys` that exists then."""
+        known = self.entries.get
+        out: list[Item] = []
+        for key in keys:
+            entry = known(key)
+            if isinstance(entry, int):
+                if entry <= at:
+                    out.append((key, entry, 0, entry, 1))
+            elif entry is not None:
+                found = find(entry, at)
+                if found is not None:
+                    out.append((key, *found))
+        return out
 
     def compact(self, key: bytes, at: int) -> Entry | None:
         """Compacts one key at `at`; what is left of it, None if nothing."""

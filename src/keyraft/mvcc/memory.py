@@ -7,7 +7,7 @@ batches arrive. A reborn member is built over the same `disk`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from .backend import BUCKETS, OWN
 
@@ -49,6 +49,9 @@ class MemoryBackend:
             if changes is not None and key in changes:
                 return changes[key]
         return self.disk[bucket].get(key)
+
+    def get_all(self, bucket: bytes, keys: Sequence[bytes]) -> list[bytes | None]:
+        return [self.get(bucket, key) for key in keys]
 
     def range(
         self, bucket: bytes, start: bytes = b"", end: bytes | None = None, limit: int = 0

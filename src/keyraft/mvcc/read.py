@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..base.errors import CompactedError, FutureRevisionError
 from ..proto import mvcc_pb2, rpc_pb2
+from .index import Item
 from .sorting import sort_steps
 from .wire import KV_HEADS, key_value, varint
 
@@ -36,9 +37,6 @@ _BY_VERSION: Final = rpc_pb2.RangeRequest.VERSION
 _BY_CREATE: Final = rpc_pb2.RangeRequest.CREATE
 _BY_MOD: Final = rpc_pb2.RangeRequest.MOD
 _BY_VALUE: Final = rpc_pb2.RangeRequest.VALUE
-
-Item = tuple[bytes, int, int, int, int]
-"""(key, main, sub, create revision, version)."""
 
 parse_stored = mvcc_pb2.KeyValue.FromString
 
@@ -92,20 +90,15 @@ def chunks(store: Store, start: bytes, end: bytes | None, at: int) -> Iterator[l
     """The keys of [start, end) that exist at revision `at`, as many at a time as one step may look
     at. Between two of them anything may be written; `at` must be pinned, or newest."""
     index = store.index
-    get = index.get
     size = store.slice_keys
     if at >= store.pending_revision:
         # Keys that are alive now; one that dies meanwhile can still be read at `at`.
         keys = index.live.slice(start, end)
         for first in range(0, len(keys), size):
-            yield [
-                (key, *found)
-                for key in keys[first : first + size]
-                if (found := get(key, at)) is not None
-            ]
+            yield index.find(keys[first : first + size], at)
         return
     while keys := index.first_keys(start, end, size):
-        yield [(key, *found) for key in keys if (found := get(key, at)) is not None]
+        yield index.find(keys, at)
         start = keys[-1] + b"\x00"
 
 

@@ -15,7 +15,7 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from struct import Struct
 from typing import Final, TypeVar
 
@@ -37,7 +37,7 @@ from .compaction import Compaction
 from .events import Revisions, read_portion
 from .hash import HashKVJob, HashStorage, hash_kv
 from .hooks import Event, Lessor, Listener, NoLeases
-from .index import KeyIndex
+from .index import Item, KeyIndex
 from .range_stream import range_stream
 from .restore import restore
 from .revision import parse, row_key, tombstone_key
@@ -370,6 +370,15 @@ class Store:
         if stored is None:
             raise missing_row(key)
         return stored
+
+    def rows(self, items: Sequence[Item]) -> list[bytes]:
+        """The stored KeyValues of many puts; raises BackendError if one is lost."""
+        pack = _ROW.pack
+        keys = [pack(item[1], b"_", item[2]) for item in items]
+        found = self.backend.get_all(KEY, keys)
+        if None in found:
+            raise missing_row(keys[found.index(None)])
+        return found  # type: ignore[return-value]  # none is missing
 
     def events(self, at: bytes, rows: int) -> tuple[Revisions, bytes]:
         """Events from row `at` on (`revision.first_key`), about `rows` rows of them, and the row

@@ -8,28 +8,16 @@ A sub-response carries a header with only the revision; that of a nested transac
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING
 
 from ..base.errors import CompactedError, FutureRevisionError
 from ..proto import rpc_pb2
-from . import read
+from . import compares, read
 from .changes import delete_steps, end_steps
 from .wire import field, header, varint
 
 if TYPE_CHECKING:
     from .store import Store
-
-_EQUAL: Final = rpc_pb2.Compare.EQUAL
-_GREATER: Final = rpc_pb2.Compare.GREATER
-_LESS: Final = rpc_pb2.Compare.LESS
-_NOT_EQUAL: Final = rpc_pb2.Compare.NOT_EQUAL
-_VERSION: Final = rpc_pb2.Compare.VERSION
-_CREATE: Final = rpc_pb2.Compare.CREATE
-_MOD: Final = rpc_pb2.Compare.MOD
-_VALUE: Final = rpc_pb2.Compare.VALUE
-_LEASE: Final = rpc_pb2.Compare.LEASE
-
-T = TypeVar("T", int, bytes)
 
 Path = list[bool]
 """Which branch each transaction takes, in the order of meeting them; consumed from the front."""
@@ -108,10 +96,9 @@ def _decide(
     holds = True
     for compare in request.compare:
         if compare.range_end:
-            holds = yield from _compare_range(store, compare, at)
+            holds = yield from compares.holds_steps(store, compare, at)
         else:
-            found = store.index.get(compare.key, at)
-            holds = _compare(store, compare, None if found is None else (compare.key, *found))
+            holds = compares.holds(store, compare, at)
         if not holds:
             break
     path.append(holds)
@@ -166,60 +153,3 @@ def _execute(
             response = b""
         out.append(b"\x1a" + varint(len(response)) + response)
     return b"".join(out)
-
-
-def _compare_range(store: Store, compare: rpc_pb2.Compare, at: int) -> Generator[None, None, bool]:
-    """Whether the compare holds for each key of a range."""
-    found = False
-    for items in read.chunks(store, compare.key, read.range_end_of(compare.range_end), at):
-        found = found or bool(items)
-        if not all(_compare(store, compare, item) for item in items):
-            return False
-        yield
-    return found or _compare(store, compare, None)
-
-
-def _compare(store: Store, compare: rpc_pb2.Compare, item: read.Item | None) -> bool:
-    """Whether the compare holds for a key as it was found."""
-    target = compare.target
-    if item is None:
-        # A missing key has no value, not even an empty one; its numbers are 0.
-        return target != _VALUE and _holds(compare.result, 0, _wanted(compare))
-    if target == _VALUE:
-        stored = read.parse_stored(store.row(item[1], item[2]))
-        return _holds(compare.result, stored.value, compare.value)
-    return _holds(compare.result, _actual(store, item, target), _wanted(compare))
-
-
-def _wanted(compare: rpc_pb2.Compare) -> int:
-    """The number compared with; 0 when the union holds another target's."""
-    target = compare.target
-    if target == _VERSION:
-        return compare.version
-    if target == _CREATE:
-        return compare.create_revision
-    if target == _MOD:
-        return compare.mod_revision
-    return compare.lease if target == _LEASE else 0
-
-
-def _actual(store: Store, item: read.Item, target: int) -> int:
-    if target == _LEASE:
-        return store.lease_at(item[0], item[1], item[2])
-    if target == _VERSION:
-        return item[4]
-    if target == _CREATE:
-        return item[3]
-    return item[1] if target == _MOD else 0
-
-
-def _holds(result: int, actual: T, wanted: T) -> bool:
-    if result == _EQUAL:
-        return actual == wanted
-    if result == _NOT_EQUAL:
-        return actual != wanted
-    if result == _GREATER:
-        return actual > wanted
-    if result == _LESS:
-        return actual < wanted
-    return True

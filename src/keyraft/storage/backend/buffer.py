@@ -14,7 +14,7 @@ index and data are in the same batch; operations reach the engine in batches in 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Final
 
@@ -105,6 +105,13 @@ class WriteBuffer:
             if key in changes:
                 return changes[key]
         return self._engine.get(bucket, key)
+
+    def get_all(self, bucket: bytes, keys: Sequence[bytes]) -> list[bytes | None]:
+        changes = self._batch[bucket]
+        sealed = self._sealed[bucket] if self._sealed is not None else changes
+        if changes.keys().isdisjoint(keys) and sealed.keys().isdisjoint(keys):
+            return self._engine.get_all(bucket, keys)
+        return [self.get(bucket, key) for key in keys]
 
     def range(
         self, bucket: bytes, start: bytes = b"", end: bytes | None = None, limit: int = 0

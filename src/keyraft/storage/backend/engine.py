@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 Batch = dict[bytes, dict[bytes, bytes | None]]
@@ -14,6 +14,9 @@ class Engine(Protocol):
 
     def get(self, bucket: bytes, key: bytes) -> bytes | None:
         """The value, or None."""
+
+    def get_all(self, bucket: bytes, keys: Sequence[bytes]) -> list[bytes | None]:
+        """The values of keys that are short and not empty, in their order."""
 
     def range(
         self, bucket: bytes, start: bytes, end: bytes | None

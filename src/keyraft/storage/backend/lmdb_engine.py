@@ -21,7 +21,7 @@ import mmap
 import os
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -235,6 +235,10 @@ class LMDBReader:
         stored = long_keys.stored_key(key)
         value = self._get(stored, None, self._databases[bucket])
         return None if value is None else long_keys.original(stored, value)[1]
+
+    def get_all(self, bucket: bytes, keys: Sequence[bytes]) -> list[bytes | None]:
+        get, database = self._get, self._databases[bucket]
+        return [get(key, None, database) for key in keys]
 
     def range(
         self, bucket: bytes, start: bytes, end: bytes | None

@@ -6,7 +6,7 @@ same disk with a new engine. With a loop, commits settle by themselves after `la
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from ...base.clock import Loop
 from ...mvcc.backend import BUCKETS, OWN
@@ -34,6 +34,9 @@ class MemoryEngine:
 
     def get(self, bucket: bytes, key: bytes) -> bytes | None:
         return self.disk[bucket].get(key)
+
+    def get_all(self, bucket: bytes, keys: Sequence[bytes]) -> list[bytes | None]:
+        return list(map(self.disk[bucket].get, keys))
 
     def range(
         self, bucket: bytes, start: bytes, end: bytes | None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 
 from ...mvcc.backend import BackendError
@@ -27,6 +27,9 @@ class ReadOnlyBackend:
 
     def get(self, bucket: bytes, key: bytes) -> bytes | None:
         return self._reader.get(bucket, key)
+
+    def get_all(self, bucket: bytes, keys: Sequence[bytes]) -> list[bytes | None]:
+        return self._reader.get_all(bucket, keys)
 
     def range(
         self, bucket: bytes, start: bytes = b"", end: bytes | None = None, limit: int = 0
