@@ -148,6 +148,11 @@ class BufferMachine(RuleBasedStateMachine):
     def read_one(self, bucket: bytes, key: bytes) -> None:
         assert self.buffer.get(bucket, key) == self.now[bucket].get(key)
 
+    @rule(bucket=buckets, wanted=st.lists(keys, max_size=3))
+    def get_all(self, bucket: bytes, wanted: list[bytes]) -> None:
+        found = self.buffer.get_all(bucket, wanted)
+        assert found == [self.now[bucket].get(key) for key in wanted]
+
     @precondition(lambda self: self.buffer.statistics()["pending_ops"] > 0)
     @invariant()
     def something_will_commit(self) -> None:

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Final
 
 from ..base.errors import CompactedError
 from ..proto import rpc_pb2
+from .index import Item
 from .read import (
-    Item,
     count_steps,
     encode_steps,
     range_end_of,

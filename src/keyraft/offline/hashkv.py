@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from keyraft.base.errors import EtcdError
 from keyraft.mvcc import BackendError, KVHash, Store
 from keyraft.mvcc.hash import hash_kv as start_hash
@@ -15,6 +17,9 @@ class _Frozen:
         self.get = source.get
         self.range = source.range
         self.size_bytes = self.size_in_use_bytes = source.size_bytes
+
+    def get_all(self, bucket: bytes, keys: Sequence[bytes]) -> list[bytes | None]:
+        return [self.get(bucket, key) for key in keys]
 
     def put(self, bucket: bytes, key: bytes, value: bytes) -> None:
         raise OfflineError("a database at rest is not written")
