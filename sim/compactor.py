@@ -7,8 +7,8 @@ from random import Random
 from typing import Final
 
 from keyraft.base.errors import EtcdError, RawError
+from keyraft.base.waiters import Result
 from keyraft.proto import rpc_pb2
-from keyraft.server import Result
 from keyraft.server.apply import internal_request
 from sim.cluster import SimCluster
 

@@ -12,8 +12,8 @@ from random import Random
 from typing import Final
 
 from keyraft.base.errors import BY_TEXT, EtcdError, LeaseNotFoundError, RawError
+from keyraft.base.waiters import Result
 from keyraft.proto import rpc_pb2
-from keyraft.server import Result
 from sim.callers import Caller, Outcome
 from sim.cluster import SimCluster
 from sim.linearizability import NEVER, Operation

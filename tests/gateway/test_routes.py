@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
+from keyraft.base.histograms import Histogram
 from keyraft.base.log import NullLogger
 from keyraft.gateway import Gateway, Scrape
 from keyraft.gateway.exposition import COUNTER, GAUGE, HISTOGRAM, Family, number, render
@@ -11,7 +12,6 @@ from keyraft.grpc import Router
 from keyraft.net import Statistics
 from keyraft.peer.metrics import PeerMetrics
 from keyraft.proto import rpc_pb2
-from keyraft.server import Histogram
 from keyraft.server.apply import internal_request
 from keyraft.service import Guard, KVService, MaintenanceService
 from tests.server.harness import OneMember

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from keyraft.auth import SimpleTokens
 from keyraft.base.log import NullLogger
+from keyraft.base.waiters import Result
 from keyraft.cluster import RaftCluster, cluster_id, new_member
 from keyraft.mvcc import MemoryBackend
 from keyraft.mvcc.backend import META, META_CONF_STATE, META_CONSISTENT_INDEX
@@ -21,7 +22,7 @@ from keyraft.raft import (
     SnapshotMeta,
     codec,
 )
-from keyraft.server import Boot, Member, MemberSettings, NoNetwork, Result, decode_conf_state
+from keyraft.server import Boot, Member, MemberSettings, NoNetwork, decode_conf_state
 from keyraft.server.apply import internal_request
 from sim.loop import SimLoop
 from sim.passwords import SimPasswords

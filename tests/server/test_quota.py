@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from keyraft.mvcc.cost import txn_cost
 from keyraft.proto import rpc_pb2
 from keyraft.server.apply import internal_request
-from keyraft.server.upkeep.quota import Quota, txn_cost
+from keyraft.server.upkeep.quota import Quota
 from tests.server.harness import OneMember
 
 

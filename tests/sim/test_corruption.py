@@ -7,9 +7,10 @@ from random import Random
 import pytest
 
 from keyraft.base import errors
+from keyraft.base.waiters import Result
 from keyraft.mvcc.backend import KEY
 from keyraft.proto import rpc_pb2
-from keyraft.server import Member, Result
+from keyraft.server import Member
 from keyraft.server.apply import internal_request
 from sim.cluster import SimCluster
 from sim.node import Habits, Node

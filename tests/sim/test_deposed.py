@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from keyraft.base.errors import EtcdError, LeaseNotFoundError, NotLeaderError, RawError
+from keyraft.base.waiters import Result
 from keyraft.proto import rpc_pb2
-from keyraft.server import Result
 from keyraft.server.apply import internal_request
 from sim.cluster import SimCluster
 from sim.node import Habits, Node

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from keyraft.base.waiters import Result
 from keyraft.proto import rpc_pb2
-from keyraft.server import Member, Result
+from keyraft.server import Member
 from keyraft.server.apply import internal_request
 from sim.cluster import SimCluster
 from sim.node import Node

@@ -8,18 +8,18 @@ from collections.abc import Callable, Sequence
 import pytest
 
 import keyraft.server.consensus.boot as boot
+from keyraft.base.waiters import Result, Waiter
 from keyraft.mvcc import Event, Store, WatchHub, txn
 from keyraft.net.server import Server, ServerProtocol
 from keyraft.proto import rpc_pb2
 from keyraft.raft import Entry, HardState
 from keyraft.raft.config import ReadOnlyOption
 from keyraft.raft.log import RaftLog
-from keyraft.server import Member, Result
+from keyraft.server import Member
 from keyraft.server.apply import internal_request
 from keyraft.server.consensus.raft_loop import RaftLoop
 from keyraft.server.consensus.read_index import ReadDone
 from keyraft.server.upkeep.leasing import Leasing
-from keyraft.server.wait_table import Waiter
 from keyraft.storage.backend import WriteBuffer
 from sim.cluster import SimCluster
 from sim.node import Node, NodeLog

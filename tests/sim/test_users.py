@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from keyraft.base.errors import EtcdError
+from keyraft.base.waiters import Result
 from keyraft.mvcc import check_delete_range, check_put, check_txn
 from keyraft.mvcc.backend import AUTH, AUTH_ROLES, AUTH_USERS
 from keyraft.proto import raft_internal_pb2, rpc_pb2
-from keyraft.server import Member, Result
+from keyraft.server import Member
 from keyraft.server.apply import internal_request
 from sim.cluster import SimCluster
 from sim.faults import Chaos

@@ -32,6 +32,7 @@ from keyraft.app.start_checks import (
 from keyraft.app.systemd import notify_ready
 from keyraft.app.tokens import token_provider
 from keyraft.base.errors import EtcdError
+from keyraft.base.histograms import Histogram, exponential
 from keyraft.base.urls import URL
 from keyraft.base.version import GIT_SHA, VERSION, runtime_version
 from keyraft.cluster import MembershipDataError, VersionError
@@ -44,13 +45,7 @@ from keyraft.net import Server
 from keyraft.peer.compat import PeerRefusal
 from keyraft.peer.questions import ClusterView
 from keyraft.raft import RaftError
-from keyraft.server import (
-    BootError,
-    Histogram,
-    Member,
-    MemberSettings,
-    exponential,
-)
+from keyraft.server import BootError, Member, MemberSettings
 from keyraft.service import (
     AuthService,
     ClusterService,

@@ -24,11 +24,12 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, BinaryIO, Final
 
+from keyraft.base.histograms import Histogram, exponential
 from keyraft.base.log import Logger
 from keyraft.peer.transport import Transport
 from keyraft.raft import Message, Snapshot, SnapshotMeta
 from keyraft.raft.errors import StorageError
-from keyraft.server import Histogram, Member, decode_conf_state, exponential
+from keyraft.server import Member, decode_conf_state
 from keyraft.server.membership.v2_tree import encode_rows
 from keyraft.storage.transfer import TransferError
 from keyraft.storage.transfer.layout import sync_dir

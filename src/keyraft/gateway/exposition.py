@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from keyraft.server import Histogram
+from keyraft.base.histograms import Histogram
 
 CONTENT_TYPE: Final = b"text/plain; version=0.0.4; charset=utf-8"
 COUNTER: Final = "counter"

@@ -11,6 +11,7 @@ import resource
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from keyraft.base.histograms import Histogram, Histograms, exponential
 from keyraft.base.version import VERSION, runtime_version
 from keyraft.cluster import format_id, short
 from keyraft.gateway.exposition import COUNTER, GAUGE, HISTOGRAM, Family
@@ -18,7 +19,7 @@ from keyraft.gateway.process import ProcessFamilies
 from keyraft.grpc import Router, status
 from keyraft.net import Statistics
 from keyraft.peer.metrics import PeerMetrics
-from keyraft.server import Histogram, Histograms, Member, exponential
+from keyraft.server import Member
 from keyraft.service import Guard
 
 

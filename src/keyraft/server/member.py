@@ -24,6 +24,7 @@ from keyraft.base.ids import RequestIDGenerator
 from keyraft.base.limits import APPLY_GAP_ENTRIES_MAX, GRPC_OVERHEAD_BYTES
 from keyraft.base.log import Logger
 from keyraft.base.version import VERSION
+from keyraft.base.waiters import Done, DoneWaiter, Result, Waiter
 from keyraft.cluster import RaftCluster, short
 from keyraft.grpc import status
 from keyraft.lease import Lessor, min_ttl_s
@@ -56,7 +57,7 @@ from keyraft.server.upkeep.compactor import Compactor
 from keyraft.server.upkeep.corruption import CorruptionChecker
 from keyraft.server.upkeep.leasing import FRESH_TICKS, Leasing
 from keyraft.server.upkeep.quota import Quota
-from keyraft.server.wait_table import Done, DoneWaiter, Result, Waiter, WaitTable
+from keyraft.server.wait_table import WaitTable
 
 QUOTA_REFRESH_TICKS: Final = 1  # the quota's view of the database is one heartbeat old at most
 

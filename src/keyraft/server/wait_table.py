@@ -2,60 +2,16 @@
 
 All proposals of one tick share one deadline, so expiry costs one comparison a tick, not one timer
 a request. A waiter is answered exactly once: with the result of apply, with a timeout, or when the
-member stops. A gRPC call is a waiter as it is, so the hot path makes no object for one.
+member stops.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol
 
-from keyraft.base.errors import BY_TEXT, EtcdError, RawError
-
-Result = bytes | EtcdError | RawError
-"""What apply answers: the encoded response, or the refusal."""
-
-Done = Callable[[Result], None]
-
-
-class Waiter(Protocol):
-    """Whoever wants the answer; a gRPC call is one as it is."""
-
-    on_cancel: Callable[[Any, int], None] | None
-    """The member's, from the proposal on: to be called with the waiter and a status code when it
-    gives up."""
-
-    ticket: bytes  # the stamp of its proposal; the member's, too
-    began_s: float  # when it began to wait, on the loop's clock
-
-    def respond(self, message: bytes) -> None:
-        """It was applied, and this is the encoded response."""
-
-    def fail(self, code: int, text: str) -> None:
-        """It was refused."""
-
-
-class DoneWaiter:
-    """A waiter that passes the result, whichever it is, to one callback."""
-
-    __slots__ = ("_done", "began_s", "on_cancel", "ticket")
-
-    ticket: bytes
-
-    def __init__(self, done: Done, began_s: float) -> None:
-        self._done = done
-        self.began_s = began_s
-        self.on_cancel: Callable[[Any, int], None] | None = None
-
-    def respond(self, message: bytes) -> None:
-        """The response."""
-        self._done(message)
-
-    def fail(self, code: int, text: str) -> None:
-        """The refusal, as the kind of error that its text stands for."""
-        kind = BY_TEXT.get(text)
-        self._done(kind() if kind is not None else RawError(code, text))
+from keyraft.base.errors import EtcdError
+from keyraft.base.waiters import Waiter
 
 
 class WaitTable:

@@ -25,9 +25,11 @@ from google.protobuf.message import Message
 from keyraft.auth import NOBODY
 from keyraft.base import errors
 from keyraft.base.errors import EtcdError, RawError
+from keyraft.base.parsing import parse
+from keyraft.base.waiters import DoneWaiter, Result, Waiter
 from keyraft.grpc import Router, UnaryCall
 from keyraft.proto import raft_internal_pb2, rpc_pb2
-from keyraft.server import DoneWaiter, Member, Result, Waiter, parse
+from keyraft.server import Member
 from keyraft.server.apply import internal_request
 from keyraft.service.guard import Guard
 

@@ -10,11 +10,12 @@ from collections.abc import Callable
 
 from keyraft.base import errors
 from keyraft.base.errors import EtcdError, RawError
+from keyraft.base.parsing import parse
 from keyraft.base.urls import URLError, parse_urls
 from keyraft.cluster import MemberRecord, new_member
 from keyraft.grpc import Router, UnaryCall
 from keyraft.proto import rpc_pb2
-from keyraft.server import Member, parse
+from keyraft.server import Member
 from keyraft.service.guard import Guard
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 from typing import Final
 
 from keyraft.base.errors import EtcdError, PostponedError, RawError
+from keyraft.base.parsing import parse
 from keyraft.grpc import SERVER_STREAM, Router, ServerStream, StreamHandler, UnaryCall, status
 from keyraft.proto import election_pb2, mvcc_pb2, rpc_pb2
-from keyraft.server import Member, parse
+from keyraft.server import Member
 from keyraft.service.guard import Guard
 from keyraft.service.lock import start
 from keyraft.service.recipe import (

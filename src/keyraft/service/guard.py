@@ -13,11 +13,11 @@ from __future__ import annotations
 from functools import partial
 from typing import Final
 
-from keyraft.auth import NOBODY, TokenAheadError
+from keyraft.auth import NOBODY, Identity, TokenAheadError
 from keyraft.base import errors
 from keyraft.base.clock import Loop
 from keyraft.grpc import CallContext, ServerStream, UnaryCall
-from keyraft.server import Identity, Member
+from keyraft.server import Member
 
 CLIENT_VERSIONS_MAX: Final = 256  # distinct ones that are counted apart; the rest share a series
 OTHER_VERSIONS: Final = b"other"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 from keyraft.base.errors import RawError
+from keyraft.base.parsing import parse
 from keyraft.grpc import SERVER_STREAM, Router, ServerStream, StreamHandler, UnaryCall, status
 from keyraft.proto import health_pb2
-from keyraft.server import parse
 
 _UNKNOWN_SERVICE: Final = "unknown service"
 

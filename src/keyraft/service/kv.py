@@ -11,23 +11,25 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from typing import Any
 
+from keyraft.auth import Identity
 from keyraft.base import errors
 from keyraft.base.errors import EtcdError, RawError
+from keyraft.base.parsing import parse
 from keyraft.grpc import Router, UnaryCall
 from keyraft.mvcc import (
     check_delete_range,
     check_put,
     check_range,
     check_txn,
+    cost,
     is_read_only,
     is_serializable,
     plain_put,
     plain_range,
 )
 from keyraft.proto import rpc_pb2
-from keyraft.server import Identity, Member, parse
+from keyraft.server import Member
 from keyraft.server.apply import internal_request
-from keyraft.server.upkeep import quota
 from keyraft.service.guard import Guard
 from keyraft.service.rangestream import RangeStreams
 from keyraft.service.slicing import in_slices
@@ -44,6 +46,7 @@ class _PhysicalCompaction:
     ) -> None:
         self._call = call
         self.began_s = call.began_s
+        self.cancelled = False
         self._revision = revision
         self._when_done = when_done
 
@@ -86,10 +89,10 @@ class KVService:
         member = self._member
         if not plain_put(request):
             message = parse(rpc_pb2.PutRequest, request)
-            self._check_quota(quota.put_cost(message))
+            self._check_quota(cost.put_cost(message))
             check_put(message)
         elif len(request) >= member.quota.room:
-            self._check_quota(quota.PUT_OVERHEAD_BYTES + len(request))
+            self._check_quota(cost.PUT_OVERHEAD_BYTES + len(request))
         if member.auth.enabled:
             self._guard.propose(call, internal_request.KIND_PUT, request)
         else:
@@ -108,7 +111,7 @@ class KVService:
         self._guard.admit(call)
         member = self._member
         message = parse(rpc_pb2.TxnRequest, request)
-        self._check_quota(quota.txn_cost(message))
+        self._check_quota(cost.txn_cost(message))
         check_txn(message, member.settings.txn_ops_max)
         if not is_read_only(message):
             self._guard.propose(call, internal_request.KIND_TXN, request)

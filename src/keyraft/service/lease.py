@@ -11,15 +11,17 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from typing import Final
 
+from keyraft.auth import Identity
 from keyraft.base import errors
 from keyraft.base.errors import EtcdError, RawError
+from keyraft.base.parsing import parse
 from keyraft.grpc import Router, ServerStream, StreamHandler, UnaryCall
 from keyraft.lease import LIST_SLICE
+from keyraft.mvcc import cost
 from keyraft.mvcc.wire import field, varint
 from keyraft.proto import rpc_pb2
-from keyraft.server import Identity, Member, parse
+from keyraft.server import Member
 from keyraft.server.apply import internal_request
-from keyraft.server.upkeep import quota
 from keyraft.service.guard import Guard
 from keyraft.service.slicing import in_slices
 
@@ -68,7 +70,7 @@ class LeaseService:
         """LeaseGrantRequest -> LeaseGrantResponse."""
         self.guard.admit(call)
         member = self.member
-        if not member.quota.allows(quota.LEASE_OVERHEAD_BYTES):
+        if not member.quota.allows(cost.LEASE_OVERHEAD_BYTES):
             member.raise_no_space()
             raise errors.NoSpaceError
         message = parse(rpc_pb2.LeaseGrantRequest, request)

@@ -7,9 +7,10 @@ client that dies lets the lock go (etcd `client/v3/concurrency/mutex.go`, `api/v
 from __future__ import annotations
 
 from keyraft.base.errors import EtcdError, RawError
+from keyraft.base.parsing import parse
 from keyraft.grpc import Router, UnaryCall, status
 from keyraft.proto import lock_pb2, rpc_pb2
-from keyraft.server import Member, parse
+from keyraft.server import Member
 from keyraft.service.guard import Guard
 from keyraft.service.recipe import (
     Driver,

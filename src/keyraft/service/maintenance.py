@@ -11,12 +11,14 @@ from typing import Final
 
 from keyraft.base import errors
 from keyraft.base.errors import EtcdError, RawError
+from keyraft.base.parsing import parse
 from keyraft.base.version import VERSION
+from keyraft.base.waiters import Result
 from keyraft.cluster import check_downgrade_target, parse_downgrade_target, short
 from keyraft.grpc import SERVER_STREAM, Router, ServerStream, StreamHandler, UnaryCall
 from keyraft.mvcc import KVHash
 from keyraft.proto import membership_pb2, rpc_pb2
-from keyraft.server import Member, Result, hash_buckets, hash_keys, parse
+from keyraft.server import Member, hash_buckets, hash_keys
 from keyraft.server.apply import internal_request
 from keyraft.service.guard import Guard
 from keyraft.service.snapshot import OpenSnapshot, SnapshotHandler

@@ -12,10 +12,11 @@ from collections.abc import Generator
 from typing import Final
 
 from keyraft.base.errors import EtcdError, PostponedError, RawError
+from keyraft.base.parsing import parse
 from keyraft.grpc import ServerStream, StreamHandler
 from keyraft.mvcc import check_range_stream
 from keyraft.proto import rpc_pb2
-from keyraft.server import Member, parse
+from keyraft.server import Member
 from keyraft.service.guard import Guard
 
 TURN_BYTES: Final = 1_048_576  # of all streams in one turn of the loop: about 2 ms

@@ -18,14 +18,15 @@ from typing import Final, TypeVar
 
 from google.protobuf.message import Message
 
-from keyraft.auth import NOBODY
+from keyraft.auth import NOBODY, Identity
 from keyraft.base import errors
 from keyraft.base.errors import EtcdError, RawError
+from keyraft.base.waiters import DoneWaiter, Result
 from keyraft.grpc import CallContext, status
 from keyraft.mvcc import WatchStream, check_delete_range, check_range
 from keyraft.mvcc.wire import field
 from keyraft.proto import rpc_pb2
-from keyraft.server import DoneWaiter, Identity, Member, Result
+from keyraft.server import Member
 from keyraft.server.apply import internal_request
 from keyraft.service.guard import Guard
 

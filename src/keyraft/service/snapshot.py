@@ -11,11 +11,12 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from keyraft.base.errors import EtcdError, PostponedError, RawError
+from keyraft.base.parsing import parse
 from keyraft.grpc import ServerStream
 from keyraft.mvcc.backend import META, META_STORAGE_VERSION
 from keyraft.mvcc.wire import field, varint
 from keyraft.proto import rpc_pb2
-from keyraft.server import Member, parse
+from keyraft.server import Member
 from keyraft.service.guard import Guard
 
 BLOB_BYTES: Final = 32_768  # of one SnapshotResponse, as etcd sends them

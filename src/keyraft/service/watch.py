@@ -14,10 +14,11 @@ from typing import Final
 from keyraft.base import errors
 from keyraft.base.clock import Random, Timer
 from keyraft.base.errors import EtcdError, RawError
+from keyraft.base.parsing import parse
 from keyraft.grpc import Router, ServerStream, StreamHandler, status
 from keyraft.mvcc import NODELETE, NOPUT, PREVIOUS, WatchStream
 from keyraft.proto import rpc_pb2
-from keyraft.server import Member, parse
+from keyraft.server import Member
 from keyraft.service.guard import Guard
 
 NOTIFY_JITTER: Final = 0.1  # of the interval, so that streams do not all speak at once

@@ -11,10 +11,10 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
+from keyraft.base.histograms import Histogram, exponential
 from keyraft.base.log import Logger
 from keyraft.mvcc import BackendError
 from keyraft.raft import Entry, HardState, Snapshot, SnapshotMeta
-from keyraft.server import Histogram, exponential
 from keyraft.storage.files import OsFiles
 from keyraft.storage.snap import SnapDir
 from keyraft.storage.wal import (

@@ -17,17 +17,17 @@ from typing import TYPE_CHECKING
 from keyraft.auth import Identity
 from keyraft.base import errors
 from keyraft.base.errors import EtcdError, RawError
+from keyraft.base.histograms import Histogram
+from keyraft.base.parsing import parse
+from keyraft.base.waiters import Waiter
 from keyraft.cluster import MembershipDataError
-from keyraft.mvcc import plain_put
+from keyraft.mvcc import cost, plain_put
 from keyraft.proto import rpc_pb2
 from keyraft.raft import Entry
 from keyraft.server.apply import internal_request, v2_requests
 from keyraft.server.apply.queue import Work
 from keyraft.server.apply.user_requests import UserRequests
-from keyraft.server.counters import Histogram
-from keyraft.server.parsing import parse
-from keyraft.server.upkeep import alarms, quota
-from keyraft.server.wait_table import Waiter
+from keyraft.server.upkeep import alarms
 
 if TYPE_CHECKING:
     from keyraft.server.member import Member
@@ -297,7 +297,7 @@ class Applier:
         if member.alarms.any:
             self._refuse_growth()
         if len(request) >= member.quota.room:
-            fits = member.quota.allows(quota.put_cost(parse(rpc_pb2.PutRequest, request)))
+            fits = member.quota.allows(cost.put_cost(parse(rpc_pb2.PutRequest, request)))
             body = store.put(request)
             if not fits:
                 raise errors.NoSpaceError
@@ -345,7 +345,7 @@ class Applier:
         if member.alarms.any:
             self._refuse_growth()
         wanted = parse(rpc_pb2.LeaseGrantRequest, request)
-        fits = member.quota.allows(quota.LEASE_OVERHEAD_BYTES)
+        fits = member.quota.allows(cost.LEASE_OVERHEAD_BYTES)
         ttl_s = member.lessor.grant(wanted.ID, wanted.TTL, member.loop.time())
         if not fits:
             raise errors.NoSpaceError
@@ -388,7 +388,7 @@ class Applier:
     def _refuse_txn(self, request: bytes) -> None:
         self._refuse_corrupt()
         if self._member.alarms.nospace:
-            if quota.txn_cost(parse(rpc_pb2.TxnRequest, request)) > 0:
+            if cost.txn_cost(parse(rpc_pb2.TxnRequest, request)) > 0:
                 raise errors.NoSpaceError
 
     def _refuse_growth(self) -> None:

@@ -18,10 +18,10 @@ from google.protobuf.message import Message
 from keyraft.auth import NOBODY, Accounts, AuthStore, Identity
 from keyraft.base.errors import EtcdError
 from keyraft.base.log import Logger
+from keyraft.base.parsing import parse
 from keyraft.cluster import Version, VersionError, parse_version
 from keyraft.proto import raft_internal_pb2, rpc_pb2
 from keyraft.server.apply import internal_request
-from keyraft.server.parsing import parse
 from keyraft.server.ports import Network, UnknownRequestError
 
 _BY_ROOT: Final[dict[int, tuple[type[Message], Callable[[Accounts, Any], Message], str]]] = {

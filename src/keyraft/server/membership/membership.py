@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 from keyraft.base import errors
 from keyraft.base.errors import EtcdError, RawError
+from keyraft.base.parsing import parse
 from keyraft.cluster import (
     ChangeContext,
     Downgrade,
@@ -45,7 +46,6 @@ from keyraft.raft import (
 )
 from keyraft.server.apply import internal_request
 from keyraft.server.membership import recovery, v2_tree
-from keyraft.server.parsing import parse
 
 if TYPE_CHECKING:
     from keyraft.server.member import Member

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Final
 
 from keyraft.base.errors import EtcdError, RawError
 from keyraft.base.version import VERSION
+from keyraft.base.waiters import Result
 from keyraft.cluster import decide_cluster_version, minimal_server_version, parse_version, short
 from keyraft.proto import membership_pb2
 from keyraft.server.apply import internal_request
-from keyraft.server.wait_table import Result
 
 if TYPE_CHECKING:
     from keyraft.server.member import Member

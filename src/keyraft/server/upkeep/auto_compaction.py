@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Final, Protocol
 from keyraft.auth import ROOT
 from keyraft.base import errors
 from keyraft.base.errors import EtcdError
+from keyraft.base.waiters import Result
 from keyraft.proto import rpc_pb2
 from keyraft.server.apply.internal_request import KIND_COMPACTION
-from keyraft.server.wait_table import Result
 
 if TYPE_CHECKING:
     from keyraft.server.member import Member

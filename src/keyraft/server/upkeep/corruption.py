@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from keyraft.base import errors
 from keyraft.base.errors import EtcdError
+from keyraft.base.waiters import Result
 from keyraft.mvcc import KVHash
 from keyraft.proto import rpc_pb2
 from keyraft.server.apply.internal_request import KIND_ALARM
 from keyraft.server.ports import PeerHash
 from keyraft.server.upkeep.hashing import hash_keys
-from keyraft.server.wait_table import Result
 
 if TYPE_CHECKING:
     from keyraft.server.member import Member

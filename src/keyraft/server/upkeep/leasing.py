@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING, Final
 from keyraft.auth import ROOT
 from keyraft.base import errors
 from keyraft.base.errors import EtcdError, RawError
+from keyraft.base.waiters import Result
 from keyraft.lease import CHECKPOINT_BATCH_LEASES, SCAN_INTERVAL_S, NotPrimaryError
 from keyraft.proto import rpc_pb2
 from keyraft.server.apply.internal_request import KIND_LEASE_CHECKPOINT, KIND_LEASE_REVOKE
-from keyraft.server.wait_table import Result
 
 if TYPE_CHECKING:
     from keyraft.server.member import Member

@@ -1,20 +1,17 @@
-"""How large the database may become, and what a request would add to it.
+"""How large the database may become, and whether there is room for what a request would add.
 
-The cost is etcd's estimate, not a measurement: 256 bytes of overhead per put, 64 per lease (etcd
-`server/storage/quota.go`). It is asked twice: before a proposal, where a refusal raises NOSPACE
-for this member, and at apply, where only the answer says so.
+It is asked twice: before a proposal, where a refusal raises NOSPACE for this member, and at apply,
+where only the answer says so. What requests cost is in `mvcc.cost`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Final, Protocol
 
 from keyraft.base.limits import QUOTA_BACKEND_BYTES
+from keyraft.mvcc.cost import PUT_OVERHEAD_BYTES, txn_cost
 from keyraft.proto import rpc_pb2
 
-PUT_OVERHEAD_BYTES: Final = 256
-LEASE_OVERHEAD_BYTES: Final = 64
 UNLIMITED_BYTES: Final = 1 << 62
 
 
@@ -65,24 +62,3 @@ class Quota:
     def remaining(self) -> int:
         """Bytes left; negative when over."""
         return self.bytes_max - self._used_bytes
-
-
-def put_cost(request: rpc_pb2.PutRequest) -> int:
-    """Bytes that a put may add."""
-    return PUT_OVERHEAD_BYTES + len(request.key) + len(request.value)
-
-
-def _branch_cost(ops: Iterable[rpc_pb2.RequestOp]) -> int:
-    total = 0
-    for op in ops:
-        which = op.WhichOneof("request")
-        if which == "request_put":
-            total += put_cost(op.request_put)
-        elif which == "request_txn":
-            total += txn_cost(op.request_txn)
-    return total
-
-
-def txn_cost(request: rpc_pb2.TxnRequest) -> int:
-    """The dearer branch; nested transactions included."""
-    return max(_branch_cost(request.success), _branch_cost(request.failure))
