@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from math import inf
 
 import pytest
 from google.protobuf.message import Message
 
 from keyraft.app.request_stats import CONTENT_CHARACTERS_MAX, RequestStats
-from keyraft.grpc import Router, SlowCall
+from keyraft.grpc import CallEnd, Route, Router
 from keyraft.logs.zap import ZapLogger
 from keyraft.proto import rpc_pb2 as pb
 
@@ -21,10 +22,19 @@ class Lines:
         self.lines.append(json.loads(line))
 
 
+def no_handler(call: object, request: bytes) -> None:
+    """Of methods that nobody calls."""
+
+
+def ended(route: Route, request: bytes, reply: bytes | None) -> CallEnd:
+    path, sizes = route.path.decode(), (len(request), 0 if reply is None else len(reply))
+    return CallEnd(path, route, "10.0.0.1:7", None, 0, "", 0.35, request, reply, *sizes)
+
+
 def reported(method: str, request: bytes, reply: bytes | None) -> dict[str, object]:
     lines = Lines()
     stats = RequestStats(ZapLogger((lines,)), lambda: 1_700_000_000.5)
-    stats.report(SlowCall(f"/etcdserverpb.{method}", "10.0.0.1:7", 0.35, request, reply))
+    stats.report(ended(Router().unary(f"/etcdserverpb.{method}", no_handler), request, reply))
     (line,) = lines.lines
     assert (line["level"], line["msg"], line["time spent"]) == ("warn", "request stats", "350ms")
     assert (line["remote"], line["response type"]) == ("10.0.0.1:7", f"/etcdserverpb.{method}")
@@ -121,7 +131,17 @@ def test_a_long_request_is_cut() -> None:
 
 def test_with_debug_lines_every_request_has_one() -> None:
     router = Router()
-    RequestStats(ZapLogger((), "debug"), lambda: 0.0).watch(router, 0.3, lambda: 0.0)
-    assert router.slow_s == 0.0
-    RequestStats(ZapLogger(()), lambda: 0.0).watch(router, 0.3, lambda: 0.0)
-    assert router.slow_s == 0.3
+    RequestStats(ZapLogger(()), lambda: 0.0).watch(router, 0.3)
+    assert router.ends.from_s == 0.3
+    RequestStats(ZapLogger((), "debug"), lambda: 0.0).watch(router, 0.3)
+    assert router.ends.from_s == -inf
+
+
+def test_streams_and_unknown_methods_have_no_line() -> None:
+    lines = Lines()
+    stats = RequestStats(ZapLogger((lines,)), lambda: 0.0)
+    watch = Router().stream("/etcdserverpb.Watch/Watch", no_handler)  # type: ignore[arg-type]
+    end = ended(watch, b"", None)
+    stats.report(end)
+    stats.report(end._replace(route=None))
+    assert lines.lines == []

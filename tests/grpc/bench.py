@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from keyraft.base.errors import EmptyKeyError
-from keyraft.grpc import Call, HttpRequest, Limits, Router, ServerConnection, Stream
+from keyraft.grpc import Call, CallEnd, HttpRequest, Limits, Router, ServerConnection, Stream
 from tests.grpc.wire import PREFACE, Frame, Peer, settings
 
 
@@ -56,10 +56,22 @@ class ManyRecorder(Recorder):
 
 
 class Bench:
-    """`held` are the calls of /t.T/Hold, `streams` those of /t.T/Talk, `log` what happened."""
+    """`held` are the calls of /t.T/Hold, `streams` those of /t.T/Talk, `log` what happened.
 
-    def __init__(self, limits: Limits | None = None, *, http: bool = False) -> None:
+    `ends` are those of calls that took `listen_from_s`, if it is given.
+    """
+
+    def __init__(
+        self,
+        limits: Limits | None = None,
+        *,
+        http: bool = False,
+        listen_from_s: float | None = None,
+    ) -> None:
         self.router = Router()
+        self.ends: list[CallEnd] = []
+        if listen_from_s is not None:
+            self.router.ends.listen(self.ends.append, listen_from_s)
         self.held: list[Call] = []
         self.cancels: list[int] = []
         self.streams: list[Stream] = []
@@ -79,6 +91,7 @@ class Bench:
             0.0,
             peer="1.2.3.4:5",
             on_http=self.https.append if http else None,
+            clock=lambda: self.now,
         )
         self.now = 0.0
 

@@ -121,9 +121,9 @@ def act_on(chance: random.Random, stream: Stream) -> None:
 
 
 def converse_with_server(seed: int) -> int:
-    """One conversation; returns the frames it got to."""
+    """One conversation, in which every call ends once; returns the frames it got to."""
     chance = random.Random(seed)
-    bench = Bench(LIMITS, http=bool(seed & 1))
+    bench = Bench(LIMITS, http=bool(seed & 1), listen_from_s=0.0)
     server, now, stream = bench.server, 0.0, 1
     bench.server.receive(PREFACE + settings(window=chance.choice([0, 10, 65_535, 1 << 30])), 0.0)
     spoil = chance.choice([0.0, 0.005, 0.1])
@@ -167,6 +167,10 @@ def converse_with_server(seed: int) -> int:
         server.resume_output(now)
     server.check()
     assert all(stream.done for stream in bench.streams)
+    for route in bench.router:
+        told = [end.code for end in bench.ends if end.route is route]
+        assert len(told) == route.started == sum(route.handled), (route.path, route.started, told)
+        assert all(route.handled[code] == told.count(code) for code in set(told))
     return step
 
 

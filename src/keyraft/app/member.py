@@ -204,7 +204,7 @@ class _Running:
     async def _listen(self, loop: asyncio.AbstractEventLoop) -> ClientPorts:
         config = self._config
         slow_s = config.warning_unary_request_duration_s
-        RequestStats(self._log, time.time).watch(self._router, slow_s, loop.time)
+        RequestStats(self._log, time.time).watch(self._router, slow_s)
         self._gateway = Gateway(self._log, config.cors, config.host_whitelist)
         ports = ClientPorts(config, loop, self._router, self._gateway, self._places, self._limit)
         await ports.listen()

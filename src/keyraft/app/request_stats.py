@@ -9,14 +9,13 @@ right behind the header, or, in a RangeResponse, at the very end.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final
 
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 
 from keyraft.base.clock import WallClock
-from keyraft.grpc import Router, SlowCall
+from keyraft.grpc import UNARY, CallEnd, Router
 from keyraft.grpc.status import quote
 from keyraft.logs.zap import Duration, ZapLogger, time_stamp
 from keyraft.proto.lazy import rpc_pb2
@@ -35,12 +34,14 @@ class RequestStats:
         self._log = log
         self._wall_clock = wall_clock
 
-    def watch(self, router: Router, slow_s: float, clock: Callable[[], float]) -> None:
-        """Has the router report; before it serves."""
-        router.report_slow(0.0 if self._log.is_enabled("debug") else slow_s, clock, self.report)
+    def watch(self, router: Router, slow_s: float) -> None:
+        """Listens to the ends of the router's calls; before it serves."""
+        router.ends.listen(self.report, 0.0 if self._log.is_enabled("debug") else slow_s)
 
-    def report(self, call: SlowCall) -> None:
-        """One request that is over."""
+    def report(self, call: CallEnd) -> None:
+        """One call that is over. Streams have no such line, nor have requests for no method."""
+        if call.route is None or call.route.kind != UNARY:
+            return
         write = self._log.debug if self._log.is_enabled("debug") else self._log.warn
         asked, request_bytes, counted, reply_bytes, content = _measure(call)
         write(
@@ -59,7 +60,7 @@ class RequestStats:
         )
 
 
-def _measure(call: SlowCall) -> tuple[int, int, int, int, str]:
+def _measure(call: CallEnd) -> tuple[int, int, int, int, str]:
     """How much was asked and answered: counts, sizes, and the request as text."""
     reply = call.reply
     sent = 0 if reply is None else len(reply)

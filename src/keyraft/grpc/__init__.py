@@ -15,6 +15,7 @@ from . import status
 from .limits import HTTP_WORK, Budget, Limits
 
 if TYPE_CHECKING:
+    from .call_ends import CallEnd
     from .calls import Call, Stream
     from .client import ClientConnection
     from .client_calls import ClientCall, ClientReceiver, ClientStream, Metadata, RpcError
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
         Route,
         Router,
         ServerStream,
-        SlowCall,
         StreamHandler,
         UnaryCall,
     )
@@ -46,6 +46,7 @@ _HOMES: Final = {
     "BatchHandler": ".router",
     "Call": ".calls",
     "CallContext": ".router",
+    "CallEnd": ".call_ends",
     "ClientCall": ".client_calls",
     "ClientConnection": ".client",
     "ClientReceiver": ".client_calls",
@@ -58,7 +59,6 @@ _HOMES: Final = {
     "RpcError": ".client_calls",
     "ServerConnection": ".server",
     "ServerStream": ".router",
-    "SlowCall": ".router",
     "Stream": ".calls",
     "StreamHandler": ".router",
     "UnaryCall": ".router",
@@ -83,6 +83,7 @@ __all__ = [
     "Budget",
     "Call",
     "CallContext",
+    "CallEnd",
     "ClientCall",
     "ClientConnection",
     "ClientReceiver",
@@ -96,7 +97,6 @@ __all__ = [
     "RpcError",
     "ServerConnection",
     "ServerStream",
-    "SlowCall",
     "Stream",
     "StreamHandler",
     "UnaryCall",

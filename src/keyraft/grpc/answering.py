@@ -12,6 +12,7 @@ from math import inf
 from typing import Final
 
 from . import status
+from .call_ends import CallEnds, count_end
 from .calls import Call, Stream
 from .http import HttpStream
 from .http2 import states
@@ -20,7 +21,7 @@ from .http2.errors import NO_ERROR
 from .http2.hpack import Encoder, Header
 from .http2.stream import Http2Stream
 from .limits import Limits
-from .router import Metadata, no_clock
+from .router import Metadata
 
 _CONTENT_TYPE: Final = (b"content-type", b"application/grpc")
 _RESPONSE: Final[list[Header]] = [(b":status", b"200"), _CONTENT_TYPE]
@@ -48,12 +49,15 @@ class _Answer:
 class Answering(Connection):
     """What calls and streams send; `requests` makes them."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(
+        self, limits: Limits, ends: CallEnds, clock: Callable[[], float] | None = None
+    ) -> None:
         super().__init__(limits, Encoder(_INDEXED))
         self._answer: _Answer | None = None
-        self._slow_s = inf
-        self._slow_before = -inf  # calls from before that are slow; as of this turn
-        self._clock: Callable[[], float] = no_clock
+        self._ends = ends
+        self._told_s = ends.from_s  # somebody wants to know of calls that took so long
+        self._told_before = -inf  # of those that began until then; as of this turn
+        self._clock = clock or (lambda: self.now)
         self._reply_bytes_max = 0
 
     # --- gRPC -----------------------------------------------------------------------------------
@@ -95,9 +99,9 @@ class Answering(Connection):
             if not self._awake:
                 self._awake = True
                 self.on_output()
-                self._slow_before = self._clock() - self._slow_s
-            if call.began_s <= self._slow_before:
-                self._slow(call, message)
+                self._told_before = self._clock() - self._told_s
+            if call.began_s <= self._told_before:
+                self._ends.tell(call, status.OK, "", message, self._clock())
             return
         self._respond_slowly(call, message)
 
@@ -110,20 +114,20 @@ class Answering(Connection):
         self._send_headers(call, _RESPONSE, ends=False)
         self._send_message(call, message)
         route.msg_sent += 1
-        route.handled[0] += 1
         self._end_stream(call, _OK_TRAILERS)
         self._prepare_answer()
         self._end_turn(awake)
-        self._ended(call, message)
+        self._ended(call, status.OK, "", message)
 
-    def _ended(self, call: Call, reply: bytes | None) -> None:
-        """A call is over, on a way that has time to look at the clock."""
-        if not isinstance(call, Stream) and call.began_s <= self._clock() - self._slow_s:
-            self._slow(call, reply)
-
-    def _slow(self, call: Call, reply: bytes | None) -> None:
-        """Reports a call that took long."""
-        raise NotImplementedError
+    def _ended(self, call: Call, code: int, text: str, reply: bytes | None = None) -> None:
+        """A call is over. Every end comes here, once, but for the short way's in `respond`, which
+        does the same in place."""
+        route = call.head.route
+        if route is not None:
+            count_end(route.handled, code)
+        now = self._clock()
+        if call.began_s <= now - self._told_s:
+            self._ends.tell(call, code, text, reply, now)
 
     def _prepare_answer(self) -> None:
         """Makes the short way's frames once both blocks no longer change the table."""
@@ -152,9 +156,8 @@ class Answering(Connection):
         if not stream.headers_sent:
             self._begin(stream)
         self._send_message(stream, message)
-        route = stream.head.route
-        assert route is not None
-        route.msg_sent += 1
+        stream.sent_bytes += len(message)
+        stream.route.msg_sent += 1
         if not self._awake:
             self._wake()
 
@@ -163,9 +166,8 @@ class Answering(Connection):
         if not stream.headers_sent:
             self._begin(stream)
         self._send_data(stream, framed)
-        route = stream.head.route
-        assert route is not None
-        route.msg_sent += count
+        stream.sent_bytes += len(framed) - 5 * count
+        stream.route.msg_sent += count
         if not self._awake:
             self._wake()
 
@@ -174,17 +176,13 @@ class Answering(Connection):
         if not stream.headers_sent:
             self._begin(stream)
         self._send_pieces(stream, head, pieces)
-        route = stream.head.route
-        assert route is not None
-        route.msg_sent += 1
+        stream.sent_bytes += len(head) + len(pieces[0]) * (len(pieces) - 1) + len(pieces[-1])
+        stream.route.msg_sent += 1
         if not self._awake:
             self._wake()
 
     def finish(self, call: Call, code: int, text: str, metadata: Metadata = ()) -> None:
         """Call.fail and Stream.finish: trailers, alone when nothing was sent before."""
-        route = call.head.route
-        if route is not None:
-            route.handled[code if 0 <= code < len(route.handled) else status.UNKNOWN] += 1
         call.done = True
         awake, self._awake = self._awake, True
         self.streams[call.stream_id] = call
@@ -196,7 +194,7 @@ class Answering(Connection):
             trailers = [*_RESPONSE, *trailers]
         self._end_stream(call, trailers)
         self._end_turn(awake)
-        self._ended(call, None)
+        self._ended(call, code, text)
 
     def _refuse(self, call: Call, http_status: int, code: int, text: str) -> None:
         """A request that reaches no handler."""
@@ -210,6 +208,7 @@ class Answering(Connection):
                 (b"grpc-message", status.encode_text(text)),
             ],
         )
+        self._ended(call, code, text)
 
     def _sent_end(self, stream: Http2Stream) -> None:
         if stream.state == states.HALF_CLOSED_LOCAL:

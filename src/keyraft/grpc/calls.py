@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from .head import RequestHead
 from .http2.stream import Http2Stream
-from .router import Metadata, StreamHandler
+from .router import Metadata, Route, StreamHandler
 
 if TYPE_CHECKING:
     from .requests import Requests
@@ -59,6 +59,16 @@ class Call(Http2Stream):
         self.request = b""
 
     @property
+    def received_bytes(self) -> int:
+        """Of the messages that reached the handler."""
+        return len(self.request)
+
+    @property
+    def sent_bytes(self) -> int:
+        """Of what was sent before the end; a unary call's answer is its end."""
+        return 0
+
+    @property
     def metadata(self) -> Mapping[bytes, bytes]:
         """Request metadata; the first value of a repeated key."""
         return self.head.metadata
@@ -87,10 +97,13 @@ class Call(Http2Stream):
 class Stream(Call):
     """One streaming call (router.ServerStream)."""
 
-    __slots__ = ("handler", "headers_sent", "takes_many")
+    __slots__ = ("handler", "headers_sent", "received_bytes", "route", "sent_bytes", "takes_many")
 
     handler: StreamHandler | None
+    route: Route
     headers_sent: bool
+    received_bytes: int  # counted here; a unary call's are not
+    sent_bytes: int  # counted here; a unary call's are not
     takes_many: Callable[[list[bytes]], int] | None  # a BatchHandler's `on_messages`
 
     @property

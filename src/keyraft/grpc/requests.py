@@ -40,7 +40,7 @@ from .limits import (
     Limits,
 )
 from .postponing import postpone
-from .router import BIDI_STREAM, CLIENT_STREAM, UNARY, Route, Router, SlowCall
+from .router import BIDI_STREAM, CLIENT_STREAM, UNARY, Route, Router
 
 _NO_PSEUDO: Final[frozenset[bytes]] = frozenset()
 
@@ -60,11 +60,12 @@ class Requests(Answering):
         common_name: str | None = None,
         scheme: str = "http",
         on_http: HttpHandler | None = None,
+        clock: Callable[[], float] | None = None,
     ) -> None:
-        super().__init__(limits)
+        """`clock` tells how late it is at the end of a call; without it, it is as late as it was
+        when the connection was fed."""
+        super().__init__(limits, router.ends, clock)
         self.router = router
-        self._slow_s = router.slow_s
-        self._clock = router.clock
         self.peer = peer
         self.common_name = common_name
         self.scheme = scheme
@@ -177,7 +178,9 @@ class Requests(Answering):
             return
         assert route.open is not None
         stream = Stream(self, stream_id, state, window, head, deadline)
+        stream.route = route
         stream.headers_sent = False
+        stream.received_bytes = stream.sent_bytes = 0
         stream.handler = None
         stream.takes_many = None
         self._register(stream)
@@ -260,6 +263,7 @@ class Requests(Answering):
             self.finish(call, status.INTERNAL, "grpc: more than one request message")
         elif isinstance(call, Stream):
             assert call.handler is not None
+            call.received_bytes += len(message)
             try:
                 call.handler.on_message(message)
             except PostponedError as later:
@@ -375,23 +379,12 @@ class Requests(Answering):
     def _cancel(self, call: Call, code: int) -> None:
         """Stops the work of a call that is over for the client."""
         call.done = call.cancelled = True
-        route = call.head.route
-        if route is not None:
-            route.handled[code] += 1
         if isinstance(call, Stream):
             if call.handler is not None:
                 call.handler.on_cancel(code)
-            return
-        if call.on_cancel is not None:
+        elif call.on_cancel is not None:
             call.on_cancel(call, code)
-        self._ended(call, None)
-
-    def _slow(self, call: Call, reply: bytes | None) -> None:
-        route = call.head.route
-        if route is not None:
-            took_s = self._clock() - call.began_s
-            path = route.path.decode("ascii")
-            self.router.report(SlowCall(path, self.peer, took_s, call.request, reply))
+        self._ended(call, code, "")
 
     def _expire(self, now: float) -> None:
         if not self.peer_settings_seen and now >= self._handshake_by:
@@ -420,10 +413,9 @@ class Requests(Answering):
             return
         # What waits will not be read in time, and the status cannot overtake it.
         call.done = True
-        if call.head.route is not None:
-            call.head.route.handled[code] += 1
         self._reset(call, CANCEL)
         self._wake()
+        self._ended(call, code, text)
 
     def next_deadline(self) -> float | None:
         if self.closed:

@@ -7,9 +7,9 @@ the four Protocols below are all that it sees of the transport.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from math import inf
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, Protocol
 
+from .call_ends import CallEnds
 from .status import CODE_NAMES, quote
 
 Metadata = Sequence[tuple[bytes, bytes]]
@@ -129,15 +129,6 @@ HandleUnary = Callable[[UnaryCall, bytes], "bytes | None"]
 OpenStream = Callable[[ServerStream], StreamHandler]
 
 
-def no_clock() -> float:
-    """Of a router that reports nothing."""
-    return 0.0
-
-
-def _no_report(_: SlowCall) -> None:
-    """Nobody asked."""
-
-
 class Route:
     """One method. The counters are plain integers, read by the metrics when scraped."""
 
@@ -168,38 +159,13 @@ class Route:
         self.handled = [0] * len(CODE_NAMES)
 
 
-CLOCK_RESOLUTION_S: Final = 0.001
-"""Of the clocks that feed connections: an event loop's stands still within a turn."""
-
-
-class SlowCall(NamedTuple):
-    """A unary call that took long; `reply` is None when it failed or was given up."""
-
-    path: str
-    peer: str
-    took_s: float
-    request: bytes
-    reply: bytes | None
-
-
 class Router:
-    """The methods of a server."""
+    """The methods of a server; `ends` tells of their calls."""
 
     def __init__(self) -> None:
         self._routes: dict[bytes, Route] = {}
         self._services: set[bytes] = set()
-        self.slow_s = inf
-        self.clock: Callable[[], float] = no_clock
-        self.report: Callable[[SlowCall], None] = _no_report
-
-    def report_slow(
-        self, slow_s: float, clock: Callable[[], float], report: Callable[[SlowCall], None]
-    ) -> None:
-        """Tells `report` of unary calls that took `slow_s` or longer, of all if that is less than
-        a clock shows. For connections made from now on; `clock` is the one that feeds them."""
-        self.slow_s = slow_s if slow_s >= CLOCK_RESOLUTION_S else 0.0
-        self.clock = clock
-        self.report = report
+        self.ends = CallEnds()
 
     def unary(self, path: str, handle: HandleUnary) -> Route:
         """Registers `/package.Service/Method`, one message in, one out."""

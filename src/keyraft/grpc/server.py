@@ -39,7 +39,7 @@ class ServerConnection(Requests):
 
     def _parse(self, data: bytes) -> int:
         pos, end = 0, len(data)
-        self._slow_before = self.now - self._slow_s
+        self._told_before = self.now - self._told_s
         if not self._preface_seen:
             known = min(end, len(frames.PREFACE))
             if data[:known] != frames.PREFACE[:known]:
@@ -171,7 +171,7 @@ class ServerConnection(Requests):
         stand in a row: where the first frame not taken begins. What is not so plain is left to
         the long way."""
         inbox = stream.inbox
-        route = stream.head.route
+        route = stream.route
         handler = stream.handler
         if (
             inbox is None
@@ -180,7 +180,6 @@ class ServerConnection(Requests):
             or inbox.data
             or stream.done
             or stream.state not in (states.OPEN, states.HALF_CLOSED_LOCAL)
-            or route is None
             or route.kind != BIDI_STREAM
             or self._block is not None
         ):
@@ -224,6 +223,7 @@ class ServerConnection(Requests):
         inbox.window_left -= bytes_taken
         inbox.received_bytes += bytes_taken
         inbox.messages += taken
+        stream.received_bytes += bytes_taken - 5 * taken
         route.msg_received += taken
         self._credit(bytes_taken)
         if inbox.window_left * 2 < self.limits.stream_window_bytes:

@@ -102,6 +102,7 @@ class ServerProtocol(Http2Protocol[ServerConnection]):
             common_name=common_name(self.transport),
             scheme=self.scheme,
             on_http=server.on_http,
+            clock=self.clock,
         )
         self.cancel_timer()
         self.start(connection)

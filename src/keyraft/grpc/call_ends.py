@@ -1,0 +1,90 @@
+"""The end of a call: counted, and told to who listens (docs/ARCHITECTURE.md, "The end of a call").
+
+Every call that was started ends once: answered, failed, cancelled by its client, out of time, or
+lost with its connection. A request that reaches no method is a call that ends as it begins; it has
+no route, and so no counter, as with the original. What is reset before it is a call (a malformed
+request, one above the limit of streams) does not end either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import inf
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from . import status
+
+if TYPE_CHECKING:
+    from .calls import Call
+    from .router import Route
+
+CLOCK_RESOLUTION_S: Final = 0.001
+"""Of the clocks that feed connections: an event loop's stands still within a turn."""
+
+
+class CallEnd(NamedTuple):
+    """How one call ended. Bytes are those of messages, without what frames them."""
+
+    path: str
+    route: Route | None
+    """The method; None where the request reached none."""
+    peer: str
+    common_name: str | None
+    code: int
+    text: str
+    """What the client was told of a failure; empty where it was told nothing."""
+    took_s: float
+    """Since the call's head had come."""
+    request: bytes
+    """Of a unary call; empty where its handler was not reached."""
+    reply: bytes | None
+    """Of a unary call that was answered."""
+    received_bytes: int
+    sent_bytes: int
+
+
+Listener = Callable[[CallEnd], None]
+
+
+class CallEnds:
+    """Who is told. `from_s` is the least time that any listener waits for; infinite without one,
+    which is all that a call has to do with it then."""
+
+    __slots__ = ("_listeners", "from_s")
+
+    def __init__(self) -> None:
+        self._listeners: tuple[tuple[float, Listener], ...] = ()
+        self.from_s = inf
+
+    def listen(self, listener: Listener, at_least_s: float = 0.0) -> None:
+        """Tells `listener` of calls that took so long, of all if that is less than a clock shows.
+        For connections made from now on. A listener is called within the call's last turn: it
+        takes little time and raises nothing."""
+        least = at_least_s if at_least_s >= CLOCK_RESOLUTION_S else -inf
+        self._listeners = (*self._listeners, (least, listener))
+        self.from_s = min(self.from_s, least)
+
+    def tell(self, call: Call, code: int, text: str, reply: bytes | None, now: float) -> None:
+        """One call is over."""
+        took_s = now - call.began_s
+        end = CallEnd(
+            call.head.path.decode("utf-8", "replace"),
+            call.head.route,
+            call.peer,
+            call.common_name,
+            code,
+            text,
+            took_s,
+            call.request,
+            reply,
+            call.received_bytes,
+            call.sent_bytes if reply is None else len(reply),
+        )
+        for least, listener in self._listeners:
+            if took_s >= least:
+                listener(end)
+
+
+def count_end(handled: list[int], code: int) -> None:
+    """Counts one end; a code that gRPC does not have is UNKNOWN."""
+    handled[code if 0 <= code < len(handled) else status.UNKNOWN] += 1
