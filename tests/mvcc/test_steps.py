@@ -240,7 +240,7 @@ def test_many_events_are_told_in_portions_also_to_who_came_late() -> None:
 
     small = filled()
     small.slice_keys = 10_000
-    small.listener = listen
+    small.listen(listen)
     small.txn(large().SerializeToString())
     ((revision, wanted, more),) = told
     assert not more
@@ -251,13 +251,49 @@ def test_many_events_are_told_in_portions_also_to_who_came_late() -> None:
         steps = 0
         while True:
             if steps == come:
-                store.listener = listen
+                store.listen(listen)
             if next(work, "over") == "over":
                 break
             steps += 1
         assert [event for _, events, _ in told for event in events] == wanted
         assert [more for _, _, more in told] == [True] * (len(told) - 1) + [False]
         assert {number for number, _, _ in told} == {revision}
+
+
+def test_several_listeners_hear_the_same_in_their_order() -> None:
+    store = filled()
+    told: list[tuple[str, int, list[Event], bool]] = []
+
+    class Ear:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def hears(self, revision: int, events: list[Event], more: bool = False) -> None:
+            told.append((self.name, revision, list(events), more))
+            events.clear()  # they are its own
+
+    def put() -> list[str]:
+        told.clear()
+        store.put(rpc_pb2.PutRequest(key=b"k", value=b"v").SerializeToString())
+        assert all(one[1:] == told[0][1:] and one[2] for one in told)
+        return [name for name, *_ in told]
+
+    first, second, third = map(Ear, "abc")
+    store.listen(first.hears)
+    assert store.listener == first.hears  # alone it is called itself
+    store.listen(second.hears)
+    store.listen(third.hears)
+    assert put() == ["a", "b", "c"]
+    told.clear()
+    gone_through(store.txn_steps(large().SerializeToString()))
+    heard = {name: [tuple(rest) for who, *rest in told if who == name] for name in "abc"}
+    assert heard["a"] == heard["b"] == heard["c"] and len(heard["a"]) > 2
+    store.leave(first.hears)
+    assert put() == ["b", "c"]
+    store.leave(third.hears)
+    assert store.listener == second.hears
+    store.leave(second.hears)
+    assert store.listener is None and put() == []
 
 
 def test_revoking_many_keys_is_one_revision_in_steps() -> None:

@@ -56,7 +56,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.store = Store(self.backend, compaction_batch_rows=3)
         self.twin = Twin()
         self.events: list[tuple[int, bytes, bytes | None]] = []
-        self.store.listener = self.listen
+        self.store.listen(self.listen)
         self.checkpoint: bytes | None = None
         self.checkpoint_revision = 0
         self.sealed: list[tuple[int, int, int]] = []
@@ -189,7 +189,7 @@ class StoreMachine(RuleBasedStateMachine):
             checkpoint = decode(self.checkpoint, self.checkpoint[:HEAD_BYTES])
             assert checkpoint is not None
         self.store = Store(self.backend, compaction_batch_rows=3, checkpoint=checkpoint)
-        self.store.listener = self.listen
+        self.store.listen(self.listen)
         assert self.store.revision == self.twin.revision
         if self.twin.compacted == 0 and self.store.compact_revision == -1:
             # A scheduled revision of 0 says "none" (etcd too).

@@ -48,6 +48,14 @@ class Past:
         if self.listener is not None:
             self.listener(self.revision, list(events))
 
+    def listen(self, listener: Listener) -> None:
+        assert self.listener is None
+        self.listener = listener
+
+    def leave(self, listener: Listener) -> None:
+        assert self.listener == listener
+        self.listener = None
+
     def events(self, at: bytes, rows: int) -> tuple[list[tuple[int, list[Event]]], bytes]:
         start = int.from_bytes(at[:8], "big")
         first = int.from_bytes(at[9:17], "big")

@@ -20,6 +20,46 @@ class Listener(Protocol):
         """
 
 
+class Listeners:
+    """Several listeners as one; each is given a list of its own."""
+
+    __slots__ = ("all",)
+
+    def __init__(self, *listeners: Listener) -> None:
+        self.all = listeners
+
+    def __call__(self, revision: int, events: list[Event], more: bool = False) -> None:
+        for listener in self.all:
+            listener(revision, list(events), more)
+
+
+def _each(heard: Listener | None) -> tuple[Listener, ...]:
+    if isinstance(heard, Listeners):
+        return heard.all
+    return () if heard is None else (heard,)
+
+
+def _as_one(listeners: tuple[Listener, ...]) -> Listener | None:
+    """One alone is called itself, and costs no call more."""
+    if len(listeners) > 1:
+        return Listeners(*listeners)
+    return listeners[0] if listeners else None
+
+
+def joined(heard: Listener | None, listener: Listener) -> Listener | None:
+    """`heard` and one more behind it."""
+    before = _each(heard)
+    assert listener not in before, "it listens already"
+    return _as_one((*before, listener))
+
+
+def parted(heard: Listener | None, listener: Listener) -> Listener | None:
+    """`heard` without one."""
+    before = _each(heard)
+    assert listener in before, "it does not listen"
+    return _as_one(tuple(one for one in before if one != listener))
+
+
 class Lessor(Protocol):
     """The owner of leases, as the store sees it."""
 

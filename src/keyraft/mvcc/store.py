@@ -36,7 +36,7 @@ from .checkpoint import Checkpoint
 from .compaction import Compaction
 from .events import Revisions, read_portion
 from .hash import HashKVJob, HashStorage, hash_kv
-from .hooks import Event, Lessor, Listener, NoLeases
+from .hooks import Event, Lessor, Listener, NoLeases, joined, parted
 from .index import Item, KeyIndex
 from .range_stream import range_stream
 from .restore import restore
@@ -61,7 +61,7 @@ _RECORD: Final = Struct(">qI")
 
 
 class Store:
-    """See the module. `listener` may be set and cleared at any time between transactions; `lives`
+    """See the module. `listener` is nobody, the one who listens, or all of them as one; `lives`
     counts the databases it has been built from."""
 
     __slots__ = (
@@ -242,6 +242,17 @@ class Store:
         if self.listener is not None:
             self.listener(main, [(key, stored, False)])
         return b""
+
+    def listen(self, listener: Listener) -> None:
+        """Tells one more of what transactions change, behind those who listen already, until
+        `leave`. At any time: of a transaction under way it hears all, of one that is just being
+        told in portions nothing.
+        """
+        self.listener = joined(self.listener, listener)
+
+    def leave(self, listener: Listener) -> None:
+        """Tells it no more; the rest of a transaction that is told in portions comes yet."""
+        self.listener = parted(self.listener, listener)
 
     def put_message(self, request: rpc_pb2.PutRequest) -> bytes:
         """`put` of a parsed request."""

@@ -83,7 +83,12 @@ class History(Protocol):
 
     revision: int
     compact_revision: int
-    listener: Listener | None
+
+    def listen(self, listener: Listener) -> None:
+        """From now on tells it what transactions change."""
+
+    def leave(self, listener: Listener) -> None:
+        """Tells it no more."""
 
     def events(self, at: bytes, rows: int) -> tuple[list[tuple[int, list[Event]]], bytes]:
         """Events by revision from row `at` on, and the row to go on from; empty at the end."""
@@ -626,8 +631,12 @@ class WatchHub:
 
     def _count_synced(self, change: int) -> None:
         """The store tells of events only while somebody is there to hear."""
-        self.synced += change
-        self._store.listener = self.on_events if self.synced else None
+        before = self.synced
+        self.synced = before + change
+        if not before and self.synced:
+            self._store.listen(self.on_events)
+        elif before and not self.synced:
+            self._store.leave(self.on_events)
 
     def _rouse(self) -> None:
         if not self._awake and (self._queue or self._pass_due):
