@@ -11,8 +11,8 @@ import sys
 import time
 from dataclasses import replace
 
-from sim.scenario import Outcome, Run, Violation, plan_of
-from sim.shrink import Case, Shrinker
+from sim.scenario import Run, RunSummary, Violation, plan_of
+from sim.shrink import FailingRun, Shrinker
 
 
 def main() -> int:
@@ -28,13 +28,13 @@ def main() -> int:
     if options.seed is not None:
         return _replay(options.seed, options.length, options.faults)
     started_s = time.monotonic()
-    outcomes: list[Outcome] = []
+    outcomes: list[RunSummary] = []
     seed = options.first if options.first is not None else random.SystemRandom().randrange(1 << 31)
     while True:
         try:
             outcomes.append(Run(seed, plan_of(seed)).carry_out())
         except Violation as violation:
-            _tell(Case(seed, plan_of(seed), violation))
+            _tell(FailingRun(seed, plan_of(seed), violation))
             return 1
         seed += 1
         elapsed_s = time.monotonic() - started_s
@@ -59,7 +59,7 @@ def _replay(seed: int, seconds: float | None, faults: str | None) -> int:
     return 0
 
 
-def _tell(case: Case) -> None:
+def _tell(case: FailingRun) -> None:
     """The seed, and the shortest account of what happened."""
     print(str(case.violation).split("\n", 1)[0])
     print(f"replay it with: make sim SEED={case.seed}")
@@ -69,7 +69,7 @@ def _tell(case: Case) -> None:
     print(f"replay this with: {short.command()}")
 
 
-def _sum_up(outcomes: list[Outcome], wall_s: float) -> None:
+def _sum_up(outcomes: list[RunSummary], wall_s: float) -> None:
     def total(what: str) -> int:
         return sum(getattr(outcome, what) for outcome in outcomes)
 

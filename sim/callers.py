@@ -46,7 +46,7 @@ PATHS: Final[Mapping[str, tuple[bytes, bool]]] = {
 """Methods: their paths, and whether the client repeats them when the server is unavailable."""
 
 
-class Outcome(NamedTuple):
+class CallOutcome(NamedTuple):
     """How a call ended for its caller."""
 
     code: int
@@ -55,7 +55,7 @@ class Outcome(NamedTuple):
     sent: bool  # a member may have seen it
 
 
-class Line:
+class ClientLine:
     """One connection to one life of a member: the client's end, and the server's transport."""
 
     def __init__(self, cluster: SimCluster, node: Node) -> None:
@@ -157,17 +157,17 @@ class Caller:
     def __init__(self, cluster: SimCluster, chance: Random) -> None:
         self._cluster = cluster
         self._chance = chance
-        self._lines: dict[int, Line] = {}
+        self._lines: dict[int, ClientLine] = {}
         self._next = 0
         self.repeated = 0  # attempts but the first
 
     def call(
-        self, method: str, request: bytes, timeout_s: float, done: Callable[[Outcome], None]
+        self, method: str, request: bytes, timeout_s: float, done: Callable[[CallOutcome], None]
     ) -> None:
         """Calls `done` once, by the deadline at the latest."""
         _Attempts(self, method, request, timeout_s, done).begin()
 
-    def line(self) -> Line | None:
+    def line(self) -> ClientLine | None:
         """A connection to the next member, also to one that stands still."""
         nodes = [node for node in self._cluster.nodes.values() if node.member is not None]
         if not nodes:
@@ -178,7 +178,7 @@ class Caller:
         node = nodes[self._next % len(nodes)]
         line = self._lines.get(node.id)
         if line is None or line.http.closed or line.http.draining or line.member is not node.member:
-            line = self._lines[node.id] = Line(self._cluster, node)
+            line = self._lines[node.id] = ClientLine(self._cluster, node)
         return line
 
     def backoff_s(self, attempt: int) -> float:
@@ -197,7 +197,7 @@ class _Attempts:
         method: str,
         request: bytes,
         timeout_s: float,
-        done: Callable[[Outcome], None],
+        done: Callable[[CallOutcome], None],
     ) -> None:
         self._caller = caller
         self._loop = caller._cluster.loop
@@ -249,4 +249,4 @@ class _Attempts:
         self._loop.call_later(max(min(wait_s, left_s), 0.0), self.begin)
 
     def _end(self, code: int, text: str, reply: bytes) -> None:
-        self._done(Outcome(code, text, reply, self._sent))
+        self._done(CallOutcome(code, text, reply, self._sent))

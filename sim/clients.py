@@ -16,7 +16,7 @@ from random import Random
 from typing import Any, Final
 
 from keyraft.proto import rpc_pb2
-from sim.callers import Caller, Outcome
+from sim.callers import Caller, CallOutcome
 from sim.cluster import SimCluster
 from sim.linearizability import NEVER, Operation
 
@@ -61,7 +61,7 @@ class SimClient:
         self._history.append(operation)
         method, request, decode = self._request(call)
 
-        def ended(outcome: Outcome) -> None:
+        def ended(outcome: CallOutcome) -> None:
             if not outcome.code:
                 operation.output = decode(outcome.reply)
                 operation.return_s = self._cluster.loop.time()

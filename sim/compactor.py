@@ -16,7 +16,7 @@ INTERVAL_S: Final = 3.0  # about so often
 LEFT_REVISIONS_MAX: Final = 40  # so many at most are left behind the compaction
 
 
-class Compactor:
+class CompactingClient:
     """Compacts until stopped."""
 
     def __init__(self, cluster: SimCluster) -> None:

@@ -14,7 +14,7 @@ from typing import Final
 from keyraft.base.errors import BY_TEXT, EtcdError, LeaseNotFoundError, RawError
 from keyraft.base.waiters import Result
 from keyraft.proto import rpc_pb2
-from sim.callers import Caller, Outcome
+from sim.callers import Caller, CallOutcome
 from sim.cluster import SimCluster
 from sim.linearizability import NEVER, Operation
 
@@ -183,7 +183,7 @@ class LeaseHolder:
         self._call("LeaseRevoke", request, done)
 
     def _call(self, method: str, request: bytes, done: Done) -> None:
-        def ended(outcome: Outcome) -> None:
+        def ended(outcome: CallOutcome) -> None:
             if not outcome.code:
                 done(outcome.reply)
             else:

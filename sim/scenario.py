@@ -14,7 +14,7 @@ from typing import Final
 from keyraft.proto import rpc_pb2
 from sim.clients import SimClient
 from sim.cluster import SimCluster
-from sim.compactor import Compactor
+from sim.compactor import CompactingClient
 from sim.faults import INTERVAL_S, Chaos, Sleep, Storm
 from sim.leases import LeaseHolder, expiries
 from sim.linearizability import Operation, Undecided, linearizable
@@ -49,7 +49,7 @@ class Violation(AssertionError):
 
 
 @dataclass(slots=True)
-class Outcome:
+class RunSummary:
     """What a run was like."""
 
     seed: int
@@ -127,7 +127,7 @@ def run(
     fault_interval_s: float = INTERVAL_S,
     storm: bool = False,
     sleep: bool = False,
-) -> Outcome:
+) -> RunSummary:
     """Carries out the run of `seed`; raises Violation with its story. See `Plan`."""
     return Run(seed, Plan(seconds, size, fault_interval_s, storm, sleep)).carry_out()
 
@@ -146,9 +146,9 @@ class Run:
         self.clients = [SimClient(self.cluster, n, self.history) for n in range(CLIENTS)]
         self.holders = [LeaseHolder(self.cluster, n, self.history) for n in range(HOLDERS)]
         self.watchers = [WatchClient(self.cluster) for _ in range(WATCH_CLIENTS)]
-        self.compactor = Compactor(self.cluster)
+        self.compactor = CompactingClient(self.cluster)
 
-    def carry_out(self) -> Outcome:
+    def carry_out(self) -> RunSummary:
         """The whole of it."""
         try:
             self._make_history()
@@ -192,7 +192,7 @@ class Run:
         ):
             raise Violation(f"watchers do not hear of everything up to revision {twin.revision}")
 
-    def _judge(self) -> Outcome:
+    def _judge(self) -> RunSummary:
         cluster, history = self.cluster, self.history
         hashes = cluster.hashes()
         if len(hashes) != 1:
@@ -215,7 +215,7 @@ class Run:
                 raise Violation("the history is not linearizable:\n" + shortest(history))
         except Undecided:
             undecided = True
-        return Outcome(
+        return RunSummary(
             cluster.seed,
             len(history),
             sum(not operation.known for operation in history),

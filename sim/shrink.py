@@ -16,7 +16,7 @@ TRIES_MAX: Final = 60  # runs; about half a minute
 
 
 @dataclass(slots=True)
-class Case:
+class FailingRun:
     """A failing run: how it goes, and how it ends."""
 
     seed: int
@@ -34,12 +34,12 @@ class Case:
 class Shrinker:
     """Tries runs until the tries are used up; `best` is the smallest that failed alike."""
 
-    def __init__(self, case: Case, tries_max: int = TRIES_MAX) -> None:
+    def __init__(self, case: FailingRun, tries_max: int = TRIES_MAX) -> None:
         self.best = case
         self._kind = case.violation.kind
         self._tries_left = tries_max
 
-    def shrink(self) -> Case:
+    def shrink(self) -> FailingRun:
         """The smallest run that was found."""
         self._earlier_peace()
         self._fewer_faults()
@@ -54,7 +54,7 @@ class Shrinker:
             Run(self.best.seed, plan).carry_out()
         except Violation as violation:
             if violation.kind == self._kind:
-                self.best = Case(self.best.seed, plan, violation)
+                self.best = FailingRun(self.best.seed, plan, violation)
                 return True
         return False
 

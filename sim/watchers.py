@@ -23,7 +23,7 @@ from keyraft.proto import mvcc_pb2, rpc_pb2
 from keyraft.service.watch import WatchHandler
 from sim.cluster import SimCluster
 from sim.node import Node
-from sim.watches import Batch, Event, WatchViolation, check_watch
+from sim.watches import Event, EventBatch, WatchViolation, check_watch
 
 PATIENCE_S: Final = 4.0  # without a word although progress was asked for
 GLANCE_S: Final = 0.7  # between two looks at the line
@@ -36,11 +36,11 @@ class Span:
     """What one unbroken promise has brought."""
 
     first_revision: int
-    batches: list[Batch] = field(default_factory=list)
+    batches: list[EventBatch] = field(default_factory=list)
     told: int = 0  # everything up to here must have come
 
 
-class Watch:
+class SimWatch:
     """One watch over all its lines."""
 
     def __init__(self, prefix: str, variant: int, fragment: bool, start: int) -> None:
@@ -99,7 +99,7 @@ class Watch:
         return event if self.variant & PREVIOUS and not gone else replace(event, previous=None)
 
 
-class Line:
+class WatchLine:
     """A stream between a client and a member: both ends, and the way between; a `ServerStream`."""
 
     metadata: Mapping[bytes, bytes]
@@ -240,10 +240,10 @@ class WatchClient:
     def __init__(self, cluster: SimCluster) -> None:
         self.cluster = cluster
         self._chance = Random(cluster.chance.randrange(0, 1 << 30))
-        self.watches: list[Watch] = []
-        self._line: Line | None = None
-        self._creating: deque[Watch] = deque()
-        self._by_id: dict[int, Watch] = {}
+        self.watches: list[SimWatch] = []
+        self._line: WatchLine | None = None
+        self._creating: deque[SimWatch] = deque()
+        self._by_id: dict[int, SimWatch] = {}
         self._heard_s = 0.0
         self.steady = False  # no more whims: it only wants to hear everything
         self.lines = 0
@@ -286,7 +286,7 @@ class WatchClient:
         while len(self.watches) < 1 or (len(self.watches) < 3 and self._chance.random() < 0.3):
             self.watches.append(self._new_watch())
         try:
-            line = Line(self, self._chance.choice(nodes), self._chance)
+            line = WatchLine(self, self._chance.choice(nodes), self._chance)
         except EtcdError:
             return  # a learner, or one that knows no leader
         self._line = line
@@ -300,16 +300,16 @@ class WatchClient:
         if self._chance.random() < 0.5:
             self._ask_progress(line)
 
-    def _ask_progress(self, line: Line) -> None:
+    def _ask_progress(self, line: WatchLine) -> None:
         request = rpc_pb2.WatchRequest(progress_request=rpc_pb2.WatchProgressRequest())
         line.ask(request.SerializeToString())
 
-    def _new_watch(self) -> Watch:
+    def _new_watch(self) -> SimWatch:
         chance = self._chance
         twin = self.cluster.witness.twin
         start = chance.choice([0, 0, 1, twin.revision // 2, twin.revision, twin.revision + 3])
         variant = chance.choice([0, 0, PREVIOUS, PREVIOUS, NOPUT, NODELETE])
-        return Watch(chance.choice(PREFIXES), variant, chance.random() < 0.5, start)
+        return SimWatch(chance.choice(PREFIXES), variant, chance.random() < 0.5, start)
 
     def _hang_up(self) -> None:
         if self._line is not None:
@@ -368,10 +368,10 @@ class WatchClient:
         self._creating.append(watch)
         self._line.ask(rpc_pb2.WatchRequest(create_request=watch.create()).SerializeToString())
 
-    def _events(self, watch: Watch, response: rpc_pb2.WatchResponse) -> None:
+    def _events(self, watch: SimWatch, response: rpc_pb2.WatchResponse) -> None:
         span = watch.spans[-1]
         events = [self._event(watch, event) for event in response.events]
-        span.batches.append(Batch(events, response.fragment))
+        span.batches.append(EventBatch(events, response.fragment))
         self.events += len(events)
         last = events[-1].revision
         if not response.fragment:
@@ -379,12 +379,12 @@ class WatchClient:
                 raise WatchViolation(f"header {response.header.revision} of an event at {last}")
             self._covered(watch, max(last, response.header.revision))
 
-    def _covered(self, watch: Watch, revision: int) -> None:
+    def _covered(self, watch: SimWatch, revision: int) -> None:
         span = watch.spans[-1]
         span.told = max(span.told, revision)
         watch.next_revision = max(watch.next_revision, revision + 1)
 
-    def _event(self, watch: Watch, event: mvcc_pb2.Event) -> Event:
+    def _event(self, watch: SimWatch, event: mvcc_pb2.Event) -> Event:
         kv = event.kv
         key = kv.key.decode()
         previous = event.prev_kv.value.decode() if event.HasField("prev_kv") else None

@@ -28,7 +28,7 @@ class Event:
 
 
 @dataclass(slots=True)
-class Batch:
+class EventBatch:
     """The events of one response; `fragment` says that more of the same revision follow."""
 
     events: list[Event]
@@ -41,7 +41,7 @@ class WatchViolation(AssertionError):
 
 def check_watch(
     truth: Sequence[Event],
-    batches: Sequence[Batch],
+    batches: Sequence[EventBatch],
     first_revision: int,
     last_revision: int,
     prefix: str = "",

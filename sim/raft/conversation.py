@@ -22,7 +22,6 @@ from keyraft.raft import (
     ConfChangeError,
     ConfChangeSingle,
     ConfChangeV2,
-    Config,
     ConfState,
     Entry,
     EntryType,
@@ -31,6 +30,7 @@ from keyraft.raft import (
     Message,
     MessageType,
     ProposalDroppedError,
+    RaftConfig,
     RawNode,
     Ready,
     Snapshot,
@@ -73,7 +73,7 @@ class FreshStorage(MemoryStorage):
 
     __slots__ = ("member",)
 
-    def __init__(self, member: Member) -> None:
+    def __init__(self, member: GroupMember) -> None:
         super().__init__()
         self.member = member
 
@@ -94,7 +94,7 @@ class FreshStorage(MemoryStorage):
         return Snapshot(b"state at %d" % member.applied, meta)
 
 
-class Member:
+class GroupMember:
     """One member: what is durable outlives `node`."""
 
     def __init__(self, node_id: int, group: Group, is_first: bool) -> None:
@@ -122,7 +122,7 @@ class Member:
         self.applied = snapshot.meta.index
         self.conf_state = snapshot.meta.conf_state
         small = options.small_limits
-        config = Config(
+        config = RaftConfig(
             id=self.id,
             random=self.group.random,
             election_ticks=6,
@@ -286,7 +286,7 @@ class Group:
         self.watch = GroupWatch()
         count = options.members
         self.members = {
-            node_id: Member(node_id, self, node_id <= count)
+            node_id: GroupMember(node_id, self, node_id <= count)
             for node_id in range(1, count + options.spares + 1)
         }
 
@@ -297,7 +297,7 @@ class Group:
             assert not is_local_target(message.to), message
             self.wire.append(codec.encode_message(message))
 
-    def crashes_now(self, member: Member) -> bool:
+    def crashes_now(self, member: GroupMember) -> bool:
         if self.are_faults_on and self.options.crashes and self.random.random() < 0.004:
             member.crash()
             return True
@@ -315,17 +315,17 @@ class Group:
 
     # --- what may happen --------------------------------------------------------------------
 
-    def _up(self) -> list[Member]:
+    def _up(self) -> list[GroupMember]:
         return [member for member in self.members.values() if member.node is not None]
 
-    def _leader(self) -> Member | None:
+    def _leader(self) -> GroupMember | None:
         leaders = [m for m in self._up() if m.running().raft.state == StateType.LEADER]
         return max(leaders, key=lambda m: m.running().raft.term) if leaders else None
 
-    def _tick(self, member: Member) -> None:
+    def _tick(self, member: GroupMember) -> None:
         member.running().tick()
 
-    def _deliver(self, member: Member) -> None:
+    def _deliver(self, member: GroupMember) -> None:
         """Any message, not the oldest: the network reorders."""
         if not self.wire:
             return
@@ -363,13 +363,13 @@ class Group:
         if sender.node is not None:
             sender.node.report_snapshot(message.to, ok)
 
-    def _ready(self, member: Member) -> None:
+    def _ready(self, member: GroupMember) -> None:
         member.handle_ready()
 
-    def _work(self, member: Member) -> None:
+    def _work(self, member: GroupMember) -> None:
         member.work()
 
-    def _propose(self, member: Member) -> None:
+    def _propose(self, member: GroupMember) -> None:
         count = self.random.randrange(1, 4)
         datas = [b"%d" % (self.proposals + offset) for offset in range(count)]
         self.proposals += count
@@ -378,22 +378,22 @@ class Group:
         except ProposalDroppedError:
             pass
 
-    def _read(self, member: Member) -> None:
+    def _read(self, member: GroupMember) -> None:
         context = b"%d" % len(self.reads)
         self.reads[context] = max(m.running().raft.log.committed for m in self._up())
         member.running().read_index(context)
 
-    def _crash(self, member: Member) -> None:
+    def _crash(self, member: GroupMember) -> None:
         if self.options.crashes and self.random.random() < 0.2:
             member.crash()
 
-    def _restart(self, member: Member) -> None:
+    def _restart(self, member: GroupMember) -> None:
         for other in self.members.values():
             if other.node is None and self.random.random() < 0.5:
                 other.start()
                 self._check(other)
 
-    def _cut(self, member: Member) -> None:
+    def _cut(self, member: GroupMember) -> None:
         ids = list(self.members)
         shape = self.random.randrange(0, 5)
         leader = self._leader()
@@ -412,20 +412,20 @@ class Group:
             half = {node_id for node_id in ids if self.random.random() < 0.5}
             self.cut = {(a, b) for a in ids for b in ids if (a in half) != (b in half)}
 
-    def _compact(self, member: Member) -> None:
+    def _compact(self, member: GroupMember) -> None:
         member.snapshot_and_compact()
 
-    def _transfer(self, member: Member) -> None:
+    def _transfer(self, member: GroupMember) -> None:
         member.running().transfer_leader(self.random.choice(list(self.members)))
 
-    def _campaign(self, member: Member) -> None:
+    def _campaign(self, member: GroupMember) -> None:
         member.running().campaign()
 
-    def _forget(self, member: Member) -> None:
+    def _forget(self, member: GroupMember) -> None:
         if self.random.random() < 0.3:
             member.running().forget_leader()
 
-    def _change(self, member: Member) -> None:
+    def _change(self, member: GroupMember) -> None:
         leader = self._leader()
         if not self.options.conf_changes or leader is None:
             return
@@ -467,7 +467,7 @@ class Group:
 
     # --- running ----------------------------------------------------------------------------
 
-    def _check(self, member: Member) -> None:
+    def _check(self, member: GroupMember) -> None:
         if member.node is not None:
             check_state(member.node.raft)
             member.watch.check(member.node.raft)
@@ -477,7 +477,7 @@ class Group:
 
     def run(self, actions: int) -> None:
         """So many random actions, then peace."""
-        kinds: list[tuple[Callable[[Member], None], int]] = [
+        kinds: list[tuple[Callable[[GroupMember], None], int]] = [
             (self._deliver, 50),
             (self._ready, 40),
             (self._tick, 8),
@@ -551,7 +551,7 @@ class Group:
             if self.members[node_id].node is not None
         )
 
-    def _patient(self) -> list[Member]:
+    def _patient(self) -> list[GroupMember]:
         """Who may campaign: not who was removed, as its owner would have stopped it."""
         newest = max(self._up(), key=lambda m: (m.running().raft.log.applied, -m.id))
         ids = newest.running().raft.tracker.progress
@@ -561,7 +561,7 @@ class Group:
             if member.id in ids or member.running().raft.state == StateType.LEADER
         ]
 
-    def _retire(self, leader: Member) -> None:
+    def _retire(self, leader: GroupMember) -> None:
         """A leader that was removed is stopped once everybody left has heard of it."""
         raft = leader.running().raft
         if raft.id in raft.tracker.progress:
@@ -590,7 +590,7 @@ class Group:
                         member.work()
                 self._check(member)
 
-    def _has_settled(self, leader: Member) -> bool:
+    def _has_settled(self, leader: GroupMember) -> bool:
         if leader.node is None:
             return False
         self.check_group()

@@ -26,7 +26,7 @@ class Argument:
 
 
 @dataclass(slots=True)
-class Case:
+class ScriptCommand:
     """One command as it stands in the script; `line` is where."""
 
     line: int
@@ -69,7 +69,7 @@ def _parse_arguments(text: str) -> list[Argument]:
     return arguments
 
 
-def parse(text: str) -> Iterator[Case]:
+def parse(text: str) -> Iterator[ScriptCommand]:
     """The cases of a script."""
     lines = text.split("\n")
     if lines and lines[-1] == "":
@@ -111,7 +111,7 @@ def parse(text: str) -> Iterator[Case]:
                 if not line.strip():
                     break
                 expected.append(line)
-        yield Case(
+        yield ScriptCommand(
             start,
             command,
             arguments,
@@ -120,7 +120,7 @@ def parse(text: str) -> Iterator[Case]:
         )
 
 
-def rewrite(path: Path, handle: Callable[[Case], str]) -> None:
+def rewrite(path: Path, handle: Callable[[ScriptCommand], str]) -> None:
     """Puts what `handle` returns in place of the expected output; to be read before it is kept."""
     lines = path.read_text(encoding="utf-8").split("\n")
     out: list[str] = []
@@ -136,7 +136,7 @@ def rewrite(path: Path, handle: Callable[[Case], str]) -> None:
     path.write_text("\n".join(out + lines[done:]), encoding="utf-8")
 
 
-def run(path: Path, handle: Callable[[Case], str]) -> list[str]:
+def run(path: Path, handle: Callable[[ScriptCommand], str]) -> list[str]:
     """Runs a script; returns what differs, one account a case, and stops at the first."""
     for case in parse(path.read_text(encoding="utf-8")):
         actual = handle(case)

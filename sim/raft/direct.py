@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from keyraft.raft import (
-    Config,
     ConfState,
     Entry,
     HardState,
@@ -18,6 +17,7 @@ from keyraft.raft import (
     Message,
     MessageType,
     ProposalDroppedError,
+    RaftConfig,
     Snapshot,
     SnapshotMeta,
 )
@@ -61,7 +61,7 @@ def storage_of(
 
 
 def raft_of(node_id: int, voters: Iterable[int] = (1, 2, 3), seed: int = 0, **options: Any) -> Raft:
-    """A member; `terms`, `learners`, `state` are the storage's, the rest is Config's."""
+    """A member; `terms`, `learners`, `state` are the storage's, the rest is RaftConfig's."""
     storage = storage_of(
         voters,
         options.pop("terms", ()),
@@ -69,7 +69,7 @@ def raft_of(node_id: int, voters: Iterable[int] = (1, 2, 3), seed: int = 0, **op
         options.pop("state", None),
     )
     options = {"election_ticks": 10, "random": random.Random(seed + node_id), **options}
-    return Raft(Config(id=node_id, **options), storage)
+    return Raft(RaftConfig(id=node_id, **options), storage)
 
 
 def settle(raft: Raft) -> list[Message]:
@@ -109,7 +109,7 @@ def applied(raft: Raft) -> list[Entry]:
     return entries
 
 
-class Network:
+class RaftNetwork:
     """Members that hear of each other what is not cut, dropped or filtered."""
 
     def __init__(self, *rafts: Raft) -> None:

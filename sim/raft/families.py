@@ -14,7 +14,7 @@ from keyraft.raft.errors import ConfChangeError
 from keyraft.raft.quorum import EVERYTHING, AckedIndex, JointConfig, majority_committed
 from keyraft.raft.tracker import ProgressTracker, format_progress
 from sim.raft import datadriven
-from sim.raft.datadriven import Case
+from sim.raft.datadriven import ScriptCommand
 from sim.raft.interaction import Environment
 
 _INFLIGHT_MAX = 10
@@ -28,7 +28,7 @@ class ConfChangeScript:
         self.tracker = ProgressTracker(_INFLIGHT_MAX)
         self.last_index = 0
 
-    def handle(self, case: Case) -> str:
+    def handle(self, case: ScriptCommand) -> str:
         changer = Changer(self.tracker, self.last_index)
         self.last_index += 1
         try:
@@ -53,7 +53,7 @@ class ConfChangeScript:
 class QuorumScript:
     """Committed index and vote result, worked out in more than one way."""
 
-    def handle(self, case: Case) -> str:
+    def handle(self, case: ScriptCommand) -> str:
         ids: list[int] = []
         joint_ids: list[int] = []
         is_joint = False
@@ -139,7 +139,7 @@ def dumb_committed(voters: set[int], known: dict[int, int]) -> int:
     return best
 
 
-def _handler(path: Path) -> Callable[[Case], str]:
+def _handler(path: Path) -> Callable[[ScriptCommand], str]:
     commands = {case.command for case in datadriven.parse(path.read_text(encoding="utf-8"))}
     if commands & {"simple", "enter-joint", "leave-joint"}:
         return ConfChangeScript().handle

@@ -14,12 +14,12 @@ from keyraft.raft import (
     ConfChange,
     ConfChangeTransition,
     ConfChangeV2,
-    Config,
     ConfState,
     HardState,
     MemoryStorage,
     Message,
     MessageType,
+    RaftConfig,
     RaftError,
     RawNode,
     ReadOnlyOption,
@@ -33,7 +33,7 @@ from keyraft.raft.invariants import check_state
 from keyraft.raft.names import message_name
 from keyraft.raft.tracker import format_progress
 from keyraft.raft.types import NO_LIMIT, Entry, EntryType, is_local_target
-from sim.raft.datadriven import Case
+from sim.raft.datadriven import ScriptCommand
 
 LEVELS = ["DEBUG", "INFO", "WARN", "ERROR", "FATAL", "NONE"]
 _QUIET = len(LEVELS) - 1
@@ -55,7 +55,7 @@ def _boolean(text: str) -> bool:
     raise ScriptError(f'strconv.ParseBool: parsing "{text}": invalid syntax')
 
 
-class Output:
+class ScriptOutput:
     """What a command prints, and the logger of all members."""
 
     def __init__(self) -> None:
@@ -109,12 +109,12 @@ class _HistoryStorage(MemoryStorage):
 
 
 @dataclass(slots=True)
-class Node:
+class ScriptMember:
     """A member with its storage, its state machine's history, and the work of its threads."""
 
     raw: RawNode
     storage: _HistoryStorage
-    config: Config
+    config: RaftConfig
     append_work: list[Message] = field(default_factory=list)
     apply_work: list[Message] = field(default_factory=list)
 
@@ -123,11 +123,11 @@ class Environment:
     """All members of one script and the messages between them."""
 
     def __init__(self) -> None:
-        self.nodes: list[Node] = []
+        self.nodes: list[ScriptMember] = []
         self.messages: list[Message] = []
-        self.output = Output()
+        self.output = ScriptOutput()
 
-    def handle(self, case: Case) -> str:
+    def handle(self, case: ScriptCommand) -> str:
         """Runs one command and returns its output, "ok" when it printed nothing."""
         output = self.output
         output.parts = []
@@ -146,13 +146,13 @@ class Environment:
         text = "".join(output.parts) + error
         return text or "ok"
 
-    def _first(self, case: Case) -> Node:
+    def _first(self, case: ScriptCommand) -> ScriptMember:
         return self.nodes[int(case.arguments[0].key) - 1]
 
-    def _chosen(self, case: Case) -> list[int]:
+    def _chosen(self, case: ScriptCommand) -> list[int]:
         return [int(key) - 1 for key in case.plain()]
 
-    def _each(self, case: Case, what: str, action: Callable[[int], None]) -> None:
+    def _each(self, case: ScriptCommand, what: str, action: Callable[[int], None]) -> None:
         chosen = self._chosen(case)
         for position in chosen:
             if len(chosen) > 1:
@@ -163,10 +163,10 @@ class Environment:
 
     # --- members ----------------------------------------------------------------------------
 
-    def add_nodes(self, case: Case) -> None:
+    def add_nodes(self, case: ScriptCommand) -> None:
         state = ConfState()
         snapshot = Snapshot(meta=SnapshotMeta(state))
-        config = Config(
+        config = RaftConfig(
             id=1,
             random=random.Random(0),
             election_ticks=3,
@@ -187,9 +187,11 @@ class Environment:
                 storage.apply_snapshot(snapshot)
             storage.history.append(snapshot)
             own = replace(config, id=len(self.nodes) + 1)
-            self.nodes.append(Node(RawNode(own, storage), storage, own))
+            self.nodes.append(ScriptMember(RawNode(own, storage), storage, own))
 
-    def _node_option(self, config: Config, snapshot: Snapshot, key: str, value: str) -> Config:
+    def _node_option(
+        self, config: RaftConfig, snapshot: Snapshot, key: str, value: str
+    ) -> RaftConfig:
         if key == "voters":
             snapshot.meta.conf_state.voters.append(int(value))
         elif key == "learners":
@@ -222,13 +224,13 @@ class Environment:
 
     # --- asking a member for something ------------------------------------------------------
 
-    def campaign(self, case: Case) -> None:
+    def campaign(self, case: ScriptCommand) -> None:
         self._first(case).raw.campaign()
 
-    def propose(self, case: Case) -> None:
+    def propose(self, case: ScriptCommand) -> None:
         self._first(case).raw.propose([case.arguments[1].key.encode()])
 
-    def propose_conf_change(self, case: Case) -> None:
+    def propose_conf_change(self, case: ScriptCommand) -> None:
         transitions = {
             "auto": ConfChangeTransition.AUTO,
             "implicit": ConfChangeTransition.JOINT_IMPLICIT,
@@ -255,13 +257,13 @@ class Environment:
             raise ScriptError("v1 conf change can only have one operation and no transition")
         node.propose_conf_change(ConfChange(changes[0].type, changes[0].node_id))
 
-    def transfer_leadership(self, case: Case) -> None:
+    def transfer_leadership(self, case: ScriptCommand) -> None:
         self.nodes[int(case.value("from")) - 1].raw.transfer_leader(int(case.value("to")))
 
-    def forget_leader(self, case: Case) -> None:
+    def forget_leader(self, case: ScriptCommand) -> None:
         self._first(case).raw.forget_leader()
 
-    def report_unreachable(self, case: Case) -> None:
+    def report_unreachable(self, case: ScriptCommand) -> None:
         chosen = self._chosen(case)
         if len(chosen) != 2:
             raise ScriptError(
@@ -269,7 +271,7 @@ class Environment:
             )
         self.nodes[chosen[0]].raw.report_unreachable(chosen[1] + 1)
 
-    def send_snapshot(self, case: Case) -> None:
+    def send_snapshot(self, case: ScriptCommand) -> None:
         source, target = self._chosen(case)
         node = self.nodes[source]
         message = Message(
@@ -282,28 +284,28 @@ class Environment:
         self.messages.append(message)
         self.output.write(describe.describe_message(message))
 
-    def compact(self, case: Case) -> None:
+    def compact(self, case: ScriptCommand) -> None:
         self._first(case).storage.compact(int(case.arguments[1].key))
         self.raft_log(case)
 
-    def tick_election(self, case: Case) -> None:
+    def tick_election(self, case: ScriptCommand) -> None:
         node = self._first(case)
         for _ in range(node.config.election_ticks):
             node.raw.tick()
 
-    def tick_heartbeat(self, case: Case) -> None:
+    def tick_heartbeat(self, case: ScriptCommand) -> None:
         node = self._first(case)
         for _ in range(node.config.heartbeat_ticks):
             node.raw.tick()
 
-    def set_randomized_election_timeout(self, case: Case) -> None:
+    def set_randomized_election_timeout(self, case: ScriptCommand) -> None:
         timeout = int(case.value("timeout"))
         assert timeout, "a timeout of zero ticks"
         self._first(case).raw.raft.randomized_election_timeout = timeout
 
     # --- showing ----------------------------------------------------------------------------
 
-    def log_level(self, case: Case) -> None:
+    def log_level(self, case: ScriptCommand) -> None:
         self._set_level(case.arguments[0].key)
 
     def _set_level(self, name: str) -> None:
@@ -311,7 +313,7 @@ class Environment:
             raise ScriptError(f"log levels must be either of [{' '.join(LEVELS)}]")
         self.output.level = LEVELS.index(name.upper())
 
-    def raft_log(self, case: Case) -> None:
+    def raft_log(self, case: ScriptCommand) -> None:
         storage = self._first(case).storage
         first, last = storage.first_index(), storage.last_index()
         if last < first:
@@ -320,7 +322,7 @@ class Environment:
         entries = storage.entries(first, last + 1, NO_LIMIT)
         self.output.write(describe.describe_entries(entries))
 
-    def raft_state(self, case: Case) -> None:
+    def raft_state(self, case: ScriptCommand) -> None:
         for node in self.nodes:
             status = node.raw.status()
             voter = "(Voter)" if status.id in status.config.voters.ids() else "(Non-Voter)"
@@ -329,12 +331,12 @@ class Environment:
                 f"Term:{status.hard_state.term} Lead:{status.soft_state.lead}\n"
             )
 
-    def status(self, case: Case) -> None:
+    def status(self, case: ScriptCommand) -> None:
         self.output.write(format_progress(self._first(case).raw.status().progress))
 
     # --- carrying out a member's work -------------------------------------------------------
 
-    def process_ready(self, case: Case) -> None:
+    def process_ready(self, case: ScriptCommand) -> None:
         self._each(case, "handling Ready", self._process_ready)
 
     def _process_ready(self, position: int) -> None:
@@ -355,7 +357,7 @@ class Environment:
         if not is_async:
             node.raw.advance()
 
-    def process_append_thread(self, case: Case) -> None:
+    def process_append_thread(self, case: ScriptCommand) -> None:
         self._each(case, "processing append thread", self._process_append)
 
     def _process_append(self, position: int) -> None:
@@ -370,7 +372,7 @@ class Environment:
         self._write(node, state, message.entries, message.snapshot)
         self._deliver_responses(responses)
 
-    def process_apply_thread(self, case: Case) -> None:
+    def process_apply_thread(self, case: ScriptCommand) -> None:
         self._each(case, "processing apply thread", self._process_apply)
 
     def _process_apply(self, position: int) -> None:
@@ -392,7 +394,7 @@ class Environment:
 
     def _write(
         self,
-        node: Node,
+        node: ScriptMember,
         state: HardState | None,
         entries: list[Entry],
         snapshot: Snapshot | None,
@@ -406,7 +408,7 @@ class Environment:
             return
         node.storage.append(entries)
 
-    def _apply(self, node: Node, entries: list[Entry]) -> None:
+    def _apply(self, node: ScriptMember, entries: list[Entry]) -> None:
         """A state machine that appends every entry's data to its state."""
         for entry in entries:
             change: ConfChange | ConfChangeV2 | None = None
@@ -426,7 +428,7 @@ class Environment:
 
     # --- delivering -------------------------------------------------------------------------
 
-    def deliver_msgs(self, case: Case) -> None:
+    def deliver_msgs(self, case: ScriptCommand) -> None:
         type_: int | None = None
         recipients: list[tuple[int, bool]] = []
         for argument in case.arguments:
@@ -473,7 +475,7 @@ class Environment:
                 self.output.write(f"{error}\n")
         return len(chosen)
 
-    def stabilize(self, case: Case) -> None:
+    def stabilize(self, case: ScriptCommand) -> None:
         level = self.output.level
         for argument in case.arguments:
             for value in argument.values:
@@ -513,11 +515,11 @@ class Environment:
                 worked = True
         return worked
 
-    def breakpoint(self, case: Case) -> None:
+    def breakpoint(self, case: ScriptCommand) -> None:
         """A place to stop at in a long script."""
 
 
-_COMMANDS: dict[str, Callable[[Environment, Case], None]] = {
+_COMMANDS: dict[str, Callable[[Environment, ScriptCommand], None]] = {
     "_breakpoint": Environment.breakpoint,
     "add-nodes": Environment.add_nodes,
     "campaign": Environment.campaign,

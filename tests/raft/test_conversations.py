@@ -18,7 +18,7 @@ from keyraft.raft.core import Raft
 from keyraft.raft.invariants import InvariantError
 from keyraft.raft.log import RaftLog
 from keyraft.raft.types import HardState, Snapshot
-from sim.raft.conversation import Member, Options, converse
+from sim.raft.conversation import GroupMember, Options, converse
 
 ACTIONS = 1500
 
@@ -73,15 +73,19 @@ def _vote_before_it_is_durable(monkeypatch: pytest.MonkeyPatch) -> None:
             self.messages_after_append.remove(message)
             self.messages.append(message)
 
-    write = Member.write
+    write = GroupMember.write
 
     def write_unsynced(
-        self: Member, state: HardState | None, entries: list, snapshot: Snapshot | None, sync: bool
+        self: GroupMember,
+        state: HardState | None,
+        entries: list,
+        snapshot: Snapshot | None,
+        sync: bool,
     ) -> None:
         write(self, state, entries, snapshot, bool(entries))
 
     monkeypatch.setattr(Raft, "send", send_at_once)
-    monkeypatch.setattr(Member, "write", write_unsynced)
+    monkeypatch.setattr(GroupMember, "write", write_unsynced)
 
 
 def _commit_by_counting(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,9 +114,9 @@ def _read_before_the_first_commit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _acknowledge_before_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Entries are acknowledged, and lost in a crash."""
-    crash = Member.crash
+    crash = GroupMember.crash
 
-    def crash_and_lose(self: Member) -> None:
+    def crash_and_lose(self: GroupMember) -> None:
         last = self.storage.last_index()
         crash(self)
         keep = max(self.storage.first_index(), last - 2)
@@ -123,7 +127,7 @@ def _acknowledge_before_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
             self.storage.set_hard_state(HardState(state.term, state.vote, commit))
             self.watch.restarted(HardState(state.term, state.vote, commit))
 
-    monkeypatch.setattr(Member, "crash", crash_and_lose)
+    monkeypatch.setattr(GroupMember, "crash", crash_and_lose)
 
 
 def _two_changes_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

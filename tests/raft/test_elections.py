@@ -7,7 +7,7 @@ import pytest
 
 from keyraft.raft import HardState, Message, MessageType, StateType
 from keyraft.raft.core import Raft
-from sim.raft.direct import ListLogger, Network, raft_of, settle
+from sim.raft.direct import ListLogger, RaftNetwork, raft_of, settle
 
 APP = MessageType.APP.value
 APP_RESP = MessageType.APP_RESP.value
@@ -21,11 +21,11 @@ TIMEOUT_NOW = MessageType.TIMEOUT_NOW.value
 TRANSFER = MessageType.TRANSFER_LEADER.value
 
 
-def network_of(count: int = 3, **options: object) -> Network:
-    return Network(*[raft_of(i, range(1, count + 1), **options) for i in range(1, count + 1)])
+def network_of(count: int = 3, **options: object) -> RaftNetwork:
+    return RaftNetwork(*[raft_of(i, range(1, count + 1), **options) for i in range(1, count + 1)])
 
 
-def roles(network: Network) -> list[StateType]:
+def roles(network: RaftNetwork) -> list[StateType]:
     return [raft.state for raft in network.rafts.values()]
 
 
@@ -169,7 +169,7 @@ def test_leadership_is_not_handed_to_itself_or_a_stranger(to: int) -> None:
 
 def test_leadership_is_not_handed_to_a_learner() -> None:
     rafts = [raft_of(1, [1, 2], learners=[3]), raft_of(2, [1, 2], learners=[3])]
-    network = Network(*rafts, raft_of(3, [1, 2], learners=[3]))
+    network = RaftNetwork(*rafts, raft_of(3, [1, 2], learners=[3]))
     network.campaign(1)
     network.send(Message(TRANSFER, from_=3, to=1))
     assert network.rafts[1].lead_transferee == 0

@@ -9,7 +9,6 @@ import pytest
 from keyraft.base.ids import UINT64_MAX
 from keyraft.raft import (
     ConfChange,
-    Config,
     ConfState,
     Entry,
     HardState,
@@ -17,6 +16,7 @@ from keyraft.raft import (
     MessageType,
     PeerMessageError,
     ProposalDroppedError,
+    RaftConfig,
     RaftError,
     RawNode,
     Snapshot,
@@ -77,7 +77,7 @@ def random_message(chance: random.Random, huge: float = 0.0) -> Message:
 
 def node_in(role: StateType, options: dict[str, bool]) -> RawNode:
     storage = storage_of([1, 2, 3], [1, 1])
-    config = Config(id=1, random=random.Random(1), **options)  # type: ignore[arg-type]
+    config = RaftConfig(id=1, random=random.Random(1), **options)  # type: ignore[arg-type]
     node = RawNode(config, storage)
     if role != StateType.FOLLOWER:
         node.campaign()
@@ -124,7 +124,7 @@ def converse(node: RawNode, received: list[Message]) -> int:
         before = node.raft.hard_state()
         wire = codec.encode_message(message)
         try:
-            node.hear(codec.decode_message(wire))
+            node.step_from_peer(codec.decode_message(wire))
         except PeerMessageError:
             refused += 1
             assert node.raft.hard_state() == before
@@ -152,7 +152,7 @@ def heard(node: RawNode, message: Message) -> HardState:
     """What is to be kept after a message that must be refused."""
     before = node.raft.hard_state()
     with pytest.raises(PeerMessageError):
-        node.hear(message)
+        node.step_from_peer(message)
     assert node.raft.hard_state() == before
     assert not node.has_ready(), "nothing is written, nothing is said"
     return before
@@ -162,17 +162,17 @@ def heard(node: RawNode, message: Message) -> HardState:
 @pytest.mark.parametrize("type_", [8, 3, 5, 17, 18, 4, 6, 9, 14])  # heartbeat, append, votes, ...
 def test_a_term_out_of_the_blue_is_not_followed(term: int, type_: int) -> None:
     node = node_in(StateType.FOLLOWER, {})
-    node.hear(Message(MessageType.HEARTBEAT.value, from_=2, to=1, term=1))
+    node.step_from_peer(Message(MessageType.HEARTBEAT.value, from_=2, to=1, term=1))
     drain(node)
     heard(node, Message(type_, from_=2, to=1, term=term, index=2, log_term=1))
-    node.hear(Message(MessageType.HEARTBEAT.value, from_=2, to=1, term=2))
+    node.step_from_peer(Message(MessageType.HEARTBEAT.value, from_=2, to=1, term=2))
     assert node.raft.term == 2
 
 
 def test_a_member_without_a_term_takes_any_that_there_is() -> None:
     node = node_in(StateType.FOLLOWER, {})
     assert node.raft.term == 0
-    node.hear(Message(MessageType.HEARTBEAT.value, from_=2, to=1, term=TERM_MAX))
+    node.step_from_peer(Message(MessageType.HEARTBEAT.value, from_=2, to=1, term=TERM_MAX))
     assert node.raft.term == TERM_MAX
 
 
@@ -188,7 +188,7 @@ def test_nobody_campaigns_behind_the_last_term(pre_vote: bool) -> None:
 def test_a_commit_index_beyond_the_log_is_not_believed() -> None:
     node = node_in(StateType.FOLLOWER, {})
     heard(node, Message(MessageType.HEARTBEAT.value, from_=2, to=1, term=3, commit=3))
-    node.hear(Message(MessageType.HEARTBEAT.value, from_=2, to=1, term=3, commit=2))
+    node.step_from_peer(Message(MessageType.HEARTBEAT.value, from_=2, to=1, term=3, commit=2))
     assert node.raft.log.committed == 2
 
 
@@ -260,9 +260,9 @@ def test_requests_for_a_read_index_do_not_gather_without_end() -> None:
         MessageType.READ_INDEX.value, from_=2, to=1, entries=[Entry(data=b"12345678")]
     )
     for _ in range(READS_WAITING_MAX):
-        node.hear(request)
+        node.step_from_peer(request)
     with pytest.raises(PeerMessageError, match="too many"):
-        node.hear(request)
+        node.step_from_peer(request)
     assert len(node.raft.pending_reads) + len(node.raft.reads) == READS_WAITING_MAX
 
 

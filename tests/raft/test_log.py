@@ -11,15 +11,15 @@ from hypothesis import strategies as st
 from keyraft.base.log import NullLogger
 from keyraft.raft import (
     NO_LIMIT,
-    CompactedError,
     ConfState,
     Entry,
+    EntryUnavailableError,
     FatalError,
+    LogCompactedError,
     MemoryStorage,
     Snapshot,
     SnapshotMeta,
     SnapshotOutOfDateError,
-    UnavailableError,
     codec,
 )
 from keyraft.raft.log import RaftLog
@@ -93,10 +93,10 @@ def test_terms_of_a_storage() -> None:
     storage = storage_of([1])
     storage.apply_snapshot(Snapshot(meta=SnapshotMeta(ConfState([1]), 3, 3)))
     storage.append(entries_of(4, 4, 5))
-    with pytest.raises(CompactedError):
+    with pytest.raises(LogCompactedError):
         storage.term(2)
     assert [storage.term(index) for index in (3, 4, 5)] == [3, 4, 5]
-    with pytest.raises(UnavailableError):
+    with pytest.raises(EntryUnavailableError):
         storage.term(6)
     assert (storage.first_index(), storage.last_index()) == (4, 5)
 
@@ -106,7 +106,7 @@ def test_entries_of_a_storage() -> None:
     storage.append(entries_of(1, 1, 2, 3, 4, 5, 6))
     storage.compact(3)
     for low in (2, 3):
-        with pytest.raises(CompactedError):
+        with pytest.raises(LogCompactedError):
             storage.read(low, 6, NO_LIMIT)
     assert storage.entries(4, 5) == entries_of(4, 4)
     assert storage.entries(4, 7) == entries_of(4, 4, 5, 6)
@@ -144,7 +144,7 @@ def test_a_gap_in_a_storage_is_refused() -> None:
 def test_compacting_a_storage() -> None:
     storage = storage_of([1], [1] * 5)
     storage.compact(3)
-    with pytest.raises(CompactedError):
+    with pytest.raises(LogCompactedError):
         storage.compact(3)
     assert (storage.first_index(), storage.last_index(), storage.term(3)) == (4, 5, 1)
     with pytest.raises(FatalError):

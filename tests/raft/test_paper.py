@@ -7,7 +7,7 @@ import pytest
 
 from keyraft.raft import Entry, HardState, Message, MessageType, StateType, election, replication
 from keyraft.raft.core import Raft
-from sim.raft.direct import Network, applied, persist, raft_of, settle
+from sim.raft.direct import RaftNetwork, applied, persist, raft_of, settle
 
 APP = MessageType.APP.value
 APP_RESP = MessageType.APP_RESP.value
@@ -328,7 +328,7 @@ def test_5_3_a_leader_brings_any_log_of_figure_7_in_line(terms: list[int]) -> No
     lead = raft_of(1, terms=own, state=HardState(8, 0, len(own)))
     follower = raft_of(2, terms=terms, state=HardState(7))
     silent = raft_of(3)
-    network = Network(lead, follower, silent)
+    network = RaftNetwork(lead, follower, silent)
     network.isolate(3)
     network.campaign(1)
     # In figure 7 it is elected by others; here by one who knows no more than its term.
@@ -389,7 +389,7 @@ def test_5_4_2_only_entries_of_the_own_term_are_committed_by_counting(
 
 def test_5_4_2_figure_8_an_old_entry_on_a_majority_may_still_be_replaced() -> None:
     rafts = {i: raft_of(i, range(1, 6)) for i in range(1, 6)}
-    network = Network(*rafts.values())
+    network = RaftNetwork(*rafts.values())
     network.campaign(1)  # term 1: the empty entry 1 everywhere
     network.filter = lambda m: m.type != APP or m.to == 2
     network.propose(1, b"old")  # (b) index 2 of term 1 at members 1 and 2 only

@@ -9,13 +9,12 @@ import pytest
 from keyraft.raft import (
     LOCAL_APPEND_THREAD,
     LOCAL_APPLY_THREAD,
+    BootstrapPeer,
     ConfChange,
     ConfChangeSingle,
     ConfChangeTransition,
     ConfChangeType,
     ConfChangeV2,
-    Config,
-    ConfigError,
     ConfState,
     Entry,
     EntryType,
@@ -24,8 +23,9 @@ from keyraft.raft import (
     MemoryStorage,
     Message,
     MessageType,
-    Peer,
     ProposalDroppedError,
+    RaftConfig,
+    RaftConfigError,
     RaftError,
     RawNode,
     ReadOnlyOption,
@@ -40,8 +40,8 @@ from keyraft.raft import (
 from sim.raft.direct import ListLogger, storage_of
 
 
-def config_of(node_id: int = 1, **options: object) -> Config:
-    return Config(id=node_id, random=random.Random(node_id), **options)  # type: ignore[arg-type]
+def config_of(node_id: int = 1, **options: object) -> RaftConfig:
+    return RaftConfig(id=node_id, random=random.Random(node_id), **options)  # type: ignore[arg-type]
 
 
 def write(storage: MemoryStorage, ready: Ready) -> None:
@@ -218,7 +218,7 @@ def test_a_restart_keeps_a_joint_configuration() -> None:
 def test_bootstrap_makes_first_members_of_committed_changes() -> None:
     storage = MemoryStorage()
     node = RawNode(config_of(), storage)
-    node.bootstrap([Peer(1, b"one")])
+    node.bootstrap([BootstrapPeer(1, b"one")])
     ready = node.ready()
     assert [(e.term, e.index, e.type) for e in ready.entries] == [(1, 1, EntryType.CONF_CHANGE)]
     assert codec.decode_conf_change(ready.entries[0].data).context == b"one"
@@ -231,7 +231,7 @@ def test_bootstrap_makes_first_members_of_committed_changes() -> None:
     run(node, storage)
     assert node.status().soft_state.state == StateType.LEADER
     with pytest.raises(RaftError, match="nonempty"):
-        node.bootstrap([Peer(1)])
+        node.bootstrap([BootstrapPeer(1)])
     with pytest.raises(RaftError, match="at least one peer"):
         RawNode(config_of(), MemoryStorage()).bootstrap([])
 
@@ -413,7 +413,7 @@ def test_several_writes_may_be_under_way() -> None:
     ],
 )
 def test_parameters_that_do_not_fit_are_refused(options: dict[str, object], text: str) -> None:
-    with pytest.raises(ConfigError, match=text):
+    with pytest.raises(RaftConfigError, match=text):
         RawNode(config_of(**options), storage_of([1]))  # type: ignore[arg-type]
 
 

@@ -7,11 +7,11 @@ import random
 import pytest
 
 from keyraft.raft import (
-    Config,
     Entry,
     HardState,
     Message,
     MessageType,
+    RaftConfig,
     RawNode,
     ReadOnlyOption,
     ReadState,
@@ -20,18 +20,18 @@ from keyraft.raft import (
 from keyraft.raft.core import Raft
 from keyraft.raft.quorum import JointConfig
 from keyraft.raft.read_only import ReadOnly
-from sim.raft.direct import ListLogger, Network, applied, raft_of, settle, storage_of
+from sim.raft.direct import ListLogger, RaftNetwork, applied, raft_of, settle, storage_of
 
 READ = MessageType.READ_INDEX.value
 HEARTBEAT = MessageType.HEARTBEAT.value
 HEARTBEAT_RESP = MessageType.HEARTBEAT_RESP.value
 
 
-def network_of(count: int = 3, **options: object) -> Network:
-    return Network(*[raft_of(i, range(1, count + 1), **options) for i in range(1, count + 1)])
+def network_of(count: int = 3, **options: object) -> RaftNetwork:
+    return RaftNetwork(*[raft_of(i, range(1, count + 1), **options) for i in range(1, count + 1)])
 
 
-def ask(network: Network, node_id: int, context: bytes = b"ctx") -> None:
+def ask(network: RaftNetwork, node_id: int, context: bytes = b"ctx") -> None:
     network.send(Message(READ, to=node_id, entries=[Entry(data=context)]))
 
 
@@ -127,7 +127,7 @@ def test_a_single_voter_answers_at_once() -> None:
 
 def test_a_single_voter_knows_what_is_committed_only_from_its_own_term_on() -> None:
     storage = storage_of([1], [1, 1, 1], state=HardState(1, 1, 1))  # the commit index is not synced
-    node = RawNode(Config(id=1, random=random.Random(1)), storage)
+    node = RawNode(RaftConfig(id=1, random=random.Random(1)), storage)
     node.campaign()
     node.ready()
     node.advance()
@@ -142,7 +142,7 @@ def test_a_single_voter_knows_what_is_committed_only_from_its_own_term_on() -> N
 
 def test_a_single_voter_answers_a_learner() -> None:
     rafts = [raft_of(1, [1], learners=[2]), raft_of(2, [1], learners=[2])]
-    network = Network(*rafts)
+    network = RaftNetwork(*rafts)
     network.campaign(1)
     ask(network, 2)
     assert rafts[1].read_states == [ReadState(1, b"ctx")]

@@ -18,7 +18,7 @@ from keyraft.raft import (
     election,
 )
 from keyraft.raft.core import Raft
-from sim.raft.direct import Network, applied, persist, raft_of, settle
+from sim.raft.direct import RaftNetwork, applied, persist, raft_of, settle
 
 APP = MessageType.APP.value
 APP_RESP = MessageType.APP_RESP.value
@@ -265,7 +265,7 @@ def test_snapshots_of_no_use(message: Message, index: int, committed: int) -> No
 
 def test_a_follower_far_behind_catches_up_in_few_messages() -> None:
     lead, follower = raft_of(1, [1, 2]), raft_of(2, [1, 2])
-    network = Network(lead, follower)
+    network = RaftNetwork(lead, follower)
     network.isolate(2)
     election.become_candidate(lead)
     election.become_leader(lead)

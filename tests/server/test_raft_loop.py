@@ -6,13 +6,13 @@ import random
 from collections.abc import Callable, Sequence
 
 from keyraft.raft import (
-    Config,
     ConfState,
     Entry,
     HardState,
     MemoryStorage,
     Message,
     MessageType,
+    RaftConfig,
     RawNode,
     ReadState,
     Snapshot,
@@ -83,7 +83,7 @@ def test_entries_that_replace_others_are_applied_only_when_they_are_on_the_disk(
     loop, log, applied = SimLoop(), SlowLog(), Applied()
     storage = MemoryStorage()
     storage.apply_snapshot(Snapshot(b"", SnapshotMeta(ConfState([1, 2, 3]), 10, 1)))
-    node = RawNode(Config(id=1, random=random.Random(1), applied=10), storage)
+    node = RawNode(RaftConfig(id=1, random=random.Random(1), applied=10), storage)
     raft = RaftLoop(loop, node, storage, log, NoNetwork(), applied, 10)
 
     def append(leader: int, term: int, entries: list[Entry], commit: int) -> None:

@@ -11,7 +11,7 @@ import pytest
 from sim.linearizability import NEVER, Operation, linearizable
 from sim.loop import MemberLoop, SimLoop
 from sim.model import EMPTY, step
-from sim.watches import Batch, Event, WatchViolation, check_watch
+from sim.watches import Event, EventBatch, WatchViolation, check_watch
 
 
 def op(client: int, call_s: float, return_s: float, call: Any, output: Any = None) -> Operation:
@@ -102,24 +102,26 @@ TRUTH = [Event(2, "a", "1"), Event(3, "a", "2"), Event(3, "b", "1"), Event(5, "a
 
 
 def test_watch_checker_accepts_the_truth_and_its_fragments() -> None:
-    check_watch(TRUTH, [Batch(TRUTH[:1]), Batch(TRUTH[1:3]), Batch(TRUTH[3:])], 2, 5)
-    check_watch(TRUTH, [Batch(TRUTH[:2], True), Batch(TRUTH[2:3]), Batch(TRUTH[3:])], 2, 5)
-    check_watch(TRUTH, [Batch(TRUTH[:3])], 2, 4)
+    check_watch(TRUTH, [EventBatch(TRUTH[:1]), EventBatch(TRUTH[1:3]), EventBatch(TRUTH[3:])], 2, 5)
+    check_watch(
+        TRUTH, [EventBatch(TRUTH[:2], True), EventBatch(TRUTH[2:3]), EventBatch(TRUTH[3:])], 2, 5
+    )
+    check_watch(TRUTH, [EventBatch(TRUTH[:3])], 2, 4)
 
 
 @pytest.mark.parametrize(
     "batches",
     [
-        [Batch(TRUTH[:1]), Batch(TRUTH[3:])],
-        [Batch(TRUTH[:3])],
-        [Batch(TRUTH[:2]), Batch(TRUTH[2:])],
-        [Batch(TRUTH), Batch(TRUTH[3:])],
-        [Batch([TRUTH[1], TRUTH[0]])],
-        [Batch(TRUTH), Batch([Event(6, "z", "9")])],
+        [EventBatch(TRUTH[:1]), EventBatch(TRUTH[3:])],
+        [EventBatch(TRUTH[:3])],
+        [EventBatch(TRUTH[:2]), EventBatch(TRUTH[2:])],
+        [EventBatch(TRUTH), EventBatch(TRUTH[3:])],
+        [EventBatch([TRUTH[1], TRUTH[0]])],
+        [EventBatch(TRUTH), EventBatch([Event(6, "z", "9")])],
     ],
     ids=["gap", "missing end", "split revision", "repeated", "reordered", "invented"],
 )
-def test_watch_checker_finds(batches: list[Batch]) -> None:
+def test_watch_checker_finds(batches: list[EventBatch]) -> None:
     with pytest.raises(WatchViolation):
         check_watch(TRUTH, batches, 2, 5)
 

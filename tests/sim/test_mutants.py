@@ -87,8 +87,8 @@ def test_reading_without_a_read_index_is_found(monkeypatch: Patch) -> None:
 
 
 def test_reading_on_a_lease_after_a_pause_is_found(monkeypatch: Patch) -> None:
-    leased = functools.partial(boot.Config, read_only=ReadOnlyOption.LEASE_BASED)
-    monkeypatch.setattr(boot, "Config", leased)
+    leased = functools.partial(boot.RaftConfig, read_only=ReadOnlyOption.LEASE_BASED)
+    monkeypatch.setattr(boot, "RaftConfig", leased)
     assert "not linearizable" in hunt(range(1, 60), size=3, sleep=True)
 
 

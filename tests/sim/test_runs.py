@@ -11,7 +11,7 @@ import pytest
 
 from sim.faults import Chaos
 from sim.scenario import Plan, Run, Violation, plan_of, run
-from sim.shrink import Case, Shrinker
+from sim.shrink import FailingRun, Shrinker
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -57,7 +57,7 @@ def test_a_failing_run_is_cut_down_to_the_faults_it_needs(monkeypatch: pytest.Mo
     plan = Plan(seconds=30.0, fault_interval_s=0.5)
     with pytest.raises(Violation, match="it fell over") as caught:
         Run(6, plan).carry_out()
-    short = Shrinker(Case(6, plan, caught.value), tries_max=12).shrink()
+    short = Shrinker(FailingRun(6, plan, caught.value), tries_max=12).shrink()
     assert short.violation.kind == "it fell"
     assert len(short.violation.faults) < len(caught.value.faults) / 2
     with pytest.raises(Violation, match="it fell over"):

@@ -286,7 +286,7 @@ class PeerPort:
         if member is None or member.stopped:
             raise ValueError("the member is not there")
         try:
-            member.raft.node.believe(message)
+            member.raft.node.check_from_peer(message)
         except PeerMessageError as error:
             raise ValueError(str(error)) from None
         log = member.raft.node.raft.log

@@ -1,27 +1,28 @@
 """The consensus core. Pure.
 
 `types` are the values, `codec` their bytes; `RawNode` is one member's Raft over a `Storage`.
-Handed in: a `Config` with a random generator and a logger. See `rawnode` for the contract.
+The caller hands in a `RaftConfig` with a random generator and a logger. See `rawnode` for the
+contract.
 """
 
-from keyraft.raft.config import Config, ReadOnlyOption
+from keyraft.raft.config import RaftConfig, ReadOnlyOption
 from keyraft.raft.errors import (
-    CompactedError,
     ConfChangeError,
-    ConfigError,
+    EntryUnavailableError,
     FatalError,
+    LogCompactedError,
     PeerMessageError,
     ProposalDroppedError,
+    RaftConfigError,
     RaftError,
     SnapshotOutOfDateError,
     SnapshotTemporarilyUnavailableError,
     StepLocalMessageError,
     StepPeerNotFoundError,
-    UnavailableError,
 )
 from keyraft.raft.membership import readable_change
 from keyraft.raft.progress import Progress, ProgressState
-from keyraft.raft.rawnode import Peer, RawNode, Ready, Status
+from keyraft.raft.rawnode import BootstrapPeer, RawNode, Ready, Status
 from keyraft.raft.state import SoftState, StateType
 from keyraft.raft.storage import MemoryStorage, Storage
 from keyraft.raft.types import (
@@ -50,7 +51,7 @@ __all__ = [
     "LOCAL_APPLY_THREAD",
     "NO_LIMIT",
     "NO_NODE",
-    "CompactedError",
+    "BootstrapPeer",
     "ConfChange",
     "ConfChangeError",
     "ConfChangeSingle",
@@ -58,20 +59,21 @@ __all__ = [
     "ConfChangeType",
     "ConfChangeV2",
     "ConfState",
-    "Config",
-    "ConfigError",
     "Entry",
     "EntryType",
+    "EntryUnavailableError",
     "FatalError",
     "HardState",
+    "LogCompactedError",
     "MemoryStorage",
     "Message",
     "MessageType",
-    "Peer",
     "PeerMessageError",
     "Progress",
     "ProgressState",
     "ProposalDroppedError",
+    "RaftConfig",
+    "RaftConfigError",
     "RaftError",
     "RawNode",
     "ReadOnlyOption",
@@ -87,6 +89,5 @@ __all__ = [
     "StepLocalMessageError",
     "StepPeerNotFoundError",
     "Storage",
-    "UnavailableError",
     "readable_change",
 ]

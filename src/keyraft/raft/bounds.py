@@ -1,10 +1,10 @@
-"""What a peer may say: the bounds that a message keeps before anything of it is believed or stored.
+"""What a peer may say: a message must keep these bounds before anything of it is used or stored.
 
-A member takes terms, indexes and configurations from others on trust, writes them down and counts
-on from there, so what it takes in must be what it can write, read again and go on from:
+A member stores the terms, indexes and configurations that others send, and calculates with them. So
+it accepts only what it can write, read again and continue from:
 
     type        one that members send to each other, never one that a member tells itself
-    sender      an id that a member can have; one's own only on what came back around
+    sender      a valid member id; this member's own id only on messages that others pass on
     term        none on PROP and READ_INDEX; at most TERM_MAX, and, once this member has a term of
                 its own, no more than TERM_LEAP_MAX above it: an election adds one
     indexes     at most INDEX_MAX; a commit index that comes without entries is in the log already
@@ -12,7 +12,9 @@ on from there, so what it takes in must be what it can write, read again and go 
     snapshot    behind an entry, of a term no later than the message's, at most MEMBERS_MAX ids
     context     at most CONTEXT_BYTES_MAX; one for each request for a read index
 
-What breaks a bound is refused whole: no term is followed, no entry taken, and nothing is answered.
+A message that breaks a bound is refused as a whole: this member does not follow its term, takes
+none of its entries and does not answer.
+
 DEVIATION: etcd's library believes all of it and panics when a commit index is beyond its log, when
 the next term overflows, or when what it has written is read again.
 """

@@ -84,7 +84,7 @@ class Changer:
         for change in changes:
             node_id = change.node_id
             if not node_id:
-                # The application has struck this change out after it was committed.
+                # The application cancelled this change after it was committed: it cleared the id.
                 continue
             if change.type == ConfChangeType.ADD_NODE:
                 self._make_voter(config, progress, node_id)
@@ -128,8 +128,9 @@ class Changer:
             config.learners.add(node_id)
 
     def _new_progress(self, is_learner: bool) -> Progress:
-        # Probed from the end of the leader's log. Counted as active, or the next quorum check
-        # could depose the leader before the new member has had time to say anything.
+        # The leader probes the new member from the end of its own log. The member counts as active;
+        # otherwise the next quorum check could depose the leader before the member had time to
+        # answer.
         return Progress(
             match=0,
             next=max(self.last_index, 1),

@@ -7,7 +7,7 @@ from enum import IntEnum
 
 from keyraft.base.clock import Random
 from keyraft.base.log import Logger, NullLogger
-from keyraft.raft.errors import ConfigError
+from keyraft.raft.errors import RaftConfigError
 from keyraft.raft.types import NO_LIMIT, is_local_target
 
 
@@ -19,8 +19,8 @@ class ReadOnlyOption(IntEnum):
 
 
 @dataclass(slots=True, frozen=True)
-class Config:
-    """The parameters of one member; `validate` raises ConfigError.
+class RaftConfig:
+    """The parameters of one member; `validate` raises RaftConfigError.
 
     Sizes are bytes of encoded entries, but for `uncommitted_size_max` and `inflight_bytes_max`,
     which count data alone.
@@ -28,8 +28,8 @@ class Config:
 
     id: int
     random: Random  # for the election timeout
-    election_ticks: int = 10  # without a leader for so long (and up to twice that): campaign
-    heartbeat_ticks: int = 1  # a leader speaks at least so often
+    election_ticks: int = 10  # without a leader for one to two times this: campaign
+    heartbeat_ticks: int = 1  # between two heartbeats of a leader
     applied: int = 0  # on restart: the last index the state machine holds
     async_storage_writes: bool = False  # Ready carries STORAGE_* messages instead of being advanced
     append_size_max: int = NO_LIMIT  # one append message; 0: one entry a message
@@ -41,25 +41,25 @@ class Config:
     pre_vote: bool = False  # ask whether an election could be won before raising the term (§9.6)
     read_only: ReadOnlyOption = ReadOnlyOption.SAFE
     disable_proposal_forwarding: bool = False  # followers drop proposals
-    disable_conf_change_validation: bool = False  # whoever proposes has made sure himself
+    disable_conf_change_validation: bool = False  # the proposer has checked the change itself
     step_down_on_removal: bool = False  # a leader that is removed or demoted becomes a follower
     logger: Logger = field(default_factory=NullLogger)
 
     def validate(self) -> None:
-        """Raises ConfigError with etcd's text."""
+        """Raises RaftConfigError with etcd's text."""
         if self.id == 0:
-            raise ConfigError("cannot use none as id")
+            raise RaftConfigError("cannot use none as id")
         if is_local_target(self.id):
-            raise ConfigError("cannot use local target as id")
+            raise RaftConfigError("cannot use local target as id")
         if self.heartbeat_ticks <= 0:
-            raise ConfigError("heartbeat tick must be greater than 0")
+            raise RaftConfigError("heartbeat tick must be greater than 0")
         if self.election_ticks <= self.heartbeat_ticks:
-            raise ConfigError("election tick must be greater than heartbeat tick")
+            raise RaftConfigError("election tick must be greater than heartbeat tick")
         if self.inflight_messages_max <= 0:
-            raise ConfigError("max inflight messages must be greater than 0")
+            raise RaftConfigError("max inflight messages must be greater than 0")
         if self.inflight_bytes_max and self.inflight_bytes_max < self.append_size_max:
-            raise ConfigError("max inflight bytes must be >= max message size")
+            raise RaftConfigError("max inflight bytes must be >= max message size")
         if self.read_only == ReadOnlyOption.LEASE_BASED and not self.check_quorum:
-            raise ConfigError(
+            raise RaftConfigError(
                 "CheckQuorum must be enabled when ReadOnlyOption is ReadOnlyLeaseBased"
             )

@@ -1,8 +1,9 @@
-"""One member's Raft: its state, and the way of a message through it.
+"""One member's Raft: its state, and how a message passes through it.
 
-`step` handles what a message's term means, then hands the message to the module of its matter:
+`step` handles what a message's term means, then hands the message to the module that is about it:
 `election`, `replication`, `reads`, `membership`; `leader` and `follower` hold the tables of what
-each role does. Messages that answer for something on disk wait in `messages_after_append`.
+each role does. Messages that promise something that must be on disk wait in
+`messages_after_append`.
 
 Invariants (checked by `invariants` in tests): term and commit never fall; one vote a term;
 applied <= committed <= last index; a leader is in its own configuration or takes no proposals.
@@ -12,7 +13,7 @@ Source: Raft thesis §3, §4, §6.4, §9.6, §10.2; etcd-io/raft's contract.
 from __future__ import annotations
 
 from keyraft.raft import confchange, election, follower, leader, membership
-from keyraft.raft.config import Config
+from keyraft.raft.config import RaftConfig
 from keyraft.raft.errors import FatalError
 from keyraft.raft.log import RaftLog
 from keyraft.raft.names import message_name
@@ -100,7 +101,7 @@ class Raft:
         "vote",
     )
 
-    def __init__(self, config: Config, storage: Storage) -> None:
+    def __init__(self, config: RaftConfig, storage: Storage) -> None:
         config.validate()
         self.id = config.id
         self.random = config.random
@@ -122,9 +123,9 @@ class Raft:
         self.lead = NO_NODE
         self.is_learner = False
         self.lead_transferee = NO_NODE
-        # The last index at which a configuration change may stand that is not applied yet.
+        # No configuration change that is not applied yet has a higher index than this.
         self.pending_conf_index = 0
-        # Index of the snapshot that the configuration was last restored from.
+        # Index of the snapshot from which the configuration was last restored.
         self.conf_snapshot_index = 0
         # Payload bytes proposed and not yet applied, kept by the leader; never too high.
         self.uncommitted_size = 0
@@ -142,7 +143,7 @@ class Raft:
         )
         self._start(config, storage)
 
-    def _start(self, config: Config, storage: Storage) -> None:
+    def _start(self, config: RaftConfig, storage: Storage) -> None:
         hard_state, conf_state = storage.initial_state()
         last_term, last_index = self.log.last_id()
         restored = confchange.restore(self.tracker, last_index, conf_state)
@@ -238,10 +239,10 @@ class Raft:
     # --- messages out -----------------------------------------------------------------------
 
     def send(self, message: Message) -> None:
-        """Queues a message, at once or behind what must be durable before it (§3.8).
+        """Queues a message; one that promises something waits until that is durable (§3.8).
 
-        Votes and acknowledgements wait for term, vote and entries to be on disk, refusals as
-        well. Proposals and read requests that are passed on carry no term, like local ones.
+        Votes, acknowledgements and refusals wait until term, vote and entries are on disk.
+        Proposals and read requests that are passed on carry no term, like local ones.
         """
         type_ = message.type
         if not message.from_:
@@ -303,7 +304,7 @@ class Raft:
                 election.log_ignored_in_lease(self, message)
                 return False
         if type_ == _PRE_VOTE or (type_ == _PRE_VOTE_RESP and not message.reject):
-            # Asking, and being told yes, happens in a term that nobody has entered yet.
+            # A pre-vote, and a granted answer to one, carry a term that nobody has entered yet.
             return True
         self.logger.info(
             f"{self.id:x} [term: {self.term}] received a {message_name(type_)} message "
@@ -316,8 +317,9 @@ class Raft:
     def _on_earlier_term(self, message: Message) -> None:
         type_ = message.type
         if (self.check_quorum or self.pre_vote) and type_ in _OF_LEADER:
-            # Votes at a higher term may be ignored within a lease, so a leader left behind must
-            # learn of this term some other way, or the member could never come back.
+            # Other members may ignore votes of a higher term within a lease. So the leader of an
+            # older term must learn of this term by another message; otherwise this member could
+            # never come back.
             self.send(Message(_APP_RESP, to=message.from_))
         elif type_ == _PRE_VOTE:
             election.reject_old_pre_vote(self, message)

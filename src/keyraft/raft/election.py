@@ -1,4 +1,4 @@
-"""Who leads: roles and the ways between them, campaigns, votes.
+"""Who leads: the roles, the changes between them, campaigns and votes.
 
     follower --timeout--> pre-candidate --quorum would vote--> candidate --quorum votes--> leader
         ^                      |                                   |                         |
@@ -74,8 +74,8 @@ def become_leader(raft: Raft) -> None:
     progress = raft.tracker.progress[raft.id]
     progress.become_replicate()
     progress.recent_active = True
-    # Any entry up to here may be a configuration change not yet applied; rather than search for
-    # one, none is accepted until all of this is applied.
+    # Any entry up to here may be a configuration change that is not applied yet. Instead of
+    # searching for one, the leader accepts no new change until all these entries are applied.
     raft.pending_conf_index = raft.log.last_index()
     if not replication.append_entries(raft, [Entry()]):
         raise FatalError("empty entry was dropped")
@@ -156,7 +156,7 @@ def campaign(raft: Raft, pre_vote: bool, transfer: bool = False) -> None:
 
 
 def poll(raft: Raft, node_id: int, type: int, granted: bool) -> VoteResult:
-    """Counts an answer."""
+    """Counts an answer of a voter; returns how the election stands."""
     name = message_name(type)
     what = name if granted else f"{name} rejection"
     raft.logger.info(f"{raft.id:x} received {what} from {node_id:x} at term {raft.term}")
@@ -200,11 +200,11 @@ def on_vote_request(raft: Raft, message: Message) -> None:
     response = _VOTE_RESP if type_ == _VOTE else _PRE_VOTE_RESP
     if not granted:
         if not raft.term:
-            # DEVIATION: etcd's library panics. Whoever has heard of no term refuses in silence.
+            # DEVIATION: etcd's library panics. A member that knows no term yet does not answer.
             return
         raft.send(Message(response, to=from_, term=raft.term, reject=True))
         return
-    # The request's own term: a pre-candidate would ignore the voter's older one.
+    # The answer carries the request's term: a pre-candidate would ignore the voter's older term.
     raft.send(Message(response, to=from_, term=message.term))
     if type_ == _VOTE:
         raft.election_elapsed = 0

@@ -31,28 +31,28 @@ class StepPeerNotFoundError(RaftError):
 
 
 class PeerMessageError(RaftError):
-    """A peer said what no member says (see `bounds`)."""
+    """A peer sent a message that no member sends (see `bounds`)."""
 
 
-class ConfigError(RaftError):
+class RaftConfigError(RaftError):
     """The parameters a member was to be built from do not fit together."""
 
 
 class ConfChangeError(RaftError):
-    """A configuration change that cannot be made to the configuration it meets."""
+    """A configuration change that does not fit the present configuration."""
 
 
 class StorageError(RaftError):
-    """What a Storage answers when it does not have what is asked for."""
+    """A Storage does not have what it was asked for."""
 
 
-class CompactedError(StorageError):
+class LogCompactedError(StorageError):
     """The index is before the first entry that is kept."""
 
     text = "requested index is unavailable due to compaction"
 
 
-class UnavailableError(StorageError):
+class EntryUnavailableError(StorageError):
     """The index is behind the last entry."""
 
     text = "requested entry at index is unavailable"
@@ -71,7 +71,7 @@ class SnapshotTemporarilyUnavailableError(StorageError):
 
 
 class FatalError(RaftError):
-    """The log was lost or corrupted, or a contract was broken: to go on could lose what was promised.
+    """The log was lost or corrupted, or a contract was broken. Acknowledged data could be lost.
 
     The member must stop. This is what etcd's library panics with.
     """

@@ -1,4 +1,4 @@
-"""What followers and candidates do with each message. A missing key means nothing to them."""
+"""What followers and candidates do with each message. They ignore a type that has no key here."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _handle_append(raft: Raft, message: Message) -> None:
         raft.send(Message(_APP_RESP, to=message.from_, index=log.committed))
         return
     if not _is_consecutive(message):
-        # DEVIATION: etcd's library takes a peer's word for it, and panics or worse later.
+        # DEVIATION: etcd's library believes the peer, and panics or does worse later.
         raft.logger.error(
             f"{raft.id:x} invalid entries in {message_name(message.type)} from {message.from_:x}"
         )
@@ -211,7 +211,7 @@ def _follower_transfer_leader(raft: Raft, message: Message) -> None:
 
 def _follower_forget_leader(raft: Raft, message: Message) -> None:
     if raft.read_only_option == ReadOnlyOption.LEASE_BASED:
-        # The lease is a promise to this leader not to help another one.
+        # Within the lease this member must not help to elect another leader.
         raft.logger.error("ignoring MsgForgetLeader due to ReadOnlyLeaseBased")
         return
     if raft.lead:

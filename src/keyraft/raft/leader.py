@@ -1,4 +1,4 @@
-"""What a leader does with each message. A missing key: the message means nothing to a leader."""
+"""What a leader does with each message. It ignores a type that has no key here."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _TIMEOUT_NOW = MessageType.TIMEOUT_NOW.value
 
 
-# --- what concerns no single member ---------------------------------------------------------------
+# --- messages about no single member --------------------------------------------------------------
 
 
 def _on_beat(raft: Raft, message: Message) -> None:
@@ -70,7 +70,7 @@ def _on_forget_leader(raft: Raft, message: Message) -> None:
     """A leader does not forget itself."""
 
 
-# --- what concerns the member it came from --------------------------------------------------------
+# --- messages about the member that sent them -----------------------------------------------------
 
 
 def _on_append_response(raft: Raft, message: Message, progress: Progress) -> None:
@@ -94,8 +94,8 @@ def _on_append_response(raft: Raft, message: Message, progress: Progress) -> Non
     if progress.state == PROBE:
         progress.become_replicate()
     elif progress.state == SNAPSHOT:
-        # Whatever snapshot was applied, also one from elsewhere: it is good enough when the log
-        # goes on from there.
+        # The member may have applied a snapshot that came from elsewhere. It will do if this
+        # leader's log continues from there.
         if progress.match + 1 >= raft.log.first_index():
             raft.logger.debug(
                 f"{raft.id:x} recovered from needing snapshot, resumed sending replication "
@@ -156,7 +156,8 @@ def _on_snapshot_status(raft: Raft, message: Message, progress: Progress) -> Non
     if progress.state != SNAPSHOT:
         return
     if message.reject:
-        # It never arrived: probe from what matched before, not from behind it.
+        # The snapshot never arrived: probe from the last index that matched, not from behind the
+        # snapshot.
         progress.pending_snapshot = 0
     progress.become_probe()
     raft.logger.debug(
@@ -169,7 +170,7 @@ def _on_snapshot_status(raft: Raft, message: Message, progress: Progress) -> Non
 
 def _on_unreachable(raft: Raft, message: Message, progress: Progress) -> None:
     if progress.state == REPLICATE:
-        # What was sent ahead is probably lost.
+        # The appends that were sent ahead are probably lost.
         progress.become_probe()
     raft.logger.debug(
         f"{raft.id:x} failed to send message to {message.from_:x} "

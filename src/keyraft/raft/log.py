@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import deque
 
 from keyraft.base.log import Logger
-from keyraft.raft.errors import CompactedError, FatalError, StorageError, UnavailableError
+from keyraft.raft.errors import EntryUnavailableError, FatalError, LogCompactedError, StorageError
 from keyraft.raft.sizes import limit, payload_size
 from keyraft.raft.storage import Storage
 from keyraft.raft.types import NO_LIMIT, Entry, Snapshot
@@ -39,9 +39,9 @@ class RaftLog:
         first = storage.first_index()
         self.storage = storage
         self.unstable = Unstable(storage.last_index() + 1, logger)
-        self.committed = first - 1  # known to be on a quorum of disks
+        self.committed = first - 1  # known to be on the disks of a quorum
         self.applying = first - 1  # handed out for application
-        self.applied = first - 1  # applied, says the application
+        self.applied = first - 1  # applied by the application
         self.applying_size_max = applying_size_max
         self.applying_size = 0  # of what was handed out and is not applied yet
         self.applying_paused = False
@@ -93,7 +93,7 @@ class RaftLog:
             return None
         try:
             return self.storage.term(index)
-        except (CompactedError, UnavailableError):
+        except (LogCompactedError, EntryUnavailableError):
             return None
 
     def is_up_to_date(self, term: int, index: int) -> bool:
@@ -103,7 +103,7 @@ class RaftLog:
     # --- reading ----------------------------------------------------------------------------
 
     def entries(self, low: int, size_max: int) -> list[Entry]:
-        """From `low` to the end within `size_max` bytes, at least one; raises CompactedError."""
+        """From `low` to the end within `size_max` bytes, at least one; raises LogCompactedError."""
         last = self.last_index()
         if low > last:
             return []
@@ -112,13 +112,13 @@ class RaftLog:
     def slice(self, low: int, high: int, size_max: int) -> tuple[list[Entry], int]:
         """Entries [low, high) within `size_max` bytes, at least one, with their encoded size.
 
-        The size is 0 with NO_LIMIT. Raises CompactedError.
+        The size is 0 with NO_LIMIT. Raises LogCompactedError.
         """
         if low > high:
             raise FatalError(f"invalid slice {low} > {high}")
         first = self.first_index()
         if low < first:
-            raise CompactedError
+            raise LogCompactedError
         last = self.last_index()
         if high > last + 1:
             raise FatalError(f"slice[{low},{high}) out of bound [{first},{last}]")
@@ -131,7 +131,7 @@ class RaftLog:
         cut = min(high, offset)
         try:
             entries, size = self.storage.read(low, cut, size_max)
-        except UnavailableError:
+        except EntryUnavailableError:
             raise FatalError(f"entries[{low}:{cut}) is unavailable from storage") from None
         if high <= offset or len(entries) < cut - low or size >= size_max:
             return entries, size
@@ -237,7 +237,8 @@ class RaftLog:
     # --- applying ---------------------------------------------------------------------------
 
     def _appliable(self, allow_unstable: bool) -> int:
-        """The last index that may be applied; what is not durable here only with the flag."""
+        """The last index that may be applied; with `allow_unstable` also before it is durable
+        here."""
         if allow_unstable:
             return self.committed
         return min(self.committed, self.unstable.offset - 1)

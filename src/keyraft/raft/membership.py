@@ -1,4 +1,4 @@
-"""Who belongs: checking, applying and automatically leaving configurations.
+"""Changes of the configuration: checked when proposed, applied, and left when joint.
 
 A configuration takes effect when its entry is applied, and only one change may be on its way from
 proposal to application (Raft thesis §4.1; etcd-io/raft departs from the thesis here, where a
@@ -48,7 +48,7 @@ def decode_change(entry: Entry) -> ConfChangeV2 | None:
 def check_proposed(raft: Raft, entries: list[Entry]) -> list[Entry]:
     """The entries with every change that cannot be made now replaced by an empty entry.
 
-    Raises ProposalDroppedError for what is no change at all.
+    Raises ProposalDroppedError for bytes that are no change.
     """
     for position, entry in enumerate(entries):
         if not entry.type:
@@ -73,7 +73,7 @@ def check_proposed(raft: Raft, entries: list[Entry]) -> list[Entry]:
 def readable_change(entry: Entry) -> ConfChangeV2 | None:
     """The change that an entry other than a normal one carries, None when no member can make it.
 
-    Nothing at all is a change in the general form only: it leaves a joint configuration.
+    Empty data is a change only in the V2 form: it leaves a joint configuration.
     """
     try:
         change = decode_change(entry)
@@ -109,8 +109,9 @@ def _problem(raft: Raft, change: ConfChangeV2) -> str:
 def apply(raft: Raft, change: ConfChangeV2, index: int = 0) -> ConfState:
     """Makes the change that was committed; raises ConfChangeError when it cannot be made.
 
-    `index` is its entry's, if the caller knows it: a change that is older than the snapshot which
-    the configuration was restored from is in there already, and is left out.
+    `index` is the index of its entry, if the caller knows it. A change that is older than the
+    snapshot from which the configuration was restored is in the configuration already, and is left
+    out.
     """
     if 0 < index <= raft.conf_snapshot_index:
         return raft.tracker.config.conf_state()
@@ -151,7 +152,7 @@ def switch_to(raft: Raft, config: TrackerConfig, progress: dict[int, Progress]) 
 
 
 def applied_to(raft: Raft, index: int) -> None:
-    """The application has come to `index`: a leader leaves a joint configuration it was to leave.
+    """Everything up to `index` is applied; a leader proposes to leave a joint configuration.
 
     Tried again at each call, because the proposal is dropped while leadership is transferred.
     """

@@ -130,7 +130,7 @@ class Progress:
 
     def become_probe(self) -> None:
         """Ask again where the logs meet; after a snapshot, from behind it."""
-        # A snapshot that was on its way is taken to have arrived; whoever knows better has
+        # A snapshot that was on its way counts as arrived. A caller who knows that it did not has
         # cleared pending_snapshot before.
         pending = self.pending_snapshot if self.state == SNAPSHOT else 0
         self._enter(PROBE)
@@ -155,7 +155,7 @@ class Progress:
             if count:
                 self.next += count
                 self.inflights.add(self.next - 1, size)
-            # With a full window this message serves as a probe: one until something is heard.
+            # With a full window this message serves as a probe: no other goes out before an answer.
             self.flow_paused = self.inflights.full()
         elif self.state == PROBE:
             if count:

@@ -8,9 +8,9 @@
 
 Messages of a Ready may only be sent when what it carries is durable. With asynchronous storage
 writes there is no advance: messages may be sent at once, STORAGE_APPEND and STORAGE_APPLY are
-carried out in order by whoever writes and applies, and their `responses` are delivered (to this
-member through `step`) when that is done. Not thread-safe; the lists of a Ready belong to the
-caller, the entries in them to nobody.
+carried out in order by the threads that write and apply. When that is done their `responses` are
+delivered, to this member through `step`. Not thread-safe. The lists of a Ready belong to the
+caller; nobody may change the entries in them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from keyraft.raft import bounds, codec, election, membership
-from keyraft.raft.config import Config
+from keyraft.raft.config import RaftConfig
 from keyraft.raft.core import Raft
 from keyraft.raft.errors import (
     FatalError,
@@ -121,7 +121,7 @@ class Status:
 
 
 @dataclass(slots=True, frozen=True)
-class Peer:
+class BootstrapPeer:
     """A first member; `context` goes into the configuration change that adds it."""
 
     id: int
@@ -133,14 +133,14 @@ class RawNode:
 
     __slots__ = ("_async", "_hard_state", "_soft_state", "_steps", "raft")
 
-    def __init__(self, config: Config, storage: Storage) -> None:
+    def __init__(self, config: RaftConfig, storage: Storage) -> None:
         self.raft = Raft(config, storage)
         self._async = config.async_storage_writes
         self._soft_state = self.raft.soft_state()  # as handed out last
         self._hard_state = self.raft.hard_state()
         self._steps: list[Message] = []  # what advance() takes in
 
-    def bootstrap(self, peers: list[Peer]) -> None:
+    def bootstrap(self, peers: list[BootstrapPeer]) -> None:
         """Starts an empty log with the configuration changes that add `peers`, all committed.
 
         They are applied here as well, so that the member may campaign before it has applied them.
@@ -169,13 +169,13 @@ class RawNode:
         """One tick has passed."""
         self.raft.tick()
 
-    def hear(self, message: Message) -> None:
-        """Takes a message that came over the network; raises PeerMessageError and what `step` does."""
+    def step_from_peer(self, message: Message) -> None:
+        """Checks and steps a message of a peer; raises PeerMessageError and what `step` raises."""
         bounds.check(self.raft, message)
         self.step(message)
 
-    def believe(self, message: Message) -> None:
-        """Only looks whether `hear` would take it; raises PeerMessageError."""
+    def check_from_peer(self, message: Message) -> None:
+        """Only checks a message of a peer; raises PeerMessageError."""
         bounds.check(self.raft, message)
 
     def step(self, message: Message) -> None:
@@ -198,9 +198,9 @@ class RawNode:
                     and (message.reject or message.type not in _TO_ITSELF)
                 )
             ):
-                # DEVIATION: etcd's library panics on a vote without a term or an answer in its own
-                # name, takes a leader's message without a term for the present leader's, and
-                # would follow itself.
+                # DEVIATION: etcd's library panics on a vote without a term, and on an answer that
+                # names this member as its sender. It takes a leader's message without a term for
+                # one of the present leader. It would follow itself.
                 raise StepLocalMessageError
         self.raft.step(message)
 
@@ -230,12 +230,12 @@ class RawNode:
         self.raft.step(Message(_PROP, entries=[entry]))
 
     def apply_conf_change(self, change: ConfChange | ConfChangeV2, index: int = 0) -> ConfState:
-        """Makes a committed change; the caller may have cleared its node ids to strike it out.
+        """Makes a committed change; the caller may have cleared its node ids to cancel it.
 
-        Whoever applies entries later than their Ready gives the entry's `index`: a snapshot may
-        have come meanwhile, and with it a configuration that has this change and later ones. Raft
-        may ask the storage for a snapshot from within this call. Raises ConfChangeError, after
-        which nothing has changed.
+        A caller that applies entries later than their Ready gives the entry's `index`. A snapshot
+        may have come meanwhile, with a configuration that has this change and later ones. Raft may
+        ask the storage for a snapshot during this call. Raises ConfChangeError; then nothing has
+        changed.
         """
         return membership.apply(self.raft, change.as_v2(), index)
 
@@ -352,8 +352,8 @@ class RawNode:
                 append.term = state.term
                 append.vote = state.vote
                 append.commit = state.commit
-            # Behind the member's own acknowledgement, which reads terms of entries that this
-            # response takes out of the unstable log.
+            # This response comes behind the member's own acknowledgement. The acknowledgement reads
+            # terms of entries that this response takes out of the unstable log.
             response = self._append_response(ready)
             if response is not None:
                 append.responses.append(response)
@@ -370,12 +370,13 @@ class RawNode:
             )
 
     def _append_response(self, ready: Ready) -> Message | None:
-        """What tells Raft that everything handed out so far is durable.
+        """The message that tells Raft that everything handed out so far is durable.
 
-        It names the end of the log and the present term, and counts only while that term lasts:
-        in a later one, entries still on their way to the disk could overwrite what this response
-        declares durable (etcd-io/raft calls it the ABA race). A response goes out while anything
-        is not durable, so one of the later term takes the place of one that was ignored.
+        It names the end of the log and the present term. It counts only while that term lasts: in a
+        later term, entries still on their way to the disk could overwrite what this response
+        declares durable (etcd-io/raft calls it the ABA race). As long as anything is not durable,
+        each Ready has such a response, so a response of the later term replaces one that was
+        ignored.
         """
         raft = self.raft
         log = raft.log

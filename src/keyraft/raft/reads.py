@@ -57,8 +57,8 @@ def release_pending(raft: Raft) -> None:
 
 
 def _confirm(raft: Raft, message: Message) -> None:
-    # DEVIATION: etcd's library asks only whether there is a single voter. A leader that was removed
-    # and left one voter behind would go on answering while that one leads already.
+    # DEVIATION: etcd's library asks only whether there is a single voter. A removed leader whose
+    # configuration has one voter left would go on answering, although that voter leads by now.
     is_alone = raft.tracker.is_only_voter(raft.id)
     if is_alone or raft.read_only_option == ReadOnlyOption.LEASE_BASED:
         answer(raft, message, raft.log.committed)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from keyraft.raft.errors import CompactedError, FatalError, SnapshotTemporarilyUnavailableError
+from keyraft.raft.errors import FatalError, LogCompactedError, SnapshotTemporarilyUnavailableError
 from keyraft.raft.progress import REPLICATE, Progress
 from keyraft.raft.sizes import payload_size
 from keyraft.raft.types import NO_LIMIT, Entry, Message, MessageType
@@ -80,8 +80,8 @@ def send_append(
     """Sends the next entries, or the commit index alone; False when nothing was sent.
 
     A member whose next entry is compacted away gets a snapshot instead. `shared` holds what other
-    members were just sent, by the first index: who stands at the same place gets the same list,
-    which the transport then need encode only once.
+    members were just sent, by first index: members at the same place get the same list, which the
+    transport then encodes only once.
     """
     if progress.is_paused():
         return False
@@ -91,13 +91,13 @@ def send_append(
     if previous_term is None:
         return _send_snapshot(raft, to, progress)
     entries: list[Entry] = []
-    # With a full window only an empty append goes out: if everything in flight was lost, its
-    # rejection is what gets replication going again.
+    # With a full window only an empty append goes out. If everything in flight was lost, the
+    # rejection of this append starts replication again.
     if progress.state != REPLICATE or not progress.inflights.full():
         known = None if shared is None else shared.get(progress.next)
         try:
             entries = log.entries(progress.next, raft.append_size_max) if known is None else known
-        except CompactedError:
+        except LogCompactedError:
             if not even_if_empty:
                 return False
             return _send_snapshot(raft, to, progress)
@@ -159,8 +159,8 @@ def broadcast_heartbeat(raft: Raft) -> None:
     """Tells everybody that the leader lives, and confirms waiting reads by the answers."""
     context = raft.reads.heartbeat_context()
     for node_id, progress in raft.tracker.others(raft.id):
-        # A follower may not hold everything that is committed: no commit index beyond what is
-        # known to match may reach it.
+        # A follower may lack some committed entries, so it is told no commit index above what is
+        # known to match.
         commit = min(progress.match, raft.log.committed)
         raft.send(Message(_HEARTBEAT, to=node_id, commit=commit, context=context))
         progress.sent_commit = commit

@@ -10,17 +10,17 @@ from __future__ import annotations
 from typing import Protocol
 
 from keyraft.raft.errors import (
-    CompactedError,
+    EntryUnavailableError,
     FatalError,
+    LogCompactedError,
     SnapshotOutOfDateError,
-    UnavailableError,
 )
 from keyraft.raft.sizes import limit
 from keyraft.raft.types import NO_LIMIT, ConfState, Entry, HardState, Snapshot, SnapshotMeta
 
 
 class Storage(Protocol):
-    """What Raft asks for; lists returned belong to Raft, their entries to nobody."""
+    """What Raft asks for; Raft may change the lists returned, and nobody the entries in them."""
 
     def initial_state(self) -> tuple[HardState | None, ConfState]:
         """What was saved last; None when nothing was."""
@@ -28,12 +28,12 @@ class Storage(Protocol):
     def read(self, low: int, high: int, size_max: int) -> tuple[list[Entry], int]:
         """Entries [low, high), as many as `size_max` bytes allow, at least one, and their size.
 
-        The size is that of their encodings, bytes, and 0 with NO_LIMIT. Raises CompactedError when
-        `low` is gone, UnavailableError when one is missing.
+        The size is that of their encodings, bytes, and 0 with NO_LIMIT. Raises LogCompactedError when
+        `low` is gone, EntryUnavailableError when one is missing.
         """
 
     def term(self, index: int) -> int:
-        """The term at `index`, first_index - 1 included; CompactedError, UnavailableError."""
+        """The term at `index`, first_index - 1 included; LogCompactedError, EntryUnavailableError."""
 
     def last_index(self) -> int:
         """The last entry's, or the snapshot's when there is none behind it."""
@@ -75,11 +75,11 @@ class MemoryStorage:
     def read(self, low: int, high: int, size_max: int) -> tuple[list[Entry], int]:
         """See Storage.read; a `high` behind the log is a broken contract."""
         if low <= self._offset:
-            raise CompactedError
+            raise LogCompactedError
         if high > self.last_index() + 1:
             raise FatalError(f"entries' hi({high}) is out of bound lastindex({self.last_index()})")
         if not self._entries:
-            raise UnavailableError
+            raise EntryUnavailableError
         first = self._offset + 1
         return limit(self._entries, low - first, high - first, size_max)
 
@@ -89,9 +89,9 @@ class MemoryStorage:
         if position <= 0:
             if position == 0:
                 return self._offset_term
-            raise CompactedError
+            raise LogCompactedError
         if position > len(self._entries):
-            raise UnavailableError
+            raise EntryUnavailableError
         return self._entries[position - 1].term
 
     def last_index(self) -> int:
@@ -136,10 +136,10 @@ class MemoryStorage:
     def compact(self, index: int) -> None:
         """Forgets entries up to and including `index`, which must have been applied.
 
-        Raises CompactedError when they are gone already.
+        Raises LogCompactedError when they are gone already.
         """
         if index <= self._offset:
-            raise CompactedError
+            raise LogCompactedError
         if index > self.last_index():
             raise FatalError(f"compact {index} is out of bound lastindex({self.last_index()})")
         count = index - self._offset

@@ -2,7 +2,7 @@
 
 Invariants: a learner is no voter, in neither half; a member of `learners_next` is a voter of the
 outgoing half that becomes a learner when the joint configuration is left (Raft thesis §4.2.1,
-§4.3); everybody has a Progress; only a joint configuration leaves by itself.
+§4.3); everybody has a Progress; auto_leave is only set in a joint configuration.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Protobuf's numbers, lengths and unknown fields, for `codec`.
 
-Readers take a buffer, where to begin and where what holds the value ends, and say where they
-stopped. They raise `CodecError` for what is cut short or no protobuf, and nothing else.
+Each reader takes a buffer, a start and the end of the enclosing value; it returns the position
+behind what it read. It raises `CodecError` for what is cut short or no protobuf, and nothing else.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def read_varint(buf: bytes, pos: int, end: int) -> tuple[int, int]:
 
 
 def read_id(buf: bytes, pos: int, end: int) -> tuple[int, int]:
-    """`read_varint` for what is likely to come again."""
+    """`read_varint` for ids, which come again and again: it remembers the latest."""
     chunk = buf[pos : pos + 10]
     known = _ids.get(chunk)
     if known is not None and pos + known[1] <= end:

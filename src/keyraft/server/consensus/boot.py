@@ -16,11 +16,11 @@ from keyraft.base.clock import Random
 from keyraft.base.log import Logger
 from keyraft.mvcc import Checkpoint
 from keyraft.raft import (
-    Config,
     ConfState,
     Entry,
     HardState,
     MemoryStorage,
+    RaftConfig,
     RawNode,
     Snapshot,
     SnapshotMeta,
@@ -79,7 +79,7 @@ def build_node(
         commit = max(state.commit, boot.applied_index)
         storage.set_hard_state(HardState(state.term, state.vote, commit))
     storage.append(boot.entries)
-    config = Config(
+    config = RaftConfig(
         id=settings.member_id,
         random=chance,
         election_ticks=settings.election_ticks,

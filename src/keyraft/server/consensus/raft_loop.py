@@ -161,7 +161,7 @@ class RaftLoop:
         if not self._stopped:
             if message.type == _PROP:
                 forwarded_proposals.check(message.entries, self._request_bytes_max)
-            self.node.hear(message)
+            self.node.step_from_peer(message)
             if message.type == _PROP:
                 # A follower's client waits for the commit of these.
                 self._notices.awaited(self.node.raft.log.last_index())
