@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 
-from tests.support.server import environment
+from tests.support.imports import loaded
 
 HEAVY = (
     "httptools",
@@ -35,18 +32,6 @@ LATER = (  # what a client needs at its first call at the earliest, or never
     "keyraft.grpc.server",
     "keyraft.grpc.router",
 )
-
-
-def loaded(code: str) -> set[str]:
-    """The modules that `code` leaves loaded."""
-    done = subprocess.run(
-        [sys.executable, "-c", f"{code}\nimport sys; print('LOADED', *sys.modules)"],
-        capture_output=True,
-        text=True,
-        env=environment(),
-        check=True,
-    )
-    return set(done.stdout.rpartition("LOADED ")[2].split())
 
 
 @pytest.mark.parametrize(

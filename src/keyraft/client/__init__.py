@@ -13,9 +13,10 @@ Recipes (lock, election, session, software transactional memory, queues, barrier
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from keyraft.client import errors, watch
+from keyraft.base.lazy import names_in
+from keyraft.client import errors
 from keyraft.client.client import Client, Space
 from keyraft.client.dial import TLS
 from keyraft.client.lease import KeepAlive, Lease
@@ -66,10 +67,12 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name in ("DELETE", "PUT", "Event"):  # the messages': see `watch`
-        return getattr(watch, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = names_in(
+    __name__,
+    {
+        ".watch": ("DELETE", "Event", "PUT"),
+    },
+)
 
 
 def __dir__() -> list[str]:

@@ -8,8 +8,9 @@ The names of one end are imported when they are first used: a client starts with
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING
+
+from keyraft.base.lazy import names_in
 
 from . import status
 from .limits import HTTP_WORK, Budget, Limits
@@ -37,40 +38,32 @@ if TYPE_CHECKING:
     )
     from .server import ServerConnection
 
-_HOMES: Final = {
-    "BIDI_STREAM": ".router",
-    "CLIENT_STREAM": ".router",
-    "PREFACE": ".http2.frames",
-    "SERVER_STREAM": ".router",
-    "UNARY": ".router",
-    "BatchHandler": ".router",
-    "Call": ".calls",
-    "CallContext": ".router",
-    "CallEnd": ".call_ends",
-    "ClientCall": ".client_calls",
-    "ClientConnection": ".client",
-    "ClientReceiver": ".client_calls",
-    "ClientStream": ".client_calls",
-    "HttpHandler": ".requests",
-    "HttpRequest": ".http",
-    "Metadata": ".client_calls",
-    "Route": ".router",
-    "Router": ".router",
-    "RpcError": ".client_calls",
-    "ServerConnection": ".server",
-    "ServerStream": ".router",
-    "Stream": ".calls",
-    "StreamHandler": ".router",
-    "UnaryCall": ".router",
-}
-
-
-def __getattr__(name: str) -> Any:
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(home, __name__), name)
-
+__getattr__ = names_in(
+    __name__,
+    {
+        ".call_ends": ("CallEnd",),
+        ".calls": ("Call", "Stream"),
+        ".client": ("ClientConnection",),
+        ".client_calls": ("ClientCall", "ClientReceiver", "ClientStream", "Metadata", "RpcError"),
+        ".http": ("HttpRequest",),
+        ".http2.frames": ("PREFACE",),
+        ".requests": ("HttpHandler",),
+        ".router": (
+            "BIDI_STREAM",
+            "BatchHandler",
+            "CLIENT_STREAM",
+            "CallContext",
+            "Route",
+            "Router",
+            "SERVER_STREAM",
+            "ServerStream",
+            "StreamHandler",
+            "UNARY",
+            "UnaryCall",
+        ),
+        ".server": ("ServerConnection",),
+    },
+)
 
 __all__ = [
     "BIDI_STREAM",

@@ -5,8 +5,9 @@ The names are imported when they are first used: a client starts without what on
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING
+
+from keyraft.base.lazy import names_in
 
 if TYPE_CHECKING:
     from .accepting import Acceptor, Failed, Places, Say, bind
@@ -32,55 +33,33 @@ if TYPE_CHECKING:
     from .streamcall import PINGS_FROM_SERVER, StreamCall
     from .tls import Terms, client_context, server_context, unknown_suite
 
-_HOMES: Final = {
-    "Acceptor": ".accepting",
-    "Body": ".http1",
-    "BodyError": ".http1",
-    "CLIENT_LIMITS": ".channel",
-    "CallHandle": ".channel",
-    "Channel": ".channel",
-    "ChunkDecoder": ".http1",
-    "ChunkError": ".http1",
-    "Failed": ".accepting",
-    "Flusher": ".protocol",
-    "Http1Client": ".http1",
-    "Http1Limits": ".http1",
-    "Http1Request": ".http1",
-    "Http1Service": ".http1",
-    "Http2Protocol": ".protocol",
-    "HttpAnswer": ".http1",
-    "HttpError": ".http1",
-    "HttpHandler": ".server",
-    "PEER_PORT": ".http1",
-    "PINGS_FROM_SERVER": ".streamcall",
-    "Places": ".accepting",
-    "EOF": ".reasons",
-    "Say": ".accepting",
-    "Server": ".server",
-    "Statistics": ".server",
-    "StreamCall": ".streamcall",
-    "TIMEOUT": ".reasons",
-    "Terms": ".tls",
-    "bind": ".accepting",
-    "client_context": ".tls",
-    "dial": ".http1",
-    "handshake_reason": ".reasons",
-    "join_host_port": ".address",
-    "lookup_reason": ".reasons",
-    "peer_name": ".address",
-    "serve": ".server",
-    "server_context": ".tls",
-    "system_reason": ".reasons",
-    "unknown_suite": ".tls",
-}
-
-
-def __getattr__(name: str) -> Any:
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(home, __name__), name)
-
+__getattr__ = names_in(
+    __name__,
+    {
+        ".accepting": ("Acceptor", "Failed", "Places", "Say", "bind"),
+        ".address": ("join_host_port", "peer_name"),
+        ".channel": ("CLIENT_LIMITS", "CallHandle", "Channel"),
+        ".http1": (
+            "Body",
+            "BodyError",
+            "ChunkDecoder",
+            "ChunkError",
+            "Http1Client",
+            "Http1Limits",
+            "Http1Request",
+            "Http1Service",
+            "HttpAnswer",
+            "HttpError",
+            "PEER_PORT",
+            "dial",
+        ),
+        ".protocol": ("Flusher", "Http2Protocol"),
+        ".reasons": ("EOF", "TIMEOUT", "handshake_reason", "lookup_reason", "system_reason"),
+        ".server": ("HttpHandler", "Server", "Statistics", "serve"),
+        ".streamcall": ("PINGS_FROM_SERVER", "StreamCall"),
+        ".tls": ("Terms", "client_context", "server_context", "unknown_suite"),
+    },
+)
 
 __all__ = [
     "CLIENT_LIMITS",

@@ -5,8 +5,9 @@ Imported when first used: a start does without the two formats.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING
+
+from keyraft.base.lazy import names_in
 
 if TYPE_CHECKING:
     from keyraft.storage.transfer.environment import TransferError as TransferError
@@ -27,33 +28,17 @@ if TYPE_CHECKING:
     from keyraft.storage.transfer.layout import replace as replace
     from keyraft.storage.transfer.takeover import take_over as take_over
 
-_HOMES: Final = {
-    "DIGEST_BYTES": ".layout",
-    "Imported": ".importing",
-    "Sink": ".feed",
-    "SnapshotExport": ".exporting",
-    "SnapshotFeed": ".feed",
-    "SnapshotFeeds": ".feed",
-    "TransferError": ".environment",
-    "export_file": ".exporting",
-    "has_bolt": ".layout",
-    "has_lmdb": ".layout",
-    "import_bolt": ".importing",
-    "install": ".importing",
-    "prepare": ".importing",
-    "prepare_in_child": ".importing",
-    "recover": ".layout",
-    "replace": ".layout",
-    "take_over": ".takeover",
-}
-
-
-def __getattr__(name: str) -> Any:
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(home, __name__), name)
-
+__getattr__ = names_in(
+    __name__,
+    {
+        ".environment": ("TransferError",),
+        ".exporting": ("SnapshotExport", "export_file"),
+        ".feed": ("Sink", "SnapshotFeed", "SnapshotFeeds"),
+        ".importing": ("Imported", "import_bolt", "install", "prepare", "prepare_in_child"),
+        ".layout": ("DIGEST_BYTES", "has_bolt", "has_lmdb", "recover", "replace"),
+        ".takeover": ("take_over",),
+    },
+)
 
 __all__ = [
     "DIGEST_BYTES",
