@@ -96,9 +96,13 @@ class SimCluster:
         leading = [
             node
             for node in self.nodes.values()
-            if node.running and node.member is not None and node.member.is_leader
+            if node.running and node.member is not None and node.member.leadership.leading
         ]
-        return max(leading, key=lambda node: node.member.term if node.member else 0, default=None)
+        return max(
+            leading,
+            key=lambda node: node.member.leadership.term if node.member else 0,
+            default=None,
+        )
 
     def calm(self) -> None:
         """All faults end: everybody runs and hears everybody."""
@@ -137,7 +141,7 @@ class SimCluster:
             if member is not None:
                 raft = member.raft.node.raft
                 state = (
-                    f"term {raft.term} lead {self.name(member.leader)} commit "
+                    f"term {raft.term} lead {self.name(member.leadership.leader)} commit "
                     f"{member.committed_index} applied {member.applied_index}"
                 )
             told.append(f"{node.identity.name} {state}")

@@ -112,7 +112,9 @@ class LeaseHolder:
         """Asks whoever says that it leads; several may."""
         self._renewals -= 1
         nodes = self._cluster.nodes.values()
-        leading = [node for node in nodes if node.member is not None and node.member.is_leader]
+        leading = [
+            node for node in nodes if node.member is not None and node.member.leadership.leading
+        ]
         if not leading:
             self._later()
             return

@@ -39,8 +39,6 @@ from keyraft.raft import (
     RaftError,
     Snapshot,
     SnapshotMeta,
-    SoftState,
-    StateType,
 )
 from keyraft.raft.errors import StorageError
 from keyraft.server import Member, MemberSettings, PeerHash, decode_conf_state
@@ -124,12 +122,6 @@ class WitnessedMember(Member):
     witness: Witness
     habits: Habits
 
-    def leadership(self, soft: SoftState) -> None:
-        """Leader or role have changed."""
-        if soft.state == StateType.LEADER:
-            self.witness.leads(self.settings.member_id, self.raft.node.raft.term)
-        super().leadership(soft)
-
     def _wake_watches(self) -> None:
         self.loop.call_later(self.habits.watch_slice_s, self._deliver)
 
@@ -162,6 +154,14 @@ class WitnessedMember(Member):
         hub._pending_bytes_max = habits.watch_pending_bytes
         apply = self.queue._apply
         own = self.settings.member_id
+        leadership = self.leadership
+
+        def leads(_before: int = 0) -> None:
+            if leadership.leading:
+                witness.leads(own, leadership.term)
+
+        leadership.on_leader = (leads, *leadership.on_leader)
+        leadership.on_confirmed = (leads, *leadership.on_confirmed)
 
         def witnessed(entry: Entry) -> Work | None:
             witness.applies(own, entry)
@@ -612,9 +612,8 @@ class Node:
 
     def report_unreachable(self, member_id: int) -> None:
         """A message had no way."""
-        if self.member is not None and not self.member.stopped:
-            self.member.raft.node.report_unreachable(member_id)
-            self.member.raft.wake()
+        if self.member is not None:
+            self.member.raft.report_unreachable(member_id)
 
     # --- databases ----------------------------------------------------------------------------
 
@@ -659,9 +658,8 @@ class Node:
 
     def _report_snapshot(self, member_id: int, ok: bool) -> None:
         def report() -> None:
-            if self.member is not None and not self.member.stopped:
-                self.member.raft.node.report_snapshot(member_id, ok)
-                self.member.raft.wake()
+            if self.member is not None:
+                self.member.raft.report_snapshot(member_id, ok)
 
         self._loop.call_soon(report)
 

@@ -121,7 +121,7 @@ def test_health_and_its_alarms(port: Port) -> None:
 
 
 def test_without_a_leader_only_what_is_local_is_healthy(port: Port) -> None:
-    port.one.member.leader = 0
+    port.one.lose_leader()
     answer = port.get("/health")
     assert answer.content == b'{"health":"false","reason":"RAFT NO LEADER"}\n'
     assert port.get("/health?serializable=true").status == 200

@@ -20,6 +20,8 @@ from keyraft.raft import (
     HardState,
     Snapshot,
     SnapshotMeta,
+    SoftState,
+    StateType,
     codec,
 )
 from keyraft.server import Boot, Member, MemberSettings, NoNetwork, decode_conf_state
@@ -156,6 +158,11 @@ class OneMember:
         self.log = log
         self.disk = self.backend.crash()
         self.member.stop(lambda: None)
+
+    def lose_leader(self) -> None:
+        """The member is told that nobody leads; its Raft, alone as it is, would not do that."""
+        leadership = self.member.leadership
+        leadership.follow(SoftState(0, StateType.FOLLOWER), leadership.term)
 
     def run(self, seconds: float = 1.0) -> None:
         """Lets virtual time pass."""

@@ -90,7 +90,7 @@ def test_whatever_is_in_the_log_is_carried_out_or_passed_over_at_every_start(see
         one.crash()
         one.start()
         one.run()
-        assert one.member.is_leader, round_
+        assert one.member.leadership.leading, round_
     one.member.membership.cluster.check()
     one.member.auth.disable()
     one.member.alarms.load(one.backend)
@@ -194,7 +194,7 @@ def test_a_committed_change_that_cannot_be_made_has_no_effect(entry: Entry) -> N
     one.run()
     assert one.member.membership.cluster.members == before
     if entry.type == 1:
-        assert one.member.is_leader
+        assert one.member.leadership.leading
         one.put(b"k", b"v")
         one.run()
         assert one.get(b"k") == b"v"
@@ -213,5 +213,5 @@ def test_the_last_voter_is_not_removed() -> None:
     one.crash()
     one.start()
     one.run()
-    assert one.member.is_leader
+    assert one.member.leadership.leading
     assert [member.id for member in one.member.membership.cluster.members] == [own]

@@ -13,7 +13,7 @@ from tests.server.harness import OneMember
 def leading() -> OneMember:
     cluster = OneMember()
     cluster.run(2.0)
-    assert cluster.member.is_leader
+    assert cluster.member.leadership.leading
     return cluster
 
 

@@ -21,8 +21,8 @@ def one() -> OneMember:
 
 def test_a_sole_voter_elects_itself_publishes_and_sets_the_cluster_version(one: OneMember) -> None:
     member = one.member
-    assert member.is_leader and member.leader == one.settings.member_id
-    assert member.publisher.published and member.in_service and member.readable
+    assert member.leadership.leading and member.leadership.leader == one.settings.member_id
+    assert member.publisher.published and member.leadership.in_service and member.readable
     cluster = member.membership.cluster
     assert str(cluster.version) == "3.7.0"
     assert cluster.members[0].client_urls == ("http://127.0.0.1:2379",)
@@ -185,7 +185,7 @@ def test_snapshots_shorten_the_log_and_a_restart_begins_there() -> None:
     one.start()
     one.run(1.0)
     assert one.get(b"k") == b"1499"
-    assert one.member.is_leader
+    assert one.member.leadership.leading
 
 
 def test_the_apply_queue_gives_way_after_a_slice(one: OneMember) -> None:

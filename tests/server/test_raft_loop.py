@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 
+from keyraft.base.log import NullLogger
 from keyraft.raft import (
     ConfState,
     Entry,
@@ -17,9 +18,10 @@ from keyraft.raft import (
     ReadState,
     Snapshot,
     SnapshotMeta,
-    SoftState,
 )
+from keyraft.server.consensus.leadership import Leadership
 from keyraft.server.consensus.raft_loop import RaftLoop
+from keyraft.server.counters import Counters
 from keyraft.server.ports import NoNetwork
 from sim.loop import SimLoop
 
@@ -60,9 +62,6 @@ class Applied:
     def __init__(self) -> None:
         self.entries: list[tuple[int, int]] = []
 
-    def leadership(self, soft: SoftState) -> None:
-        """Somebody leads."""
-
     def read_states(self, states: Sequence[ReadState]) -> None:
         """Nobody reads."""
 
@@ -84,7 +83,8 @@ def test_entries_that_replace_others_are_applied_only_when_they_are_on_the_disk(
     storage = MemoryStorage()
     storage.apply_snapshot(Snapshot(b"", SnapshotMeta(ConfState([1, 2, 3]), 10, 1)))
     node = RawNode(RaftConfig(id=1, random=random.Random(1), applied=10), storage)
-    raft = RaftLoop(loop, node, storage, log, NoNetwork(), applied, 10)
+    leadership = Leadership(1, 1, loop, NullLogger(), Counters())
+    raft = RaftLoop(loop, node, storage, log, NoNetwork(), applied, leadership, 10)
 
     def append(leader: int, term: int, entries: list[Entry], commit: int) -> None:
         raft.step(

@@ -60,7 +60,7 @@ def apply(world: World) -> None:
 
 
 def depose(world: World) -> None:
-    world.reads.leader_changed(had_leader=True)
+    world.reads.leader_changed(7)
 
 
 @pytest.mark.parametrize("how", [confirm, apply, depose])

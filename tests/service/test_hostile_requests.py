@@ -128,4 +128,4 @@ def test_strange_values_are_answered_or_refused(data: st.DataObject) -> None:
 @given(st.integers(0, len(HANDLERS.all) - 1), st.binary(max_size=40))
 def test_bytes_that_are_no_request_are_answered_or_refused(number: int, request: bytes) -> None:
     HANDLERS.send(HANDLERS.all[number], request)
-    assert HANDLERS.one.member.is_leader
+    assert HANDLERS.one.member.leadership.leading

@@ -52,7 +52,7 @@ def test_a_put_is_read_back_with_full_headers(kv: KV) -> None:
         settings.cluster_id,
         settings.member_id,
     )
-    assert (answer.header.revision, answer.header.raft_term) == (2, kv.one.member.term)
+    assert (answer.header.revision, answer.header.raft_term) == (2, kv.one.member.leadership.term)
     found = kv.range(key=b"k")
     assert (found.kvs[0].value, found.count, found.header.revision) == (b"v", 1, 2)
     assert kv.range(key=b"k", serializable=True) == found
@@ -176,9 +176,7 @@ def test_the_quota_refuses_raises_the_alarm_and_lets_deletes_pass(kv: KV) -> Non
 
 
 def test_who_demands_a_leader_is_refused_without_one(kv: KV) -> None:
-    member = kv.one.member
-    member.leader = 0
-    member.update_in_service()
+    kv.one.lose_leader()
     demanding = FakeCall({b"hasleader": b"true"})
     request = rpc_pb2.RangeRequest(key=b"k", serializable=True)
     assert kv.call("range", request, demanding) == NO_LEADER
@@ -193,7 +191,7 @@ def test_a_stream_that_demands_a_leader_ends_without_one_and_leaves_nothing_behi
     create = rpc_pb2.WatchRequest(create_request=rpc_pb2.WatchCreateRequest(key=b"k"))
     stream.handler.on_message(create.SerializeToString())
     assert member.watches.statistics()["watchers"] == 1
-    member.leader = 0
+    kv.one.lose_leader()
     kv.one.run(6 * member.settings.election_s)
     assert stream.finished == NO_LEADER
     assert member.watches.statistics()["watchers"] == member.watches.streams == 0

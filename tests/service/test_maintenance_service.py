@@ -36,7 +36,7 @@ def test_status_is_true(one: OneMember) -> None:
     assert found.version == "3.7.1" and found.storageVersion == "3.7.0"
     assert found.leader == found.header.member_id == one.settings.member_id
     assert found.raftIndex == found.raftAppliedIndex == member.applied_index
-    assert found.raftTerm == member.term and found.dbSizeQuota == 2_147_483_648
+    assert found.raftTerm == member.leadership.term and found.dbSizeQuota == 2_147_483_648
     assert not found.errors and not found.isLearner and not found.downgradeInfo.enabled
 
 
@@ -131,7 +131,7 @@ def test_members_are_listed_without_a_revision(one: OneMember) -> None:
     answer = call(one, service.member_list, rpc_pb2.MemberListRequest(linearizable=True))
     found = rpc_pb2.MemberListResponse.FromString(answer)
     assert [member.name for member in found.members] == ["m1"]
-    assert found.header.revision == 0 and found.header.raft_term == one.member.term
+    assert found.header.revision == 0 and found.header.raft_term == one.member.leadership.term
 
 
 def test_a_learner_is_added_and_removed_and_its_id_never_returns(one: OneMember) -> None:

@@ -92,7 +92,9 @@ def test_the_first_tick_after_a_pause_does_not_make_a_leader_sure() -> None:
         first.resume()
         cluster.run(0.001)
         member = first.member
-        assert member is not None and member.is_leader, "only its clock has come to it so far"
+        assert member is not None and member.leadership.leading, (
+            "only its clock has come to it so far"
+        )
         assert member.loop.time() - member.ticked_s < 0.01
         met += member.lessor.running(LEASE, member.loop.time())
         asked = deposed.renew(first)
@@ -120,7 +122,7 @@ def ask_a_leader_that_is_cut_off(seed: int) -> bool:
     grant = rpc_pb2.LeaseGrantRequest(ID=LEASE, TTL=TTL_S).SerializeToString()
     second.member.propose(internal_request.KIND_LEASE_GRANT, grant, lambda _: None)
     assert cluster.run_until(lambda: LEASE in cluster.witness.twin.leases)
-    still_leads = first.member.is_leader
+    still_leads = first.member.leadership.leading
     asked: list[int | EtcdError | RawError] = []
     first.member.leasing.renew(LEASE, asked.append)
     told: list[rpc_pb2.LeaseTimeToLiveResponse | EtcdError | RawError] = []

@@ -62,7 +62,7 @@ def test_the_last_survivor_leads_alone(size: int, seed: int) -> None:
     survivor.forced = True
     survivor.start()
     member = member_of(survivor)
-    assert cluster.run_until(lambda: member.is_leader, 10.0)
+    assert cluster.run_until(lambda: member.leadership.leading, 10.0)
     cluster.run(1.0)
     assert [one.id for one in member.membership.cluster.members] == [survivor.id]
     assert member.membership.cluster.removed == {n for n in cluster.nodes if n != survivor.id}
@@ -75,4 +75,6 @@ def test_the_last_survivor_leads_alone(size: int, seed: int) -> None:
     survivor.forced = False
     survivor.start()
     again = member_of(survivor)
-    assert cluster.run_until(lambda: again.is_leader and keys(survivor) == [*wanted, b"z"], 10.0)
+    assert cluster.run_until(
+        lambda: again.leadership.leading and keys(survivor) == [*wanted, b"z"], 10.0
+    )

@@ -94,7 +94,7 @@ class Cut:
         cluster.network.partition(
             [[self.follower.id], [n for n in cluster.nodes if n != self.follower.id]]
         )
-        assert cluster.run_until(lambda: not self.member.leader)
+        assert cluster.run_until(lambda: not self.member.leadership.leader)
         honest = cluster.witness.applies
 
         def applies(member_id: int, entry: Entry) -> None:
@@ -190,7 +190,7 @@ def test_a_grant_that_is_two_proposals_is_withdrawn_whole() -> None:
     call = granted(b"b")
     others = [ident for ident in cut.cluster.nodes if ident != cut.follower.id]
     cut.cluster.network.partition([[cut.follower.id], others])
-    assert cut.cluster.run_until(lambda: not cut.member.leader)
+    assert cut.cluster.run_until(lambda: not cut.member.leadership.leader)
     (ready,) = held
     assert callable(ready)
     ready(None)

@@ -37,7 +37,7 @@ def test_a_member_that_begins_with_a_snapshot_serves_soon(seed: int, is_learner:
     assert isinstance(member, Member)
     assert cluster.run_until(lambda: member.publisher.published, 3.0), "it waits for a timeout"
     assert member.store.revision > 2_000 and member.snapshotter.index > 1_000
-    assert member.membership.capable and member.in_service != is_learner
+    assert member.membership.capable and member.leadership.in_service != is_learner
     assert cluster.run_until(cluster.agreed, 2.0) and len(cluster.hashes()) == 1
 
 
@@ -51,7 +51,7 @@ def test_a_change_waits_for_a_leader_as_long_as_any_proposal(comes_back: bool) -
         node.crash()
     member = staying.member
     assert member is not None
-    assert cluster.run_until(lambda: not member.leader, 5.0)
+    assert cluster.run_until(lambda: not member.leadership.leader, 5.0)
     outcome: list[object] = []
     member.membership_changes.update(going[0].id, ["http://elsewhere:2380"], outcome.append)
     cluster.run(3.0)

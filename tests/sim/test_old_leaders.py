@@ -59,11 +59,13 @@ def renew(node: Node) -> list[object]:
 
 def successor(cluster: SimCluster, old: Node) -> Node:
     def other() -> bool:
-        return any(m.is_leader for m in cluster.members if m is not old.member)
+        return any(m.leadership.leading for m in cluster.members if m is not old.member)
 
     assert cluster.run_until(other, 6 * ELECTION_S)
     return next(
-        node for node in cluster.nodes.values() if node is not old and member_of(node).is_leader
+        node
+        for node in cluster.nodes.values()
+        if node is not old and member_of(node).leadership.leading
     )
 
 
@@ -74,15 +76,15 @@ def test_a_leader_whose_disk_stalls_steps_down_before_it_comes_back() -> None:
     answers = put(old, b"k")
     began_s = cluster.loop.time()
     new = successor(cluster, old)
-    assert cluster.run_until(lambda: not member.is_leader, 4 * ELECTION_S)
+    assert cluster.run_until(lambda: not member.leadership.leading, 4 * ELECTION_S)
     assert cluster.loop.time() - began_s < 4 * ELECTION_S < STALL_S
     assert member.raft.writing_since_s is not None, "the disk was to stall still"
-    assert member.leader != old.id and not member.lessor.primary
+    assert member.leadership.leader != old.id and not member.lessor.primary
     assert member.counters.heartbeat_send_failures == 1
     done = put(new, b"other")
     assert cluster.run_until(lambda: bool(done), 2.0) and isinstance(done[0], bytes)
     cluster.run(2 * STALL_S)
-    assert member.leader == new.id or member.is_leader
+    assert member.leadership.leader == new.id or member.leadership.leading
     assert cluster.agreed() and len(cluster.hashes()) == 1
     # The put had left for the others before the disk stalled; its client was told of a timeout.
     assert answers and not isinstance(answers[0], bytes)
@@ -96,7 +98,7 @@ def test_a_leader_that_was_held_up_goes_on_with_its_leases() -> None:
     leader.resume()
     answers = renew(leader)
     assert cluster.run_until(lambda: answers == [TTL_S], 1.0)
-    assert member_of(leader).is_leader
+    assert member_of(leader).leadership.leading
     assert cluster.run_until(lambda: renew(leader) == [TTL_S], 1.0)
     cluster.run(TTL_S + 2.0)
     assert b"leased" not in member_of(leader).store.key_leases, "nobody renewed it any more"

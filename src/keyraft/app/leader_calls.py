@@ -96,7 +96,7 @@ class Forwarding:
     async def _until_answered(self, question: Callable[[str], Awaitable[_T]]) -> _T:
         member = self._member
         while True:
-            leader = member.membership.cluster.member(member.leader)
+            leader = member.membership.cluster.member(member.leadership.leader)
             for url in leader.peer_urls if leader is not None else ():
                 try:
                     return await question(url)

@@ -376,7 +376,7 @@ class _Running:
 
     async def _hand_over(self, member: Member) -> None:
         """A leader that stops gives its office to the voter it has heard from for longest."""
-        target = member.leadership_transfer.best_transferee() if member.is_leader else 0
+        target = member.leadership_transfer.best_transferee() if member.leadership.leading else 0
         if not target:
             return
         moved = asyncio.Event()

@@ -264,15 +264,13 @@ class PeerPort:
 
     def report_unreachable(self, member_id: int) -> None:
         """A message was lost."""
-        if self._member is not None and not self._member.stopped:
-            self._member.raft.node.report_unreachable(member_id)
-            self._member.raft.wake()
+        if self._member is not None:
+            self._member.raft.report_unreachable(member_id)
 
     def report_snapshot(self, member_id: int, ok: bool) -> None:
         """A transfer ended."""
-        if self._member is not None and not self._member.stopped:
-            self._member.raft.node.report_snapshot(member_id, ok)
-            self._member.raft.wake()
+        if self._member is not None:
+            self._member.raft.report_snapshot(member_id, ok)
 
     def removed_from_cluster(self) -> None:
         """The others say that this member is no longer one of them."""
@@ -286,12 +284,12 @@ class PeerPort:
         if member is None or member.stopped:
             raise ValueError("the member is not there")
         try:
-            member.raft.node.check_from_peer(message)
+            member.raft.check_from_peer(message)
         except PeerMessageError as error:
             raise ValueError(str(error)) from None
-        log = member.raft.node.raft.log
+        raft = member.raft
         return await self._transfers.receive(
-            message.snapshot.meta.index, database, lambda: log.unstable.snapshot is not None
+            message.snapshot.meta.index, database, lambda: raft.takes_snapshot
         )
 
     # --- what others ask (peer.answers.Local) -------------------------------------------------

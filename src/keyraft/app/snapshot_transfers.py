@@ -101,8 +101,7 @@ class Transfers:
         self._log.warn(
             "failed to send database snapshot", remote_peer_id=f"{message.to:x}", error=why
         )
-        member.raft.node.report_snapshot(message.to, False)
-        member.raft.wake()
+        member.raft.report_snapshot(message.to, False)
 
     # --- receiving ----------------------------------------------------------------------------
 

@@ -34,7 +34,7 @@ def check_health(member: Member, excluded: set[str], serializable: bool, done: D
             member.logger.warn("serving /health false due to an alarm", alarm=name)
             done(f"ALARM {name}")
             return
-    if not serializable and not member.leader:
+    if not serializable and not member.leadership.leader:
         member.logger.warn("serving /health false; no leader")
         done("RAFT NO LEADER")
         return

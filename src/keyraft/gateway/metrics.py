@@ -71,8 +71,8 @@ class Scrape:
                 1, cluster_version=short(version)
             )
         for name, value, text in (
-            ("has_leader", bool(member.leader), "Whether a leader is known."),
-            ("is_leader", member.is_leader, "Whether this member leads."),
+            ("has_leader", bool(member.leadership.leader), "Whether a leader is known."),
+            ("is_leader", member.leadership.leading, "Whether this member leads."),
             ("is_learner", membership.is_learner, "Whether this member has no vote."),
             ("proposals_committed_total", member.committed_index, "The last committed index."),
             ("proposals_applied_total", member.applied_index, "The last applied index."),

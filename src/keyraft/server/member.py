@@ -31,13 +31,14 @@ from keyraft.lease import Lessor, min_ttl_s
 from keyraft.mvcc import Store, WatchHub
 from keyraft.mvcc.backend import META, META_CONSISTENT_INDEX, META_TERM, BatchBackend
 from keyraft.proto import rpc_pb2
-from keyraft.raft import Entry, ReadState, Snapshot, SoftState, StateType
+from keyraft.raft import Entry, ReadState, Snapshot
 from keyraft.server.apply.applier import Applier
 from keyraft.server.apply.apply_wait import ApplyWait
 from keyraft.server.apply.internal_request import KIND_ALARM, Stamper, wrap
 from keyraft.server.apply.queue import ApplyQueue
 from keyraft.server.consensus.boot import Boot, build_node
 from keyraft.server.consensus.late_heartbeats import LateHeartbeats
+from keyraft.server.consensus.leadership import Leadership
 from keyraft.server.consensus.leadership_transfer import LeadershipTransfer
 from keyraft.server.consensus.raft_loop import RaftLoop
 from keyraft.server.consensus.read_index import ReadDone, ReadIndex
@@ -118,6 +119,9 @@ class Member:
             self._wake_watches,
             message_bytes_max=settings.request_bytes_max + GRPC_OVERHEAD_BYTES,
         )
+        self.leadership = Leadership(
+            settings.member_id, boot.hard_state.term, loop, logger, self.counters
+        )
         self.leasing = Leasing(self)
         self.auto_compaction: AutoCompaction | None = auto_compaction(self)
         self.alarms = AlarmStore(backend)
@@ -131,14 +135,8 @@ class Member:
         self._request_bytes_max = settings.request_bytes_max
         self._stamps: list[bytes] = []
 
-        self.term = boot.hard_state.term
-        self.in_service = False
-        self.leader = 0
         self.committed_index = boot.applied_index
         self._consistent_index = boot.consistent_index
-        self._leading = False
-        self._alone = False
-        self._leader_elected_s = 0.0
         self.ticked_s = loop.time()
         self.stood_still_s = float("-inf")  # when ticks last came again after a longer break
         self.stopped = False
@@ -149,7 +147,15 @@ class Member:
 
         node, storage = build_node(settings, boot, chance, logger)
         self.raft = RaftLoop(
-            loop, node, storage, log, network, self, boot.last_index, settings.request_bytes_max
+            loop,
+            node,
+            storage,
+            log,
+            network,
+            self,
+            self.leadership,
+            boot.last_index,
+            settings.request_bytes_max,
         )
         self.applier = Applier(self)
         self.queue = ApplyQueue(
@@ -174,6 +180,17 @@ class Member:
         self.removals = Removals(self)
         self.corruption = CorruptionChecker(self)
         self.membership_changes = MembershipChanges(self)
+        self.leadership.on_leader = (
+            self.reads.leader_changed,
+            self.leadership_transfer.leader_changed,
+            self.membership.leader_changed,
+        )
+        self.leadership.on_deposed = (self.lessor.demote,)
+        self.leadership.on_confirmed = (
+            self.leasing.promote,
+            self.reads.first_commit_in_term,
+            self.publisher.leads,
+        )
         backend.before_commit(self._seal_batch)
 
     # --- life ---------------------------------------------------------------------------------
@@ -193,7 +210,7 @@ class Member:
         )
         self.membership.start_peers()
         self.loop.call_later(self.settings.heartbeat_s, self._tick)
-        self.raft.wake()
+        self.raft.start()
         self.loop.call_soon(self.campaign_if_alone)
         self.leasing.start()
         self.corruption.start()
@@ -202,9 +219,8 @@ class Member:
 
     def campaign_if_alone(self) -> None:
         """Nobody need be asked: leads, where this is the only voter and nobody leads."""
-        if self.membership.sole_voter and not self.leader and not self.stopped:
-            self.raft.node.campaign()
-            self.raft.wake()
+        if self.membership.sole_voter and not self.leadership.leader and not self.stopped:
+            self.raft.campaign()
 
     def stop(self, done: Callable[[], None]) -> None:
         """Refuses everything from now on and calls `done` when the last write has ended."""
@@ -293,10 +309,10 @@ class Member:
 
     def why_timeout(self, start_s: float) -> EtcdError:
         """Which of the three timeouts: a leader was lost meanwhile, the others, or just slow."""
-        lost_s = self._leader_elected_s - 2 * self.settings.election_s
-        if lost_s < start_s < self._leader_elected_s:
+        since_s = self.leadership.since_s
+        if since_s - 2 * self.settings.election_s < start_s < since_s:
             return errors.TimeoutLeaderFailError()
-        if self.leader and not self.membership.connected_since(start_s):
+        if self.leadership.leader and not self.membership.connected_since(start_s):
             return errors.TimeoutConnectionLostError()
         return errors.RequestTimeoutError()
 
@@ -357,18 +373,18 @@ class Member:
             stamp = self._stamp()
         self._wait(stamp, DoneWaiter(done, self.ticked_s))
         self._stamps.append(stamp)
-        self.raft.propose_leading(stamp, wrap(kind, request, stamp), self.term)
+        self.raft.propose_leading(stamp, wrap(kind, request, stamp))
 
     @property
     def readable(self) -> bool:
         """A linearizable read may be answered this very moment: sole voter, nothing unapplied."""
-        return self._alone and self.committed_index == self.queue.applied_index
+        return self.leadership.alone and self.committed_index == self.queue.applied_index
 
     def read_index(self, done: ReadDone) -> None:
         """`done(None)` when a linearizable read may be answered, or `done(error)`."""
         if self.stopped:
             done(errors.StoppedError())
-        elif self._alone:
+        elif self.leadership.alone:
             if self.committed_index == self.queue.applied_index:
                 done(None)
             else:
@@ -378,17 +394,12 @@ class Member:
 
     def header(self, revision: int) -> bytes:
         """The encoded header field of a response."""
-        return self.headers.encode(revision, self.term)
+        return self.headers.encode(revision, self.leadership.term)
 
     @property
     def applied_index(self) -> int:
         """The last entry applied."""
         return self.queue.applied_index
-
-    @property
-    def is_leader(self) -> bool:
-        """This member leads."""
-        return self._leading
 
     def next_id(self) -> int:
         """An id that no other member and no other life of this one uses."""
@@ -396,8 +407,7 @@ class Member:
 
     def send_read_index(self, context: bytes) -> None:
         """Part of `reads`: starts a round."""
-        self.raft.node.read_index(context)
-        self.raft.wake()
+        self.raft.read_index(context)
 
     def raise_no_space(self) -> None:
         """Proposes a NOSPACE alarm for this member."""
@@ -410,38 +420,6 @@ class Member:
             self.propose(KIND_ALARM, request.SerializeToString(), _ignore)
 
     # --- what the Raft loop reports -----------------------------------------------------------
-
-    def leadership(self, soft: SoftState) -> None:
-        """Leader or role have changed."""
-        new_leader = soft.lead != 0 and soft.lead != self.leader
-        had_leader = self.leader != 0
-        leading = soft.state == StateType.LEADER
-        self.term = self.raft.node.raft.term
-        if soft.lead != self.leader:
-            self._tell_leader(soft.lead)
-        self.leader = soft.lead
-        self.update_in_service()
-        if new_leader:
-            self.counters.leader_changes_seen += 1
-            self._leader_elected_s = self.loop.time()
-            self.reads.leader_changed(had_leader)
-            self.leadership_transfer.leader_is(soft.lead)
-            self.membership.leader_known()
-        if self._leading and not leading:
-            self._alone = False
-            self.lessor.demote()
-        self._leading = leading
-
-    def _tell_leader(self, leader: int) -> None:
-        """In the words of etcd's Raft node."""
-        own, term = self.settings.member_id, self.term
-        if not self.leader:
-            text = f"raft.node: {own:x} elected leader {leader:x} at term {term}"
-        elif not leader:
-            text = f"raft.node: {own:x} lost leader {self.leader:x} at term {term}"
-        else:
-            text = f"raft.node: {own:x} changed leader from {self.leader:x} to {leader:x} at term {term}"
-        self.logger.info(text)
 
     def read_states(self, states: Sequence[ReadState]) -> None:
         """Read index rounds have been agreed."""
@@ -473,7 +451,6 @@ class Member:
         self.compactor.resume()
         self.alarms.load(self.backend)
         self.membership.restored(meta, snapshot.data)
-        self.update_in_service()
         self.publisher.restored()
         self.reads.applied(meta.index)
         self.token_waits.applied(meta.index)
@@ -494,31 +471,7 @@ class Member:
         if entry.type:
             self.membership.apply(entry)
         else:
-            self._first_of_term(entry)
-
-    def _first_of_term(self, entry: Entry) -> None:
-        """A leader's first entry: it is really leader, and now knows what is committed.
-
-        It may have been deposed and elected again without having been told: then only the term is
-        new to it, and leases have been renewed elsewhere.
-        """
-        self.term = max(self.term, entry.term)
-        if entry.term != self.raft.node.raft.term or not self._leading:
-            return
-        self._alone = self.membership.sole_voter
-        self.leasing.promote()
-        self.reads.first_commit_in_term()
-        self.publisher.leads()
-
-    def configuration_changed(self) -> None:
-        """Voters have come or gone."""
-        self._alone = self._alone and self.membership.sole_voter
-        self.update_in_service()
-
-    def update_in_service(self) -> None:
-        """Whether a call needs no closer look: voter, with a leader, cluster version known."""
-        membership = self.membership
-        self.in_service = bool(self.leader and membership.capable and not membership.is_learner)
+            self.leadership.first_applied(entry.term, self.raft.leads(entry.term))
 
     def _slow_apply(self, first_index: int, last_index: int, seconds: float) -> None:
         self.counters.slow_apply += 1
@@ -551,7 +504,7 @@ class Member:
         if index > self._consistent_index:
             self._consistent_index = index
             self.backend.put(META, META_CONSISTENT_INDEX, index.to_bytes(8, "big"))
-            self.backend.put(META, META_TERM, self.term.to_bytes(8, "big"))
+            self.backend.put(META, META_TERM, self.leadership.term.to_bytes(8, "big"))
             self.membership.seal(self.backend)
 
 

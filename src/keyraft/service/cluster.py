@@ -136,7 +136,7 @@ class ClusterService:
 
         done = self._done(call, answer)
         calls = self._member.leader_calls
-        if calls is not None and not self._member.is_leader:
+        if calls is not None and not self._member.leadership.leading:
             token = call.metadata.get(b"token") or call.metadata.get(b"authorization")
             stop = calls.promote(message.ID, token.decode() if token else None, done)
             call.on_cancel = lambda _, code: stop()

@@ -33,6 +33,7 @@ class Guard:
 
     def __init__(self, member: Member) -> None:
         self._member = member
+        self._leadership = member.leadership
         self._loop: Loop = member.loop
         self.unary_versions: dict[bytes, int] = {_UNKNOWN: 0}
         self.stream_versions: dict[bytes, int] = {_UNKNOWN: 0}
@@ -42,8 +43,7 @@ class Guard:
 
     def admit(self, call: CallContext, learner_may: bool = False) -> None:
         """Lets a unary call through or raises its refusal."""
-        member = self._member
-        if not member.in_service:
+        if not self._leadership.in_service:
             self._refuse(call, learner_may)
         version = call.metadata.get(_API_VERSION, _UNKNOWN)
         try:
@@ -53,7 +53,7 @@ class Guard:
 
     def admit_stream(self, stream: ServerStream, learner_may: bool = False) -> None:
         """The same for a stream; call `left` when a stream that was let through is over."""
-        if not self._member.in_service:
+        if not self._leadership.in_service:
             self._refuse(stream, learner_may)
         version = stream.metadata.get(_API_VERSION, _UNKNOWN)
         try:
@@ -113,7 +113,7 @@ class Guard:
             raise errors.NotCapableError
         if member.membership.is_learner and not learner_may:
             raise errors.LearnerNotSupportedError
-        if not member.leader and call.metadata.get(_HAS_LEADER) == b"true":
+        if not self._leadership.leader and call.metadata.get(_HAS_LEADER) == b"true":
             raise errors.NoLeaderError
 
     def _count_new(self, counts: dict[bytes, int], version: bytes) -> None:
@@ -130,7 +130,7 @@ class Guard:
         if not self._streams:
             self._no_leader_checks = 0
             return
-        if self._member.leader:
+        if self._leadership.leader:
             self._no_leader_checks = 0
         else:
             self._no_leader_checks += 1

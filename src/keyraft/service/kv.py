@@ -67,6 +67,7 @@ class KVService:
         self._guard = guard
         self._store = member.store
         self._encode_header = member.headers.encode
+        self._leadership = member.leadership
 
     def register(self, router: Router) -> None:
         """Makes the methods callable."""
@@ -181,10 +182,11 @@ class KVService:
                 identity = self._guard.caller(call)
                 auth.check_range(identity, key, b"")
                 auth.confirm(identity)
-            return self._encode_header(store.revision, member.term) + store.get(key)
+            return self._encode_header(store.revision, self._leadership.term) + store.get(key)
         found = key
         self._read_later(
-            call, lambda: self._encode_header(store.revision, member.term) + store.get(found)
+            call,
+            lambda: self._encode_header(store.revision, self._leadership.term) + store.get(found),
         )
         return None
 

@@ -116,7 +116,7 @@ class LeaseService:
         def told(answer: rpc_pb2.LeaseTimeToLiveResponse | EtcdError | RawError) -> None:
             self._tell(call, message, users, answer)
 
-        if member.leader_calls is not None and not member.is_leader:
+        if member.leader_calls is not None and not member.leadership.leading:
             member.leader_calls.time_to_live(message.ID, message.keys, told)
         else:
             member.leasing.remaining(message.ID, message.keys, told)

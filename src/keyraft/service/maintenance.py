@@ -67,10 +67,10 @@ class MaintenanceService:
             version=VERSION,
             dbSize=member.backend.size_bytes,
             dbSizeInUse=member.backend.size_in_use_bytes,
-            leader=member.leader,
+            leader=member.leadership.leader,
             raftIndex=member.committed_index,
             raftAppliedIndex=member.applied_index,
-            raftTerm=member.term,
+            raftTerm=member.leadership.term,
             isLearner=membership.is_learner,
             storageVersion=membership.storage_version,
             dbSizeQuota=member.quota.bytes_max,
@@ -78,7 +78,7 @@ class MaintenanceService:
                 enabled=downgrade.enabled, targetVersion=downgrade.target
             ),
         )
-        if not member.leader:
+        if not member.leadership.leader:
             answer.errors.append(errors.NoLeaderError.text)
         answer.errors.extend(member.alarms.texts())
         return self._header() + answer.SerializeToString()
@@ -171,7 +171,7 @@ class MaintenanceService:
         self._guard.admit(call)
         self._guard.check_admin(call)
         message = parse(rpc_pb2.MoveLeaderRequest, request)
-        if not self._member.is_leader:
+        if not self._member.leadership.leading:
             raise errors.NotLeaderError
 
         def done(error: EtcdError | RawError | None) -> None:

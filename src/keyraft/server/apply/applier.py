@@ -303,7 +303,7 @@ class Applier:
                 raise errors.NoSpaceError
         else:
             body = store.put(request)
-        return self._encode_header(store.revision, member.term) + body
+        return self._encode_header(store.revision, member.leadership.term) + body
 
     def _range(self, request: bytes) -> Steps:
         self._refuse_corrupt()

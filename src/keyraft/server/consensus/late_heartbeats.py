@@ -25,7 +25,7 @@ class LateHeartbeats:
         """Called with every Raft tick."""
         member = self._member
         began_s = member.raft.writing_since_s
-        if began_s is None or began_s == self._told_s or not member.is_leader:
+        if began_s is None or began_s == self._told_s or not member.leadership.leading:
             return
         expected_s = LATE_TICKS * member.settings.heartbeat_s
         late_s = now_s - began_s - expected_s

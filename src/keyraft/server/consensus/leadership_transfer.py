@@ -33,22 +33,22 @@ class LeadershipTransfer:
         transferee = member.membership.cluster.member(target)
         if transferee is None or transferee.is_learner:
             raise errors.BadLeaderTransfereeError
-        if target == member.leader:
+        if target == member.leadership.leader:
             done(None)
             return
         member.logger.info(
             "leadership transfer starting",
             local_member_id=f"{member.settings.member_id:x}",
-            current_leader_member_id=f"{member.leader:x}",
+            current_leader_member_id=f"{member.leadership.leader:x}",
             transferee_member_id=f"{target:x}",
         )
-        member.raft.node.transfer_leader(target)
-        member.raft.wake()
+        member.raft.transfer(target)
         deadline_s = member.loop.time() + member.settings.request_timeout_s
         self._waiting.append((target, deadline_s, done))
 
-    def leader_is(self, leader: int) -> None:
-        """Somebody leads now."""
+    def leader_changed(self, _before: int) -> None:
+        """Somebody else leads now."""
+        leader = self._member.leadership.leader
         waiting, self._waiting = self._waiting, []
         for target, deadline_s, done in waiting:
             if target == leader:

@@ -10,7 +10,7 @@ The order is persist -> send -> apply -> acknowledge:
   entries of the batch before are applied and answered, so disk and interpreter work side by side.
 
 - a follower answers the leader first and applies then: its answer is waited for, its state is not;
-- a leader's bare news of a commit index waits for the next entries to carry it (see `notices`);
+- a leader's bare news of a commit index waits for the next entries to carry it (`commit_notices`);
 - what Raft does next depends on a configuration change that is committed, so it waits until that is
   applied. Mostly this is at once; behind a transaction that takes many turns it is not, and then
   the loop goes on but Raft stands still, as in the original.
@@ -18,6 +18,8 @@ The order is persist -> send -> apply -> acknowledge:
 Proposals of one turn of the event loop become one call of `propose`, one write and one sync. While
 there is no leader, or while the disk is busy, they wait, as long as their proposers do: what nobody
 waits for any more is not proposed.
+
+Nobody else touches `node`: each verb here has the loop take a turn, so no caller must remember to.
 """
 
 from __future__ import annotations
@@ -29,20 +31,24 @@ from typing import Final, Protocol
 from keyraft.base.clock import Loop
 from keyraft.base.limits import REQUEST_BYTES_MAX
 from keyraft.raft import (
+    ConfChange,
+    ConfChangeV2,
+    ConfState,
     Entry,
     MemoryStorage,
     Message,
     MessageType,
+    ProgressState,
     ProposalDroppedError,
     RawNode,
     ReadState,
     Ready,
     Snapshot,
-    SoftState,
     StateType,
 )
 from keyraft.server.consensus import forwarded_proposals
 from keyraft.server.consensus.commit_notices import CommitNotices
+from keyraft.server.consensus.leadership import Leadership
 from keyraft.server.ports import DurableLog, Network
 
 BATCH_ENTRIES_MAX: Final = 4_000  # of one propose; below the apply gap that refuses requests
@@ -55,9 +61,6 @@ ALONE_ENTRIES_MAX: Final = 4  # a batch so small may be synced on the loop itsel
 
 class RaftEvents(Protocol):
     """What the loop tells its member."""
-
-    def leadership(self, soft: SoftState) -> None:
-        """Leader or role have changed."""
 
     def read_states(self, states: Sequence[ReadState]) -> None:
         """Read index rounds have been agreed."""
@@ -88,6 +91,7 @@ class RaftLoop:
         log: DurableLog,
         network: Network,
         events: RaftEvents,
+        leadership: Leadership,
         stable_index: int,
         request_bytes_max: int = REQUEST_BYTES_MAX,
     ) -> None:
@@ -99,6 +103,7 @@ class RaftLoop:
         self._network = network
         self._notices = CommitNotices(loop, network)
         self._events = events
+        self._leadership = leadership
         self._stable_index = stable_index
         self._request_bytes_max = request_bytes_max
         self._queue: dict[bytes, bytes] = {}  # stamps to entries, in the order they came
@@ -111,9 +116,7 @@ class RaftLoop:
         self._held: list[Entry] = []
         self._changes = 0  # configuration changes handed out and not yet applied
         self._persisted_fully = False  # the Ready waits for nothing else
-        self._leading = False
-        self._has_leader = False
-        self._deposed = False
+        self._as_leader = False  # the Ready under way is a leader's, whose messages have left
         self._began_s = 0.0
         self._stopped = False
         self.batches = 0
@@ -145,13 +148,13 @@ class RaftLoop:
         self._queue_bytes -= len(data)
         return True
 
-    def propose_leading(self, stamp: bytes, data: bytes, term: int) -> None:
-        """Queues an entry that only the leader of `term` may propose; else it is dropped.
+    def propose_leading(self, stamp: bytes, data: bytes) -> None:
+        """Queues an entry that only the leader of this term may propose; else it is dropped.
 
         A proposal may wait while the disk is slow, and would then be passed on to whoever leads.
         """
-        self._leading_queue.append((term, stamp, data))
-        self.wake()
+        self._leading_queue.append((self._leadership.term, stamp, data))
+        self._wake()
 
     def step(self, message: Message) -> None:
         """Takes a message from a peer; the outcome is carried out this turn.
@@ -165,14 +168,18 @@ class RaftLoop:
             if message.type == _PROP:
                 # A follower's client waits for the commit of these.
                 self._notices.awaited(self.node.raft.log.last_index())
-            self.wake()
+            self._wake()
+
+    def check_from_peer(self, message: Message) -> None:
+        """Raises PeerMessageError for what no member says."""
+        self.node.check_from_peer(message)
 
     def tick(self) -> None:
         """One heartbeat interval has passed."""
         self.node.tick()
-        if self._ready is not None and self._leading and not self._deposed:
+        if self._ready is not None and self._leadership.leading:
             self._look_at_lead()
-        self.wake()
+        self._wake()
 
     def _look_at_lead(self) -> None:
         """The disk stalls, and with it everything that a Ready would tell.
@@ -181,8 +188,86 @@ class RaftLoop:
         steps down. The member must know at once: it still answers clients.
         """
         if self.node.raft.state != StateType.LEADER:
-            self._deposed = True
-            self._events.leadership(self.node.raft.soft_state())
+            self._leadership.follow(self.node.raft.soft_state(), self.node.raft.term)
+
+    def start(self) -> None:
+        """What a former life has left to do is done."""
+        self._wake()
+
+    def campaign(self) -> None:
+        """Stands for election now."""
+        self.node.campaign()
+        self._wake()
+
+    def read_index(self, context: bytes) -> None:
+        """Asks a quorum who leads; `RaftEvents.read_states` gets the answer with `context`."""
+        self.node.read_index(context)
+        self._wake()
+
+    def transfer(self, target: int) -> None:
+        """Hands leadership to `target`, if this member has it, or asks the leader to."""
+        self.node.transfer_leader(target)
+        self._wake()
+
+    def propose_conf_change(self, change: ConfChange) -> None:
+        """Raises ProposalDroppedError: nobody leads, or a change is under way."""
+        self.node.propose_conf_change(change)
+        self._wake()
+
+    def apply_conf_change(self, change: ConfChange | ConfChangeV2, index: int) -> ConfState:
+        """The change of entry `index` takes effect. Raises ConfChangeError."""
+        state = self.node.apply_conf_change(change, index)
+        self._wake()
+        return state
+
+    def forget(self, member_id: int) -> bool:
+        """This member is gone for good; whether it led, so that nobody leads now."""
+        if member_id != self.node.raft.lead:
+            return False
+        self.node.forget_leader()
+        self._wake()
+        return True
+
+    def report_unreachable(self, member_id: int) -> None:
+        """A message to this member was lost."""
+        if not self._stopped:
+            self.node.report_unreachable(member_id)
+            self._wake()
+
+    def report_snapshot(self, member_id: int, ok: bool) -> None:
+        """A database that was sent to this member has arrived, or has not."""
+        if not self._stopped:
+            self.node.report_snapshot(member_id, ok)
+            self._wake()
+
+    # --- what it is asked ---------------------------------------------------------------------
+
+    @property
+    def has_leader(self) -> bool:
+        """Whether Raft knows a leader, told or not yet told."""
+        return self.node.raft.lead != 0
+
+    def leads(self, term: int) -> bool:
+        """Whether this member leads in `term` as far as Raft knows, told or not yet told."""
+        raft = self.node.raft
+        return raft.state is StateType.LEADER and raft.term == term
+
+    @property
+    def sends_database(self) -> bool:
+        """Whether this member leads and a follower needs a whole database."""
+        raft = self.node.raft
+        return raft.state is StateType.LEADER and any(
+            progress.state is ProgressState.SNAPSHOT for progress in raft.tracker.progress.values()
+        )
+
+    @property
+    def takes_snapshot(self) -> bool:
+        """Whether Raft has taken a leader's snapshot that is not in place yet."""
+        return self.node.raft.log.unstable.snapshot is not None
+
+    def matched(self) -> dict[int, int]:
+        """Up to which entry each member's log is known to be a leader's; nothing on others."""
+        return {ident: one.match for ident, one in self.node.status().progress.items()}
 
     @property
     def writing_since_s(self) -> float | None:
@@ -190,8 +275,8 @@ class RaftLoop:
         writes = self._ready is not None and not self._persisted_fully
         return self._began_s if writes else None
 
-    def wake(self) -> None:
-        """Has a turn run soon; for callers that have stepped the node themselves."""
+    def _wake(self) -> None:
+        """Has a turn run soon."""
         if not self._scheduled and self._ready is None:
             self._scheduled = True
             self._loop.call_soon(self._turn)
@@ -226,18 +311,13 @@ class RaftLoop:
             while self._ready is None and not self._stopped:
                 if self._leading_queue:
                     self._take_leading()
-                if self._queue and self._has_leader:
+                if self._queue and self._leadership.leader:
                     self._offer()
                 if not self.node.has_ready():
                     break
                 self._carry_out(self.node.ready())
         finally:
             self._in_turn = False
-
-    def leads(self, term: int) -> bool:
-        """Whether this member leads in `term` as far as Raft knows, told or not yet told."""
-        raft = self.node.raft
-        return raft.state is StateType.LEADER and raft.term == term
 
     def _take_leading(self) -> None:
         """In front of the others, so that they are in the batch that is offered now."""
@@ -276,14 +356,12 @@ class RaftLoop:
     def _carry_out(self, ready: Ready) -> None:
         """The one place where a Ready becomes deeds."""
         if ready.soft_state is not None:
-            self._leading = ready.soft_state.state == StateType.LEADER
-            self._has_leader = ready.soft_state.lead != 0
-            self._deposed = False
-            self._events.leadership(ready.soft_state)
+            self._leadership.follow(ready.soft_state, self.node.raft.term)
         if ready.read_states:
             self._events.read_states(ready.read_states)
         self._ready = ready
-        if self._leading and ready.messages:
+        self._as_leader = self._leadership.leading
+        if self._as_leader and ready.messages:
             self._notices.send(ready.messages)
         if ready.snapshot is not None:
             # The snapshot is durable before any entry behind it is.
@@ -322,7 +400,7 @@ class RaftLoop:
             self._early = early
             self._began_s = self._loop.time()
             # On a follower nobody waits for what is to be applied.
-            waits = self._queue or (early and self._leading) or len(early) > ALONE_ENTRIES_MAX
+            waits = self._queue or (early and self._as_leader) or len(early) > ALONE_ENTRIES_MAX
             alone = len(entries) <= ALONE_ENTRIES_MAX and not waits
             self._log.append(entries, ready.hard_state, ready.must_sync, self._persisted, alone)
             self._apply_early()
@@ -355,7 +433,7 @@ class RaftLoop:
         if ready.entries:
             self._storage.append(ready.entries)
             self._stable_index = ready.entries[-1].index
-        if not self._leading and ready.messages:
+        if not self._as_leader and ready.messages:
             self._network.send(ready.messages)
         self._apply_early()
         if self._held:

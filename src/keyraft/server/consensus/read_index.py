@@ -159,9 +159,9 @@ class ReadIndex:
             self._logger.info("first commit in current term: resending ReadIndex request")
             self._send()
 
-    def leader_changed(self, had_leader: bool) -> None:
-        """The answer may be lost with the old leader; without one the round is asked for now."""
-        if self._round and not had_leader:
+    def leader_changed(self, before: int) -> None:
+        """The answer may be lost with the leader before; without one the round is asked for now."""
+        if self._round and not before:
             self._send()
         elif self._round:
             self._counters.read_indexes_failed += 1

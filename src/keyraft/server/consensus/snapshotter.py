@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from keyraft.raft import MemoryStorage, ProgressState, SnapshotMeta, StateType
+from keyraft.raft import MemoryStorage, SnapshotMeta
 from keyraft.server.ports import DurableLog
 
 if TYPE_CHECKING:
@@ -67,11 +67,8 @@ class Snapshotter:
 
         It goes on with the entries behind that, or needs the database again.
         """
-        raft = self._member.raft.node.raft
         now_s = self._member.loop.time()
-        if raft.state is StateType.LEADER and any(
-            progress.state is ProgressState.SNAPSHOT for progress in raft.tracker.progress.values()
-        ):
+        if self._member.raft.sends_database:
             self._sending_s = now_s
         return now_s - self._sending_s < self.release_s
 

@@ -83,13 +83,11 @@ class MembershipChanges:
 
     def _check_promotion(self, member_id: int) -> None:
         member = self._member
-        if not member.is_leader:
+        if not member.leadership.leading:
             raise errors.NotLeaderError
-        progress = member.raft.node.status().progress
-        learner = progress.get(member_id)
-        leader = progress.get(member.settings.member_id)
-        if learner is not None and leader is not None:
-            if learner.match < leader.match * LEARNER_READY_FRACTION:
+        matched = member.raft.matched()
+        if member_id in matched and member.settings.member_id in matched:
+            if matched[member_id] < matched[member.settings.member_id] * LEARNER_READY_FRACTION:
                 raise errors.LearnerNotReadyError
         if member.settings.strict_reconfig_check:
             member.membership.cluster.check_ready_to_promote()

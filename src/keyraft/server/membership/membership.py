@@ -77,6 +77,10 @@ class Membership:
         state = self.state
         self.sole_voter = state.voters == [own] and not state.voters_outgoing
         self.is_learner = own in state.learners
+        self._stand()
+
+    def _stand(self) -> None:
+        self._member.leadership.standing(self.sole_voter, self.capable and not self.is_learner)
 
     def start_peers(self) -> None:
         """Tells the network whom to talk to."""
@@ -96,16 +100,15 @@ class Membership:
         if member.stopped:
             raise errors.StoppedError
         change.id = member.next_id()
-        if member.raft.node.raft.lead:
+        if member.raft.has_leader:
             try:
-                member.raft.node.propose_conf_change(change)
+                member.raft.propose_conf_change(change)
             except ProposalDroppedError as error:
                 raise RawError(_UNKNOWN, str(error)) from None
         else:
             self._held[change.id] = change
         began_s = member.loop.time()
         self._waiting[change.id] = (began_s + member.settings.request_timeout_s, done)
-        member.raft.wake()
         return partial(self._take_back, change.id, began_s)
 
     def _take_back(self, ident: int, began_s: float, code: int) -> None:
@@ -115,16 +118,14 @@ class Membership:
         if waiting is not None and unproposed is None and code == status.DEADLINE_EXCEEDED:
             waiting[1](self._member.why_timeout(began_s))
 
-    def leader_known(self) -> None:
+    def leader_changed(self, _before: int) -> None:
         """What has waited for a leader is proposed."""
         held, self._held = self._held, {}
         for change in held.values():
             try:
-                self._member.raft.node.propose_conf_change(change)
+                self._member.raft.propose_conf_change(change)
             except ProposalDroppedError as error:
                 self._answer(change.id, RawError(_UNKNOWN, str(error)))
-        if held:
-            self._member.raft.wake()
 
     def tick(self, now_s: float) -> None:
         """Times out; called with every Raft tick."""
@@ -151,7 +152,7 @@ class Membership:
         DEVIATION: etcd panics at one that no member can make, at every start anew; here it has no
         effect, the same on every member.
         """
-        node = self._member.raft.node
+        raft = self._member.raft
         if readable_change(entry) is None:
             self._pass_over(entry, "it cannot be read")
             return
@@ -159,7 +160,7 @@ class Membership:
             # etcd proposes none, but a joint configuration is left by such an entry.
             try:
                 change_v2 = codec.decode_conf_change_v2(entry.data)
-                self._take(node.apply_conf_change(change_v2, entry.index))
+                self._take(raft.apply_conf_change(change_v2, entry.index))
             except ConfChangeError as problem:
                 self._pass_over(entry, str(problem))
             return
@@ -168,7 +169,7 @@ class Membership:
         error: EtcdError | RawError | None = None
         try:
             context = self.cluster.validate(kind, change.node_id, change.context)
-            state = node.apply_conf_change(change, entry.index)
+            state = raft.apply_conf_change(change, entry.index)
         except EtcdError as refusal:
             error = refusal
         except (MembershipDataError, ConfChangeError) as problem:
@@ -177,7 +178,7 @@ class Membership:
         if error is not None:
             # Raft may count the next one: a change of nobody.
             with suppress(ConfChangeError):
-                self._take(node.apply_conf_change(ConfChange(change.type, 0), entry.index))
+                self._take(raft.apply_conf_change(ConfChange(change.type, 0), entry.index))
         else:
             self._take(state)
             self.cluster.apply(kind, change.node_id, context)
@@ -195,7 +196,6 @@ class Membership:
     def _take(self, state: ConfState) -> None:
         self.state = state
         self._look()
-        self._member.configuration_changed()
 
     def _tell_network(self, kind: ConfChangeType, member_id: int, context: ChangeContext) -> None:
         own = self._member.settings.member_id
@@ -256,7 +256,7 @@ class Membership:
         before = self.cluster.version
         self.cluster.set_version(version)
         self.capable = True
-        self._member.update_in_service()
+        self._stand()
         self._store_storage_version()
         if before is not None and version.is_below(before):
             self._member.logger.info(
@@ -313,8 +313,8 @@ class Membership:
             active_s = since(other)
             return active_s is not None and active_s <= start_s
 
-        if member.leader != own:
-            return steady(member.leader)
+        if member.leadership.leader != own:
+            return steady(member.leadership.leader)
         voters = self.state.voters
         count = sum(voter == own or steady(voter) for voter in voters)
         return count >= len(voters) // 2 + 1

@@ -36,9 +36,9 @@ class Publisher:
 
     def tick(self, now_s: float) -> None:
         """Tries what is still to be told; called with every Raft tick."""
-        if not self.published and not self._publishing and self._member.leader:
+        if not self.published and not self._publishing and self._member.leadership.leader:
             self._publish()
-        if self._member.is_leader and now_s >= self._version_due_s:
+        if self._member.leadership.leading and now_s >= self._version_due_s:
             self._check_version(now_s)
 
     def leads(self) -> None:
@@ -102,7 +102,6 @@ class Publisher:
                 cluster_id=f"{settings.cluster_id:x}",
                 publish_timeout=f"{settings.request_timeout_s:g}s",
             )
-            member.update_in_service()
             if self.on_published is not None:
                 self.on_published()
         elif not member.stopped:

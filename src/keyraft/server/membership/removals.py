@@ -37,7 +37,5 @@ class Removals:
         are lost; here they wait for the next leader.
         """
         member = self._member
-        node = member.raft.node
-        if member_id == node.raft.lead:
-            node.forget_leader()
+        if member.raft.forget(member_id):
             member.loop.call_soon(member.campaign_if_alone)

@@ -120,7 +120,7 @@ class AutoCompaction:
         if member.stopped:
             return
         now_s = member.loop.time()
-        if member.is_leader:
+        if member.leadership.leading:
             wanted = self._plan.due(member.store.revision, now_s)
             if wanted is not None:
                 self._compact(wanted, now_s)

@@ -65,7 +65,7 @@ class CorruptionChecker:
             if self._member.stopped:
                 return
             self._again(interval_s, check)
-            if self._member.is_leader and not self._checking:
+            if self._member.leadership.leading and not self._checking:
                 check()
 
         self._member.loop.call_later(interval_s, due)

@@ -89,7 +89,7 @@ class Leasing:
     def _leads(self) -> bool:
         """Whether this member has the deadlines, and Raft has not deposed it meanwhile."""
         member = self._member
-        return member.lessor.primary and member.raft.leads(member.term)
+        return member.lessor.primary and member.raft.leads(member.leadership.term)
 
     def _fresh(self, now_s: float) -> bool:
         """Whether the loop has run all the time, so that Raft knows what its leadership is worth.
@@ -210,7 +210,7 @@ class Leasing:
         member = self._member
         lessor = member.lessor
         if not lessor.primary:
-            if member.leader_calls is not None and not member.is_leader:
+            if member.leader_calls is not None and not member.leadership.leading:
                 return member.leader_calls.renew(lease_id, done)
             done(errors.NotLeaderError())
             return None
@@ -225,7 +225,7 @@ class Leasing:
     def may_renew_at_once(self, now_s: float) -> bool:
         """Whether `lessor.renew_at_once` may be asked now; else `renew` has more to do."""
         member = self._member
-        return member.raft.leads(member.term) and self._fresh(now_s)
+        return member.raft.leads(member.leadership.term) and self._fresh(now_s)
 
     def _renew_sure(self, lease_id: int, done: Renewed, error: EtcdError | RawError | None) -> None:
         """A quorum has answered that this member leads, or nobody has."""
