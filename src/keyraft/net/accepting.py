@@ -26,6 +26,7 @@ from typing import Any, Final
 from .address import join_host_port
 from .protocol import Http2Protocol
 from .reasons import handshake_reason
+from .tls import on_alert
 
 ACCEPTS_PER_TURN: Final = 64  # of one listener; the others' turn comes in between
 ACCEPT_REST_S: Final = 0.5  # after the system refused to accept
@@ -192,12 +193,14 @@ class Acceptor:
             except asyncio.CancelledError:
                 taken.close()
                 raise
+        if extra:
+            on_alert.set(_sender(taken))  # of this task and what it starts
         if not extra or self._failed is None:
             with contextlib.suppress(OSError, TimeoutError):
                 await self._hand_over(taken, extra)
             return
         names: list[str] = []
-        _asked_name.set(names)  # of this task and what it starts
+        _asked_name.set(names)
         client = _address(taken)
         try:
             await self._hand_over(taken, extra)
@@ -232,6 +235,17 @@ class Acceptor:
         self._listening.close()
         for task in list(self._starting):
             task.cancel()
+
+
+def _sender(accepted: socket.socket) -> Callable[[bytes], None]:
+    """Writes a last word. The loop's transport holds nothing back at this point: what the server
+    said before, its client has answered."""
+
+    def send(data: bytes) -> None:
+        with contextlib.suppress(OSError):
+            accepted.send(data)
+
+    return send
 
 
 def _address(accepted: socket.socket) -> str:

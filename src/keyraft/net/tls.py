@@ -1,9 +1,15 @@
-"""TLS contexts for both ends: TLS 1.2 or later, h2 before http/1.1."""
+"""TLS contexts for both ends: TLS 1.2 or later, h2 before http/1.1.
+
+A server whose handshake fails tells its client why, with an alert (RFC 8446 §6.2). OpenSSL makes
+it, and the loops' TLS protocols drop it with the connection: so a server's context hands it out
+where the failure happens (`on_alert`), to be written before the socket is closed.
+"""
 
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextvars import ContextVar
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
@@ -63,6 +69,43 @@ class Terms(NamedTuple):
 
 ANY_TERMS: Final = Terms()
 
+on_alert: Final[ContextVar[Callable[[bytes], None]]] = ContextVar("on_alert")
+"""Who sends what OpenSSL has to say to the other end of the handshake that runs in this context."""
+
+
+class _ServerSide(ssl.SSLObject):
+    """A server's end, which says why its handshake failed."""
+
+    outgoing: ssl.MemoryBIO
+
+    def do_handshake(self) -> None:
+        try:
+            super().do_handshake()
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise
+        except ssl.SSLError:
+            send = on_alert.get(None)
+            if send is not None and self.outgoing.pending:
+                send(self.outgoing.read())
+            raise
+
+
+class _ServerContext(ssl.SSLContext):
+    sslobject_class = _ServerSide
+
+    def wrap_bio(
+        self,
+        incoming: ssl.MemoryBIO,
+        outgoing: ssl.MemoryBIO,
+        server_side: bool = False,
+        server_hostname: str | bytes | None = None,
+        session: ssl.SSLSession | None = None,
+    ) -> ssl.SSLObject:
+        made = super().wrap_bio(incoming, outgoing, server_side, server_hostname, session)
+        assert isinstance(made, _ServerSide)
+        made.outgoing = outgoing
+        return made
+
 
 def unknown_suite(names: Iterable[str]) -> str | None:
     """The first name that is no suite's."""
@@ -82,7 +125,7 @@ def server_context(
     A client must show a certificate when either is given, `trusted_ca_file` or
     `client_cert_auth` (etcd `client/pkg/transport/listener.go`, `ServerConfig`).
     """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context = _ServerContext(ssl.PROTOCOL_TLS_SERVER)
     terms.set_on(context)
     context.load_cert_chain(cert_file, key_file)
     if trusted_ca_file:
