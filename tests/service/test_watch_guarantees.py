@@ -18,7 +18,7 @@ import grpc
 import pytest
 
 from keyraft.proto import mvcc_pb2, rpc_pb2
-from sim.watches import Batch, Event, check_watch
+from sim.watches import Event, EventBatch, check_watch
 from tests.support.server import OURS, Server
 
 KEYS = [f"{side}/{number}" for side in "ab" for number in range(6)]
@@ -71,7 +71,7 @@ class Watching:
     prefix: str
     seed: int
     first: int = 2
-    batches: list[Batch] = field(default_factory=list)
+    batches: list[EventBatch] = field(default_factory=list)
     breaks: int = 0
     seen: int = 1  # the last revision that it was told of
 
@@ -87,7 +87,7 @@ class Watching:
                     assert not response.canceled, response
                     if response.events:
                         events = [event_of(event) for event in response.events]
-                        self.batches.append(Batch(events, response.fragment))
+                        self.batches.append(EventBatch(events, response.fragment))
                         self.seen = events[-1].revision
                     if until.is_set() and self.seen >= goal[0]:
                         return

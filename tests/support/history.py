@@ -23,7 +23,7 @@ from keyraft.client.sync import Portal
 from keyraft.proto import mvcc_pb2
 from sim.linearizability import NEVER, Operation, linearizable
 from sim.model import EMPTY, step
-from sim.watches import Batch, Event, check_watch
+from sim.watches import Event, EventBatch, check_watch
 
 KEYS = ("a", "b", "c", "d")
 CLIENTS = 6
@@ -48,7 +48,7 @@ class Load:
         self._tasks: list[asyncio.Task[None]] = []
         self._news = threading.Condition()
         self.history: list[Operation] = []
-        self.seen: list[Batch] = []
+        self.seen: list[EventBatch] = []
         self.acknowledged: Counter[str] = Counter()
         self.ended = 0  # operations, whatever became of them
 
@@ -140,7 +140,7 @@ class Load:
             async for response in watch.responses():
                 if response.events:
                     told = [event_of(event) for event in response.events]
-                    self.seen.append(Batch(told, response.fragment))
+                    self.seen.append(EventBatch(told, response.fragment))
 
     async def _end_watch(self, revision: int) -> None:
         """Once the watcher has been told of everything."""
