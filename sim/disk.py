@@ -3,18 +3,24 @@
 Satisfies `keyraft.storage.files.Files`. Contents live in inodes with a durable image and the
 writes since the last sync; names live in a table with a durable image and the changes since.
 `crash` throws the dice: of the unsynced writes each 512-byte sector arrives or does not, of the
-unsynced name changes a prefix arrives (a journalling file system keeps their order).
+unsynced name changes a prefix arrives (a journalling file system keeps their order). Power may also
+go amid a write: then it raises PowerLost, which nobody in the member catches.
 """
 
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 from random import Random
 from typing import Final
 
 from keyraft.storage.files import LockedError
 
 SECTOR_BYTES: Final = 512
+
+
+class PowerLost(BaseException):
+    """The machine is off; whoever runs the member's code lets it crash."""
 
 
 class Inode:
@@ -54,6 +60,10 @@ class Inode:
         self.locked = False
 
 
+def _nothing() -> None:
+    """Nobody is told."""
+
+
 def _put(target: bytearray, offset: int, data: bytes) -> None:
     if len(target) < offset:
         target.extend(bytes(offset - len(target)))
@@ -88,13 +98,14 @@ class SimFile:
         """Writes into the page cache; `durable` brings this file's bytes to the disk."""
         self._disk.fail_if_told()
         self._inode.write(offset, bytes(data))
+        self._disk.lose_power_if_due(names=False)
         if durable:
-            self._inode.sync()
+            self._disk.sync(self._inode)
 
     def fdatasync(self) -> None:
         """Brings everything written to the disk."""
         self._disk.fail_if_told()
-        self._inode.sync()
+        self._disk.sync(self._inode)
 
     def truncate(self, size: int) -> None:
         """Cuts or extends; durable with the next sync."""
@@ -130,14 +141,40 @@ class SimDisk:
         self._durable: dict[str, Inode | None] = {"/": None}
         self._changes: list[tuple[str, str, Inode | None]] = []
         self.failing = False
+        self.on_sync: Callable[[], None] = _nothing  # told of each sync: it takes time
+        self._writes_left = 0  # before power is lost amid one; 0: it is not
+        self._names_only = False  # and only where a name is changed
+
+    def sync(self, inode: Inode) -> None:
+        """Everything written to a file so far is on the disk."""
+        inode.sync()
+        self.on_sync()
 
     def fail_if_told(self) -> None:
         """Raises ENOSPC while `failing`."""
         if self.failing:
             raise OSError(errno.ENOSPC, "No space left on device")
 
+    def lose_power(self, writes: int, names_only: bool) -> None:
+        """Power goes amid one of the next writes; `names_only`: before a name changes or is synced."""
+        self._writes_left = writes
+        self._names_only = names_only
+
+    def lose_power_if_due(self, names: bool) -> None:
+        """Raises PowerLost when the time has come; what was written and not synced may be lost."""
+        if self._writes_left and (names or not self._names_only):
+            self._writes_left -= 1
+            if not self._writes_left:
+                raise PowerLost
+
+    def mend(self) -> None:
+        """There is room, and power."""
+        self.failing = False
+        self._writes_left = 0
+
     def crash(self) -> None:
         """Power is gone: only what was synced is sure to be there."""
+        self._writes_left = 0
         kept = self._chance.randrange(0, len(self._changes) + 1)
         self._commit(kept)
         self._changes.clear()
@@ -209,6 +246,7 @@ class SimDisk:
         if old not in self._names:
             raise FileNotFoundError(errno.ENOENT, "No such file or directory", old)
         self._need_dir(_parent(new))
+        self.lose_power_if_due(names=True)
         _rename(self._names, old, new)
         self._changes.append(("rename:" + new, old, None))
 
@@ -230,6 +268,7 @@ class SimDisk:
         """The directory's names, and every change before them, are on the disk."""
         self._need_dir(_clean(path))
         self.fail_if_told()
+        self.lose_power_if_due(names=True)
         self._commit(len(self._changes))
         self._changes.clear()
 

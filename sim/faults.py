@@ -63,6 +63,8 @@ class Chaos:
         return [
             self._crash,
             self._crash,
+            self._crash_amid_write,
+            self._crash_amid_write,
             self._kill,
             self._pause,
             self._pause_leader,
@@ -107,6 +109,23 @@ class Chaos:
             self._cluster.tell(f"{node.identity.name} loses power")
             node.crash()
             self._again(node)
+
+    def _crash_amid_write(self) -> None:
+        """Sooner or later; of the few writes that change names every second is hit."""
+        node = self._node()
+        if node is None:
+            return
+        names_only = self._chance.random() < 0.5
+        writes = self._chance.randrange(1, 3 if names_only else 30)
+        name = node.identity.name
+        self._cluster.tell(f"{name} will lose power amid {'a name' if names_only else 'a write'}")
+
+        def lost() -> None:
+            self._cluster.tell(f"{name} loses power amid a write")
+            self._again(node)
+
+        node.on_power_lost = lost
+        node.disk.lose_power(writes, names_only)
 
     def _kill(self) -> None:
         node = self._node()
@@ -232,7 +251,7 @@ class Storm(Chaos):
         return [
             self._crash,
             self._crash,
-            self._crash,
+            self._crash_amid_write,
             self._crash_leader,
             self._alone,
             self._leader_alone,

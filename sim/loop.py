@@ -11,6 +11,8 @@ from collections.abc import Callable
 from heapq import heappop, heappush
 from typing import Any, Final
 
+from sim.disk import PowerLost
+
 STEPS_MAX: Final = 3_000_000  # of a run; a usual one has tens of thousands
 
 
@@ -117,20 +119,35 @@ class MemberLoop:
     """One member's view of the loop: its calls die with it, its clock may run fast or slow.
 
     `rate` is how many of the member's seconds pass in one virtual second. A paused member's calls
-    wait for `resume`; a killed member's never run.
+    wait for `resume`; a killed member's never run. A loop that is held, by a sync say, is ahead of
+    the world: what it does in the rest of its turn happens at the time when it is let go.
     """
 
-    def __init__(self, loop: SimLoop, rate: float = 1.0) -> None:
+    def __init__(
+        self, loop: SimLoop, rate: float = 1.0, power_lost: Callable[[], None] | None = None
+    ) -> None:
+        """`power_lost`: the machine went off amid a write, and with it this member."""
         self._loop = loop
+        self._power_lost = power_lost
         self._rate = rate
-        self._held: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
+        self._waiting: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
         self._requests: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
+        self._held_until_s = 0.0  # virtual seconds
         self.alive = True
         self.paused = False
 
     def time(self) -> float:
         """The member's own seconds."""
-        return self._loop.time() * self._rate
+        return max(self._loop.time(), self._held_until_s) * self._rate
+
+    @property
+    def ahead_s(self) -> float:
+        """How many virtual seconds later it is for who holds the loop."""
+        return max(0.0, self._held_until_s - self._loop.time())
+
+    def hold(self, seconds: float) -> None:
+        """Nothing else of this member happens for so many virtual seconds."""
+        self._held_until_s = self._loop.time() + self.ahead_s + seconds
 
     def call_soon(self, callback: Callable[..., Any], *args: Any) -> SimTimer:
         """Runs in the next turn, if the member still lives."""
@@ -138,7 +155,11 @@ class MemberLoop:
 
     def call_later(self, delay: float, callback: Callable[..., Any], *args: Any) -> SimTimer:
         """Runs after `delay` of the member's own seconds."""
-        return self._loop.call_later(delay / self._rate, self._run, callback, args)
+        return self._loop.call_later(self.ahead_s + delay / self._rate, self._run, callback, args)
+
+    def call_beside(self, seconds: float, callback: Callable[..., Any], *args: Any) -> None:
+        """A thread of the member does something in so many virtual seconds, loop held or not."""
+        self._loop.call_later(seconds, self._run_beside, callback, args)
 
     def call_at(self, when: float, callback: Callable[..., Any], *args: Any) -> SimTimer:
         """Runs at the member's own second `when`."""
@@ -147,7 +168,7 @@ class MemberLoop:
     def kill(self) -> None:
         """Nothing that this member planned will happen."""
         self.alive = False
-        self._held.clear()
+        self._waiting.clear()
         self._requests.clear()
 
     def pause(self) -> None:
@@ -164,15 +185,25 @@ class MemberLoop:
     def resume(self, requests_first: bool = False) -> None:
         """What came due during the pause happens now, in its order; clients' requests by themselves."""
         self.paused = False
-        held, self._held = self._held, []
+        held, self._waiting = self._waiting, []
         requests, self._requests = self._requests, []
         for callback, args in requests + held if requests_first else held + requests:
             self._loop.call_soon(self._run, callback, args)
 
     def _run(self, callback: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        if self.alive and self._held_until_s > self._loop.time():
+            self._loop.call_at(self._held_until_s, self._run, callback, args)
+        else:
+            self._run_beside(callback, args)
+
+    def _run_beside(self, callback: Callable[..., Any], args: tuple[Any, ...]) -> None:
         if not self.alive:
             return
         if self.paused:
-            self._held.append((callback, args))
-        else:
+            self._waiting.append((callback, args))
+            return
+        try:
             callback(*args)
+        except PowerLost:
+            assert self._power_lost is not None, "only disks of machines lose power"
+            self._power_lost()

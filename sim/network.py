@@ -14,7 +14,7 @@ from typing import Final
 
 from keyraft.raft import codec
 from keyraft.raft.types import Message, MessageType
-from sim.loop import SimLoop
+from sim.loop import MemberLoop, SimLoop
 
 
 @dataclass(slots=True)
@@ -73,8 +73,11 @@ class SimNetwork:
         """Whether a message would have a way at all."""
         return (sender, receiver) not in self._cut and receiver in self._receivers
 
-    def send(self, sender: int, message: Message) -> bool:
-        """Takes a message; False when the way is cut (as a broken connection would tell)."""
+    def send(self, sender: int, message: Message, late_s: float = 0.0) -> bool:
+        """Takes a message; False when the way is cut (as a broken connection would tell).
+
+        `late_s`: it leaves in so long, because its sender is ahead of the world.
+        """
         self.sent += 1
         if not self.reachable(sender, message.to):
             return False
@@ -85,8 +88,10 @@ class SimNetwork:
         repeatable = message.type != MessageType.PROP
         copies = 2 if repeatable and chance.random() < weather.duplicate else 1
         for _ in range(copies):
-            delay_s = weather.delay_min_s + chance.random() * (
-                weather.delay_max_s - weather.delay_min_s
+            delay_s = (
+                late_s
+                + weather.delay_min_s
+                + chance.random() * (weather.delay_max_s - weather.delay_min_s)
             )
             if chance.random() < weather.straggle:
                 delay_s += chance.random() * weather.straggle_max_s
@@ -145,7 +150,7 @@ class MemberNetwork:
     def __init__(
         self,
         network: SimNetwork,
-        loop: SimLoop,
+        loop: MemberLoop,
         member_id: int,
         unreachable: Callable[[int], None],
         version: str,
@@ -160,7 +165,7 @@ class MemberNetwork:
     def send(self, messages: Sequence[Message]) -> None:
         """Sends each to its receiver."""
         for message in messages:
-            if not self._network.send(self._id, message):
+            if not self._network.send(self._id, message, self._loop.ahead_s):
                 if message.to in self._peers:
                     self._peers[message.to] = self._loop.time()
                 self._loop.call_soon(self._unreachable, message.to)

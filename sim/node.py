@@ -7,7 +7,6 @@ a dictionary: it keeps what was committed and loses what was not, as LMDB does.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
@@ -32,7 +31,6 @@ from keyraft.raft import (
     ConfState,
     Entry,
     FatalError,
-    HardState,
     Message,
     MessageType,
     PeerMessageError,
@@ -56,15 +54,16 @@ from keyraft.service import (
     WatchService,
 )
 from keyraft.shell.bootstrap import Opened, Place, found, join, reopen
+from keyraft.shell.durable_log import DiskWorld, MemberLog
 from keyraft.shell.force_new_cluster import force_new_cluster
 from keyraft.storage.backend import MemoryEngine, WriteBuffer
 from keyraft.storage.backend.memory import Disk
-from keyraft.storage.snap import SnapDir
-from keyraft.storage.wal import Appender, SnapshotMark, WALError, valid_snapshots
-from sim.disk import SimDisk
+from keyraft.storage.wal import valid_snapshots
+from sim.disk import PowerLost, SimDisk
 from sim.loop import CoarseLoop, MemberLoop, SimLoop, SimTimer
 from sim.network import MemberNetwork, SimNetwork
 from sim.passwords import SimPasswords
+from sim.threads import DiskClock, SimThread
 from sim.witness import Witness
 
 WAL_PATH: Final = "/data/member/wal"
@@ -173,93 +172,11 @@ class WitnessedMember(Member):
         self.queue._apply = witnessed
 
 
-class NodeLog:
-    """The member's log on the simulated disk; a `DurableLog`."""
-
-    def __init__(self, node: Node, opened: Opened, loop: MemberLoop) -> None:
-        self._node = node
-        self._loop = loop
-        self._jobs: deque[Callable[[], None]] = deque()
-        self._snapshots = SnapDir(node.disk, SNAP_PATH)
-        self._appender = Appender(
-            opened.wal, clock=loop.time, submit=self._submit, call_loop=loop.call_soon
-        )
-
-    def _submit(self, job: Callable[[], None]) -> None:
-        """The storage thread: one job after another, each as slow as the disk."""
-        self._jobs.append(job)
-        if len(self._jobs) == 1:
-            self._loop.call_later(self._node.sync_s(), self._work)
-
-    def _work(self) -> None:
-        self._jobs[0]()
-        self._jobs.popleft()
-        if self._jobs:
-            self._loop.call_later(self._node.sync_s(), self._work)
-
-    def append(
-        self,
-        entries: Sequence[Entry],
-        hard_state: HardState | None,
-        must_sync: bool,
-        done: Callable[[], None],
-        alone: bool = False,
-    ) -> None:
-        """See `server.ports.DurableLog`."""
-        self._appender.append(entries, hard_state, must_sync, self._done(done))
-
-    def save_snapshot(self, meta: SnapshotMeta, data: bytes, done: Callable[[], None]) -> None:
-        """The file, then the mark."""
-
-        def write_file() -> None:
-            try:
-                self._snapshots.save(Snapshot(data, meta))
-            except OSError:
-                self._node.disk_failed()
-                return
-            self._loop.call_soon(write_mark)
-
-        def write_mark() -> None:
-            mark = SnapshotMark(meta.index, meta.term, meta.conf_state)
-            self._appender.save_snapshot(mark, self._done(marked))
-
-        def marked() -> None:
-            self._appender.release_to(meta.index)
-            done()
-
-        self._submit(write_file)
-
-    def install(
-        self, snapshot: Snapshot, hard_state: HardState | None, done: Callable[[], None]
-    ) -> None:
-        """Mark, hard state, database: in the order of the real one."""
-
-        def recorded() -> None:
-            self.append([], hard_state, True, counted)
-
-        def counted() -> None:
-            self._node.put_in_place(snapshot.meta.index)
-            done()
-
-        self.save_snapshot(snapshot.meta, snapshot.data, recorded)
-
-    def _done(self, done: Callable[[], None]) -> Callable[[WALError | None], None]:
-        def written(error: WALError | None) -> None:
-            if error is not None:
-                self._node.disk_failed()
-            else:
-                done()
-
-        return written
-
-
 class NodeNetwork(MemberNetwork):
     """Snapshots take their database with them."""
 
     def __init__(self, node: Node, loop: MemberLoop) -> None:
-        super().__init__(
-            node.network, node.loop, node.identity.id, node.report_unreachable, VERSION
-        )
+        super().__init__(node.network, loop, node.identity.id, node.report_unreachable, VERSION)
         self._node = node
 
     def send(self, messages: Sequence[Message]) -> None:
@@ -358,6 +275,7 @@ class Node:
         self.lives = 0
         self.removed = False
         self._stalled_until_s = 0.0
+        self.on_power_lost: Callable[[], None] = lambda: None  # amid a write, as was planned
         self.forced = False  # starts with --force-new-cluster
 
     @property
@@ -395,7 +313,7 @@ class Node:
     def mend(self) -> None:
         """The disk has room and answers again."""
         self._stalled_until_s = 0.0
-        self.disk.failing = False
+        self.disk.mend()
 
     def later_in(
         self, member: Member | None, callback: Callable[..., object], *args: object
@@ -414,7 +332,13 @@ class Node:
         """A new life on the same disk."""
         assert self.member is None, "a member lives here already"
         self.lives += 1
-        loop = self._loop = MemberLoop(self.loop, self.habits.rate)
+        self._loop = MemberLoop(self.loop, self.habits.rate, self._power_lost)
+        try:
+            self._begin(self._loop)
+        except PowerLost:
+            self._power_lost()
+
+    def _begin(self, loop: MemberLoop) -> None:
         had_log = self.disk.exists(WAL_PATH)
         if had_log:
             self._finish_transfer()
@@ -453,7 +377,7 @@ class Node:
             Random(self.chance.randrange(0, 1 << 30)),
             NullLogger(),
             backend,
-            NodeLog(self, opened, loop),
+            self._log(opened, loop),
             NodeNetwork(self, loop),
             SimpleTokens(loop, Random(self.id)),
             SimPasswords(loop),
@@ -470,6 +394,20 @@ class Node:
         self.network.join(self.id, self._receive)
         member.start()
         loop.call_later(DIAL_S, self._dial, member)
+
+    def _log(self, opened: Opened, loop: MemberLoop) -> MemberLog:
+        clock = DiskClock(loop, self.sync_s)
+        self.disk.on_sync = clock.synced
+        threads = (SimThread(loop, self.sync_s, clock) for _ in range(2))
+        world = DiskWorld(self.disk, clock, loop.call_soon, *threads)
+        return MemberLog(
+            opened.wal,
+            SNAP_PATH,
+            world,
+            NullLogger(),
+            lambda what, why: self.disk_failed(),
+            self.put_in_place,
+        )
 
     def _check_membership(self) -> None:
         """Who belongs to the cluster also follows from the snapshot and the log alone, as it must
@@ -523,6 +461,10 @@ class Node:
             # The commit under way has reached the disk, but nobody was told.
             engine, self._engine = self._engine, None
             engine.settle_silently()
+
+    def _power_lost(self) -> None:
+        self.crash()
+        self.on_power_lost()
 
     def kill(self) -> None:
         """The process dies, the machine lives: what was written stays written."""

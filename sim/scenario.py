@@ -109,12 +109,14 @@ def habits(chance: Random) -> Habits:
 
 
 def slow_disks(chance: Random) -> Habits:
-    """What is answered too early has time to be forgotten."""
+    """What is answered too early has time to be forgotten. One disk of four is so fast that the
+    loop itself writes."""
+    sync_min_s, sync_max_s = chance.choice([(0.01, 0.1), (0.01, 0.1), (0.01, 0.4), (0.0002, 0.001)])
     return Habits(
         snapshot_count=100,
         catchup_entries=50,
-        sync_min_s=0.01,
-        sync_max_s=chance.choice([0.1, 0.4]),
+        sync_min_s=sync_min_s,
+        sync_max_s=sync_max_s,
         slice_keys=chance.choice([1, 500]),
         slice_s=0.02,
     )

@@ -12,7 +12,7 @@ from keyraft.base.waiters import Result, Waiter
 from keyraft.mvcc import Event, Store, WatchHub, txn
 from keyraft.net.server import Server, ServerProtocol
 from keyraft.proto import rpc_pb2
-from keyraft.raft import Entry, HardState
+from keyraft.raft import Entry, HardState, Snapshot, SnapshotMeta
 from keyraft.raft.config import ReadOnlyOption
 from keyraft.raft.log import RaftLog
 from keyraft.server import Member
@@ -20,9 +20,13 @@ from keyraft.server.apply import internal_request
 from keyraft.server.consensus.raft_loop import RaftLoop
 from keyraft.server.consensus.read_index import ReadDone
 from keyraft.server.upkeep.leasing import Leasing
+from keyraft.shell.durable_log import MemberLog
 from keyraft.storage.backend import WriteBuffer
+from keyraft.storage.wal import Appender, SnapshotMark
+from keyraft.storage.wal.appender import Done
+from keyraft.storage.wal.encode import Batch
 from sim.cluster import SimCluster
-from sim.node import Node, NodeLog
+from sim.node import Node
 from sim.scenario import Violation, run
 
 Patch = pytest.MonkeyPatch
@@ -42,7 +46,7 @@ def hunt(seeds: range, **how: object) -> str:
 
 def test_acknowledging_before_the_sync_is_found(monkeypatch: Patch) -> None:
     def append(
-        self: NodeLog,
+        self: MemberLog,
         entries: Sequence[Entry],
         hard_state: HardState | None,
         must_sync: bool,
@@ -50,17 +54,64 @@ def test_acknowledging_before_the_sync_is_found(monkeypatch: Patch) -> None:
         alone: bool = False,
     ) -> None:
         self._appender.append(entries, hard_state, must_sync, lambda error: None)
-        self._loop.call_soon(done)
+        self._call_loop(done)
 
-    monkeypatch.setattr(NodeLog, "append", append)
+    monkeypatch.setattr(MemberLog, "append", append)
     assert hunt(range(1, 30), seconds=10.0, size=3, fault_interval_s=0.25, storm=True)
 
 
+def test_acknowledging_a_write_on_the_loop_before_its_sync_is_found(monkeypatch: Patch) -> None:
+    """The way of every lone client's put."""
+    honest = Appender._add
+
+    def _add(self: Appender, batch: Batch, done: Done, alone: bool) -> None:
+        if self._writing or batch.head or not self._policy.inline(len(batch.data), alone):
+            honest(self, batch, done, alone)
+            return
+        honest(self, batch, lambda error: None, False)
+        done(None)
+
+    monkeypatch.setattr(Appender, "_add", _add)
+    assert hunt(range(1, 30), size=1, seconds=10.0, fault_interval_s=0.25)
+
+
+def test_a_snapshots_mark_before_its_file_is_found(monkeypatch: Patch) -> None:
+    honest = MemberLog.save_snapshot
+
+    def save_snapshot(
+        self: MemberLog, meta: SnapshotMeta, data: bytes, done: Callable[[], None]
+    ) -> None:
+        mark = SnapshotMark(meta.index, meta.term, meta.conf_state)
+        self._appender.save_snapshot(mark, lambda error: None)
+        honest(self, meta, data, done)
+
+    monkeypatch.setattr(MemberLog, "save_snapshot", save_snapshot)
+    assert hunt(range(10, 40), size=3, fault_interval_s=0.25)
+
+
+def test_a_received_database_in_its_place_before_the_mark_is_found(monkeypatch: Patch) -> None:
+    honest = MemberLog.save_snapshot
+
+    def install(
+        self: MemberLog, snapshot: Snapshot, hard_state: HardState | None, done: Callable[[], None]
+    ) -> None:
+        self._replace_database(snapshot.meta.index)
+        honest(
+            self,
+            snapshot.meta,
+            snapshot.data,
+            lambda: self.append([], hard_state, True, done),
+        )
+
+    monkeypatch.setattr(MemberLog, "install", install)
+    assert hunt(range(20, 50), size=3, fault_interval_s=0.25)
+
+
 def test_answering_a_vote_before_it_is_stored_is_found(monkeypatch: Patch) -> None:
-    honest = NodeLog.append
+    honest = MemberLog.append
 
     def append(
-        self: NodeLog,
+        self: MemberLog,
         entries: Sequence[Entry],
         hard_state: HardState | None,
         must_sync: bool,
@@ -71,9 +122,9 @@ def test_answering_a_vote_before_it_is_stored_is_found(monkeypatch: Patch) -> No
             honest(self, entries, hard_state, must_sync, done, alone)
         else:
             self._appender.append(entries, hard_state, must_sync, lambda error: None)
-            self._loop.call_soon(done)
+            self._call_loop(done)
 
-    monkeypatch.setattr(NodeLog, "append", append)
+    monkeypatch.setattr(MemberLog, "append", append)
     violation = hunt(range(1, 150), seconds=30.0, size=3, fault_interval_s=0.25, storm=True)
     assert "both lead in term" in violation
 

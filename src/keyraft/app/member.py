@@ -59,12 +59,12 @@ from keyraft.service import (
     WatchService,
 )
 from keyraft.shell.bootstrap import Opened
-from keyraft.shell.durable_log import MemberLog
+from keyraft.shell.durable_log import DiskWorld, MemberLog
 from keyraft.storage.backend import Checkpoints
 from keyraft.storage.files import OsFiles
 from keyraft.storage.process import StorageProcess
-from keyraft.storage.snap import SnapDir
 from keyraft.storage.transfer import SnapshotFeeds
+from keyraft.storage.wal import StorageThread
 
 SWITCH_INTERVAL_S: Final = 0.0005  # how long the storage thread may wait for the interpreter
 PURGE_INTERVAL_S: Final = 30.0  # etcd `purgeFileInterval`
@@ -243,7 +243,6 @@ class _Running:
             client_cert_auth=config.client_cert_auth,
         )
         opened.backend.on_commit = self._commit_s.observe
-        snapshots = SnapDir(OsFiles(), config.snap_directory, self._log)
 
         def replace_database(index: int) -> None:
             if self._transfers.prepared_index != index:
@@ -251,8 +250,15 @@ class _Running:
             opened.replace_database()
             self._transfers.forget(index)
 
+        disk = DiskWorld(
+            OsFiles(),
+            time.perf_counter,
+            loop.call_soon_threadsafe,
+            StorageThread("keyraft-storage"),
+            StorageThread("keyraft-snapshots"),
+        )
         member_log = MemberLog(
-            opened.wal, snapshots, loop, self._log, self._fatal, replace_database
+            opened.wal, config.snap_directory, disk, self._log, self._fatal, replace_database
         )
         self._log.info(
             "starting local member" if opened.fresh else "restarting local member",

@@ -1,49 +1,56 @@
-"""The member's log on the real disk: appends, snapshots, and letting old segments go.
+"""The member's log on its disk: appends, snapshots, and letting old segments go.
 
-Small writes go to a fast disk on the loop itself, everything else through the storage thread (see
+Small writes go to a fast disk on the loop itself, everything else through the log's thread (see
 `storage.wal.appender`). A write that fails stops the member at once: what is on the disk is in
-doubt, and nobody may be told anything that rests on it.
+doubt, and nobody may be told anything that rests on it. Disk, threads and clock are handed in.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from keyraft.base.histograms import Histogram, exponential
 from keyraft.base.log import Logger
 from keyraft.mvcc import BackendError
 from keyraft.raft import Entry, HardState, Snapshot, SnapshotMeta
-from keyraft.storage.files import OsFiles
+from keyraft.storage.files import Files
 from keyraft.storage.snap import SnapDir
-from keyraft.storage.wal import (
-    WAL,
-    Appender,
-    SnapshotMark,
-    StorageThread,
-    WALError,
-    purge_segments,
-)
+from keyraft.storage.wal import WAL, Appender, SnapshotMark, WALError, purge_segments
 
 SYNC_EXPECTED_S: Final = 1.0  # a slower one is told (etcd `warnSyncDuration`)
 
 
-class ThreadsafeLoop(Protocol):
-    """The part of an event loop that other threads may call."""
+class Thread(Protocol):
+    """Runs jobs one after another, beside the loop."""
 
-    def call_soon_threadsafe(self, callback: Callable[..., Any], *args: Any) -> Any:
-        """Runs `callback` on the loop."""
+    def submit(self, job: Callable[[], None]) -> None:
+        """Runs `job` after those before it; it must not raise."""
+
+    def stop(self) -> None:
+        """Waits for the jobs handed in so far, and takes no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class DiskWorld:
+    """What a log works with; real ones in life, simulated ones in the simulator."""
+
+    files: Files
+    clock: Callable[[], float]  # monotonic seconds, as fine as there are
+    call_loop: Callable[..., Any]  # `call_soon_threadsafe`: has the loop call, from any thread
+    log_thread: Thread  # writes the log
+    files_thread: Thread  # writes snapshot files: they are synced beside the log, not before it
 
 
 class MemberLog:
-    """A `DurableLog` over a WAL. Owned by the loop, but for what the storage thread runs."""
+    """A `DurableLog` over a WAL. Owned by the loop, but for what the threads run."""
 
     def __init__(
         self,
         wal: WAL,
-        snapshots: SnapDir,
-        loop: ThreadsafeLoop,
+        snap_path: str,
+        world: DiskWorld,
         logger: Logger,
         fatal: Callable[[str, str], None],
         replace_database: Callable[[int], None],
@@ -53,20 +60,20 @@ class MemberLog:
         """
         self._replace_database = replace_database
         self._wal = wal
-        self._snapshots = snapshots
-        self._loop = loop
+        self._files = world.files
+        self._snapshots = SnapDir(world.files, snap_path, logger)
+        self._call_loop = world.call_loop
+        self._log_thread = world.log_thread
+        self._files_thread = world.files_thread
         self._logger = logger
         self._fatal = fatal
-        self._thread = StorageThread()
-        # Snapshot files are synced beside the log, not in front of it.
-        self._files_thread = StorageThread("keyraft-snapshots")
         self.fsync_s = Histogram(exponential(0.001, 2, 14))
         self.written_bytes = 0
         self._appender = Appender(
             wal,
-            clock=time.perf_counter,
-            submit=self._thread.submit,
-            call_loop=loop.call_soon_threadsafe,
+            clock=world.clock,
+            submit=world.log_thread.submit,
+            call_loop=world.call_loop,
             on_sync=self._synced,
         )
 
@@ -106,9 +113,9 @@ class MemberLog:
                 self._snapshots.save(Snapshot(data, meta))
             except OSError as error:
                 why = f"{error.filename}: {(error.strerror or str(error)).lower()}"
-                self._loop.call_soon_threadsafe(self._fatal, "failed to save snapshot", why)
+                self._call_loop(self._fatal, "failed to save snapshot", why)
                 return
-            self._loop.call_soon_threadsafe(write_mark)
+            self._call_loop(write_mark)
 
         def write_mark() -> None:
             mark = SnapshotMark(meta.index, meta.term, meta.conf_state)
@@ -146,7 +153,7 @@ class MemberLog:
 
         def work() -> None:
             try:
-                removed = purge_segments(OsFiles(), wal_directory, wals_max) if wals_max else []
+                removed = purge_segments(self._files, wal_directory, wals_max) if wals_max else []
                 removed += self._snapshots.purge(snapshots_max) if snapshots_max else []
             except OSError as error:
                 self._logger.error("failed to purge files", error=str(error))
@@ -159,7 +166,7 @@ class MemberLog:
     def close(self) -> None:
         """Waits for what is under way and lets go of the files."""
         self._files_thread.stop()
-        self._thread.stop()
+        self._log_thread.stop()
         try:
             self._wal.close()
         except WALError as error:
