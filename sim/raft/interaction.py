@@ -10,6 +10,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+from keyraft.base import gotext
 from keyraft.raft import (
     ConfChange,
     ConfChangeTransition,
@@ -37,8 +38,6 @@ from sim.raft.datadriven import ScriptCommand
 
 LEVELS = ["DEBUG", "INFO", "WARN", "ERROR", "FATAL", "NONE"]
 _QUIET = len(LEVELS) - 1
-_TRUE = {"1", "t", "T", "true", "TRUE", "True"}
-_FALSE = {"0", "f", "F", "false", "FALSE", "False"}
 _INFLIGHT_MAX = 2**31 - 1
 _MESSAGE_TYPES = {message_name(kind): kind.value for kind in MessageType}
 
@@ -48,11 +47,10 @@ class ScriptError(Exception):
 
 
 def _boolean(text: str) -> bool:
-    if text in _TRUE:
-        return True
-    if text in _FALSE:
-        return False
-    raise ScriptError(f'strconv.ParseBool: parsing "{text}": invalid syntax')
+    try:
+        return gotext.parse_bool(text)
+    except ValueError as error:
+        raise ScriptError(str(error)) from None
 
 
 class ScriptOutput:

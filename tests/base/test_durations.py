@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keyraft.base.durations import DurationError, format_duration, parse_duration, quote
+from keyraft.base.durations import DurationError, format_duration, parse_duration
 
 CASES = [
     ("0", 0, "0s"),
@@ -40,6 +40,9 @@ def test_reads_and_prints(text: str, nanoseconds: int, printed: str) -> None:
         (".s", 'time: invalid duration ".s"'),
         ("-", 'time: invalid duration "-"'),
         ("9999999h", 'time: invalid duration "9999999h"'),
+        ("9" * 5_000, f'time: invalid duration "{"9" * 5_000}"'),
+        ("5é", r'time: unknown unit "\xc3\xa9" in duration "5\xc3\xa9"'),
+        ('5"\n', r'time: unknown unit "\"\x0a" in duration "5\"\x0a"'),
     ],
 )
 def test_refuses_in_the_words_of_go(text: str, message: str) -> None:
@@ -51,7 +54,3 @@ def test_refuses_in_the_words_of_go(text: str, message: str) -> None:
 @given(st.integers(-(1 << 62), 1 << 62))
 def test_what_is_printed_reads_back(nanoseconds: int) -> None:
     assert parse_duration(format_duration(nanoseconds)) == nanoseconds
-
-
-def test_quotes_like_go() -> None:
-    assert quote('a"b\\\n\x01é\u200b') == '"a\\"b\\\\\\n\\x01é\\u200b"'

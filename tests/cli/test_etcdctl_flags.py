@@ -10,8 +10,6 @@ import dns.message
 import dns.resolver
 import dns.rrset
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from keyraft.base.sizes import size
 from keyraft.cli.ctl import gofmt
@@ -140,33 +138,6 @@ def test_completion_knows_every_command(shell: str, capsys: pytest.CaptureFixtur
     assert run(["completion", "nosuch"]) == 1
 
 
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (b"plain", '"plain"'),
-        (b'a"b\\c\n\t', '"a\\"b\\\\c\\n\\t"'),
-        ("grüße".encode(), '"grüße"'),
-        (b"\x00\x7f", '"\\x00\\x7f"'),
-        (b"\xff\xfe", '"\\xff\\xfe"'),
-        ("\u200b\u2028".encode(), '"\\u200b\\u2028"'),
-    ],
-)
-def test_quoting_is_that_of_the_original(value: bytes, text: str) -> None:
-    assert gofmt.quote(value) == text
-    assert gofmt.unquote(text) == value
-
-
-@given(st.binary())
-def test_quoting_can_be_undone(value: bytes) -> None:
-    assert gofmt.unquote(gofmt.quote(value)) == value
-
-
-@pytest.mark.parametrize("text", ["", '"', '"\\"', '"\\z"', '"\\x1"', '"\\ud800"', '"a"b"'])
-def test_what_is_no_quoted_string_is_refused(text: str) -> None:
-    with pytest.raises(ValueError):
-        gofmt.unquote(text)
-
-
 def test_words_are_split_like_a_shell_would() -> None:
     assert gofmt.words("put 'a b' \"x\\ny\" z") == ["put", "a b", "x\ny", "z"]
 
@@ -185,13 +156,6 @@ def test_words_are_split_like_a_shell_would() -> None:
 )
 def test_sizes_have_two_digits(count: int, text: str) -> None:
     assert size(count) == text
-
-
-def test_numbers_are_read_within_their_range() -> None:
-    assert gofmt.parse_int("-12") == -12 and gofmt.parse_uint("ff", 16) == 255
-    for text, reason in (("12x", "invalid syntax"), ("9" * 20, "value out of range")):
-        with pytest.raises(ValueError, match=reason):
-            gofmt.parse_int(text)
 
 
 def test_json_is_what_the_original_makes_of_a_message() -> None:

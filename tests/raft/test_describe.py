@@ -21,20 +21,6 @@ from keyraft.raft import (
 )
 
 
-@pytest.mark.parametrize(
-    ("data", "text"),
-    [
-        (b"", '""'),
-        (b'say "hi"\\', r'"say \"hi\"\\"'),
-        (b"\x00\n\t\x7f\xff", r'"\x00\n\t\x7f\xff"'),
-        ("é ☃ \u00a0 \U0001f600".encode(), '"é ☃ \\u00a0 😀"'),
-        (b"\xed\xa0\x80", r'"\xed\xa0\x80"'),  # a surrogate is no character
-    ],
-)
-def test_bytes_are_quoted_as_go_quotes_them(data: bytes, text: str) -> None:
-    assert describe.quote(data) == text
-
-
 def test_a_ready_with_everything_small() -> None:
     ready = Ready()
     assert describe.describe_ready(ready) == "<empty Ready>"

@@ -15,8 +15,8 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 
 from keyraft.base.clock import WallClock
+from keyraft.base.gotext import quote
 from keyraft.grpc import UNARY, CallEnd, Router
-from keyraft.grpc.status import quote
 from keyraft.logs.zap import Duration, ZapLogger, time_stamp
 from keyraft.proto.lazy import rpc_pb2
 

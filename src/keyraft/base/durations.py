@@ -29,6 +29,7 @@ _UNITS: Final = {
 }
 _PIECE: Final = re.compile(r"([0-9]*)(?:\.([0-9]*))?([^0-9.]*)")
 _NANOSECONDS_MAX: Final = (1 << 63) - 1
+_DIGITS_MAX: Final = 19  # of a whole number that may still fit, and of a fraction that still counts
 
 
 class DurationError(ValueError):
@@ -45,24 +46,25 @@ def parse_duration(text: str) -> int:
     if rest == "0":
         return 0
     if not rest:
-        raise DurationError(f"time: invalid duration {quote(text)}")
+        raise DurationError(f"time: invalid duration {_quote(text)}")
     total = 0
     while rest:
         match = _PIECE.match(rest)
         assert match is not None, rest  # every part of the pattern may be empty
         whole, fraction, unit = match.groups()
-        if not whole and not fraction:
-            raise DurationError(f"time: invalid duration {quote(text)}")
+        if (not whole and not fraction) or len(whole.lstrip("0")) > _DIGITS_MAX:
+            raise DurationError(f"time: invalid duration {_quote(text)}")
         if not unit:
-            raise DurationError(f"time: missing unit in duration {quote(text)}")
+            raise DurationError(f"time: missing unit in duration {_quote(text)}")
         if unit not in _UNITS:
-            raise DurationError(f"time: unknown unit {quote(unit)} in duration {quote(text)}")
+            raise DurationError(f"time: unknown unit {_quote(unit)} in duration {_quote(text)}")
         scale = _UNITS[unit]
-        total += int(whole or "0") * scale
+        total += int(whole.lstrip("0") or "0") * scale
         if fraction:
+            fraction = fraction[:_DIGITS_MAX]
             total += int(fraction) * scale // 10 ** len(fraction)
         if total > _NANOSECONDS_MAX:
-            raise DurationError(f"time: invalid duration {quote(text)}")
+            raise DurationError(f"time: invalid duration {_quote(text)}")
         rest = rest[match.end() :]
     return -total if negative else total
 
@@ -95,31 +97,12 @@ def _decimal(value: int, scale: int) -> str:
     return f"{whole}.{digits}"
 
 
-_ESCAPES: Final = {
-    "\a": "\\a",
-    "\b": "\\b",
-    "\f": "\\f",
-    "\n": "\\n",
-    "\r": "\\r",
-    "\t": "\\t",
-    "\v": "\\v",
-    "\\": "\\\\",
-    '"': '\\"',
-}
-
-
-def quote(text: str) -> str:
-    """`text` in double quotes as Go's %q writes it."""
+def _quote(text: str) -> str:
+    """As Go's package `time` quotes, which is not as `%q` does: byte by byte beyond ASCII."""
     out = []
     for char in text:
-        if char in _ESCAPES:
-            out.append(_ESCAPES[char])
-        elif char.isprintable():
-            out.append(char)
-        elif char < "\x80":
-            out.append(f"\\x{ord(char):02x}")
-        elif ord(char) < 0x10000:
-            out.append(f"\\u{ord(char):04x}")
+        if " " <= char < "\x80":
+            out.append("\\" + char if char in '"\\' else char)
         else:
-            out.append(f"\\U{ord(char):08x}")
+            out += [f"\\x{byte:02x}" for byte in char.encode("utf-8", "surrogateescape")]
     return '"' + "".join(out) + '"'

@@ -12,7 +12,8 @@ import click
 
 from keyraft.app.descriptors import raise_limit
 from keyraft.app.systemd import notify_ready
-from keyraft.base.durations import DurationError, parse_duration, quote
+from keyraft.base.durations import DurationError, parse_duration
+from keyraft.base.gotext import quote
 from keyraft.base.urls import URLError, split_host_port
 from keyraft.logs.zap import DEFAULT_LOGGER
 from keyraft.proxy.tcp import Endpoint, run_gateway

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from keyraft.base.durations import quote
 from keyraft.base.errors import TooManyLearnersError
+from keyraft.base.gotext import format_bool, quote
 from keyraft.base.urls import URL, format_urls_map, parse_url
 from keyraft.cluster.ident import format_id
 from keyraft.cluster.member import MemberRecord, new_member
@@ -133,10 +133,9 @@ def _resolved(text: str, resolve: Resolve) -> str:
 
 def _listed(member: MemberRecord) -> str:
     """A member as Go prints it."""
-    learner = "true" if member.is_learner else "false"
     return (
         f"&{{ID:{format_id(member.id)} "
-        f"RaftAttributes:{{PeerURLs:[{' '.join(member.peer_urls)}] IsLearner:{learner}}} "
+        f"RaftAttributes:{{PeerURLs:[{' '.join(member.peer_urls)}] IsLearner:{format_bool(member.is_learner)}}} "
         f"Attributes:{{Name:{member.name} ClientURLs:[{' '.join(member.client_urls)}]}}}}"
     )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from keyraft.base.durations import quote
+from keyraft.base.gotext import quote
 from keyraft.base.log import Logger
 from keyraft.config.config import (
     RAFT_IO_TIMEOUT_S_MIN,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from keyraft.base import limits
 from keyraft.base.durations import HOUR, SECOND, DurationError, format_duration, parse_duration
-from keyraft.base.durations import quote as go_quote
+from keyraft.base.gotext import quote as go_quote
 from keyraft.base.urls import URL, URLError, check_bind_urls, check_host_urls, parse_urls_map
 from keyraft.config.feature_gates import format_gates, is_enabled
 from keyraft.config.flagtable import FLAGS

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
+from keyraft.base.gotext import parse_bool
+
 ALPHA: Final = "ALPHA"
 BETA: Final = "BETA"
 
@@ -30,9 +32,6 @@ GATES: Final[Mapping[str, tuple[bool, str]]] = MappingProxyType(
 )
 """Gate → its default and its stage."""
 
-_TRUE: Final = frozenset(("1", "t", "T", "TRUE", "true", "True"))
-_FALSE: Final = frozenset(("0", "f", "F", "FALSE", "false", "False"))
-
 
 def parse_gates(text: str, previous: Mapping[str, bool]) -> Mapping[str, bool]:
     """What is set explicitly after "Name=true,Other=false"; raises ValueError with etcd's words.
@@ -47,12 +46,10 @@ def parse_gates(text: str, previous: Mapping[str, bool]) -> Mapping[str, bool]:
         name, value = name.strip(), value.strip()
         if not equals:
             raise ValueError(f"missing bool value for {name}")
-        if value not in _TRUE and value not in _FALSE:
-            raise ValueError(
-                f"invalid value of {name}={value}, err: "
-                f'strconv.ParseBool: parsing "{value}": invalid syntax'
-            )
-        given[name] = value in _TRUE
+        try:
+            given[name] = parse_bool(value)
+        except ValueError as error:
+            raise ValueError(f"invalid value of {name}={value}, err: {error}") from None
     for name in given:
         if name not in GATES:
             raise ValueError(f"unrecognized feature gate: {name}")

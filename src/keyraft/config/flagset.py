@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from keyraft.base.durations import quote
+from keyraft.base.gotext import quote
 from keyraft.base.log import Logger
 from keyraft.config.flagtable import Flag
 from keyraft.config.flagvalues import GATES, STRINGS, UNIQUE, URLS, ValueRefused

@@ -11,12 +11,12 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
-from keyraft.base.durations import SECOND, DurationError, parse_duration, quote
+from keyraft.base import gotext
+from keyraft.base.durations import SECOND, DurationError, parse_duration
+from keyraft.base.gotext import quote
 from keyraft.base.urls import URL, URLError, parse_urls
 from keyraft.config.feature_gates import parse_gates
 
-_TRUE: Final = frozenset(("1", "t", "T", "TRUE", "true", "True"))
-_FALSE: Final = frozenset(("0", "f", "F", "FALSE", "false", "False"))
 _INTEGER: Final = re.compile(
     r"[+-]?(0[xX][0-9a-fA-F_]+|0[oO][0-7_]+|0[bB][01_]+|0[0-7_]*|[1-9][0-9_]*)\Z"
 )
@@ -42,11 +42,10 @@ class Kind(NamedTuple):
 
 def parse_bool(text: str) -> bool:
     """A truth value as Go spells it; raises ValueRefused."""
-    if text in _TRUE:
-        return True
-    if text in _FALSE:
-        return False
-    raise ValueRefused("parse error")
+    try:
+        return gotext.parse_bool(text)
+    except ValueError:
+        raise ValueRefused("parse error") from None
 
 
 def parse_integer(text: str) -> int | None:

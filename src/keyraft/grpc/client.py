@@ -14,6 +14,8 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from keyraft.base.gotext import quote
+
 from . import status
 from .client_calls import ClientCall, ClientReceiver, ClientStream, Done, Metadata
 from .deadline import Deadlines, format_timeout
@@ -429,7 +431,7 @@ class ClientConnection(Connection):
             text = f"unexpected HTTP status code received from server: {number}"
         else:
             content_type = values.get(b"content-type", b"")
-            text = f"unexpected content-type {status.quote(content_type)}"
+            text = f"unexpected content-type {quote(content_type)}"
         if call.stream_id in self.streams:
             self._reset(call, CANCEL)
         self._over(call, code, text, values)

@@ -12,6 +12,8 @@ import binascii
 from collections.abc import Mapping
 from typing import Final
 
+from keyraft.base.gotext import quote
+
 from . import status
 from .fields import check_fields
 from .http2.hpack import Header
@@ -104,7 +106,7 @@ def _parse_grpc(head: RequestHead, values: Mapping[bytes, bytes], router: Router
     rest = content_type.removeprefix(b"application/grpc")
     if rest == content_type or rest[:1] not in (b"", b"+", b";"):
         head.is_http = True
-        text = f"invalid gRPC request content-type {status.quote(content_type)}"
+        text = f"invalid gRPC request content-type {quote(content_type)}"
         head.refusal = (415, status.INVALID_ARGUMENT, text)
         return
     try:
@@ -113,10 +115,7 @@ def _parse_grpc(head: RequestHead, values: Mapping[bytes, bytes], router: Router
         head.refusal = (400, status.INTERNAL, f"malformed binary metadata: {error}")
         return
     if head.method != b"POST":
-        text = (
-            f"Received a HEADERS frame with :method {status.quote(head.method)} "
-            "which should be POST"
-        )
+        text = f"Received a HEADERS frame with :method {quote(head.method)} which should be POST"
         head.refusal = (405, status.INTERNAL, text)
         return
     route = router.find(head.path)
@@ -125,9 +124,7 @@ def _parse_grpc(head: RequestHead, values: Mapping[bytes, bytes], router: Router
         return
     head.encoding = values.get(b"grpc-encoding", b"")
     if head.encoding not in _IDENTITY:
-        text = (
-            f"grpc: Decompressor is not installed for grpc-encoding {status.quote(head.encoding)}"
-        )
+        text = f"grpc: Decompressor is not installed for grpc-encoding {quote(head.encoding)}"
         head.refusal = (200, status.UNIMPLEMENTED, text)
         return
     head.route = route

@@ -6,6 +6,8 @@ changed since (see `hpack`), and under its fields, but for the timeout, for good
 
 from __future__ import annotations
 
+from keyraft.base.gotext import quote
+
 from . import status
 from .deadline import parse_timeout
 from .head import RequestHead, parse_head
@@ -80,6 +82,6 @@ class Heads:
         head = parse_head(fields, self._router)
         if head.malformed is None and not head.is_http:
             head.route = head.unary = None
-            text = f"malformed grpc-timeout: {status.quote(timeout)}"
+            text = f"malformed grpc-timeout: {quote(timeout)}"
             head.refusal = (400, status.INTERNAL, text)
         return head, None

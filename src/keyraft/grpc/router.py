@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, Protocol
 
+from keyraft.base.gotext import quote
+
 from .call_ends import CallEnds
-from .status import CODE_NAMES, quote
+from .status import CODE_NAMES
 
 Metadata = Sequence[tuple[bytes, bytes]]
 """Fields as they are on the wire: names in lower case, values of `-bin` names in base64."""

@@ -46,8 +46,6 @@ CODE_NAMES: Final = (
 _PLAIN: Final = frozenset(range(0x20, 0x7F)) - {0x25}
 _HEX: Final = b"0123456789abcdefABCDEF"
 
-_ESCAPES: Final = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
-
 _BY_HTTP_STATUS: Final = {
     400: INTERNAL,
     401: UNAUTHENTICATED,
@@ -97,17 +95,3 @@ def from_http_status(http_status: int) -> int:
 def from_reset_code(code: int) -> int:
     """The code for a stream that the peer reset."""
     return _BY_RESET_CODE.get(code, INTERNAL)
-
-
-def quote(value: bytes) -> str:
-    """`value` in double quotes with escapes, as Go's %q prints it."""
-    out = ['"']
-    for char in value.decode("utf-8", "backslashreplace"):
-        if char in '"\\':
-            out.append("\\" + char)
-        elif char.isprintable():
-            out.append(char)
-        else:
-            out.append(_ESCAPES.get(char) or f"\\x{ord(char):02x}")
-    out.append('"')
-    return "".join(out)

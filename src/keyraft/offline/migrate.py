@@ -13,6 +13,7 @@ from typing import Final
 
 import lmdb
 
+from keyraft.base.gotext import parse_int
 from keyraft.base.log import Logger
 from keyraft.mvcc.backend import META, META_CONSISTENT_INDEX, META_STORAGE_VERSION, META_TERM
 from keyraft.offline.source import (
@@ -44,7 +45,6 @@ _SINCE: Final[dict[int, Minor]] = {
     9900: (3, 6),  # downgrade_version_test
 }
 _VERSION_TEST: Final = 9900
-_INT64_MAX: Final = (1 << 63) - 1
 
 
 def parse_target(text: str) -> Minor:
@@ -56,22 +56,13 @@ def parse_target(text: str) -> Minor:
     try:
         if len(parts) != 3:
             raise ValueError(f"{core} is not in dotted-tri format")
-        major, minor, _ = map(_number, parts)
+        major, minor, _ = map(parse_int, parts)
     except ValueError as error:
         raise OfflineError(f"failed to parse target version: {error}") from None
     target = (major, minor)
     if target < _OLDEST:
         raise OfflineError(f'target version "{_text(target)}" not supported. Minimal "3.5"')
     return target
-
-
-def _number(text: str) -> int:
-    """As Go's strconv.ParseInt in base ten; raises ValueError in its words."""
-    if re.fullmatch(r"[+-]?[0-9]+", text) is None:
-        raise ValueError(f'strconv.ParseInt: parsing "{text}": invalid syntax')
-    if len(text) > 20 or abs(int(text)) > _INT64_MAX:
-        raise ValueError(f'strconv.ParseInt: parsing "{text}": value out of range')
-    return int(text)
 
 
 def migrate(

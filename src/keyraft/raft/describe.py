@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from keyraft.base.gotext import format_bool, parse_uint, quote
 from keyraft.base.ids import UINT64_MAX
 from keyraft.raft import codec
 from keyraft.raft.names import change_name, entry_name, message_name, transition_name
@@ -38,45 +39,10 @@ _CHANGE_LETTERS = {
     ConfChangeType.REMOVE_NODE.value: "r",
     ConfChangeType.UPDATE_NODE.value: "u",
 }
-_ESCAPES = {
-    0x07: "\\a",
-    0x08: "\\b",
-    0x09: "\\t",
-    0x0A: "\\n",
-    0x0B: "\\v",
-    0x0C: "\\f",
-    0x0D: "\\r",
-    0x22: '\\"',
-    0x5C: "\\\\",
-}
-
-
-def quote(data: bytes) -> str:
-    """The bytes in double quotes, as Go's %q prints them."""
-    out: list[str] = []
-    for character in data.decode("utf-8", "surrogateescape"):
-        code = ord(character)
-        if code in _ESCAPES:
-            out.append(_ESCAPES[code])
-        elif 0xDC80 <= code <= 0xDCFF:
-            out.append(f"\\x{code - 0xDC00:02x}")
-        elif character.isprintable():
-            out.append(character)
-        elif code < 0x80:
-            out.append(f"\\x{code:02x}")
-        elif code < 0x10000:
-            out.append(f"\\u{code:04x}")
-        else:
-            out.append(f"\\U{code:08x}")
-    return f'"{"".join(out)}"'
 
 
 def _ids(ids: list[int]) -> str:
     return f"[{' '.join(map(str, ids))}]"
-
-
-def _boolean(value: bool) -> str:
-    return "true" if value else "false"
 
 
 def describe_hard_state(state: HardState) -> str:
@@ -95,7 +61,7 @@ def describe_conf_state(state: ConfState) -> str:
     return (
         f"Voters:{_ids(state.voters)} VotersOutgoing:{_ids(state.voters_outgoing)} "
         f"Learners:{_ids(state.learners)} LearnersNext:{_ids(state.learners_next)} "
-        f"AutoLeave:{_boolean(state.auto_leave)}"
+        f"AutoLeave:{format_bool(state.auto_leave)}"
     )
 
 
@@ -126,10 +92,7 @@ def parse_conf_changes(text: str) -> list[ConfChangeSingle]:
             raise ValueError(f"unknown token {token}")
         if token[0] not in types:
             raise ValueError(f"unknown input: {token}")
-        digits = token[1:]
-        if not (digits.isascii() and digits.isdigit()) or int(digits) > UINT64_MAX:
-            raise ValueError(f'strconv.ParseUint: parsing "{digits}": invalid syntax')
-        changes.append(ConfChangeSingle(types[token[0]], int(digits)))
+        changes.append(ConfChangeSingle(types[token[0]], parse_uint(token[1:])))
     return changes
 
 
@@ -226,7 +189,7 @@ def describe_ready(ready: Ready, formatter: EntryFormatter | None = None) -> str
         parts += [f"{describe_message(message, formatter)}\n" for message in ready.messages]
     if not parts:
         return "<empty Ready>"
-    return f"Ready MustSync={_boolean(ready.must_sync)}:\n{''.join(parts)}"
+    return f"Ready MustSync={format_bool(ready.must_sync)}:\n{''.join(parts)}"
 
 
 def describe_index(index: int) -> str:

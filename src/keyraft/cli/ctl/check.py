@@ -11,9 +11,10 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
 
+from keyraft.base.gotext import quote
 from keyraft.cli.ctl.context import FOREVER_S, Context, error_text
 from keyraft.cli.ctl.exits import BAD_FEATURE, ERROR, INVALID_INPUT, Exit
-from keyraft.cli.ctl.gofmt import quote, raw
+from keyraft.cli.ctl.gofmt import raw
 from keyraft.cli.ctl.printers.base import line
 
 if TYPE_CHECKING:

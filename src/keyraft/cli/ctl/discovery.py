@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
+from keyraft.base.gotext import quote
 from keyraft.cli.ctl.exits import ERROR, Exit
-from keyraft.cli.ctl.gofmt import quote
 from keyraft.cli.ctl.printers.base import complain
 
 

@@ -6,10 +6,11 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
+from keyraft.base.gotext import parse_uint
 from keyraft.cli.ctl.context import Context, error_text
 from keyraft.cli.ctl.elsewhere import become_etcdutl
 from keyraft.cli.ctl.exits import BAD_ARGS, ERROR, Exit
-from keyraft.cli.ctl.gofmt import duration, parse_uint
+from keyraft.cli.ctl.gofmt import duration
 from keyraft.cli.ctl.printers.base import Health, complain, line
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
+from keyraft.base.gotext import parse_bool, parse_int, parse_uint, quote
 from keyraft.cli.ctl import gofmt
 
 
@@ -23,14 +24,6 @@ class HelpWanted(Exception):
     """`-h` or `--help` was given."""
 
 
-def _bool(text: str) -> bool:
-    if text in ("1", "t", "T", "TRUE", "true", "True"):
-        return True
-    if text in ("0", "f", "F", "FALSE", "false", "False"):
-        return False
-    raise ValueError(f"strconv.ParseBool: parsing {gofmt.quote(text)}: invalid syntax")
-
-
 def _strings(text: str) -> list[str]:
     import csv  # as the original: one line of comma-separated values
 
@@ -38,10 +31,10 @@ def _strings(text: str) -> list[str]:
 
 
 READERS: Final[dict[str, Callable[[str], Any]]] = {
-    "bool": _bool,
+    "bool": parse_bool,
     "string": str,
-    "int": gofmt.parse_int,
-    "uint": gofmt.parse_uint,
+    "int": parse_int,
+    "uint": parse_uint,
     "duration": gofmt.parse_duration,
     "strings": _strings,
 }
@@ -73,7 +66,7 @@ class Flag:
             return READERS[self.kind](text)
         except ValueError as error:
             raise FlagError(
-                f"invalid argument {gofmt.quote(text)} for {gofmt.quote(self.shown)} flag: {error}"
+                f"invalid argument {quote(text)} for {quote(self.shown)} flag: {error}"
             ) from None
 
 

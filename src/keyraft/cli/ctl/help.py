@@ -89,6 +89,7 @@ def flags_text(flags: list[Flag]) -> str:
 
 
 def _default(flag: Flag) -> str:
+    from keyraft.base.gotext import quote
     from keyraft.cli.ctl import gofmt
 
     if not flag.default:
@@ -98,7 +99,7 @@ def _default(flag: Flag) -> str:
     if flag.kind == "duration":
         return f" (default {gofmt.duration(flag.default)})"
     if flag.kind == "string":
-        return f" (default {gofmt.quote(flag.default)})"
+        return f" (default {quote(flag.default)})"
     if flag.kind == "bool":
         return " (default true)"
     return f" (default {flag.default})"

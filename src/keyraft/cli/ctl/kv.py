@@ -6,10 +6,11 @@ import sys
 import time
 from typing import TYPE_CHECKING, Final
 
+from keyraft.base.gotext import parse_int, quote
 from keyraft.cli.ctl.context import Context
 from keyraft.cli.ctl.exits import BAD_ARGS, BAD_FEATURE, ERROR, Exit
 from keyraft.cli.ctl.flags import Values
-from keyraft.cli.ctl.gofmt import parse_int, quote, raw
+from keyraft.cli.ctl.gofmt import raw
 
 if TYPE_CHECKING:
     from keyraft.proto import rpc_pb2

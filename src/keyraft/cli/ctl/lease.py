@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from keyraft.base.gotext import parse_int
 from keyraft.cli.ctl.context import FOREVER_S, Context, error_text
 from keyraft.cli.ctl.exits import BAD_ARGS, BAD_CONNECTION, ERROR, Exit
-from keyraft.cli.ctl.gofmt import parse_int
 
 
 def _lease_id(text: str) -> int:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from keyraft.base.gotext import parse_uint, quote
 from keyraft.cli.ctl.context import Context
 from keyraft.cli.ctl.exits import BAD_ARGS, Exit
-from keyraft.cli.ctl.gofmt import parse_uint, quote
 from keyraft.cli.ctl.kv import serializable
 
 

@@ -7,11 +7,12 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from keyraft.base.gotext import parse_int, unquote
 from keyraft.cli.ctl.command import Command
 from keyraft.cli.ctl.context import FOREVER_S, Context
 from keyraft.cli.ctl.exits import BAD_ARGS, INVALID_INPUT, Exit
 from keyraft.cli.ctl.flags import FlagError, HelpWanted, parse
-from keyraft.cli.ctl.gofmt import parse_int, unquote, words
+from keyraft.cli.ctl.gofmt import words
 from keyraft.cli.ctl.kv import delete_request, put_request, range_request
 
 if TYPE_CHECKING:

@@ -8,10 +8,11 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from keyraft.base.gotext import quote
 from keyraft.cli.ctl.context import Context, error_text
 from keyraft.cli.ctl.exits import BAD_ARGS, ERROR, INTERRUPTED, INVALID_INPUT, Exit, ended_by
 from keyraft.cli.ctl.flags import FlagError, HelpWanted, Values, parse
-from keyraft.cli.ctl.gofmt import quote, raw, words
+from keyraft.cli.ctl.gofmt import raw, words
 from keyraft.cli.ctl.printers.base import complain, line
 
 if TYPE_CHECKING:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from keyraft.cli.ctl.gofmt import quote
+from keyraft.base.gotext import format_bool, quote
 from keyraft.cli.ctl.printers.base import Health, Printer, line
-from keyraft.cli.ctl.printers.rows import boolean
 from keyraft.proto import auth_pb2, mvcc_pb2, rpc_pb2
 
 
@@ -42,7 +41,7 @@ class FieldsPrinter(Printer):
         self.header(response.header)
         for kv in response.kvs:
             self.kv("", kv)
-        line(f'"More" : {boolean(response.more)}')
+        line(f'"More" : {format_bool(response.more)}')
         line(f'"Count" : {response.count}')
 
     def put(self, response: rpc_pb2.PutResponse) -> None:
@@ -58,7 +57,7 @@ class FieldsPrinter(Printer):
 
     def txn(self, response: rpc_pb2.TxnResponse) -> None:
         self.header(response.header)
-        line(f'"Succeeded" : {boolean(response.succeeded)}')
+        line(f'"Succeeded" : {format_bool(response.succeeded)}')
         for part in response.responses:
             match part.WhichOneof("response"):
                 case "response_delete_range":
@@ -113,13 +112,13 @@ class FieldsPrinter(Printer):
                 line(f'"PeerURL" : {quote(url)}')
             for url in member.clientURLs:
                 line(f'"ClientURL" : {quote(url)}')
-            line(f'"IsLearner" : {boolean(member.isLearner)}')
+            line(f'"IsLearner" : {format_bool(member.isLearner)}')
             line()
 
     def health(self, found: list[Health]) -> None:
         for one in found:
             line(f'"Endpoint" : {quote(one.endpoint)}')
-            line(f'"Health" : {boolean(one.healthy)}')
+            line(f'"Health" : {format_bool(one.healthy)}')
             line(f'"Took" : {one.took}')
             line(f'"Error" : {one.error}')
             line()
@@ -133,14 +132,14 @@ class FieldsPrinter(Printer):
             line(f'"DBSizeInUse" : {one.dbSizeInUse}')
             line(f'"DBSizeQuota" : {one.dbSizeQuota}')
             line(f'"Leader" : {one.leader}')
-            line(f'"IsLearner" : {boolean(one.isLearner)}')
+            line(f'"IsLearner" : {format_bool(one.isLearner)}')
             line(f'"RaftIndex" : {one.raftIndex}')
             line(f'"RaftTerm" : {one.raftTerm}')
             line(f'"RaftAppliedIndex" : {one.raftAppliedIndex}')
             line(f'"Errors" : [{" ".join(one.errors)}]')
             line(f'"Endpoint" : {quote(endpoint)}')
             line(f'"DowngradeTargetVersion" : {quote(one.downgradeInfo.targetVersion)}')
-            line(f'"DowngradeEnabled" : {boolean(one.downgradeInfo.enabled)}')
+            line(f'"DowngradeEnabled" : {format_bool(one.downgradeInfo.enabled)}')
             line()
 
     def hash_kv(self, found: list[tuple[str, rpc_pb2.HashKVResponse]]) -> None:

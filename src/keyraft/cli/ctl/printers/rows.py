@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from keyraft.base.gotext import format_bool
 from keyraft.base.sizes import size
 from keyraft.cli.ctl.printers.base import Health
 from keyraft.proto import rpc_pb2
@@ -29,11 +30,6 @@ STATUS_HEADER = [
 ]
 
 
-def boolean(value: bool) -> str:
-    """true or false."""
-    return "true" if value else "false"
-
-
 def members(response: rpc_pb2.MemberListResponse) -> list[list[str]]:
     """One row a member; one that never started has no name yet."""
     return [
@@ -43,7 +39,7 @@ def members(response: rpc_pb2.MemberListResponse) -> list[list[str]]:
             member.name,
             ",".join(member.peerURLs),
             ",".join(member.clientURLs),
-            boolean(member.isLearner),
+            format_bool(member.isLearner),
         ]
         for member in response.members
     ]
@@ -51,7 +47,7 @@ def members(response: rpc_pb2.MemberListResponse) -> list[list[str]]:
 
 def health(found: list[Health]) -> list[list[str]]:
     """One row an endpoint."""
-    return [[one.endpoint, boolean(one.healthy), one.took, one.error] for one in found]
+    return [[one.endpoint, format_bool(one.healthy), one.took, one.error] for one in found]
 
 
 def hash_kv(found: list[tuple[str, rpc_pb2.HashKVResponse]]) -> list[list[str]]:
@@ -71,14 +67,14 @@ def status(found: list[tuple[str, rpc_pb2.StatusResponse]]) -> list[list[str]]:
             size(one.dbSizeInUse),
             f"{100 - one.dbSizeInUse * 100 // one.dbSize if one.dbSize else 0}%",
             size(one.dbSizeQuota),
-            boolean(one.leader == one.header.member_id),
-            boolean(one.isLearner),
+            format_bool(one.leader == one.header.member_id),
+            format_bool(one.isLearner),
             str(one.raftTerm),
             str(one.raftIndex),
             str(one.raftAppliedIndex),
             ", ".join(one.errors),
             one.downgradeInfo.targetVersion,
-            boolean(one.downgradeInfo.enabled),
+            format_bool(one.downgradeInfo.enabled),
         ]
         for endpoint, one in found
     ]

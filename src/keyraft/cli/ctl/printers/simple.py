@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from keyraft.base.gotext import format_bool
 from keyraft.cli.ctl.printers import rows
 from keyraft.cli.ctl.printers.base import Health, Printer, complain, line, text
 from keyraft.client.requests import FROM_KEY, prefix_end
@@ -177,7 +178,7 @@ class SimplePrinter(Printer):
             line(name)
 
     def auth_status(self, response: rpc_pb2.AuthStatusResponse) -> None:
-        line(f"Authentication Status: {rows.boolean(response.enabled)}")
+        line(f"Authentication Status: {format_bool(response.enabled)}")
         line(f"AuthRevision: {response.authRevision}")
 
 
