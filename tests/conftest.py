@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import gc
+import logging
 import signal
+from collections.abc import Iterator
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # No example is judged by how fast the machine was at that moment.
@@ -13,3 +17,35 @@ settings.load_profile("keyraft")
 # A run in the background of a shell inherits an ignored SIGINT and would pass it on to the tools
 # that tests interrupt; a handler of our own is set back to the default in every process started.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+
+class _Told(logging.Handler):
+    """Collects what asyncio has nobody to raise to: callbacks that raised, tasks that nobody awaited."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.texts.append(self.format(record))
+
+
+_told = _Told()
+logging.getLogger("asyncio").addHandler(_told)
+
+
+@pytest.fixture(autouse=True)
+def _what_asyncio_only_logs_is_an_error() -> Iterator[None]:
+    yield
+    texts, _told.texts = _told.texts, []
+    assert not texts, "\n".join(texts)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _garbage_is_collected_near_its_module() -> Iterator[None]:
+    """What a module leaves open is found at its end, so that the blame names a near test."""
+    yield
+    gc.collect()
+    texts, _told.texts = _told.texts, []
+    assert not texts, "\n".join(texts)

@@ -100,6 +100,11 @@ class Following:
         self.process.communicate(timeout=LIMIT_S)
         return self.process.returncode
 
+    def wait(self) -> int:
+        """Its exit code, once it ends by itself."""
+        with self.process:
+            return self.process.wait(LIMIT_S)
+
 
 def put(server: Server, key: str, value: str) -> None:
     assert run(ORIGINAL, f"--endpoints={server.endpoint}", "put", key, value)[0] == 0
@@ -228,7 +233,7 @@ def test_watches_are_read_from_standard_input(server: Server) -> None:
     following.process.stdin.write(b"progress\n")
     assert following.lines(1)[0].startswith("progress notify: ")
     following.process.stdin.close()
-    assert following.process.wait(LIMIT_S) == 3
+    assert following.wait() == 3
 
 
 def test_a_watch_survives_its_server(tmp_path: Path) -> None:
@@ -258,7 +263,7 @@ def test_a_signal_releases_the_lock(server: Server, number: int) -> None:
     waiting = Following(ORIGINAL, here, "lock", "l", "echo", "held")
     assert first.end(number) == 0
     assert waiting.lines(1) == ["held"]
-    assert waiting.process.wait(LIMIT_S) == 0
+    assert waiting.wait() == 0
     assert run(MINE, here, "get", "l/", "--prefix") == (0, "", "")
 
 
@@ -393,7 +398,7 @@ def test_a_lease_is_kept_alive_until_it_is_revoked(server: Server) -> None:
     assert run(MINE, here, "lease", "revoke", lease)[0] == 0
     said = following.process.stdout.read().decode().splitlines()  # type: ignore[union-attr]
     assert said[-1] == f"lease {lease} expired or revoked."
-    assert following.process.wait(LIMIT_S) == 0
+    assert following.wait() == 0
 
 
 # --- snapshots ---------------------------------------------------------------------------------
@@ -531,7 +536,7 @@ def test_progress_asked_for_before_the_stream_is_open_is_told(server: Server) ->
     follower.process.stdin.write(b"watch progress\nprogress\n")
     follower.process.stdin.flush()
     assert follower.lines(1)[0].startswith("progress notify: ")
-    follower.process.kill()
+    follower.end(signal.SIGKILL)
 
 
 def test_the_leadership_is_moved_from_the_leader_only(server: Server) -> None:

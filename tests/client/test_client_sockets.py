@@ -136,13 +136,20 @@ def test_a_unix_socket_is_an_endpoint(tmp_path: Path) -> None:
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there, back = await asyncio.open_connection("127.0.0.1", server.client_port)
         await asyncio.gather(pump(reader, back), pump(there, writer))
+        await asyncio.gather(back.wait_closed(), writer.wait_closed())
+
+    def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(asyncio.create_task(accept(reader, writer)))
+
+    connections: list[asyncio.Task[None]] = []
 
     async def work() -> None:
-        listener = await asyncio.start_unix_server(accept, path)
+        listener = await asyncio.start_unix_server(accepted, path)
         async with Client(f"unix://{path}") as client:
             await client.put("k", "v")
             assert await client.value("k") == b"v"
         listener.close()
+        await asyncio.gather(*connections)
 
     try:
         asyncio.run(asyncio.wait_for(work(), 60))

@@ -33,6 +33,7 @@ from keyraft.net import (
 RECEIVE_BYTES_MAX: Final = 2_147_483_647  # a response; etcd's client: math.MaxInt32
 KEEPALIVE_S: Final = 10.0  # a ping when nothing was heard for this long while calls are open
 KEEPALIVE_TIMEOUT_S: Final = 3.0  # then this long for the answer
+CLOSING_S_MAX: Final = 1.0  # how long a server may take over the end of TLS
 DIAL_TIMEOUT_S: Final = 2.0
 USER_AGENT: Final = "keyraft"
 
@@ -235,6 +236,7 @@ class Socket(Http2Protocol[ClientConnection]):
     ) -> None:
         super().__init__(loop, flusher)
         self._lost: asyncio.Future[None] = loop.create_future()
+        self._ended: asyncio.Future[None] = loop.create_future()  # the socket is closed
         self._ready: asyncio.Future[None] | None = None
         self._error: Exception | None = None  # of the socket
         self._http = ClientConnection(
@@ -268,6 +270,7 @@ class Socket(Http2Protocol[ClientConnection]):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._error = exc
+        self._ended.set_result(None)
         super().connection_lost(exc)
 
     def lost(self, reason: str) -> None:
@@ -360,12 +363,18 @@ class Socket(Http2Protocol[ClientConnection]):
         await asyncio.shield(self._lost)
 
     async def close(self) -> None:
-        """Ends what is open with Unavailable."""
+        """Ends what is open with Unavailable, and returns when the socket is closed."""
         self._http.close(monotonic())
         self.flusher.flush()
-        if self.transport is not None:
-            self.transport.close()
         self.lost("closed")
+        if self.transport is None:
+            return
+        self.transport.close()
+        try:
+            await asyncio.wait((self._ended,), timeout=CLOSING_S_MAX)
+        finally:
+            if not self._ended.done():
+                self.transport.abort()
 
 
 class SocketStream(StreamCall):
