@@ -19,7 +19,6 @@ settings.load_profile("keyraft")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-
 class _Told(logging.Handler):
     """Collects what asyncio has nobody to raise to: callbacks that raised, tasks that nobody awaited."""
 

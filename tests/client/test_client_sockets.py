@@ -12,6 +12,7 @@ import pytest
 
 from keyraft.client import TLS, Client, errors
 from tests.net.certificates import Files, make_authority
+from tests.support.connections import Connections
 from tests.support.ports import free_ports
 from tests.support.server import ETCDCTL, ORACLE, OURS, Server, environment, needs_oracle
 
@@ -138,18 +139,15 @@ def test_a_unix_socket_is_an_endpoint(tmp_path: Path) -> None:
         await asyncio.gather(pump(reader, back), pump(there, writer))
         await asyncio.gather(back.wait_closed(), writer.wait_closed())
 
-    def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connections.append(asyncio.create_task(accept(reader, writer)))
-
-    connections: list[asyncio.Task[None]] = []
+    connections = Connections(accept)
 
     async def work() -> None:
-        listener = await asyncio.start_unix_server(accepted, path)
+        listener = await asyncio.start_unix_server(connections, path)
         async with Client(f"unix://{path}") as client:
             await client.put("k", "v")
             assert await client.value("k") == b"v"
         listener.close()
-        await asyncio.gather(*connections)
+        await connections.finish()
 
     try:
         asyncio.run(asyncio.wait_for(work(), 60))

@@ -11,6 +11,7 @@ import uvloop
 
 from keyraft.net.http1 import Http1Client, HttpError
 from keyraft.net.http1.client import HEAD_BYTES_MAX
+from tests.support.connections import Connections
 
 Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter, int], Awaitable[None]]
 FINE = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfine"
@@ -23,13 +24,14 @@ class Peer:
         self._script = script
         self._path = path
         self.connections = 0
+        self._conversations = Connections(self._serve)
 
     async def __aenter__(self) -> Peer:
         if self._path is not None:
-            self._server = await asyncio.start_unix_server(self._serve, self._path)
+            self._server = await asyncio.start_unix_server(self._conversations, self._path)
             self.address = f"unix://{self._path}"
         else:
-            self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+            self._server = await asyncio.start_server(self._conversations, "127.0.0.1", 0)
             self.address = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
         self.client = Http1Client()
         return self
@@ -37,6 +39,7 @@ class Peer:
     async def __aexit__(self, *_: object) -> None:
         self.client.close()
         self._server.close()
+        await self._conversations.end()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1

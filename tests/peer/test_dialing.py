@@ -14,6 +14,7 @@ from keyraft.peer.dialing import (
     StreamError,
 )
 from keyraft.peer.frames import FrameError
+from tests.support.connections import Connections
 
 OPEN = b"HTTP/1.1 200 OK\r\nX-Server-Version: 3.5.1\r\nTransfer-Encoding: chunked\r\n\r\n"
 
@@ -42,7 +43,8 @@ def dial(
             finally:
                 writer.close()
 
-        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        connections = Connections(serve)
+        server = await asyncio.start_server(connections, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
         stream = IncomingStream(idle_timeout_s=60.0)
         try:
@@ -53,6 +55,7 @@ def dial(
         finally:
             stream.close()
             server.close()
+            await connections.end()
 
     asyncio.run(main())
     return asked[0]

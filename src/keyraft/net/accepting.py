@@ -221,6 +221,7 @@ class Acceptor:
             # The transport is closed, and uvloop does not tell a protocol that knows it already.
             for protocol in made:
                 if isinstance(protocol, Http2Protocol):
+                    protocol.transport = None  # uvloop raises for a write to it
                     protocol.lost("")
             raise
 
