@@ -57,6 +57,9 @@ def test_downgrade_targets() -> None:
     for wrong in (V35, V37, V38):
         with pytest.raises(InvalidDowngradeTargetVersionError):
             check_downgrade_target(V37, wrong)
+    for cluster in (Version(3, 4), Version(3, 5)):  # members of 3.4 know of no downgrades
+        with pytest.raises(InvalidDowngradeTargetVersionError):
+            check_downgrade_target(cluster, cluster.one_minor_down)
 
 
 def test_the_cluster_version_moves_up_or_one_down() -> None:

@@ -106,9 +106,15 @@ def parse_downgrade_target(text: str) -> Version:
         raise WrongDowngradeVersionFormatError from None
 
 
+FIRST_WITH_DOWNGRADES: Final = Version(3, 5)
+
+
 def check_downgrade_target(cluster: Version, target: Version) -> None:
-    """Raises InvalidDowngradeTargetVersionError unless it is exactly one minor down."""
-    if target != cluster.one_minor_down:
+    """Raises InvalidDowngradeTargetVersionError unless it is exactly one minor down.
+
+    DEVIATION: 3.4 is refused. It knows of no downgrades, and panics at the entry that tells of one.
+    """
+    if target != cluster.one_minor_down or target.is_below(FIRST_WITH_DOWNGRADES):
         raise InvalidDowngradeTargetVersionError
 
 

@@ -149,14 +149,25 @@ class Applier:
         if waiter is not None:
             waiter.respond(result)
 
+    def _apply_v2(self, data: bytes, request: bytes) -> None:
+        """A request of the v2 API; one of ours has a stamp behind it.
+
+        Raises MalformedEntryError, MembershipDataError.
+        """
+        known = v2_requests.translate(request)
+        stamp = b"" if request is data else internal_request.parse(data).stamp
+        waiter = self._waiting_pop(stamp, None)
+        if known is not None:
+            self._member.membership.apply_request(*known)
+        if waiter is not None:
+            waiter.respond(b"")
+
     def _apply_slowly(self, entry: Entry) -> Work | None:
         """Any maker's entry, or one by a user."""
         try:
             v2 = internal_request.is_v2(entry.data)
             if v2 is not None:
-                known = v2_requests.translate(v2)
-                if known is not None:
-                    self._member.membership.apply_request(*known)
+                self._apply_v2(entry.data, v2)
                 return None
             parsed = internal_request.parse(entry.data)
         except (internal_request.MalformedEntryError, MembershipDataError) as error:

@@ -18,6 +18,7 @@ from keyraft.base.ids import RequestIDGenerator
 from keyraft.base.varints import LOW, LOW_BITS, LOW_MASK
 from keyraft.raft.codec import encode_varint as varint
 
+KIND_V2: Final = 2  # a Request of the v2 API; see `v2_requests`
 KIND_RANGE: Final = 3
 KIND_PUT: Final = 4
 KIND_DELETE_RANGE: Final = 5
@@ -108,7 +109,7 @@ def read_varint(data: bytes, at: int) -> tuple[int, int]:
         raise MalformedEntryError("varint cut off") from None
 
 
-_TAGS: Final = {kind: varint(kind << 3 | 2) for kind in KINDS}
+_TAGS: Final = {kind: varint(kind << 3 | 2) for kind in (KIND_V2, *KINDS)}
 
 
 PROPOSERS_MAX: Final = 4_096  # users whose part of a header is remembered
@@ -301,6 +302,6 @@ def is_v2(data: bytes) -> bytes | None:
     except MalformedEntryError:
         return data
     for number, value in fields:
-        if number == 2 and isinstance(value, bytes):
+        if number == KIND_V2 and isinstance(value, bytes):
             return data if value.isalpha() and value.isupper() else value
     return None

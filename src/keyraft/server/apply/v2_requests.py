@@ -1,7 +1,8 @@
-"""Requests of the v2 API that members up to 3.5 put into the log, in today's form.
+"""Requests of the v2 API that members up to 3.5 put into the log, in today's form and back.
 
 They tell a member's name and client URLs, and the cluster's version; what else the old API could
-say has no effect (etcd 3.6 `v2ToV3Request`).
+say has no effect (etcd 3.6 `v2ToV3Request`). Members of 3.4 know no other form: one that applies
+today's panics. So a member of ours among them writes theirs, as 3.5 does.
 
 DEVIATION: etcd 3.7 stops at such an entry. Here a log of 3.5 is carried on with.
 """
@@ -9,12 +10,31 @@ DEVIATION: etcd 3.7 stops at such an entry. Here a log of 3.5 is carried on with
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 from google.protobuf.message import DecodeError
 
 from keyraft.cluster import MembershipDataError
 from keyraft.proto import membership_pb2, raft_internal_pb2
 from keyraft.server.apply import internal_request
+
+
+def encode_attributes(member_id: int, name: str, client_urls: Sequence[str]) -> bytes:
+    """The Request that tells a member's name and client URLs (etcd 3.4 `publish`)."""
+    told: dict[str, object] = {"name": name} if name else {}
+    if client_urls:
+        told["clientURLs"] = list(client_urls)
+    return _put(f"/0/members/{member_id:x}/attributes", json.dumps(told, separators=(",", ":")))
+
+
+def encode_version(version: str) -> bytes:
+    """The Request that sets the cluster's version (etcd 3.4 `updateClusterVersion`)."""
+    return _put("/0/version", version)
+
+
+def _put(path: str, value: str) -> bytes:
+    request = raft_internal_pb2.Request(Method="PUT", Path=path, Val=value)
+    return request.SerializeToString()
 
 
 def translate(data: bytes) -> tuple[int, bytes] | None:

@@ -13,13 +13,20 @@ from typing import TYPE_CHECKING, Final
 from keyraft.base.errors import EtcdError, RawError
 from keyraft.base.version import VERSION
 from keyraft.base.waiters import Result
-from keyraft.cluster import decide_cluster_version, minimal_server_version, parse_version, short
+from keyraft.cluster import (
+    Version,
+    decide_cluster_version,
+    minimal_server_version,
+    parse_version,
+    short,
+)
 from keyraft.proto import membership_pb2
-from keyraft.server.apply import internal_request
+from keyraft.server.apply import internal_request, v2_requests
 
 if TYPE_CHECKING:
     from keyraft.server.member import Member
 
+TODAYS_REQUESTS: Final = Version(3, 5)  # members since then understand requests of the v3 API
 VERSION_CHECK_S: Final = 4.0  # etcd `monitorVersionInterval`
 
 
@@ -36,15 +43,14 @@ class Publisher:
 
     def tick(self, now_s: float) -> None:
         """Tries what is still to be told; called with every Raft tick."""
-        if not self.published and not self._publishing and self._member.leadership.leader:
-            self._publish()
+        if self._member.leadership.leader:
+            self._publish_if_known()
         if self._member.leadership.leading and now_s >= self._version_due_s:
             self._check_version(now_s)
 
     def leads(self) -> None:
         """This member has begun to lead, and has committed an entry of its term."""
-        if not self.published and not self._publishing:
-            self._publish()
+        self._publish_if_known()
         self._check_version(self._member.loop.time())
 
     def restored(self) -> None:
@@ -60,6 +66,12 @@ class Publisher:
         if (known.name, known.client_urls) == (settings.name, settings.client_urls):
             self._published(b"")
 
+    def _publish_if_known(self) -> None:
+        """Not before the own addition is applied: what the others understand is known by then."""
+        known = self._member.membership.cluster.local is not None
+        if known and not self.published and not self._publishing:
+            self._publish()
+
     def _publish(self) -> None:
         member = self._member
         settings = member.settings
@@ -70,11 +82,29 @@ class Publisher:
             ),
         )
         self._publishing = True
+        if self._among_old_members():
+            attributes = v2_requests.encode_attributes(
+                settings.member_id, settings.name, settings.client_urls
+            )
+            self._try(internal_request.KIND_V2, attributes, self._published)
+            return
         self._try(
             internal_request.KIND_CLUSTER_MEMBER_ATTR_SET,
             request.SerializeToString(),
             self._published,
         )
+
+    def _among_old_members(self) -> bool:
+        """Whether a member may be of 3.4, which knows requests of the v2 API only.
+
+        The cluster's version is the lowest of its members'. While it is not decided, what those
+        say that can be reached counts.
+        """
+        version = self._member.membership.cluster.version
+        if version is not None:
+            return version.is_below(TODAYS_REQUESTS)
+        told = (parse_version(one) for one in self._member.network.versions().values() if one)
+        return any(one.is_below(TODAYS_REQUESTS) for one in told)
 
     def _try(self, kind: int, request: bytes, done: Callable[[Result], None]) -> None:
         try:
@@ -128,16 +158,22 @@ class Publisher:
         version = decide_cluster_version(cluster.version, lowest, cluster.downgrade, member.logger)
         if version is None:
             return
+        api = "v2" if version.is_below(TODAYS_REQUESTS) else "v3"
         if cluster.version is None:
             member.logger.info(
-                "setting up initial cluster version using v3 API", cluster_version=short(version)
+                f"setting up initial cluster version using {api} API",
+                cluster_version=short(version),
             )
         else:
             member.logger.info(
-                "updating cluster version using v3 API",
+                f"updating cluster version using {api} API",
                 **{"from": short(cluster.version), "to": short(version)},
             )
         self._setting_version = True
+        if version.is_below(TODAYS_REQUESTS):
+            old_request = v2_requests.encode_version(str(version))
+            self._try(internal_request.KIND_V2, old_request, self._version_set)
+            return
         request = membership_pb2.ClusterVersionSetRequest(ver=str(version))
         self._try(
             internal_request.KIND_CLUSTER_VERSION_SET,
