@@ -14,7 +14,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Final
 
-from keyraft.storage.files import LockedError
+from keyraft.storage.files import FileLockedError
 
 SECTOR_BYTES: Final = 512
 
@@ -211,7 +211,7 @@ class SimDisk:
         inode = self._names[_clean(path)]
         assert inode is not None, f"{path} is open but has no inode"
         if inode.locked:
-            raise LockedError(errno.EAGAIN, "file is locked by another process", path)
+            raise FileLockedError(errno.EAGAIN, "file is locked by another process", path)
         inode.locked = True
         return SimFile(self, file.path, inode, holds_lock=True)
 

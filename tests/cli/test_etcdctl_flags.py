@@ -17,7 +17,7 @@ from keyraft.cli.ctl.command import Command, UnknownCommand, find
 from keyraft.cli.ctl.completion import SHELLS
 from keyraft.cli.ctl.discovery import discover
 from keyraft.cli.ctl.exits import Exit
-from keyraft.cli.ctl.flags import Flag, FlagError, HelpWanted, parse
+from keyraft.cli.ctl.flags import CommandFlag, CommandHelpWanted, FlagError, parse
 from keyraft.cli.ctl.help import help_text
 from keyraft.cli.ctl.main import run
 from keyraft.cli.ctl.printers.json import encode, plain
@@ -28,11 +28,11 @@ from keyraft.cli.ctl.watch import BadWatch, split
 from keyraft.proto import rpc_pb2
 
 FLAGS = [
-    Flag("all", "bool", False, "", "a"),
-    Flag("count", "int", 0, "", "c"),
-    Flag("name", "string", "x", "", "n"),
-    Flag("wait", "duration", 5.0, ""),
-    Flag("hosts", "strings", ["h"], ""),
+    CommandFlag("all", "bool", False, "", "a"),
+    CommandFlag("count", "int", 0, "", "c"),
+    CommandFlag("name", "string", "x", "", "n"),
+    CommandFlag("wait", "duration", 5.0, ""),
+    CommandFlag("hosts", "strings", ["h"], ""),
 ]
 
 
@@ -80,7 +80,7 @@ def test_what_is_no_flag_is_told_in_the_originals_words(words: list[str], text: 
 
 def test_help_is_asked_for_both_ways() -> None:
     for word in ("-h", "--help"):
-        with pytest.raises(HelpWanted):
+        with pytest.raises(CommandHelpWanted):
             parse(FLAGS, [word])
 
 

@@ -10,11 +10,11 @@ from click.testing import CliRunner
 
 from keyraft.base.log import NullLogger
 from keyraft.cli.gateway import gateway, verb_first
-from keyraft.proxy.tcp import Endpoint, Picker, TcpProxy
+from keyraft.proxy.tcp import GatewayEndpoint, Picker, TcpProxy
 
 
 def test_turns_priorities_and_weights() -> None:
-    a, b, c = (Endpoint(name, 1) for name in "abc")
+    a, b, c = (GatewayEndpoint(name, 1) for name in "abc")
     picker = Picker([a, b, c], Random(1))
     assert {id(picker.pick()) for _ in range(3)} == {id(a), id(b), id(c)}
     b.active = False
@@ -22,13 +22,13 @@ def test_turns_priorities_and_weights() -> None:
     a.active = c.active = False
     assert picker.pick() is None
 
-    best, worse = Endpoint("x", 1, priority=1), Endpoint("y", 1, priority=2)
+    best, worse = GatewayEndpoint("x", 1, priority=1), GatewayEndpoint("y", 1, priority=2)
     picker = Picker([worse, best], Random(1))
     assert picker.pick() is best
     best.active = False
     assert picker.pick() is worse
 
-    heavy, light, none = (Endpoint("h", 1, weight=w) for w in (90, 10, 0))
+    heavy, light, none = (GatewayEndpoint("h", 1, weight=w) for w in (90, 10, 0))
     picker = Picker([heavy, light, none], Random(1))
     picked = [picker.pick() for _ in range(2000)]
     assert picked.count(heavy) > 6 * picked.count(light) > 0
@@ -47,7 +47,7 @@ def test_bytes_go_both_ways_and_a_dead_endpoint_is_passed_over() -> None:
         ports = [each.sockets[0].getsockname()[1] for each in (member, gone)]
         gone.close()
         await gone.wait_closed()
-        endpoints = [Endpoint("127.0.0.1", port) for port in ports]
+        endpoints = [GatewayEndpoint("127.0.0.1", port) for port in ports]
         proxy = TcpProxy(Picker(endpoints, Random(1)), 0, NullLogger())
         front = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
         port = front.sockets[0].getsockname()[1]

@@ -16,7 +16,7 @@ from keyraft.mvcc.backend import KEY, MEMBERS, META, META_STORAGE_VERSION
 from keyraft.offline import defrag, hashkv, migrate
 from keyraft.offline.restore import RestorePlan, restore
 from keyraft.offline.source import OfflineError, lock
-from keyraft.offline.status import Status, status
+from keyraft.offline.status import SnapshotStatus, status
 from keyraft.raft.types import ConfState, HardState
 from keyraft.storage.bolt import BoltFile, Update, check, write_file
 from keyraft.storage.files import OsFiles
@@ -25,7 +25,9 @@ from keyraft.storage.transfer import import_bolt
 from keyraft.storage.wal import decode_metadata, read_wal, valid_snapshots
 
 GOLDEN = Path(__file__).parents[1] / "storage" / "data" / "etcd-3.5.1.snapshot.db"
-GOLDEN_STATUS = Status(0x83214E31, 14, 11, 20480, "")  # the hash is what etcdutl 3.5.1 prints
+GOLDEN_STATUS = SnapshotStatus(
+    0x83214E31, 14, 11, 20480, ""
+)  # the hash is what etcdutl 3.5.1 prints
 Model = dict[bytes, dict[bytes, bytes]]
 
 

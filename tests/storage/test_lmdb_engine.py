@@ -19,7 +19,7 @@ import pytest
 from keyraft.mvcc import BackendError
 from keyraft.mvcc import backend as b
 from keyraft.storage import process
-from keyraft.storage.backend import LMDBEngine, Locked, WriteBuffer
+from keyraft.storage.backend import DatabaseLockedError, LMDBEngine, WriteBuffer
 from keyraft.storage.backend.lmdb_engine import LMDBReader
 from sim.loop import SimLoop
 
@@ -72,7 +72,7 @@ def test_what_was_committed_is_there_after_a_restart(tmp_path: Path) -> None:
 
 def test_a_directory_in_use_is_refused_or_waited_for(tmp_path: Path) -> None:
     first = LMDBEngine(tmp_path / "kv", Calls())
-    with pytest.raises(Locked):
+    with pytest.raises(DatabaseLockedError):
         LMDBEngine(tmp_path / "kv", Calls())
     waited: list[int] = []
 

@@ -30,7 +30,7 @@ from keyraft.storage.wal import (
     verify,
     wal_exists,
 )
-from keyraft.storage.wal.decode import Decoder
+from keyraft.storage.wal.decode import WALDecoder
 from keyraft.storage.wal.encode import frame
 from keyraft.storage.wal.record import (
     CRC,
@@ -68,7 +68,7 @@ def sample(path: Path, count: int = 6, segment_bytes: int = 4096) -> str:
 
 def records(path: str) -> list[tuple[int, int]]:
     """Offset behind each record, and its type, of the first segment."""
-    decoder = Decoder([FILES.open(path)])
+    decoder = WALDecoder([FILES.open(path)])
     return [(decoder.offset, kind) for kind, _ in decoder]
 
 

@@ -15,10 +15,10 @@ from keyraft.storage.files import OsFiles
 from keyraft.storage.wal import (
     WAL,
     Appender,
-    Batch,
     SnapshotMark,
     StorageThread,
     SyncPolicy,
+    WALBatch,
     WALError,
     WALWriteError,
     encode_metadata,
@@ -48,7 +48,7 @@ class World:
             release_to = self.wal.release_to
 
             @staticmethod
-            def write(batches: list[Batch]) -> None:
+            def write(batches: list[WALBatch]) -> None:
                 world.now += world.sync_s
                 world.writes += 1
                 real_write(batches)

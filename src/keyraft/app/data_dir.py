@@ -40,7 +40,7 @@ from keyraft.peer.questions import ClusterView
 from keyraft.shell.bootstrap import Opened, Place, found, join, reopen
 from keyraft.shell.force_new_cluster import force_new_cluster
 from keyraft.storage.backend import LMDBEngine, WriteBuffer, load_checkpoint
-from keyraft.storage.files import LockedError, OsFiles
+from keyraft.storage.files import FileLockedError, OsFiles
 from keyraft.storage.process import StorageProcess
 from keyraft.storage.transfer import TransferError, replace, take_over
 from keyraft.storage.wal import (
@@ -232,7 +232,7 @@ def _wait_for_lock(config: Config, files: OsFiles, path: str) -> None:
         newest = [name for name in files.list(path) if name.endswith(".wal")][-1]
         try:
             files.open_locked(os.path.join(path, newest)).close()
-        except LockedError:
+        except FileLockedError:
             raise StartError(
                 f"the data directory is in use: {path} is locked by another process"
             ) from None

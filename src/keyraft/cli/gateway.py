@@ -16,7 +16,7 @@ from keyraft.base.durations import DurationError, parse_duration
 from keyraft.base.gotext import quote
 from keyraft.base.urls import URLError, split_host_port
 from keyraft.logs.zap import DEFAULT_LOGGER
-from keyraft.proxy.tcp import Endpoint, run_gateway
+from keyraft.proxy.tcp import GatewayEndpoint, run_gateway
 
 
 @click.group(name="gateway")
@@ -95,16 +95,16 @@ def verb_first(words: list[str]) -> list[str]:
     return words
 
 
-def _endpoint(text: str) -> Endpoint:
+def _endpoint(text: str) -> GatewayEndpoint:
     address = urlsplit(text).netloc if "://" in text else text
     try:
         host, port = split_host_port(address)
-        return Endpoint(host, int(port))
+        return GatewayEndpoint(host, int(port))
     except (URLError, ValueError):
         raise click.ClickException(f"error parsing endpoint {quote(text)}") from None
 
 
-def _check_not_itself(member: Endpoint, own: set[str], port: str, listen_addr: str) -> None:
+def _check_not_itself(member: GatewayEndpoint, own: set[str], port: str, listen_addr: str) -> None:
     try:
         resolved = _addresses(member.host)
     except OSError:
@@ -121,7 +121,7 @@ def _addresses(host: str) -> set[str]:
     return {str(info[4][0]) for info in socket.getaddrinfo(host or "0.0.0.0", None)}
 
 
-def _discovered(domain: str, name: str, insecure: bool) -> list[Endpoint]:
+def _discovered(domain: str, name: str, insecure: bool) -> list[GatewayEndpoint]:
     """The members that DNS names; insecure ones only on request."""
     if not domain:
         return []
@@ -130,14 +130,14 @@ def _discovered(domain: str, name: str, insecure: bool) -> list[Endpoint]:
 
     suffix = f"-{name}" if name else ""
     services = [f"_etcd-client-ssl{suffix}", *([f"_etcd-client{suffix}"] if insecure else [])]
-    found: list[Endpoint] = []
+    found: list[GatewayEndpoint] = []
     for service in services:
         try:
             records = dns.resolver.resolve(f"{service}._tcp.{domain}", "SRV")
         except dns.exception.DNSException:
             continue
         found += [
-            Endpoint(r.target.to_text(omit_final_dot=True), r.port, r.priority, r.weight)
+            GatewayEndpoint(r.target.to_text(omit_final_dot=True), r.port, r.priority, r.weight)
             for r in records
         ]
     if not found:

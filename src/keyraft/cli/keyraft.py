@@ -11,7 +11,7 @@ from keyraft.base.version import VERSION
 from keyraft.cli.pipes import end_by_pipe, guard
 
 
-class _Lazy(click.Group):
+class _LazyGroup(click.Group):
     """Loads a command when it is named, so that the others start fast."""
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
@@ -25,7 +25,7 @@ class _Lazy(click.Group):
         return sorted([*super().list_commands(context), "bench"])
 
 
-@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(VERSION, prog_name="keyraft")
 def _keyraft() -> None:
     """Keyraft: run members for development, and measure them."""

@@ -29,7 +29,7 @@ from keyraft.base.log import Logger, NullLogger
 from keyraft.client import errors
 from keyraft.client.endpoint import Endpoint
 from keyraft.client.pool import Pool
-from keyraft.client.transport import CallFailed, Dial, EndpointConnection, Headers, Stream
+from keyraft.client.transport import CallFailed, Dial, EndpointConnection, EndpointStream, Headers
 from keyraft.grpc import status
 from keyraft.proto.lazy import rpc_pb2
 
@@ -264,7 +264,7 @@ class Calls:
 
     async def stream(
         self, method: bytes, *, leader: bool = False, fresh_token: bool = True
-    ) -> Stream:
+    ) -> EndpointStream:
         """A stream on the next ready connection, with a token that is surely fresh.
 
         A stream lives longer than a token, so a new one starts with a new token (as etcd's own

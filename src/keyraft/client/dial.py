@@ -92,7 +92,7 @@ class Dialer:
 
     async def __call__(self, endpoint: Endpoint) -> EndpointConnection:
         """A new connection, whose server has spoken; raises DialError with the reason."""
-        progress = Progress(endpoint)
+        attempt = DialAttempt(endpoint)
         secure = endpoint.tls if endpoint.tls is not None else self._tls is not None
         context, name = None, None
         if secure:
@@ -100,17 +100,17 @@ class Dialer:
             context, name = tls.context(), tls.server_name or endpoint.host or "localhost"
         try:
             async with asyncio.timeout(self._timeout_s if self._timeout_s > 0 else None):
-                return await self._connect(context, name, progress)
+                return await self._connect(context, name, attempt)
         except TimeoutError as error:
-            raise progress.failure(error) from None
+            raise attempt.failure(error) from None
 
     async def _connect(
-        self, context: ssl.SSLContext | None, name: str | None, progress: Progress
+        self, context: ssl.SSLContext | None, name: str | None, attempt: DialAttempt
     ) -> Socket:
         first: DialError | None = None
-        for address in await progress.addresses():
+        for address in await attempt.addresses():
             try:
-                return await self._try(address, context, name, progress)
+                return await self._try(address, context, name, attempt)
             except DialError as error:
                 first = first or error
         assert first is not None, "a name has an address, or an error"
@@ -121,17 +121,17 @@ class Dialer:
         address: Address,
         context: ssl.SSLContext | None,
         name: str | None,
-        progress: Progress,
+        attempt: DialAttempt,
     ) -> Socket:
         loop = asyncio.get_running_loop()
         if self._flusher is None:
             self._flusher = Flusher(loop)
-        flusher, authority = self._flusher, progress.endpoint.authority
+        flusher, authority = self._flusher, attempt.endpoint.authority
 
         def make() -> Socket:
             return Socket(loop, flusher, self.limits, authority, context is not None)
 
-        progress.dialling(address)
+        attempt.dialling(address)
         plain = socket.socket(
             socket.AF_UNIX
             if isinstance(address, str)
@@ -142,21 +142,21 @@ class Dialer:
         try:
             plain.setblocking(False)
             await loop.sock_connect(plain, address)
-            progress.stage = HANDSHAKE if context is not None else PREFACE
+            attempt.stage = HANDSHAKE if context is not None else PREFACE
             _, made = await loop.create_connection(
                 make, sock=plain, ssl=context, server_hostname=name
             )
         except OSError as error:
             plain.close()
-            raise progress.failure(error) from None
+            raise attempt.failure(error) from None
         except BaseException:
             plain.close()
             raise
-        progress.stage = PREFACE
+        attempt.stage = PREFACE
         try:
             await made.wait_ready()
         except OSError as error:
-            raise progress.failure(error) from None
+            raise attempt.failure(error) from None
         except BaseException:
             made.abort()
             raise
@@ -172,7 +172,7 @@ HANDSHAKE: Final = "transport: authentication handshake failed: "
 PREFACE: Final = "error reading server preface: "
 
 
-class Progress:
+class DialAttempt:
     """How far one attempt has come: what a failure is called depends on it."""
 
     def __init__(self, endpoint: Endpoint) -> None:

@@ -22,7 +22,7 @@ from typing import Any, Final
 from keyraft.client import errors
 from keyraft.client.calls import Calls
 from keyraft.client.namespace import Namespace
-from keyraft.client.transport import CallFailed, Stream
+from keyraft.client.transport import CallFailed, EndpointStream
 from keyraft.proto.lazy import rpc_pb2
 
 GRANT: Final = b"/etcdserverpb.Lease/LeaseGrant"
@@ -186,7 +186,7 @@ class Keeper:
         finally:
             watchdog.cancel()
 
-    async def _serve(self, stream: Stream) -> None:
+    async def _serve(self, stream: EndpointStream) -> None:
         """Renews on one stream until it ends."""
         now = asyncio.get_running_loop().time()
         self._asked = {}
@@ -209,7 +209,7 @@ class Keeper:
             sender.cancel()
             await asyncio.gather(sender, return_exceptions=True)
 
-    async def _send(self, stream: Stream) -> None:
+    async def _send(self, stream: EndpointStream) -> None:
         loop = asyncio.get_running_loop()
         while True:
             now = loop.time()

@@ -31,7 +31,7 @@ class CallFailed(Exception):
         self.sent = sent
 
 
-class Stream(Protocol):
+class EndpointStream(Protocol):
     """A call with many messages; ended by `receive` returning None or raising `CallFailed`."""
 
     async def send(self, message: bytes) -> None:
@@ -59,7 +59,7 @@ class EndpointConnection(Protocol):
     ) -> Awaitable[bytes]:
         """The response message; raises `CallFailed` (code 4 when `timeout_s` has passed)."""
 
-    def stream(self, method: bytes, headers: Headers) -> Stream:
+    def stream(self, method: bytes, headers: Headers) -> EndpointStream:
         """Opens a stream; failures are told by its `receive`."""
 
     @property

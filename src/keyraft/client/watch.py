@@ -36,7 +36,7 @@ from keyraft.client import errors
 from keyraft.client.calls import TOKEN_ERRORS, Calls
 from keyraft.client.namespace import Namespace
 from keyraft.client.requests import Bytes, key_range
-from keyraft.client.transport import CallFailed, Stream
+from keyraft.client.transport import CallFailed, EndpointStream
 from keyraft.proto.lazy import mvcc_pb2, rpc_pb2
 
 METHOD: Final = b"/etcdserverpb.Watch/Watch"
@@ -233,7 +233,7 @@ class SharedWatchStream:
         self._creating: deque[Watch | None] = deque()  # None: given up before it was created
         self._running: dict[int, Watch] = {}
         self._ids: dict[Watch, int] = {}
-        self._stream: Stream | None = None
+        self._stream: EndpointStream | None = None
         self._outbox: deque[bytes] = deque()
         self._progress_wanted = False  # asked for while there was no stream
         self._sender: asyncio.Task[None] | None = None
@@ -353,7 +353,7 @@ class SharedWatchStream:
             pause_s = REOPEN_S_MIN if heard else min(pause_s * 2, REOPEN_S_MAX)
             await asyncio.sleep(pause_s)
 
-    async def _serve(self, stream: Stream) -> bool:
+    async def _serve(self, stream: EndpointStream) -> bool:
         """Runs one stream to its end; True when it had created something."""
         self._stream = stream
         self._sender = asyncio.ensure_future(self._send(stream))
@@ -392,7 +392,7 @@ class SharedWatchStream:
         for watch in watches:
             watch.fail(error)
 
-    def _drop(self, stream: Stream) -> None:
+    def _drop(self, stream: EndpointStream) -> None:
         stream.cancel()
         if self._stream is not stream:
             return  # the last watch was removed, and perhaps another stream is open already
@@ -474,7 +474,7 @@ class SharedWatchStream:
         if self._sender is None or self._sender.done():
             self._sender = asyncio.ensure_future(self._send(self._stream))
 
-    async def _send(self, stream: Stream) -> None:
+    async def _send(self, stream: EndpointStream) -> None:
         """Sends what is posted; a failure is told by the stream's `receive`."""
         try:
             while self._outbox:

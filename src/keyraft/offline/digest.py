@@ -12,7 +12,7 @@ from keyraft.offline.source import (
     DIGEST_BYTES,
     SECTOR_BYTES,
     OfflineError,
-    Progress,
+    ProgressCallback,
     digest_mismatch,
     has_digest,
     no_progress,
@@ -25,7 +25,7 @@ _PIECE_BYTES: Final = 16 << 20
 class DigestCheck:
     """Compares the digest at a file's end, if there is one, with the bytes before it."""
 
-    def __init__(self, path: str, progress: Progress = no_progress) -> None:
+    def __init__(self, path: str, progress: ProgressCallback = no_progress) -> None:
         """Begins at once. `progress` is called by the thread. Raises OfflineError, OSError."""
         self._progress = progress
         self._stopped = False

@@ -44,7 +44,7 @@ from keyraft.offline.source import (
     DIGEST_BYTES,
     READ_BYTES,
     OfflineError,
-    Progress,
+    ProgressCallback,
     digest_mismatch,
     has_digest,
     no_progress,
@@ -88,7 +88,9 @@ class RestorePlan:
     mark_compacted: bool = False
 
 
-def restore(plan: RestorePlan, log: Logger | None = None, progress: Progress = no_progress) -> None:
+def restore(
+    plan: RestorePlan, log: Logger | None = None, progress: ProgressCallback = no_progress
+) -> None:
     """Carries the plan out, or raises OfflineError and has written nothing."""
     log = log or NullLogger()
     members, own = _members(plan)
@@ -141,7 +143,7 @@ def _write(
     own: MemberRecord,
     target: str,
     log: Logger,
-    progress: Progress,
+    progress: ProgressCallback,
 ) -> None:
     database = _copy(plan, target, progress)
     if plan.skip_hash_check:
@@ -192,7 +194,7 @@ def _write(
     files.sync_dir(os.path.dirname(os.path.abspath(plan.data_dir)))
 
 
-def _copy(plan: RestorePlan, target: str, progress: Progress) -> str:
+def _copy(plan: RestorePlan, target: str, progress: ProgressCallback) -> str:
     """Copies the database without its digest, which is compared on the way; the copy's path."""
     try:
         source = open(plan.snapshot, "rb")  # noqa: SIM115  (closed right below)

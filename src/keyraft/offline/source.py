@@ -28,7 +28,7 @@ CHUNK_ROWS: Final = 512  # rows handed on at once
 _LOCK_POLL_S: Final = 0.05
 LOCK_NAME: Final = "LOCK"
 
-Progress = Callable[[int, int], None]
+ProgressCallback = Callable[[int, int], None]
 """Called with what is done and what there is to do, bytes."""
 
 

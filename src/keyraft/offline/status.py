@@ -17,7 +17,7 @@ from keyraft.base.crc import crc32c
 from keyraft.mvcc.backend import KEY, META, META_STORAGE_VERSION
 from keyraft.mvcc.wire import stored_key
 from keyraft.offline.digest import DigestCheck
-from keyraft.offline.source import OfflineError, Progress, Source, no_progress
+from keyraft.offline.source import OfflineError, ProgressCallback, Source, no_progress
 from keyraft.storage.bolt import BoltFile, Leaf, check
 
 _ROW_BYTES: Final = 17
@@ -25,7 +25,7 @@ _TOMBSTONE_BYTES: Final = 18
 
 
 @dataclass(frozen=True, slots=True)
-class Status:
+class SnapshotStatus:
     """What `snapshot status` prints."""
 
     hash: int
@@ -35,7 +35,9 @@ class Status:
     version: str  # empty for databases of etcd 3.5 and older
 
 
-def status(path: str, timeout_s: float = 0, progress: Progress = no_progress) -> Status:
+def status(
+    path: str, timeout_s: float = 0, progress: ProgressCallback = no_progress
+) -> SnapshotStatus:
     """Reads the whole database at `path`. Raises OfflineError."""
     with Source(path, timeout_s) as source:
         content = _Content()
@@ -46,7 +48,7 @@ def status(path: str, timeout_s: float = 0, progress: Progress = no_progress) ->
                 content.bucket(name, 1)
                 for keys, values in chunks:
                     content.columns(keys, values)
-        return Status(
+        return SnapshotStatus(
             content.hash,
             content.rows.revision,
             len(content.rows.live),
@@ -55,7 +57,7 @@ def status(path: str, timeout_s: float = 0, progress: Progress = no_progress) ->
         )
 
 
-def _read_bolt(path: str, db: BoltFile, content: _Content, progress: Progress) -> None:
+def _read_bolt(path: str, db: BoltFile, content: _Content, progress: ProgressCallback) -> None:
     digest = DigestCheck(path, progress)
     problem: OfflineError | None = None
     try:
@@ -82,7 +84,7 @@ class _Content:
     def __init__(self) -> None:
         self.hash = 0
         self.version = b""
-        self.rows = _Rows()
+        self.rows = _KeyHistory()
         self._name = b""
         self._depth = 0
 
@@ -123,7 +125,7 @@ class _Content:
             self.version = values[keys.index(META_STORAGE_VERSION)]
 
 
-class _Rows:
+class _KeyHistory:
     """Follows the rows of bucket `key`: the revision, and which keys live."""
 
     def __init__(self) -> None:

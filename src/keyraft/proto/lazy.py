@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from keyraft.proto import rpc_pb2 as rpc_pb2
 else:
 
-    class _Lazy(ModuleType):
+    class _LazyModule(ModuleType):
         """A module that is imported when something is first asked of it."""
 
         def __getattr__(self, name: str) -> Any:
@@ -24,6 +24,6 @@ else:
             self.__dict__.update(module.__dict__)
             return getattr(module, name)
 
-    auth_pb2 = _Lazy("keyraft.proto.auth_pb2")
-    mvcc_pb2 = _Lazy("keyraft.proto.mvcc_pb2")
-    rpc_pb2 = _Lazy("keyraft.proto.rpc_pb2")
+    auth_pb2 = _LazyModule("keyraft.proto.auth_pb2")
+    mvcc_pb2 = _LazyModule("keyraft.proto.mvcc_pb2")
+    rpc_pb2 = _LazyModule("keyraft.proto.rpc_pb2")

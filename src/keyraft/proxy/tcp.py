@@ -34,7 +34,7 @@ RARELY: Final = 100  # one pick in so many goes to a record of weight 0 beside w
 
 
 @dataclass(slots=True)
-class Endpoint:
+class GatewayEndpoint:
     """One member's address; lower `priority` is better, `weight` shares within one."""
 
     host: str
@@ -53,12 +53,12 @@ class Endpoint:
 class Picker:
     """Chooses the endpoint of the next connection."""
 
-    def __init__(self, endpoints: Sequence[Endpoint], random: Random) -> None:
+    def __init__(self, endpoints: Sequence[GatewayEndpoint], random: Random) -> None:
         self.endpoints = tuple(endpoints)
         self._random = random
         self._turn = 0
 
-    def pick(self) -> Endpoint | None:
+    def pick(self) -> GatewayEndpoint | None:
         """An active endpoint of the best priority; None when none is active."""
         active = [endpoint for endpoint in self.endpoints if endpoint.active]
         if not active:
@@ -128,7 +128,7 @@ class TcpProxy:
                 if not endpoint.active:
                     await self._probe(endpoint)
 
-    async def _probe(self, endpoint: Endpoint) -> None:
+    async def _probe(self, endpoint: GatewayEndpoint) -> None:
         try:
             _, writer = await _connect(endpoint)
         except OSError as error:
@@ -150,7 +150,7 @@ class TcpProxy:
         await asyncio.gather(*self._open, return_exceptions=True)
 
 
-async def _connect(endpoint: Endpoint) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def _connect(endpoint: GatewayEndpoint) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     try:
         async with asyncio.timeout(DIAL_TIMEOUT_S):
             return await asyncio.open_connection(endpoint.host, endpoint.port)
@@ -172,7 +172,7 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 async def run_gateway(
     host: str,
     port: int,
-    endpoints: Sequence[Endpoint],
+    endpoints: Sequence[GatewayEndpoint],
     retry_delay_ns: int,
     descriptors: int,
     log: Logger,

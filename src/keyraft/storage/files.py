@@ -24,7 +24,7 @@ PRIVATE_FILE_MODE: Final = 0o600
 PRIVATE_DIR_MODE: Final = 0o700
 
 
-class LockedError(OSError):
+class FileLockedError(OSError):
     """Another process holds the file's lock."""
 
 
@@ -64,7 +64,7 @@ class Files(Protocol):
         """Opens; `create` makes a file of mode 0600 where there is none."""
 
     def open_locked(self, path: str, *, create: bool = False) -> File:
-        """Opens for writing with an exclusive lock (flock); raises LockedError at once."""
+        """Opens for writing with an exclusive lock (flock); raises FileLockedError at once."""
 
     def list(self, path: str) -> list[str]:
         """The names in a directory, sorted; FileNotFoundError when there is none."""
@@ -194,7 +194,7 @@ class OsFiles:
             fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             file.close()
-            raise LockedError(error.errno, "file is locked by another process", path) from error
+            raise FileLockedError(error.errno, "file is locked by another process", path) from error
         except OSError:
             file.close()
             raise

@@ -22,7 +22,7 @@ from keyraft.base.crc import crc32c
 from keyraft.base.log import Logger, NullLogger
 from keyraft.raft import codec
 from keyraft.raft.types import Snapshot
-from keyraft.storage.files import Files, LockedError
+from keyraft.storage.files import FileLockedError, Files
 from keyraft.storage.protofields import fields
 from keyraft.storage.wal.record import SnapshotMark
 
@@ -150,7 +150,7 @@ class SnapDir:
             path = posixpath.join(self._path, name)
             try:
                 self._files.open_locked(path).close()
-            except LockedError:
+            except FileLockedError:
                 break
             self._files.remove(path)
             removed.append(name)

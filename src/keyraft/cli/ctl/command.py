@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from keyraft.cli.ctl.flags import Flag, without_flags
+from keyraft.cli.ctl.flags import CommandFlag, without_flags
 
 SUGGESTION_DISTANCE_MAX = 2
 
@@ -26,8 +26,8 @@ class Command:
         short: str = "",
         *,
         run: str = "",
-        flags: Iterable[Flag] = (),
-        inherited: Iterable[Flag] = (),
+        flags: Iterable[CommandFlag] = (),
+        inherited: Iterable[CommandFlag] = (),
         children: Iterable[Command] = (),
         long: str = "",
         example: str = "",
@@ -61,16 +61,16 @@ class Command:
             yield command
             command = command.parent
 
-    def all_flags(self) -> list[Flag]:
+    def all_flags(self) -> list[CommandFlag]:
         """Its own flags and the inherited ones."""
         return [*self.flags, *(flag for command in self.above() for flag in command.inherited)]
 
     @property
-    def handed_down(self) -> list[Flag]:
+    def handed_down(self) -> list[CommandFlag]:
         """The flags of its children that pages of help show: not those of all commands."""
         return self.inherited if self.parent is not None else []
 
-    def local_flags(self) -> list[Flag]:
+    def local_flags(self) -> list[CommandFlag]:
         """Its own flags and those that it hands down."""
         return [*self.flags, *self.handed_down]
 

@@ -23,7 +23,7 @@ CANCELED: Final = "context canceled"
 GIVE_UP_S: Final = 5.0  # that tidying up may take after a signal, when no server answers
 
 
-class Progress:
+class CommandProgress:
     """How far a command has come."""
 
     def __init__(self) -> None:
@@ -32,7 +32,7 @@ class Progress:
         self.code = 0  # of the command that was run
 
 
-async def _until_signal(work: Coroutine[Any, Any, None], progress: Progress) -> bool:
+async def _until_signal(work: Coroutine[Any, Any, None], progress: CommandProgress) -> bool:
     """Runs `work` until it ends or SIGINT or SIGTERM cancels it, which is True.
 
     A signal that came while the program was starting counts, too. A second one ends it at once.
@@ -73,7 +73,7 @@ async def lock(context: Context) -> None:
     if not context.arguments:
         raise Exit(BAD_ARGS, "lock takes a lock name argument and an optional command to execute")
     name, *command = context.arguments
-    progress = Progress()
+    progress = CommandProgress()
 
     async def hold(client: Client) -> None:
         async with Session(client, context["ttl"]) as session, Lock(session, name) as held:
@@ -139,7 +139,7 @@ async def elect(context: Context) -> None:
     async with context.client(timeout_s=FOREVER_S) as client:
         try:
             if len(arguments) == 1:
-                await _until_signal(_observe(context, client, arguments[0]), Progress())
+                await _until_signal(_observe(context, client, arguments[0]), CommandProgress())
             else:
                 await _campaign(context, client, arguments[0], arguments[1])
         except LeaseLostError:
@@ -159,7 +159,7 @@ async def _observe(context: Context, client: Client, name: str) -> None:
 async def _campaign(context: Context, client: Client, name: str, proposal: str) -> None:
     from keyraft.client.recipes import Election, Session
 
-    progress = Progress()
+    progress = CommandProgress()
 
     async def stand() -> None:
         async with Session(client) as session:

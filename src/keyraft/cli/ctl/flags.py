@@ -20,7 +20,7 @@ class FlagError(Exception):
     """A command line that cannot be read; the text is the original's."""
 
 
-class HelpWanted(Exception):
+class CommandHelpWanted(Exception):
     """`-h` or `--help` was given."""
 
 
@@ -40,7 +40,7 @@ READERS: Final[dict[str, Callable[[str], Any]]] = {
 }
 
 
-class Flag:
+class CommandFlag:
     """One flag: its name, an optional letter, its kind (a key of READERS) and its default."""
 
     __slots__ = ("default", "hidden", "kind", "name", "short", "usage")
@@ -70,7 +70,7 @@ class Flag:
             ) from None
 
 
-def shown(flag: Flag, value: Any) -> str:
+def shown(flag: CommandFlag, value: Any) -> str:
     """A value as the original prints it."""
     if flag.kind == "strings":
         return f"[{','.join(value)}]"
@@ -82,7 +82,7 @@ def shown(flag: Flag, value: Any) -> str:
 class Values:
     """What a command line said: values by flag name (with `-` as `_`), and who was given."""
 
-    def __init__(self, flags: Iterable[Flag]) -> None:
+    def __init__(self, flags: Iterable[CommandFlag]) -> None:
         self.flags = {flag.name: flag for flag in flags}
         self.values: dict[str, Any] = {name: flag.default for name, flag in self.flags.items()}
         self.given: set[str] = set()
@@ -90,7 +90,7 @@ class Values:
     def __getitem__(self, name: str) -> Any:
         return self.values[name]
 
-    def set(self, flag: Flag, text: str) -> None:
+    def set(self, flag: CommandFlag, text: str) -> None:
         """Takes one appearance of a flag; lists grow with each."""
         value = flag.read(text)
         if flag.kind == "strings" and flag.name in self.given:
@@ -99,7 +99,7 @@ class Values:
         self.given.add(flag.name)
 
 
-def parse(flags: Iterable[Flag], words: list[str]) -> tuple[Values, list[str]]:
+def parse(flags: Iterable[CommandFlag], words: list[str]) -> tuple[Values, list[str]]:
     """(values, arguments); raises FlagError and HelpWanted."""
     values = Values(flags)
     by_letter = {flag.short: flag for flag in values.flags.values() if flag.short}
@@ -126,7 +126,7 @@ def _long(text: str, values: Values, rest: list[str]) -> None:
     flag = values.flags.get(name)
     if flag is None:
         if name == "help":
-            raise HelpWanted
+            raise CommandHelpWanted
         raise FlagError(f"unknown flag: --{name}")
     if equals:
         values.set(flag, value)
@@ -138,14 +138,14 @@ def _long(text: str, values: Values, rest: list[str]) -> None:
         raise FlagError(f"flag needs an argument: --{name}")
 
 
-def _letters(word: str, values: Values, by_letter: dict[str, Flag], rest: list[str]) -> None:
+def _letters(word: str, values: Values, by_letter: dict[str, CommandFlag], rest: list[str]) -> None:
     letters = word[1:]
     while letters:
         letter, letters = letters[0], letters[1:]
         flag = by_letter.get(letter)
         if flag is None:
             if letter == "h":
-                raise HelpWanted
+                raise CommandHelpWanted
             raise FlagError(f"unknown shorthand flag: {letter!r} in {word}")
         if letters.startswith("="):
             values.set(flag, letters[1:])
@@ -162,7 +162,7 @@ def _letters(word: str, values: Values, by_letter: dict[str, Flag], rest: list[s
             raise FlagError(f"flag needs an argument: {letter!r} in {word}")
 
 
-def without_flags(flags: Iterable[Flag], words: list[str]) -> list[int]:
+def without_flags(flags: Iterable[CommandFlag], words: list[str]) -> list[int]:
     """The positions in `words` of what is neither a flag nor a flag's value.
 
     This is how a command is found before its own flags are known, so a flag that is not known to

@@ -9,59 +9,65 @@ from collections.abc import Mapping
 from typing import Final
 
 from keyraft.cli.ctl.exits import ERROR, Exit
-from keyraft.cli.ctl.flags import Flag, FlagError, Values
+from keyraft.cli.ctl.flags import CommandFlag, FlagError, Values
 
 PREFIX: Final = "ETCDCTL_"
 OF_WATCH: Final = ("ETCDCTL_WATCH_KEY", "ETCDCTL_WATCH_RANGE_END")
 
 GLOBAL_FLAGS: Final = [
-    Flag("endpoints", "strings", ["127.0.0.1:2379"], "gRPC endpoints"),
-    Flag("debug", "bool", False, "show what the client does"),
-    Flag(
+    CommandFlag("endpoints", "strings", ["127.0.0.1:2379"], "gRPC endpoints"),
+    CommandFlag("debug", "bool", False, "show what the client does"),
+    CommandFlag(
         "write-out",
         "string",
         "simple",
         "set the output format (fields, json, protobuf, simple, table)",
         "w",
     ),
-    Flag("hex", "bool", False, "print byte strings as hex encoded strings"),
-    Flag("dial-timeout", "duration", 2.0, "dial timeout for client connections"),
-    Flag(
+    CommandFlag("hex", "bool", False, "print byte strings as hex encoded strings"),
+    CommandFlag("dial-timeout", "duration", 2.0, "dial timeout for client connections"),
+    CommandFlag(
         "command-timeout",
         "duration",
         5.0,
         "timeout for short running command (excluding dial timeout)",
     ),
-    Flag("keepalive-time", "duration", 2.0, "keepalive time for client connections"),
-    Flag("keepalive-timeout", "duration", 6.0, "keepalive timeout for client connections"),
-    Flag("max-request-bytes", "int", 0, "send limit of a request in bytes (0: 2 MiB)"),
-    Flag("max-recv-bytes", "int", 0, "receive limit of a response in bytes (0: 2 GiB - 1)"),
-    Flag("insecure-transport", "bool", True, "disable transport security for client connections"),
-    Flag("insecure-discovery", "bool", True, "accept insecure SRV records"),
-    Flag(
+    CommandFlag("keepalive-time", "duration", 2.0, "keepalive time for client connections"),
+    CommandFlag("keepalive-timeout", "duration", 6.0, "keepalive timeout for client connections"),
+    CommandFlag("max-request-bytes", "int", 0, "send limit of a request in bytes (0: 2 MiB)"),
+    CommandFlag("max-recv-bytes", "int", 0, "receive limit of a response in bytes (0: 2 GiB - 1)"),
+    CommandFlag(
+        "insecure-transport", "bool", True, "disable transport security for client connections"
+    ),
+    CommandFlag("insecure-discovery", "bool", True, "accept insecure SRV records"),
+    CommandFlag(
         "insecure-skip-tls-verify",
         "bool",
         False,
         "skip verification of the server's certificate (for tests only)",
     ),
-    Flag("cert", "string", "", "identify secure client using this TLS certificate file"),
-    Flag("key", "string", "", "identify secure client using this TLS key file"),
-    Flag("cacert", "string", "", "verify certificates of secure servers using this CA bundle"),
-    Flag(
+    CommandFlag("cert", "string", "", "identify secure client using this TLS certificate file"),
+    CommandFlag("key", "string", "", "identify secure client using this TLS key file"),
+    CommandFlag(
+        "cacert", "string", "", "verify certificates of secure servers using this CA bundle"
+    ),
+    CommandFlag(
         "auth-jwt-token",
         "string",
         "",
         "JWT token for authentication (then --user and --password do not count)",
     ),
-    Flag(
+    CommandFlag(
         "user",
         "string",
         "",
         "username[:password] for authentication (prompt if password is not supplied)",
     ),
-    Flag("password", "string", "", "password for authentication (then --user has none)"),
-    Flag("discovery-srv", "string", "", "domain name to query for SRV records", "d"),
-    Flag("discovery-srv-name", "string", "", "service name to query when using DNS discovery"),
+    CommandFlag("password", "string", "", "password for authentication (then --user has none)"),
+    CommandFlag("discovery-srv", "string", "", "domain name to query for SRV records", "d"),
+    CommandFlag(
+        "discovery-srv-name", "string", "", "service name to query when using DNS discovery"
+    ),
 ]
 
 
@@ -105,7 +111,7 @@ class ClientLog:
         write("error", self._name, message, fields)
 
 
-def variable(flag: Flag) -> str:
+def variable(flag: CommandFlag) -> str:
     """The environment variable of a flag."""
     return PREFIX + flag.name.upper().replace("-", "_")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from keyraft.cli.ctl.command import Command
-from keyraft.cli.ctl.flags import Flag
+from keyraft.cli.ctl.flags import CommandFlag
 
 NAME_WIDTH_MIN = 11  # of a command's name in a list (cobra's)
 PROMPT = (
@@ -30,7 +30,7 @@ def usage_text(command: Command) -> str:
     if command.example:
         text += f"\nExamples:\n{command.example.rstrip()}\n"
     text += _children(command)
-    shown = [*flags, Flag("help", "bool", False, f"help for {command.name}", "h")]
+    shown = [*flags, CommandFlag("help", "bool", False, f"help for {command.name}", "h")]
     if command.parent is not None:
         text += "\nFlags:\n" + flags_text(shown)
         if command.parent.handed_down:
@@ -77,7 +77,7 @@ _WORDS = {
 }
 
 
-def flags_text(flags: list[Flag]) -> str:
+def flags_text(flags: list[CommandFlag]) -> str:
     """A list of flags with what they take, what they are for, and their defaults."""
     rows = []
     for flag in sorted(flags, key=lambda flag: flag.name):
@@ -88,7 +88,7 @@ def flags_text(flags: list[Flag]) -> str:
     return "".join(f"{left:{width}}   {right}\n" for left, right in rows)
 
 
-def _default(flag: Flag) -> str:
+def _default(flag: CommandFlag) -> str:
     from keyraft.base.gotext import quote
     from keyraft.cli.ctl import gofmt
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 from keyraft.cli.ctl.command import Command, UnknownCommand, find
 from keyraft.cli.ctl.context import Context
 from keyraft.cli.ctl.exits import ERROR, Exit
-from keyraft.cli.ctl.flags import FlagError, HelpWanted, parse
+from keyraft.cli.ctl.flags import CommandHelpWanted, FlagError, parse
 from keyraft.cli.ctl.tree import ROOT
 
 CATCHING: Final = frozenset(("lock", "elect"))
@@ -31,7 +31,7 @@ def run(words: list[str]) -> int:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
     try:
         values, arguments = parse(command.all_flags(), rest)
-    except HelpWanted:
+    except CommandHelpWanted:
         return _help(command)
     except FlagError as error:
         return _misused(command, str(error))

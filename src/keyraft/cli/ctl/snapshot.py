@@ -61,7 +61,7 @@ async def _save(context: Context, path: str) -> str:
             written, version = 0, ""
             async with context.client() as client:
                 context.note("fetching snapshot", endpoint=context.endpoints[0])
-                progress = Progress()
+                progress = ProgressLine()
                 async with Syncing(file) as syncing:
                     async for piece in client.maintenance.snapshot():
                         file.write(piece.blob)
@@ -128,7 +128,7 @@ def _sync_folder(path: str) -> None:
         os.close(folder)
 
 
-class Progress:
+class ProgressLine:
     """How far it is, on standard error when that is a terminal; redrawn at most 10 times a
     second."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from keyraft.cli.ctl.command import Command
-from keyraft.cli.ctl.flags import Flag
+from keyraft.cli.ctl.flags import CommandFlag
 from keyraft.cli.ctl.globals import GLOBAL_FLAGS
 from keyraft.cli.ctl.help import GROUPS
 
@@ -13,16 +13,16 @@ KEY_VALUE, MAINTENANCE, CONCURRENCY, AUTHENTICATION, UTILITY = GROUPS
 _HERE: Final = "keyraft.cli.ctl"
 
 
-def _bool(name: str, usage: str, short: str = "", default: bool = False) -> Flag:
-    return Flag(name, "bool", default, usage, short)
+def _bool(name: str, usage: str, short: str = "", default: bool = False) -> CommandFlag:
+    return CommandFlag(name, "bool", default, usage, short)
 
 
-def _int(name: str, usage: str, default: int = 0) -> Flag:
-    return Flag(name, "int", default, usage)
+def _int(name: str, usage: str, default: int = 0) -> CommandFlag:
+    return CommandFlag(name, "int", default, usage)
 
 
-def _string(name: str, usage: str, default: str = "") -> Flag:
-    return Flag(name, "string", default, usage)
+def _string(name: str, usage: str, default: str = "") -> CommandFlag:
+    return CommandFlag(name, "string", default, usage)
 
 
 _PREFIX = _bool("prefix", "all keys with the given prefix")
@@ -406,7 +406,7 @@ MAKE_MIRROR = Command(
     flags=[
         _string("prefix", "prefix of the keys to mirror"),
         _int("rev", "revision to start at, without the keys as they are"),
-        Flag("max-txn-ops", "uint", 128, "maximum number of operations in a transaction"),
+        CommandFlag("max-txn-ops", "uint", 128, "maximum number of operations in a transaction"),
         _string("dest-prefix", "prefix at the destination instead of the source's"),
         _bool("no-dest-prefix", "mirror without any prefix"),
         _string("dest-cert", "client certificate file for the destination"),

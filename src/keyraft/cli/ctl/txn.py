@@ -11,7 +11,7 @@ from keyraft.base.gotext import parse_int, unquote
 from keyraft.cli.ctl.command import Command
 from keyraft.cli.ctl.context import FOREVER_S, Context
 from keyraft.cli.ctl.exits import BAD_ARGS, INVALID_INPUT, Exit
-from keyraft.cli.ctl.flags import FlagError, HelpWanted, parse
+from keyraft.cli.ctl.flags import CommandHelpWanted, FlagError, parse
 from keyraft.cli.ctl.gofmt import words
 from keyraft.cli.ctl.kv import delete_request, put_request, range_request
 
@@ -132,7 +132,7 @@ def operation(line: str) -> rpc_pb2.RequestOp:
     command, rest = _find((PUT, GET, DEL), typed, line)
     try:
         values, arguments = parse(command.flags, rest)
-    except (FlagError, HelpWanted):
+    except (FlagError, CommandHelpWanted):
         raise Exit(INVALID_INPUT, f"invalid txn request: {line}") from None
     if command is GET:
         return rpc_pb2.RequestOp(request_range=range_request(values, arguments))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from keyraft.base.gotext import quote
 from keyraft.cli.ctl.context import Context, error_text
 from keyraft.cli.ctl.exits import BAD_ARGS, ERROR, INTERRUPTED, INVALID_INPUT, Exit, ended_by
-from keyraft.cli.ctl.flags import FlagError, HelpWanted, Values, parse
+from keyraft.cli.ctl.flags import CommandHelpWanted, FlagError, Values, parse
 from keyraft.cli.ctl.gofmt import raw, words
 from keyraft.cli.ctl.printers.base import complain, line
 
@@ -212,7 +212,7 @@ def _begin(
     try:
         values, arguments = parse(WATCH.flags, typed[1:])
         arguments, command = split(arguments, typed)
-    except HelpWanted:
+    except CommandHelpWanted:
         raise Exit(BAD_ARGS, "pflag: help requested") from None
     except (FlagError, BadWatch) as error:
         raise Exit(BAD_ARGS, str(error)) from None

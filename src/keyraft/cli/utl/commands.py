@@ -10,10 +10,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from keyraft.cli.ctl.exits import BAD_ARGS, BAD_FEATURE, ERROR, Exit
-from keyraft.cli.utl.main import Context
+from keyraft.cli.utl.main import UtlContext
 
 if TYPE_CHECKING:
-    from keyraft.offline.source import Progress
+    from keyraft.offline.source import ProgressCallback
 
 FORMATS: Final = ("simple", "fields", "json", "protobuf", "table")
 _DRAW_S: Final = 0.1  # between two redrawings of a progress line
@@ -47,7 +47,7 @@ class Console:
         print(*words, sep="\t", file=sys.stderr)
 
 
-def _progress(what: str, form: str = "simple") -> Progress:
+def _progress(what: str, form: str = "simple") -> ProgressCallback:
     """A line on standard error when that is a terminal, for those who wait; wiped when it is done.
 
     What is over soon has none, and what is written for programs neither: both streams may come
@@ -73,7 +73,7 @@ def _progress(what: str, form: str = "simple") -> Progress:
     return show
 
 
-def _format(context: Context, *, supported: tuple[str, ...]) -> str:
+def _format(context: UtlContext, *, supported: tuple[str, ...]) -> str:
     name = context.text("write-out")
     if name not in FORMATS:
         raise Exit(BAD_FEATURE, "unsupported output format")
@@ -85,7 +85,7 @@ def _format(context: Context, *, supported: tuple[str, ...]) -> str:
 _READABLE: Final = ("simple", "fields", "json", "table")
 
 
-def snapshot_status(context: Context) -> None:
+def snapshot_status(context: UtlContext) -> None:
     """Prints hash, revision, keys, size and version of a snapshot."""
     if len(context.arguments) != 1:
         raise Exit(BAD_ARGS, "snapshot status requires exactly one argument")
@@ -130,7 +130,7 @@ def snapshot_status(context: Context) -> None:
         )
 
 
-def hash_kv(context: Context) -> None:
+def hash_kv(context: UtlContext) -> None:
     """Prints the history hash of a database."""
     form = _format(context, supported=_READABLE)
     _require(context.arguments[0])
@@ -163,7 +163,7 @@ def hash_kv(context: Context) -> None:
         )
 
 
-def snapshot_restore(context: Context) -> None:
+def snapshot_restore(context: UtlContext) -> None:
     """Makes a data directory from a snapshot."""
     if len(context.arguments) != 1:
         raise Exit(BAD_ARGS, "snapshot restore requires exactly one argument")
@@ -191,7 +191,7 @@ def snapshot_restore(context: Context) -> None:
         raise Exit(ERROR, str(error)) from None
 
 
-def defrag(context: Context) -> None:
+def defrag(context: UtlContext) -> None:
     """Defragments the database of a stopped member."""
     from keyraft.offline import defrag as work
     from keyraft.offline.source import OfflineError
@@ -211,7 +211,7 @@ def defrag(context: Context) -> None:
     )
 
 
-def migrate(context: Context) -> None:
+def migrate(context: UtlContext) -> None:
     """Sets the storage version of a stopped member's database; writes it for the original."""
     from keyraft.offline import handback
     from keyraft.offline import migrate as work
@@ -237,7 +237,7 @@ def migrate(context: Context) -> None:
             raise Exit(ERROR, str(error)) from None
 
 
-def version(context: Context) -> None:
+def version(context: UtlContext) -> None:
     """Prints the version."""
     from keyraft.base.version import VERSION
 
@@ -245,7 +245,7 @@ def version(context: Context) -> None:
     print("API version:", VERSION.rpartition(".")[0])
 
 
-def completion(context: Context) -> None:
+def completion(context: UtlContext) -> None:
     """Prints a script for one of bash, zsh, fish, powershell."""
     from keyraft.cli.ctl.completion import SHELLS, script
     from keyraft.cli.utl.tree import ROOT
@@ -256,7 +256,7 @@ def completion(context: Context) -> None:
     print(script(ROOT, context.arguments[0]))
 
 
-def help_(context: Context) -> None:
+def help_(context: UtlContext) -> None:
     """Prints the usage of the command that the arguments name."""
     from keyraft.cli.ctl.command import UnknownCommand, find
     from keyraft.cli.utl.main import usage

@@ -8,11 +8,11 @@ from collections.abc import Callable
 
 from keyraft.cli.ctl.command import Command, UnknownCommand, find
 from keyraft.cli.ctl.exits import ERROR, Exit
-from keyraft.cli.ctl.flags import Flag, FlagError, HelpWanted, Values, parse
+from keyraft.cli.ctl.flags import CommandFlag, CommandHelpWanted, FlagError, Values, parse
 from keyraft.cli.utl.tree import ARGUMENTS, GLOBAL_FLAGS, REQUIRED, ROOT
 
 
-class Context:
+class UtlContext:
     """What a command works with."""
 
     def __init__(self, values: Values, arguments: list[str]) -> None:
@@ -46,7 +46,7 @@ def run(words: list[str]) -> int:
         values, arguments = parse(command.all_flags(), rest)
         if command.run:
             _check(command, values, arguments)
-    except HelpWanted:
+    except CommandHelpWanted:
         sys.stdout.write(usage(command))
         return 0
     except FlagError as error:
@@ -55,9 +55,9 @@ def run(words: list[str]) -> int:
         sys.stdout.write(usage(command))
         return 0
     module, _, name = command.run.partition(":")
-    work: Callable[[Context], None] = getattr(importlib.import_module(module), name)
+    work: Callable[[UtlContext], None] = getattr(importlib.import_module(module), name)
     try:
-        work(Context(values, arguments))
+        work(UtlContext(values, arguments))
     except Exit as end:
         sys.stdout.flush()
         if end.text:
@@ -93,7 +93,7 @@ def usage(command: Command) -> str:
 
     text = usage_text(command)
     if command is ROOT:
-        flags = [*GLOBAL_FLAGS, Flag("help", "bool", False, "help for etcdutl", "h")]
+        flags = [*GLOBAL_FLAGS, CommandFlag("help", "bool", False, "help for etcdutl", "h")]
         lead, marker, tail = text.partition('\nUse "')
         return f"{lead}\nFlags:\n{flags_text(flags)}{marker}{tail}"
     more = f"\nGlobal Flags:\n{flags_text(GLOBAL_FLAGS)}"

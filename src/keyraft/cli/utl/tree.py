@@ -5,18 +5,18 @@ from __future__ import annotations
 from typing import Final
 
 from keyraft.cli.ctl.command import Command
-from keyraft.cli.ctl.flags import Flag
+from keyraft.cli.ctl.flags import CommandFlag
 
 _COMMANDS: Final = "keyraft.cli.utl.commands"
 
 GLOBAL_FLAGS: Final = [
-    Flag(
+    CommandFlag(
         "timeout",
         "duration",
         10.0,
         "time to wait to obtain a file lock on db file, 0 to block indefinitely",
     ),
-    Flag(
+    CommandFlag(
         "write-out",
         "string",
         "simple",
@@ -25,7 +25,7 @@ GLOBAL_FLAGS: Final = [
     ),
 ]
 
-_DATA_DIR: Final = Flag("data-dir", "string", "", "Path to the etcd data dir")
+_DATA_DIR: Final = CommandFlag("data-dir", "string", "", "Path to the etcd data dir")
 
 SNAPSHOT: Final = Command(
     "snapshot <subcommand>",
@@ -45,51 +45,51 @@ SNAPSHOT: Final = Command(
             "Restores an etcd member snapshot to an etcd directory",
             run=f"{_COMMANDS}:snapshot_restore",
             flags=[
-                Flag("data-dir", "string", "", "Path to the output data directory"),
-                Flag(
+                CommandFlag("data-dir", "string", "", "Path to the output data directory"),
+                CommandFlag(
                     "wal-dir",
                     "string",
                     "",
                     "Path to the WAL directory (use --data-dir if none given)",
                 ),
-                Flag(
+                CommandFlag(
                     "initial-cluster",
                     "string",
                     "default=http://localhost:2380",
                     "Initial cluster configuration for restore bootstrap",
                 ),
-                Flag(
+                CommandFlag(
                     "initial-cluster-token",
                     "string",
                     "etcd-cluster",
                     "Initial cluster token for the etcd cluster during restore bootstrap",
                 ),
-                Flag(
+                CommandFlag(
                     "initial-advertise-peer-urls",
                     "string",
                     "http://localhost:2380",
                     "List of this member's peer URLs to advertise to the rest of the cluster",
                 ),
-                Flag("name", "string", "default", "Human-readable name for this member"),
-                Flag(
+                CommandFlag("name", "string", "default", "Human-readable name for this member"),
+                CommandFlag(
                     "skip-hash-check",
                     "bool",
                     False,
                     "Ignore snapshot integrity hash value (required if copied from data directory)",
                 ),
-                Flag(
+                CommandFlag(
                     "initial-memory-map-size",
                     "uint",
                     0,
                     "Accepted and ignored: nothing is mapped for writing",
                 ),
-                Flag(
+                CommandFlag(
                     "bump-revision",
                     "uint",
                     0,
                     "How much to increase the latest revision after restore",
                 ),
-                Flag(
+                CommandFlag(
                     "mark-compacted",
                     "bool",
                     False,
@@ -112,7 +112,7 @@ ROOT: Final = Command(
             "Defragments the storage of the etcd",
             run=f"{_COMMANDS}:defrag",
             flags=[
-                Flag(
+                CommandFlag(
                     "data-dir",
                     "string",
                     "",
@@ -125,7 +125,7 @@ ROOT: Final = Command(
             "Prints the KV history hash of a given file",
             run=f"{_COMMANDS}:hash_kv",
             flags=[
-                Flag("rev", "int", 0, "maximum revision to hash (default: latest revision)"),
+                CommandFlag("rev", "int", 0, "maximum revision to hash (default: latest revision)"),
             ],
         ),
         Command(
@@ -135,28 +135,28 @@ ROOT: Final = Command(
             run=f"{_COMMANDS}:migrate",
             flags=[
                 _DATA_DIR,
-                Flag(
+                CommandFlag(
                     "target-version",
                     "string",
                     "",
                     "Target etcd version to migrate contents of data dir. Minimal value 3.5. "
                     'Format "X.Y" for example 3.6.',
                 ),
-                Flag(
+                CommandFlag(
                     "force",
                     "bool",
                     False,
                     "Ignore migration failure and forcefully override storage version. Not "
                     "recommended.",
                 ),
-                Flag(
+                CommandFlag(
                     "to-original",
                     "bool",
                     False,
                     "Write the database in the original's format, so that an etcd of the storage "
                     "version can start on the data dir. The target version need not be given then.",
                 ),
-                Flag(
+                CommandFlag(
                     "wal-dir",
                     "string",
                     "",

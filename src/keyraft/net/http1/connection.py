@@ -26,8 +26,8 @@ from .bodies import Body
 from .chunks import ChunkDecoder, ChunkError
 from .heads import (
     CHUNKED,
+    Http1RequestHead,
     RefusedError,
-    RequestHead,
     parse_request,
 )
 from .limits import CLIENT_PORT, Http1Limits
@@ -177,7 +177,7 @@ class Http1Connection(asyncio.Protocol):
 
     # --- for the request and the server -------------------------------------------------------
 
-    def must_close(self, head: RequestHead) -> bool:
+    def must_close(self, head: Http1RequestHead) -> bool:
         """Whether the connection ends with an answer that begins now."""
         if self._stopping or self._continue_due:
             return True  # a client that was never told to go on may send its body or not
@@ -280,7 +280,7 @@ class Http1Connection(asyncio.Protocol):
         except RefusedError as refusal:
             self._refuse(refusal)
 
-    def _begin(self, head: RequestHead) -> None:
+    def _begin(self, head: Http1RequestHead) -> None:
         service, limits = self._service, self.limits
         if not service.early and head.length > limits.body_bytes_max:
             raise RefusedError(413)

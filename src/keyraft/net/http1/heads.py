@@ -48,7 +48,7 @@ class RefusedError(Exception):
         return f"HTTP/1.1 {self.line}\r\n{kind}\r\nConnection: close\r\n\r\n{self.body}".encode()
 
 
-class RequestHead:
+class Http1RequestHead:
     """One request before its body; names of fields in lower case."""
 
     __slots__ = ("expects_continue", "headers", "keep_alive", "length", "method", "minor", "target")
@@ -129,7 +129,7 @@ class RequestHead:
         self.headers.insert(0, (b"host", host))
 
 
-def parse_request(raw: bytes) -> RequestHead:
+def parse_request(raw: bytes) -> Http1RequestHead:
     """The head of a request, its empty line included; raises RefusedError."""
     line, _, fields = raw.partition(b"\n")
     words = line.removesuffix(b"\r").split(b" ", 2)
@@ -138,9 +138,9 @@ def parse_request(raw: bytes) -> RequestHead:
     version = _VERSION.match(words[2])
     if version is None:
         raise RefusedError(400)
-    head = RequestHead(words[0], int(version[2]))
+    head = Http1RequestHead(words[0], int(version[2]))
     parser = httptools.HttpRequestParser(head)
-    # Where a body ends is judged by `RequestHead`, and Go takes lines that end in LF alone.
+    # Where a body ends is judged by `Http1RequestHead`, and Go takes lines that end in LF alone.
     parser.set_dangerous_leniencies(
         lenient_optional_cr_before_lf=True,
         lenient_chunked_length=True,

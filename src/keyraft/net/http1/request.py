@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..address import common_name, peer_name
 from .bodies import Body
-from .heads import Header, RequestHead, answer_head, has_body
+from .heads import Header, Http1RequestHead, answer_head, has_body
 
 if TYPE_CHECKING:
     from .connection import Http1Connection
@@ -29,7 +29,7 @@ class Http1Request:
         "on_writable",
     )
 
-    def __init__(self, connection: Http1Connection, head: RequestHead, incoming: Body) -> None:
+    def __init__(self, connection: Http1Connection, head: Http1RequestHead, incoming: Body) -> None:
         self._connection = connection
         self._head = head
         self._status = 0  # until the answer has begun

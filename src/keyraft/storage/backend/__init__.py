@@ -7,18 +7,18 @@ from .buffer import WriteBuffer
 from .checkpoints import Checkpoints, load_checkpoint, save_checkpoint
 from .engine import Batch, Engine
 from .gate import opening
-from .lmdb_engine import LMDBEngine, LMDBReader, Locked
+from .lmdb_engine import DatabaseLockedError, LMDBEngine, LMDBReader
 from .memory import Disk, MemoryEngine
 from .reader import ReadOnlyBackend
 
 __all__ = [
     "Batch",
     "Checkpoints",
+    "DatabaseLockedError",
     "Disk",
     "Engine",
     "LMDBEngine",
     "LMDBReader",
-    "Locked",
     "MemoryEngine",
     "ReadOnlyBackend",
     "WriteBuffer",

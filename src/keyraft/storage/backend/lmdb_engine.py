@@ -45,7 +45,7 @@ _NOT_DONE: Final = 2  # its answer
 _DATABASES_MAX: Final = 16
 
 
-class Locked(BackendError):
+class DatabaseLockedError(BackendError):
     """Another member (or its last commit) holds the directory."""
 
 
@@ -324,7 +324,7 @@ class LMDBEngine(LMDBReader):
         one was started before.
 
         When another process has it, `wait_for_lock()` is called once (to say so) and then it is
-        waited for, as etcd does; without one, `Locked` is raised. Raises BackendError.
+        waited for, as etcd does; without one, `DatabaseLockedError` is raised. Raises BackendError.
         """
         self._path = Path(path)
         make_private_dirs(str(self._path))
@@ -466,7 +466,9 @@ def _lock(path: Path, wait_for_lock: Callable[[], None] | None) -> int:
     except BlockingIOError:
         if wait_for_lock is None:
             os.close(fd)
-            raise Locked(f"the database in {path.parent} is used by another process") from None
+            raise DatabaseLockedError(
+                f"the database in {path.parent} is used by another process"
+            ) from None
         wait_for_lock()
         fcntl.flock(fd, fcntl.LOCK_EX)
     return fd

@@ -64,7 +64,7 @@ class _Branch:
         self.size = HEADER_BYTES
 
 
-class _Rows:
+class _LeafRows:
     """Rows in columns. `ends[n]` is what the first n take in a leaf, its header left out."""
 
     __slots__ = ("ends", "key_sizes", "keys", "value_sizes", "values")
@@ -166,23 +166,23 @@ class PageWriter:
 
     def _fill(
         self, levels: list[_Branch], items: Iterable[tuple[bytes, bytes]], element_flags: int
-    ) -> _Rows:
+    ) -> _LeafRows:
         """Writes all leaves but the last, whose rows it returns."""
         left = iter(items)
         room = self._fill_bytes - HEADER_BYTES
-        rows = _Rows([], [])
+        rows = _LeafRows([], [])
         at = 0
         while chunk := list(islice(left, CHUNK_ROWS)):
             keys, values = zip(*chunk)
-            rows = _Rows([*rows.keys[at:], *keys], [*rows.values[at:], *values])
+            rows = _LeafRows([*rows.keys[at:], *keys], [*rows.values[at:], *values])
             rows.check_order()
             cuts = rows.cuts(room)
             at = cuts[-1] if cuts else 0
             self._leaves(levels, rows, cuts, element_flags)
-        return _Rows(rows.keys[at:], rows.values[at:])
+        return _LeafRows(rows.keys[at:], rows.values[at:])
 
     def _leaves(
-        self, levels: list[_Branch], rows: _Rows, cuts: list[int], element_flags: int
+        self, levels: list[_Branch], rows: _LeafRows, cuts: list[int], element_flags: int
     ) -> None:
         """Writes rows up to the last cut and tells the level above."""
         if not cuts:
@@ -228,7 +228,7 @@ class PageWriter:
         self._above(levels, number + 1, level.keys[0], page)
         return page
 
-    def _finish(self, levels: list[_Branch], rest: _Rows, element_flags: int) -> int:
+    def _finish(self, levels: list[_Branch], rest: _LeafRows, element_flags: int) -> int:
         """Writes what is open, upwards; the number of the root."""
         page = self.pages
         if rest.keys:

@@ -1,7 +1,7 @@
 """The write-ahead log in etcd's format (record.py has the format, log.py the invariants)."""
 
 from keyraft.storage.wal.appender import Appender, StorageThread, SyncPolicy
-from keyraft.storage.wal.encode import Batch, Encoder
+from keyraft.storage.wal.encode import WALBatch, WALEncoder
 from keyraft.storage.wal.inspect import newest_snapshot, read_wal, valid_snapshots, verify
 from keyraft.storage.wal.log import WAL, Replay
 from keyraft.storage.wal.record import (
@@ -23,13 +23,13 @@ __all__ = [
     "SEGMENT_BYTES",
     "WAL",
     "Appender",
-    "Batch",
-    "Encoder",
     "Replay",
     "SnapshotMark",
     "StorageThread",
     "SyncPolicy",
+    "WALBatch",
     "WALDamagedError",
+    "WALEncoder",
     "WALError",
     "WALLockedError",
     "WALNotFoundError",

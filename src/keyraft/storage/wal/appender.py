@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from keyraft.raft.types import Entry, HardState
-from keyraft.storage.wal.encode import Batch
+from keyraft.storage.wal.encode import WALBatch
 from keyraft.storage.wal.log import WAL
 from keyraft.storage.wal.record import SnapshotMark, WALError
 
@@ -113,7 +113,7 @@ class Appender:
         self._call_loop = call_loop
         self._policy = policy or SyncPolicy()
         self._on_sync = on_sync
-        self._queue: list[Batch] = []
+        self._queue: list[WALBatch] = []
         self._dones: list[Done] = []
         self._writing = False
         self._failure: WALError | None = None
@@ -166,7 +166,7 @@ class Appender:
         """`WAL.release_to`, in its turn."""
         self._submit(lambda: self._wal.release_to(index))
 
-    def _add(self, batch: Batch, done: Done, alone: bool) -> None:
+    def _add(self, batch: WALBatch, done: Done, alone: bool) -> None:
         if not self._writing and batch.head is None and self._policy.inline(len(batch.data), alone):
             seconds, failure = self._write((batch,))
             self._observe(seconds, len(batch.data), failure)
@@ -188,7 +188,7 @@ class Appender:
 
         self._submit(job)
 
-    def _write(self, batches: Sequence[Batch]) -> tuple[float, WALError | None]:
+    def _write(self, batches: Sequence[WALBatch]) -> tuple[float, WALError | None]:
         begin = self._clock()
         try:
             self._wal.write(batches)
@@ -206,7 +206,7 @@ class Appender:
 
     def _finished(
         self,
-        batches: list[Batch],
+        batches: list[WALBatch],
         dones: list[Done],
         seconds: float,
         failure: WALError | None,

@@ -46,7 +46,7 @@ _RECORD_START: Final = re.compile(
 _RECORD_START_BYTES: Final = 24
 
 
-class Decoder:
+class WALDecoder:
     """Reads the records of consecutive segments; never more than one record and 1 MiB in memory."""
 
     __slots__ = ("_files", "_sizes", "crc", "file", "offset")

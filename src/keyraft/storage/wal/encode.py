@@ -59,7 +59,7 @@ def frame(kind: int, crc: int, data: bytes | None) -> bytes:
     return frame_length.pack(length) + body + _PADDING[pad]
 
 
-class Batch:
+class WALBatch:
     """Bytes for one write at one place. Made by the encoder, carried out once, in order."""
 
     __slots__ = ("data", "entries_last", "head", "offset", "sequence", "sync")
@@ -73,7 +73,7 @@ class Batch:
         self.entries_last = 0  # index of the last entry so far; names the next segment
 
 
-class Encoder:
+class WALEncoder:
     """The log's running checksum, offset and hard state."""
 
     __slots__ = (
@@ -110,7 +110,7 @@ class Encoder:
 
     def entries(
         self, entries: Sequence[Entry], state: HardState | None, must_sync: bool
-    ) -> Batch | None:
+    ) -> WALBatch | None:
         """A batch of entries and then the hard state; None when nothing has to be written now.
 
         `must_sync`: there are entries, or term or vote changed (`raft` knows). Raises
@@ -135,7 +135,7 @@ class Encoder:
             return None
         return self.flush(must_sync)
 
-    def snapshot(self, mark: SnapshotMark) -> Batch:
+    def snapshot(self, mark: SnapshotMark) -> WALBatch:
         """The record of a snapshot that is durable already; always synced. Raises WALRefusedError.
 
         It ends a segment of some size, so that a start, which begins at the newest mark, reads
@@ -150,11 +150,11 @@ class Encoder:
             self._cut(batch)
         return batch
 
-    def flush(self, sync: bool) -> Batch | None:
+    def flush(self, sync: bool) -> WALBatch | None:
         """What is held back, as a batch of its own; None when there is nothing."""
         if not self._held:
             return None
-        batch = Batch(self.sequence, self.offset, b"".join(self._held), sync)
+        batch = WALBatch(self.sequence, self.offset, b"".join(self._held), sync)
         self._held.clear()
         self._held_bytes = 0
         self.offset += len(batch.data)
@@ -163,7 +163,7 @@ class Encoder:
             self._cut(batch)
         return batch
 
-    def _cut(self, batch: Batch) -> None:
+    def _cut(self, batch: WALBatch) -> None:
         """The segment ends with `batch`."""
         batch.head = self.head()
         self.sequence += 1

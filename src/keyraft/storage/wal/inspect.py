@@ -7,7 +7,7 @@ import posixpath
 from keyraft.raft import codec
 from keyraft.raft.types import HardState
 from keyraft.storage.files import File, Files
-from keyraft.storage.wal.decode import Decoder
+from keyraft.storage.wal.decode import WALDecoder
 from keyraft.storage.wal.log import Replay, read
 from keyraft.storage.wal.record import (
     SNAPSHOT,
@@ -36,7 +36,7 @@ def _marks(files: Files, path: str, names: list[str]) -> tuple[list[SnapshotMark
     state = HardState()
     opened = _open(files, path, names)
     try:
-        for kind, data in Decoder(opened):
+        for kind, data in WALDecoder(opened):
             if kind == SNAPSHOT:
                 marks.append(decode_snapshot_mark(data))
             elif kind == STATE:

@@ -24,10 +24,10 @@ from typing import Final
 from keyraft.base.log import Logger, NullLogger
 from keyraft.raft import codec
 from keyraft.raft.types import Entry, EntryType, HardState
-from keyraft.storage.files import File, Files, LockedError
+from keyraft.storage.files import File, FileLockedError, Files
 from keyraft.storage.protofields import fields
-from keyraft.storage.wal.decode import READ_BYTES, Decoder
-from keyraft.storage.wal.encode import Batch, Encoder
+from keyraft.storage.wal.decode import READ_BYTES, WALDecoder
+from keyraft.storage.wal.encode import WALBatch, WALEncoder
 from keyraft.storage.wal.record import (
     ENTRY,
     METADATA,
@@ -72,7 +72,7 @@ class WAL:
         files: Files,
         path: str,
         segments: list[tuple[int, File]],
-        encoder: Encoder,
+        encoder: WALEncoder,
         size: int,
         log: Logger,
     ) -> None:
@@ -108,7 +108,7 @@ class WAL:
         """
         if wal_exists(files, path):
             raise WALError(f"wal: '{path}' holds a log already")
-        encoder = Encoder(metadata, segment_bytes)
+        encoder = WALEncoder(metadata, segment_bytes)
         head = encoder.head()
         encoder.offset = len(head)
         content = head + encoder.snapshot(SnapshotMark()).data
@@ -165,7 +165,7 @@ class WAL:
             for name in names:
                 try:
                     opened.append(files.open_locked(posixpath.join(path, name)))
-                except LockedError as error:
+                except FileLockedError as error:
                     raise WALLockedError(
                         f"wal: '{posixpath.join(path, name)}' is locked by another process"
                     ) from error
@@ -184,7 +184,7 @@ class WAL:
             for file in opened:
                 file.close()
             raise
-        encoder = Encoder(replay.metadata, segment_bytes)
+        encoder = WALEncoder(replay.metadata, segment_bytes)
         encoder.crc = decoder.crc
         encoder.offset = decoder.offset
         encoder.order.begin(start, replay.entries, replay.last_index, replay.state)
@@ -212,15 +212,15 @@ class WAL:
 
     def encode(
         self, entries: Sequence[Entry], state: HardState | None, must_sync: bool
-    ) -> Batch | None:
+    ) -> WALBatch | None:
         """The bytes of one `write`; None when nothing has to be written now."""
         return self._encoder.entries(entries, state, must_sync)
 
-    def encode_snapshot(self, mark: SnapshotMark) -> Batch:
+    def encode_snapshot(self, mark: SnapshotMark) -> WALBatch:
         """The record that says a snapshot is durable; without it the snapshot does not count."""
         return self._encoder.snapshot(mark)
 
-    def write(self, batches: Sequence[Batch]) -> None:
+    def write(self, batches: Sequence[WALBatch]) -> None:
         """Carries out batches in the order in which they were encoded: one write, one sync.
 
         Raises WALWriteError; from then on always.
@@ -254,7 +254,7 @@ class WAL:
         """`encode_snapshot` and `write` in one."""
         self.write((self.encode_snapshot(mark),))
 
-    def _write_run(self, batches: Sequence[Batch]) -> None:
+    def _write_run(self, batches: Sequence[WALBatch]) -> None:
         first = batches[0]
         if len(batches) == 1:
             data, sync = first.data, first.sync
@@ -263,7 +263,7 @@ class WAL:
             sync = any(batch.sync for batch in batches)
         self._segments[-1][1].pwrite(data, first.offset, sync)
 
-    def _cut(self, batch: Batch) -> None:
+    def _cut(self, batch: WALBatch) -> None:
         """Ends the segment behind `batch` and begins the next with the batch's head."""
         assert batch.head is not None, batch.sequence
         tail = self._segments[-1][1]
@@ -343,7 +343,7 @@ def read(
     *,
     torn_ends: bool = False,
     want_entries: bool = True,
-) -> tuple[Replay, Decoder]:
+) -> tuple[Replay, WALDecoder]:
     """Everything behind `start` in consecutive segments; entries may be there never committed.
 
     `torn_ends`: a torn tail counts as the end. Without `want_entries` they are checked but not
@@ -351,7 +351,7 @@ def read(
     WALNotFoundError.
     """
     replay = Replay()
-    decoder = Decoder(opened)
+    decoder = WALDecoder(opened)
     entries = replay.entries
     append = entries.append
     decode_entry = codec.decode_entry
@@ -444,7 +444,7 @@ def _hard_state(data: bytes, term: int) -> HardState:
     return state
 
 
-def _read_repaired(opened: list[File], start: SnapshotMark) -> tuple[Replay, Decoder]:
+def _read_repaired(opened: list[File], start: SnapshotMark) -> tuple[Replay, WALDecoder]:
     try:
         return read(opened, start)
     except WALTornError as error:

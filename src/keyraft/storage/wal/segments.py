@@ -7,7 +7,7 @@ import re
 from itertools import pairwise
 from typing import Final
 
-from keyraft.storage.files import Files, LockedError
+from keyraft.storage.files import FileLockedError, Files
 from keyraft.storage.wal.record import WALDamagedError, WALNotFoundError
 
 _NAME: Final = re.compile(r"([0-9a-f]{16})-([0-9a-f]{16})\.wal")
@@ -75,7 +75,7 @@ def purge_segments(files: Files, path: str, keep: int) -> list[str]:
         full = posixpath.join(path, name)
         try:
             file = files.open_locked(full)
-        except LockedError:
+        except FileLockedError:
             break
         try:
             files.remove(full)
