@@ -14,7 +14,7 @@ from keyraft.base.log import NullLogger
 from keyraft.grpc import Limits, Router
 from keyraft.net import PEER_PORT, Http1Client, Http1Limits, Http1Service, Server
 from keyraft.peer import handlers
-from keyraft.peer.exchange import Asked, Reply, Routes
+from keyraft.peer.exchange import PeerReply, PeerRequest, Routes
 from keyraft.peer.handlers import RaftHandlers
 from keyraft.peer.transport import Transport
 from keyraft.raft import codec
@@ -167,7 +167,7 @@ def test_a_connection_on_which_nothing_moves_is_closed(said: bytes) -> None:
 
 def test_a_handler_that_fails_is_one_line_and_one_answer() -> None:
     async def test(port: Port) -> None:
-        async def failing(asked: Asked) -> Reply:
+        async def failing(asked: PeerRequest) -> PeerReply:
             raise KeyError("x")
 
         port.routes.add("/failing", failing)

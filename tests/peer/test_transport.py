@@ -13,7 +13,7 @@ import pytest
 from keyraft.base.log import NullLogger
 from keyraft.grpc import Limits, Router
 from keyraft.net import PEER_PORT, Http1Client, Http1Service, Server
-from keyraft.peer.exchange import Asked, Reply, Routes
+from keyraft.peer.exchange import PeerReply, PeerRequest, Routes
 from keyraft.peer.handlers import RaftHandlers
 from keyraft.peer.transport import Transport
 from keyraft.raft.types import Entry, Message, MessageType, Snapshot, SnapshotMeta
@@ -105,8 +105,8 @@ class Member:
         await self.server.listen(f"http://127.0.0.1:{port}", None)
         self.url = f"http://{self.server.addresses[0]}"
 
-    async def version(self, asked: Asked) -> Reply:
-        return Reply(200, '{"etcdserver":"3.7.1","etcdcluster":"3.7.0"}')
+    async def version(self, asked: PeerRequest) -> PeerReply:
+        return PeerReply(200, '{"etcdserver":"3.7.1","etcdcluster":"3.7.0"}')
 
     async def stop(self) -> None:
         await self.transport.stop()

@@ -36,7 +36,7 @@ from keyraft.cluster import (
 from keyraft.config.config import Config
 from keyraft.mvcc import BackendError
 from keyraft.mvcc.backend import META, META_CONSISTENT_INDEX
-from keyraft.peer.questions import ClusterView
+from keyraft.peer.api_client import ClusterView
 from keyraft.shell.bootstrap import Opened, Place, found, join, reopen
 from keyraft.shell.force_new_cluster import force_new_cluster
 from keyraft.storage.backend import LMDBEngine, WriteBuffer, load_checkpoint

@@ -12,8 +12,8 @@ from typing import Final, TypeVar
 
 from keyraft.base import errors
 from keyraft.base.errors import EtcdError, RawError
+from keyraft.peer.api_client import PeerApiClient
 from keyraft.peer.compat import PeerRefusal
-from keyraft.peer.questions import Questions
 from keyraft.proto import rpc_pb2
 from keyraft.server import Member
 
@@ -24,9 +24,9 @@ _T = TypeVar("_T")
 
 
 class Forwarding:
-    """A `server.ports.LeaderCalls` over the peer port's questions. Owned by the loop."""
+    """A `server.ports.LeaderCalls` over the API of the peer port. Owned by the loop."""
 
-    def __init__(self, member: Member, ask: Questions) -> None:
+    def __init__(self, member: Member, ask: PeerApiClient) -> None:
         self._member = member
         self._ask = ask
         self._tasks: set[asyncio.Task[None]] = set()

@@ -42,8 +42,8 @@ from keyraft.gateway import Gateway, Scrape
 from keyraft.grpc import Router
 from keyraft.mvcc import BackendError
 from keyraft.net import Server
+from keyraft.peer.api_client import ClusterView
 from keyraft.peer.compat import PeerRefusal
-from keyraft.peer.questions import ClusterView
 from keyraft.raft import RaftError
 from keyraft.server import BootError, Member, MemberSettings
 from keyraft.service import (

@@ -8,15 +8,15 @@ from collections.abc import Callable, Sequence
 from keyraft.base.errors import EtcdError
 from keyraft.cluster import MemberRecord
 from keyraft.mvcc import KVHash
+from keyraft.peer.api_client import PeerApiClient
 from keyraft.peer.compat import PeerRefusal
-from keyraft.peer.questions import Questions
 from keyraft.server import Member, PeerHash
 
 
 class HashQuestions:
     """A `server.ports.PeerHashes`. Owned by the loop."""
 
-    def __init__(self, member: Member, ask: Questions) -> None:
+    def __init__(self, member: Member, ask: PeerApiClient) -> None:
         self._member = member
         self._ask = ask
         self._tasks: set[asyncio.Task[None]] = set()

@@ -36,11 +36,11 @@ from keyraft.net import (
     client_context,
     server_context,
 )
-from keyraft.peer.answers import AnswerHandlers, HashAnswer
+from keyraft.peer.api_client import ClusterView, PeerApiClient
+from keyraft.peer.api_handlers import ApiHandlers, PeerHash
 from keyraft.peer.exchange import Routes
 from keyraft.peer.handlers import PIPELINE_BYTES_MAX, RaftHandlers
 from keyraft.peer.metrics import PeerMetrics
-from keyraft.peer.questions import ClusterView, Questions
 from keyraft.peer.transport import Transport
 from keyraft.proto import rpc_pb2
 from keyraft.raft import (
@@ -123,7 +123,7 @@ class PeerPort:
         """Who belongs to the running cluster; raises PeerRefusal when nobody answers."""
         client = Http1Client(tls=self._client_tls)
         try:
-            ask = Questions(client, self._log)
+            ask = PeerApiClient(client, self._log)
             if joining:
                 view = await ask.cluster(peer_urls)
                 if not may_join(parse_version(VERSION), await self._versions(ask, view), self._log):
@@ -133,7 +133,7 @@ class PeerPort:
         finally:
             client.close()
 
-    async def _versions(self, ask: Questions, view: ClusterView) -> dict[int, str | None]:
+    async def _versions(self, ask: PeerApiClient, view: ClusterView) -> dict[int, str | None]:
         """What version each member of a running cluster says that the cluster has."""
         own = {str(url) for url in self._config.initial_advertise_peer_urls}
 
@@ -163,7 +163,7 @@ class PeerPort:
             tls=self._client_tls,
             dial_timeout_s=1.0 + config.election_timeout_ms / 1000,
         )
-        self.questions = Questions(self._transport.client, self._log)
+        self.api_client = PeerApiClient(self._transport.client, self._log)
         return PeerNetwork(self._transport, self._send_snapshot)
 
     def _send_snapshot(self, message: Message) -> None:
@@ -172,7 +172,7 @@ class PeerPort:
 
     def attach(self, member: Member) -> None:
         """The member may ask its peers."""
-        self._hashes = HashQuestions(member, self.questions)
+        self._hashes = HashQuestions(member, self.api_client)
         member.peer_hashes = self._hashes
 
     async def serve(self, member: Member) -> None:
@@ -180,13 +180,13 @@ class PeerPort:
         transport = self._transport
         assert transport is not None, "the port serves before it has a transport"
         self._member = member
-        self._forwarding = Forwarding(member, self.questions)
+        self._forwarding = Forwarding(member, self.api_client)
         member.leader_calls = self._forwarding
         assert self._server is not None, "the port serves before it is bound"
         # A request that this member takes from its clients, others take from theirs, too.
         posted_bytes_max = max(PIPELINE_BYTES_MAX, 2 * self._config.max_request_bytes)
         RaftHandlers(transport, self, self._log, posted_bytes_max).register(self._routes)
-        AnswerHandlers(self, transport.cluster_id).register(self._routes)
+        ApiHandlers(self, transport.cluster_id).register(self._routes)
         self._server.start()
         for url in self._config.listen_peer_urls:
             self._log.info("serving peer traffic", address=url.address)
@@ -292,7 +292,7 @@ class PeerPort:
             message.snapshot.meta.index, database, lambda: raft.takes_snapshot
         )
 
-    # --- what others ask (peer.answers.Local) -------------------------------------------------
+    # --- for the handlers of the peer port (peer.api_handlers.LocalMember) -------------------------------------------------
 
     @property
     def _here(self) -> Member:
@@ -344,7 +344,7 @@ class PeerPort:
             if refusal is not None:
                 raise refusal
 
-    async def hash_kv(self, revision: int) -> HashAnswer:
+    async def hash_kv(self, revision: int) -> PeerHash:
         """The hash of the keys."""
         member = self._here
         current = member.store.revision
@@ -356,7 +356,7 @@ class PeerPort:
         except asyncio.CancelledError:
             gone = True
             raise
-        return HashAnswer(current, found.hash, found.compact_revision, found.revision)
+        return PeerHash(current, found.hash, found.compact_revision, found.revision)
 
     async def wait_applied(self) -> bool:
         """Everything committed now is applied within a second."""

@@ -1,4 +1,4 @@
-"""Who may speak with whom: the headers between members and the answers to strangers.
+"""Which members may talk to each other: the headers that they send, and how others are refused.
 
 Every request of a member carries its id, its version, the oldest cluster version it can live
 with, its cluster's id and its peer URLs (etcd `rafthttp`). A request from another cluster or an
@@ -50,7 +50,7 @@ def parse_id(text: str) -> int | None:
 
 
 def parse_json(text: bytes | str) -> Any:
-    """What a member says in JSON; raises ValueError, for too many brackets as well."""
+    """The JSON in a member's answer; raises ValueError, also when it is nested too deeply."""
     try:
         return json.loads(text)
     except RecursionError:
@@ -66,7 +66,7 @@ def parse_version(text: str) -> tuple[int, int]:
 
 
 def check_request(headers: Mapping[str, str], cluster_id: int) -> str | None:
-    """The text of the refusal, or None when the sender is one of us.
+    """The text of the refusal, or None when the sender belongs to this cluster.
 
     `headers`: names in lower case.
     """
@@ -83,7 +83,7 @@ def check_request(headers: Mapping[str, str], cluster_id: int) -> str | None:
 
 
 def check_stream_status(status: int, text: str, peer: str, local_id: int) -> None:
-    """Raises when the peer did not open the stream; MemberRemovedError when it never will.
+    """Raises PeerRefusal if the peer did not open the stream, MemberRemovedError if it never will.
 
     `text`: the body of a 412.
     """

@@ -1,15 +1,15 @@
-"""The reading end of a stream: one GET over HTTP/1.1 whose answer never ends.
+"""The reading end of a stream: one GET over HTTP/1.1 whose response never ends.
 
-A general client hands every piece of a body from its parser through a buffer and a future to a
-task. Here what a socket brings is taken out of its chunks and passed on in the same call, because
-a follower's answer to the leader, and with it every client's put, waits for this.
+A general HTTP client passes each piece of a body from its parser through a buffer and a future to a
+task. Here received data is taken out of its chunks and passed on in the same call. A follower's
+answer to the leader waits for this, and with it every client's put.
 
-    head = await stream.open(...)     the request is sent, the answer's head is there
+    head = await stream.open(...)     sends the request, returns when the response's head is there
     await stream.text()               of a refusal
     await stream.read(feed)           until the stream ends; feed(bytes) is called on the loop
 
-Everything comes from a peer: a head longer than HEAD_BYTES_MAX, a status line that is none, or a
-chunk without a size ends the connection with `StreamError`. Source: RFC 9112 §2, §4, §7.1.
+All input comes from a peer. A head longer than HEAD_BYTES_MAX, an invalid status line, or a chunk
+without a size ends the connection with `StreamError`. Source: RFC 9112 §2, §4, §7.1.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _LENGTH: Final = re.compile(rb"[0-9]{1,18}\Z")
 
 
 class StreamError(ValueError):
-    """The peer answered with something that is not HTTP, or went away."""
+    """The peer's response is not HTTP, or the peer closed the connection."""
 
 
 class _Head:
@@ -141,7 +141,7 @@ class IncomingStream(asyncio.Protocol):
     # --- inside -------------------------------------------------------------------------------
 
     def _take_head(self, data: bytes) -> bytes:
-        """What stands behind the head, once it is whole."""
+        """The bytes behind the head; empty until the head is complete."""
         self._raw += data
         end = self._raw.find(b"\r\n\r\n")
         if end < 0 or end > HEAD_BYTES_MAX:
@@ -183,14 +183,14 @@ class IncomingStream(asyncio.Protocol):
             self._loop.call_soon(self._resume)
 
     def _resume(self) -> None:
-        """The owner has had a turn to begin reading; a refusal this long is cut."""
+        """Goes on reading, now that the owner had a turn to begin; a refusal this long is cut."""
         if self._feed is None:
             self._end(None)
         elif self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
 
     def _look(self) -> None:
-        """Silence for too long is the end."""
+        """Ends the connection when nothing came for too long."""
         silent_s = self._loop.time() - self._heard_s
         if silent_s >= self._idle_timeout_s:
             self._end(TimeoutError("i/o timeout"))
@@ -203,7 +203,7 @@ class IncomingStream(asyncio.Protocol):
             self._timer = None
         if not self._head.done():
             self._head.set_exception(error or StreamError("EOF"))
-            self._head.exception()  # nobody may be waiting any more
+            self._head.exception()  # perhaps nobody waits for it any more
         if not self._ended.done():
             if error is not None:
                 self._ended.set_exception(error)

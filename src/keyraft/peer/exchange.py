@@ -1,7 +1,7 @@
 """Requests on the peer port and their answers, between HTTP/1.1 and the handlers.
 
-A handler is a coroutine that gets an `Asked` and returns a `Reply`; it ends when its client
-leaves. One that answers for ever (`RaftHandlers.stream`) returns None.
+A handler is a coroutine that gets a `PeerRequest` and returns a `PeerReply`. It is cancelled when
+its client leaves. A handler whose response never ends (`RaftHandlers.stream`) returns None.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from keyraft.net import Body, BodyError, Http1Request
 _TEXT: Final = "text/plain; charset=utf-8"
 
 
-class Asked:
+class PeerRequest:
     """One request: its headers' names are in lower case, the first of a repeated one counts."""
 
     __slots__ = ("headers", "http", "method", "path")
@@ -35,12 +35,12 @@ class Asked:
 
     @property
     def body(self) -> Body:
-        """What follows the head; nothing of it has to be there yet."""
+        """The body, which may still be on its way."""
         return self.http.incoming
 
 
-class Reply:
-    """A whole answer."""
+class PeerReply:
+    """A complete response."""
 
     __slots__ = ("body", "headers", "status")
 
@@ -61,22 +61,22 @@ class Reply:
             self.headers.append((b"content-type", content_type.encode()))
 
 
-Handler = Callable[[Asked], Awaitable[Reply | None]]
+Handler = Callable[[PeerRequest], Awaitable[PeerReply | None]]
 
 
-def http_error(status: int, text: str, headers: Mapping[str, str] | None = None) -> Reply:
+def http_error(status: int, text: str, headers: Mapping[str, str] | None = None) -> PeerReply:
     """What Go's http.Error writes."""
-    return Reply(status, text + "\n", {"X-Content-Type-Options": "nosniff", **(headers or {})})
+    return PeerReply(status, text + "\n", {"X-Content-Type-Options": "nosniff", **(headers or {})})
 
 
-def json_error(status: int, text: str, headers: Mapping[str, str] | None = None) -> Reply:
+def json_error(status: int, text: str, headers: Mapping[str, str] | None = None) -> PeerReply:
     """What etcd's `httptypes.HTTPError` writes."""
     body = json.dumps({"message": text}, separators=(",", ":"))
-    return Reply(status, body, headers, "application/json")
+    return PeerReply(status, body, headers, "application/json")
 
 
 class Routes:
-    """Paths and their handlers; the longest beginning of a path counts, as in Go's `ServeMux`."""
+    """Paths and their handlers; the longest matching prefix counts, as in Go's `ServeMux`."""
 
     def __init__(self, logger: Logger) -> None:
         self._logger = logger
@@ -93,8 +93,8 @@ class Routes:
             self._exact[path] = handler
 
     def handle(self, http: Http1Request) -> None:
-        """Begins to answer; for `Http1Service`."""
-        asked = Asked(http)
+        """Starts the handler of a request; called by `Http1Service`."""
+        asked = PeerRequest(http)
         handler = self._exact.get(asked.path)
         if handler is None:
             for beginning, below in self._below:
@@ -114,13 +114,13 @@ class Routes:
         http.on_close = left
 
     async def stop(self) -> None:
-        """Breaks off what is being answered."""
+        """Cancels all handlers."""
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _run(self, handler: Handler, asked: Asked) -> None:
+    async def _run(self, handler: Handler, asked: PeerRequest) -> None:
         http = asked.http
         try:
             reply = await handler(asked)
@@ -135,6 +135,6 @@ class Routes:
             _answer(http, reply)
 
 
-def _answer(http: Http1Request, reply: Reply) -> None:
+def _answer(http: Http1Request, reply: PeerReply) -> None:
     http.on_close = None
     http.respond(reply.status, reply.headers, reply.body)

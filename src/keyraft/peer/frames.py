@@ -41,7 +41,7 @@ _LINK_HEARTBEAT: Final = Message(type=MessageType.HEARTBEAT)
 
 
 class FrameError(ValueError):
-    """A peer sent what no member sends; the connection must end."""
+    """A peer sent bytes that no member sends; the connection must end."""
 
 
 class MessageEncoder:
@@ -50,7 +50,7 @@ class MessageEncoder:
     __slots__ = ()
 
     def heartbeat(self) -> bytes:
-        """A frame that says the link is alive: a heartbeat from nobody to nobody."""
+        """A frame that shows that the link is alive: a heartbeat with sender and receiver 0."""
         return _framed(_LINK_HEARTBEAT)
 
     def encode(self, message: Message) -> bytes:
@@ -59,7 +59,7 @@ class MessageEncoder:
 
 
 class _LastEntries:
-    """The entries encoded last: Raft gives followers at the same place the same list."""
+    """Keeps the last encoding: Raft gives the same list to followers at the same place."""
 
     __slots__ = ("_encoded", "_entries")
 
@@ -95,7 +95,7 @@ class AppendEncoder:
         self._index = 0
 
     def heartbeat(self) -> bytes:
-        """A frame that says the link is alive."""
+        """A frame that shows that the link is alive."""
         return _HEARTBEAT
 
     def encode(self, message: Message) -> bytes:
@@ -266,7 +266,7 @@ class AppendDecoder(_Decoder):
 
 
 def is_link_heartbeat(message: Message) -> bool:
-    """Whether the message only says that the link is alive."""
+    """Whether the message only shows that the link is alive."""
     return message.type == MessageType.HEARTBEAT and not message.from_ and not message.to
 
 
@@ -279,7 +279,7 @@ def decode(encoded: bytes) -> Message:
 
 
 def snapshot_head(message: Message) -> bytes:
-    """What stands in front of the database file in a snapshot transfer."""
+    """The bytes in front of the database file in a snapshot transfer."""
     return _framed(message)
 
 

@@ -1,7 +1,7 @@
 """The peer port: where other members post messages, open streams and send databases.
 
-Paths, texts and codes are etcd's (`rafthttp`), so Go members talk to it. Bodies are what they are:
-no content coding is undone here, and none is larger than what is said below.
+Paths, texts and codes are etcd's (`rafthttp`), so Go members can talk to it. Content codings are
+not decoded. No body is larger than the limits below.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from keyraft.base.version import VERSION
 from keyraft.cluster import format_id
 from keyraft.net import BodyError, Http1Request
 from keyraft.peer.compat import check_request, parse_id
-from keyraft.peer.exchange import Asked, Reply, Routes, http_error, json_error
+from keyraft.peer.exchange import PeerReply, PeerRequest, Routes, http_error, json_error
 from keyraft.peer.frames import SNAPSHOT_MESSAGE_BYTES_MAX, FrameError, decode
 from keyraft.peer.stream import MESSAGE, MSGAPP
 from keyraft.peer.transport import Transport
@@ -25,7 +25,7 @@ from keyraft.raft.types import Message, MessageType
 
 PIPELINE_BYTES_MAX: Final = 64 * 1024 * 1024  # one posted message: a request, or 1 MiB of them
 POSTED_BYTES_MAX: Final = 256 * 1024 * 1024  # all that are being read at once
-STRANGER: Final = "0"  # the label of all who are no members
+STRANGER: Final = "0"  # the label for senders that are no members
 STREAM_PATH: Final = "/raft/stream/"
 
 
@@ -44,7 +44,7 @@ class _BodyConnection:
     def __init__(self, http: Http1Request) -> None:
         self._http = http
         self._transport = http.take_over()
-        # At once, not at the end of the loop's turn: the leader's own sync may hold up the turn.
+        # Write at once, not at the end of the turn: the leader's own sync may hold up the turn.
         self._transport.set_write_buffer_limits(high=0)
         self.closed = asyncio.get_running_loop().create_future()
 
@@ -85,12 +85,12 @@ class RaftHandlers:
         routes.add("/raft/probing", self.probing)
         routes.add(STREAM_PATH, self.stream)
 
-    async def probing(self, request: Asked) -> Reply:
-        """Says that this member is there, and what time it has."""
+    async def probing(self, request: PeerRequest) -> PeerReply:
+        """Answers a probe with this member's time."""
         now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
-        return Reply(200, f'{{"OK":true,"Now":"{now}"}}\n')
+        return PeerReply(200, f'{{"OK":true,"Now":"{now}"}}\n')
 
-    async def pipeline(self, request: Asked) -> Reply:
+    async def pipeline(self, request: PeerRequest) -> PeerReply:
         """One posted message."""
         if request.method != "POST":
             return http_error(405, "Method Not Allowed", {"Allow": "POST"})
@@ -112,14 +112,14 @@ class RaftHandlers:
             return refusal
         return self._delivered(message)
 
-    def _delivered(self, message: Message) -> Reply:
+    def _delivered(self, message: Message) -> PeerReply:
         """What became of a message that was posted."""
         if not self._transport.deliver([message]):
             return http_error(500, "error processing raft message", self._cluster)
-        return Reply(204, headers=self._cluster)
+        return PeerReply(204, headers=self._cluster)
 
-    async def snapshot(self, request: Asked) -> Reply:
-        """A database: saved first, then told to Raft."""
+    async def snapshot(self, request: PeerRequest) -> PeerReply:
+        """Receives a database: first it is saved, then Raft gets the message."""
         metrics = self._transport.metrics
         if request.method != "POST":
             return http_error(405, "Method Not Allowed", {"Allow": "POST"})
@@ -172,8 +172,8 @@ class RaftHandlers:
         )
         return self._delivered(message)
 
-    async def stream(self, request: Asked) -> Reply | None:
-        """A peer wants to hear what this member has to say to it."""
+    async def stream(self, request: PeerRequest) -> PeerReply | None:
+        """A peer opens a stream, to read this member's messages to it."""
         headers = {**self._cluster, "X-Server-Version": VERSION}
         if request.method != "GET":
             return http_error(405, "Method Not Allowed", {"Allow": "GET"})
@@ -210,7 +210,7 @@ class RaftHandlers:
             200, [(name.lower().encode(), value.encode()) for name, value in headers.items()]
         )
         if http.done:
-            return None  # it has gone already
+            return None  # the client has left already
         connection = _BodyConnection(http)
         version = request.headers.get("x-server-version", "")
         writer = transport.attach(peer_id, version, kind, connection)
@@ -221,8 +221,8 @@ class RaftHandlers:
             http.end()
         return None
 
-    async def _read(self, request: Asked) -> bytes | None:
-        """A message's bytes; None when they are too many, do not come, or no room is left."""
+    async def _read(self, request: PeerRequest) -> bytes | None:
+        """A message's bytes; None when they are too many, do not arrive, or there is no room."""
         held = 0
 
         def hold(size: int) -> bool:
@@ -239,11 +239,13 @@ class RaftHandlers:
             self._posted_bytes -= held
 
     def _name(self, message: Message) -> str:
-        """Who sent it, for metrics: strangers are one, or their ids would fill the memory."""
+        """The label of the sender; strangers share one, or their ids would fill the memory."""
         known = self._transport.peer(message.from_) is not None
         return format_id(message.from_) if known else STRANGER
 
-    def _refuse(self, request: Asked, headers: dict[str, str] | None = None) -> Reply | None:
+    def _refuse(
+        self, request: PeerRequest, headers: dict[str, str] | None = None
+    ) -> PeerReply | None:
         text = check_request(request.headers, self._transport.cluster_id)
         if text is None:
             return None
@@ -259,7 +261,7 @@ class RaftHandlers:
         )
         return http_error(412, text, headers or self._cluster)
 
-    def _refuse_message(self, message: Message) -> Reply | None:
+    def _refuse_message(self, message: Message) -> PeerReply | None:
         if message.to != self._transport.local_id:
             text = "cannot process message to mismatch member"
         elif self._transport.raft.is_id_removed(message.from_):
@@ -268,7 +270,7 @@ class RaftHandlers:
             return None
         return json_error(403, text, self._cluster)
 
-    def _learn(self, request: Asked, peer_id: int | None = None) -> None:
+    def _learn(self, request: PeerRequest, peer_id: int | None = None) -> None:
         if peer_id is None:
             peer_id = parse_id(request.headers.get("x-server-from", ""))
         try:

@@ -1,4 +1,4 @@
-"""Counts of the traffic between members, read by whoever exposes them.
+"""Counts of the traffic between members, read when metrics are scraped.
 
 Keys are member ids in hexadecimal, as the labels To, From and Remote carry them.
 """

@@ -1,4 +1,4 @@
-"""POSTs to one peer: where to, with what they say of us, and who hears how it went."""
+"""POSTs to one peer: the URL, the headers, and who is told whether they worked."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from keyraft.peer.urls import URLPicker
 
 
 class Posting:
-    """Shared by all that posts to one peer, which runs as its tasks."""
+    """Shared by everything that posts to one peer; it owns the tasks that do so."""
 
     __slots__ = (
         "_client",
@@ -40,7 +40,7 @@ class Posting:
         removed: Callable[[], None],
         metrics: PeerMetrics,
     ) -> None:
-        """`removed` is called when the peer says that this member is none any more."""
+        """`removed` is called when the peer says that this member was removed from the cluster."""
         self.name = format_id(peer_id)
         self.metrics = metrics
         self._peer_id = peer_id
@@ -59,7 +59,7 @@ class Posting:
         task.add_done_callback(self._tasks.discard)
 
     async def stop(self) -> None:
-        """Breaks off what is under way."""
+        """Cancels the tasks."""
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -75,7 +75,7 @@ class Posting:
         timeout_s: float | None = None,
         still_s_max: float | None = None,
     ) -> str | None:
-        """One POST; None, or why it failed, which everybody concerned has been told.
+        """One POST; None, or why it failed. The failure has been reported to all who must know.
 
         `action` is what the log says was tried, in etcd's words; the limits are `Http1Client`'s.
         """

@@ -38,7 +38,7 @@ class Prober:
         self._picker = picker
         self._logger = logger
         self._metrics = metrics
-        self.version: str | None = None  # None until and unless it answers
+        self.version: str | None = None  # None until it answers
         self.round_trip_s = 0.0  # smoothed as TCP does (RFC 6298, alpha 1/8)
 
     async def run(self) -> None:
@@ -67,7 +67,7 @@ class Prober:
             else:
                 old = self.round_trip_s
                 self.round_trip_s = took_s if old == 0.0 else old + (took_s - old) / 8
-                if len(self._metrics.round_trip_s) < 10_000:  # nobody has asked for long
+                if len(self._metrics.round_trip_s) < 10_000:  # the list was not taken for long
                     self._metrics.round_trip_s.append((self._name, took_s))
                 if drift_s > CLOCK_DRIFT_S_MAX and loop.time() - reported_s >= UNHEALTHY_REPORT_S:
                     reported_s = loop.time()
@@ -94,7 +94,7 @@ class Prober:
 
 
 def _drift_s(content: object, took_s: float) -> float:
-    """How far the peer's clock is from ours; raises ValueError for a foreign answer."""
+    """The difference between the peer's clock and ours; raises ValueError for an invalid answer."""
     if not isinstance(content, dict) or not content.get("OK"):
         raise ValueError("peer does not say that it is well")
     text = str(content.get("Now", ""))

@@ -1,4 +1,4 @@
-"""Sending a whole database to a peer that the log can no longer catch up.
+"""Sending a whole database to a peer that needs entries older than the log.
 
 One POST: the length of the message (8 bytes, big-endian), the raftpb.Message of type SNAP, then
 the database file to the end. The sender learns from the answer (204) that the peer has saved it
@@ -27,13 +27,13 @@ class SnapshotSender:
     def __init__(
         self, posting: Posting, report: Callable[[int, bool], None], logger: Logger
     ) -> None:
-        """`report` tells Raft what became of each."""
+        """`report` tells Raft whether a transfer succeeded."""
         self._posting = posting
         self._report = report
         self._logger = logger
 
     def send(self, message: Message, database: AsyncIterator[bytes], size_bytes: int) -> None:
-        """Starts a transfer; what became of it is reported to Raft."""
+        """Starts a transfer; its result is reported to Raft."""
         self._posting.start(self._send(message, database, size_bytes))
 
     async def _send(

@@ -1,9 +1,9 @@
-"""The two ends of a stream between members: who writes waits to be called, who reads dials.
+"""The two ends of a stream between members: the reader dials, the writer waits for the dial.
 
-Each member opens one `msgapp` and one `message` stream towards every peer and reads from them;
-what it has to say itself goes into the streams that the peer opened. A writer owns at most one
-connection; a newer one replaces it. Nothing waits: a message that finds its stream's buffer full
-is dropped and the peer reported unreachable, which is what Raft expects of a network.
+Each member opens one `msgapp` and one `message` stream to every peer and reads from them. It writes
+its own messages to the streams that the peer opened. A writer owns at most one connection; a newer
+one replaces it. Sending never waits: when the stream's buffer is full the message is dropped and
+the peer is reported unreachable, as Raft expects of a network.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ from keyraft.raft.types import Message
 CONN_TIMEOUT_S: Final = 5.0  # reads and writes of a peer connection (etcd ConnReadTimeout)
 LINK_HEARTBEAT_S: Final = CONN_TIMEOUT_S / 3
 REDIAL_S: Final = 0.1  # etcd dials each stream at most every 100 ms
-WRITE_BUFFER_BYTES_MAX: Final = 32 * 1024 * 1024  # unsent bytes of one stream before it drops
+WRITE_BUFFER_BYTES_MAX: Final = 32 * 1024 * 1024  # unsent; more are dropped
 REFUSED_REPORT_S: Final = 5.0  # DEVIATION: etcd tells of every attempt, ten times a second
 
 MSGAPP: Final = "msgapp"
 MESSAGE: Final = "message"
-# how the two are called in log lines
+# the names of both streams in log lines
 STREAM_NAMES: Final = {MSGAPP: "stream MsgApp v2", MESSAGE: "stream Message"}
 
 _IGNORED: Final = {
@@ -59,7 +59,7 @@ class OpenBody(Protocol):
         """Queues bytes; never blocks."""
 
     def unsent_bytes(self) -> int:
-        """How much of it the network has not taken yet."""
+        """How many bytes the network has not taken yet."""
 
     def close(self) -> None:
         """Ends the body."""

@@ -1,9 +1,9 @@
 """The network of one member: a peer object for every other member, and the way to each.
 
-APP messages take the `msgapp` stream, everything else the `message` stream; what finds its
-stream not open is posted over the pipeline; SNAP messages go with their database in a transfer of
-their own. Sending never waits and never fails: what cannot be queued is dropped and reported to
-Raft as unreachable, so a dead or slow peer costs the others nothing.
+APP messages take the `msgapp` stream, everything else the `message` stream; a message whose stream
+is not open is posted over the pipeline; SNAP messages go with their database in a transfer of their
+own. Sending never waits and never fails. A message that cannot be queued is dropped, and the peer
+is reported unreachable to Raft, so a dead or slow peer does not disturb the others.
 
 Owned by the event loop's thread.
 """
@@ -39,7 +39,7 @@ from keyraft.peer.urls import URLPicker
 from keyraft.raft.types import Message, MessageType
 
 _APP: Final = int(MessageType.APP)
-REMOTES_MAX: Final = 64  # strangers that are answered at once
+REMOTES_MAX: Final = 64  # unknown senders that can be answered at the same time
 DROP_REPORT_S: Final = 1.0  # a dropped message is logged at most this often per peer
 
 
@@ -49,7 +49,7 @@ class RaftReceiver(Protocol):
     def process(self, messages: list[Message]) -> bool:
         """Messages for this member arrived, in the order of one stream.
 
-        False when one of them is none that members send; it had no effect.
+        False when one of them breaks a bound of Raft; that one had no effect.
         """
 
     def is_id_removed(self, member_id: int) -> bool:
@@ -70,7 +70,7 @@ class Peer:
 
     def __init__(self, transport: Transport, peer_id: int, urls: Iterable[str]) -> None:
         self.id = peer_id
-        self.version = ""  # the last that it said with a stream
+        self.version = ""  # as last said when it opened a stream
         self.picker = URLPicker(urls)
         logger, metrics = transport.logger, transport.metrics
         logger.info("starting remote peer", remote_peer_id=format_id(peer_id))
@@ -190,7 +190,7 @@ class Transport:
         )
 
     def add_remote(self, peer_id: int, urls: Sequence[str]) -> None:
-        """Someone whose membership this member has not heard of yet asks for an answer.
+        """Adds a sender that may be a member that this one does not know yet, to answer it.
 
         Only the pipeline goes there, until the log tells that the member joined.
         """
@@ -242,7 +242,7 @@ class Transport:
         )
 
     def _can_dial(self, member_id: int, peer_urls: Sequence[str]) -> bool:
-        """Whether these are URLs; they may come from a foreign database."""
+        """Whether these are URLs that can be dialled; a foreign database may hold others."""
         try:
             return bool(parse_urls(peer_urls))
         except URLError as error:
@@ -265,7 +265,7 @@ class Transport:
         return {peer_id: peer.prober.version for peer_id, peer in self._peers.items()}
 
     def last_versions(self) -> list[str]:
-        """What version each peer said it is when it last opened a stream, if it ever did."""
+        """The version that each peer gave when it last opened a stream, if it ever did."""
         return [peer.version for peer in self._peers.values() if peer.version]
 
     def active_peers(self) -> int:
@@ -306,7 +306,7 @@ class Transport:
         return True
 
     def deliver(self, messages: list[Message]) -> bool:
-        """What a stream brought goes to Raft; see `Raft.process`."""
+        """Gives messages from a stream to Raft; see `RaftReceiver.process`."""
         return self.raft.process(messages)
 
     def attach(self, peer_id: int, version: str, kind: str, connection: OpenBody) -> StreamWriter:

@@ -7,7 +7,7 @@ The contract is the weak one that real disks keep:
   `pwrite` with `durable`) returns;
 - a created, renamed or removed name may be forgotten until `sync_dir` of its directory returns;
 - after a failed sync nothing is known about what was written since the last good one, and trying
-  again proves nothing: the caller gives up.
+  again proves nothing: the caller must give up.
 
 All of it blocks; who calls decides on which thread. Errors are `OSError`.
 """
@@ -145,8 +145,8 @@ class OsFile:
         return b"".join(parts)
 
     def pwrite(self, data: bytes, offset: int, durable: bool = False) -> None:
-        # One system call writes and syncs: each call gives the interpreter lock away and has to
-        # get it back, which against a busy loop costs more than the call.
+        # One system call writes and syncs. Each call releases the interpreter lock and must get it
+        # back, which costs more than the call itself when the loop is busy.
         flags = os.RWF_DSYNC if durable else 0
         written = os.pwritev(self._fd, (data,), offset, flags)
         while written < len(data):

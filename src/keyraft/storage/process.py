@@ -1,8 +1,8 @@
-"""The storage process, from outside: started before anybody knows which database it is for.
+"""Starting the storage process, before it is known which database it is for.
 
-Starting an interpreter and loading LMDB takes as long as a good part of the member's own start, so
-the command starts the process first and imports the member meanwhile. What it is to open, and the
-lock of the directory, it gets later over a socket of its own; it touches nothing before. This
+Starting an interpreter and loading LMDB takes a large part of the time of the member's own start.
+So the command starts the process first and imports the member meanwhile. Later the process gets the
+path to open and the lock of the directory over a socket; before that it touches nothing. This
 module imports next to nothing for that reason. `backend/writer.py` is what runs in the process.
 """
 
@@ -22,7 +22,7 @@ EXIT_WAIT_S: Final = 30.0
 
 
 def site_directory() -> str:
-    """Where the process finds LMDB."""
+    """The directory from which the process imports LMDB."""
     found = find_spec("lmdb")
     assert found is not None and found.origin is not None, "lmdb is a dependency"
     return os.path.dirname(os.path.dirname(found.origin))

@@ -6,9 +6,9 @@
     raftpb.Snapshot   data 1 (the application's own), metadata 2 {conf_state, index, term}
 
 A file counts only when it is sound and the log holds a snapshot mark of the same index and term;
-the log's mark is written after the file. Files that cannot be read are renamed to `NAME.broken`
-and passed over, so an older one is taken and more of the log is replayed. Written as `NAME.tmp`,
-synced, renamed: a name never stands for half a file. Source: etcd `server/etcdserver/api/snap`.
+the log's mark is written after the file. A file that cannot be read is renamed to `NAME.broken`;
+then an older one is used and more of the log is replayed. Written as `NAME.tmp`, synced, renamed:
+so no file with a snapshot's name is ever half written. Source: etcd `server/etcdserver/api/snap`.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ class SnapDir:
     def load_newest(self, marks: Sequence[SnapshotMark] | None = None) -> Snapshot | None:
         """The newest sound snapshot, among `marks` when given; None when there is none.
 
-        Files that cannot be read are set aside on the way.
+        Files that cannot be read are renamed to `NAME.broken`.
         """
         wanted = None if marks is None else {(mark.term, mark.index) for mark in marks}
         for name in self.names():

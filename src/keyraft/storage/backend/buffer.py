@@ -1,11 +1,11 @@
 """The write buffer: what is written but not yet durable, over an engine.
 
-Three layers, newest first: the batch being filled, the one sealed batch that the engine is
-committing, the engine. A read looks in that order. The batch is sealed `BATCH_INTERVAL_S` after
-its first operation or at `BATCH_OPS` operations, but never while another is under way: a slow disk
-makes batches larger, not more. `overloaded` asks the member to stop applying when that goes on.
-While an entry is applied in several turns of the loop, `hold` keeps the batch open: all of the
-entry is in one batch.
+There are three layers, newest first: the batch being filled, the one sealed batch that the engine
+is committing, the engine. A read looks in that order. The batch is sealed `BATCH_INTERVAL_S` after
+its first operation or at `BATCH_OPS` operations, but never while another is being committed. So a
+slow disk makes batches larger, not more numerous. When the backlog grows too large, `overloaded`
+asks the member to stop applying. While an entry is applied in several turns of the loop, `hold`
+keeps the batch open: all of the entry is in one batch.
 
 Invariants: at most one sealed batch; the hooks of `before_commit` have run on it, so consistent
 index and data are in the same batch; operations reach the engine in batches in order of writing.
@@ -24,7 +24,7 @@ from ...mvcc.backend import BUCKETS, OWN, BackendError
 from .engine import Batch, Engine
 
 BACKLOG_OPS_MAX: Final = 200_000  # operations waiting behind a slow commit before `overloaded`
-VALUE_SHIFT: Final = 12  # every 4 KiB of a value count as one more operation: bounds bytes, too
+VALUE_SHIFT: Final = 12  # 4 KiB of a value count as one more operation: bounds bytes
 
 
 class WriteBuffer:
@@ -176,8 +176,8 @@ class WriteBuffer:
             raise BackendError(self.failure)
         if self._ops >= self._batch_ops:
             if self._sealed is None and not self._held:
-                # Not here and now: an operation in the middle of an entry must not be torn from
-                # the rest of it, nor from its consistent index.
+                # Do not seal here: this call may come in the middle of an entry, whose operations
+                # and consistent index must all be in one batch.
                 if not self._flush_wanted:
                     self._flush_wanted = True
                     self._loop.call_soon(self._due)
@@ -202,7 +202,7 @@ class WriteBuffer:
             self._timer = None
         for hook in self._hooks:
             hook()
-        if self._timer is not None:  # what the hooks put has set it
+        if self._timer is not None:  # set by the puts of the hooks
             self._timer.cancel()
             self._timer = None
         self._flush_wanted = False
@@ -216,7 +216,7 @@ class WriteBuffer:
         self._engine.commit({n: c for n, c in self._sealed.items() if c}, self._committed)
 
     def _defragment(self) -> None:
-        """Nothing is under way: what is written meanwhile is the next batch, whatever its size."""
+        """Defragments between two commits. Writes that come meanwhile are the next batch."""
         if self.failure is not None:
             raise BackendError(self.failure)
         waiting, self._defragmenting = self._defragmenting, []
@@ -242,7 +242,7 @@ class WriteBuffer:
         self._go_on()
 
     def _go_on(self) -> None:
-        """Nothing is under way any more, unless somebody that was told has begun something."""
+        """Begins what waits, unless a callback that was just called has begun a commit already."""
         if self._sealed is None and self._defragmenting:
             self._defragment()
         if self._sealed is None and not self._held:
@@ -256,10 +256,10 @@ class WriteBuffer:
             self._fail(text)
 
     def exchange(self, replace: Callable[[], Engine]) -> None:
-        """Another database takes the place of this one: what was written to it is forgotten.
+        """Puts another database in the place of this one and drops what is not yet committed.
 
-        The engine is closed, then `replace` opens the new one. Who waits for a `flush` is told
-        that it is over. Blocks while a commit is under way. Raises BackendError.
+        The engine is closed, then `replace` opens the new one. Callbacks of a `flush` that is
+        waited for are called. Blocks while a commit is under way. Raises BackendError.
         """
         if self._timer is not None:
             self._timer.cancel()
@@ -283,9 +283,9 @@ class WriteBuffer:
             told(None)  # the new one has no free pages
 
     def close(self) -> None:
-        """Commits what is there, waits for it and closes the engine.
+        """Commits the batch, waits for it and closes the engine.
 
-        A batch that holds half an entry is dropped: the log has the entry, and all of the batch.
+        A batch that holds half an entry is dropped: the log still has all entries of the batch.
         """
         while self.failure is None and (self._sealed is not None or self._unsealed):
             if self._sealed is None:
@@ -298,7 +298,7 @@ class WriteBuffer:
 
     @property
     def _unsealed(self) -> bool:
-        """Whether there is a batch to commit when all ends."""
+        """Whether there is a batch to commit at the end."""
         return not self._held and bool(self._ops or self._waiting)
 
     # --- looking inside ---------------------------------------------------------------------
@@ -324,16 +324,16 @@ class WriteBuffer:
 
 
 class _Order:
-    """The keys of a bucket's changes in order: sorted as far as somebody has asked for it."""
+    """The keys of a bucket's changes in order; they are sorted when a reader needs them."""
 
     __slots__ = ("keys", "seen")
 
     def __init__(self) -> None:
         self.keys: list[bytes] = []
-        self.seen = 0  # how many of the changes are in `keys`: the first that were made
+        self.seen = 0  # so many of the changes, the oldest, are in `keys`
 
     def catch_up(self, changes: dict[bytes, bytes | None]) -> list[bytes]:
-        """All keys; in the time of sorting those that are new, most often."""
+        """All keys in order; mostly only the new ones must be sorted."""
         fresh = len(changes) - self.seen
         keys = self.keys
         if fresh:
@@ -354,7 +354,7 @@ def _overlaid(
     start: bytes,
     end: bytes | None,
 ) -> Iterator[tuple[bytes, bytes]]:
-    """What is stored with what the changes of one layer say about [start, end)."""
+    """The stored rows of [start, end), with the changes of one layer applied."""
     order = orders.get(bucket)
     if order is None:
         order = orders[bucket] = _Order()
@@ -371,7 +371,7 @@ def _merge(
     at: int,
     end: int,
 ) -> Iterator[tuple[bytes, bytes]]:
-    """Both in order; where a key is in both, the change. A change to None deletes."""
+    """Merges both in key order. Where a key is in both, the change wins. None deletes."""
     for pair in stored:
         key = pair[0]
         while at < end and keys[at] < key:

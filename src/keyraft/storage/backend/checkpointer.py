@@ -1,8 +1,8 @@
 """The process that writes an index checkpoint from the committed database.
 
 `python -m keyraft.storage.backend.checkpointer DIRECTORY` writes a temporary file there and prints
-its name and, in hex, the head that the database is to vouch for. Uses the last checkpoint, so only
-rows since then are read.
+its name and, in hex, the head that the database is to store as proof of it. It starts from the last
+checkpoint, so it reads only rows that came since.
 """
 
 from __future__ import annotations

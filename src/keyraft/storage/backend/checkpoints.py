@@ -2,8 +2,8 @@
 
 One is written when the member stops, and from time to time by a process of its own that reads the
 committed database (`python -m keyraft.storage.backend.checkpointer DIRECTORY`): it never holds up
-the loop, and after a kill -9 only the rows since are read. In either case the file is durable and
-in place before the database is told to vouch for it.
+the loop, and after a kill -9 only later rows are read. In either case the file is durable and in
+place before its head is stored in the database (the database then vouches for it).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ STOP_REVISIONS_MIN: Final = 20_000  # since the last one, to write one when stop
 
 
 def load_checkpoint(directory: str | Path, backend: Backend) -> Checkpoint | None:
-    """The checkpoint that the database vouches for, or None. Removes what was left half written."""
+    """The checkpoint whose head the database holds, or None. Removes half-written files."""
     directory = Path(directory)
     for left in directory.glob(FILE_NAME + ".*" + TEMPORARY_SUFFIX):
         left.unlink(missing_ok=True)
@@ -55,7 +55,7 @@ def write_temporary(directory: Path, data: bytes) -> Path:
 
 
 def adopt(directory: Path, temporary: Path, head: bytes, backend: Backend) -> None:
-    """Puts a durable file in place and has the database vouch for it. Raises OSError."""
+    """Puts a durable file in place and stores its head in the database. Raises OSError."""
     temporary.replace(directory / FILE_NAME)
     fd = os.open(directory, os.O_RDONLY)
     try:
@@ -72,7 +72,7 @@ def save_checkpoint(directory: Path, store: Store, backend: Backend) -> None:
 
 
 class Checkpoints:
-    """Decides when, and looks after the process."""
+    """Decides when to write a checkpoint, and owns the process that does it."""
 
     __slots__ = (
         "_backend",
@@ -120,14 +120,14 @@ class Checkpoints:
     def _worthwhile(self, revisions_min: int) -> bool:
         store = self._store
         if store.pending_revision != store.revision:
-            return False  # the member stops amid a transaction, which it will carry out anew
+            return False  # the member stops within a transaction, which its next life applies again
         if store.revision - self.revision >= revisions_min:
             return True
-        # A compaction beyond it made the last one useless.
+        # A compaction beyond its revision made the last checkpoint useless.
         return store.compact_revision > self.revision and len(store.index.entries) >= revisions_min
 
     def _same_database(self) -> bool:
-        """Whether what is known of checkpoints is about the store's present database."""
+        """Whether the database is still the one that the last checkpoint is about."""
         if self._lives == self._store.lives:
             return True
         self._lives = self._store.lives
@@ -176,12 +176,12 @@ class Checkpoints:
         try:
             adopt(self._directory, temporary, head, self._backend)
         except OSError:
-            return  # a shortcut that is not there; the next one may be
+            return  # checkpoints only make a start faster; the next one may succeed
         self.revision = int.from_bytes(head[8:16], "little")
         self.written += 1
 
     def stop(self) -> None:
-        """Ends the process and writes a last one if that spares the next start much."""
+        """Ends the process, and writes a last checkpoint if that speeds up the next start much."""
         self._timer.cancel()
         process, self._process = self._process, None
         if process is not None:

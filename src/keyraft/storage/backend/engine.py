@@ -1,4 +1,4 @@
-"""What the write buffer needs of a database: sorted buckets, and batches that land whole."""
+"""What the write buffer needs of a database: sorted buckets, and atomic batches."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Batch = dict[bytes, dict[bytes, bytes | None]]
 
 
 class Engine(Protocol):
-    """Reads see the batches whose `done` was called, perhaps already the one under way."""
+    """Reads see all batches whose `done` was called; the one under way may be visible already."""
 
     def get(self, bucket: bytes, key: bytes) -> bytes | None:
         """The value, or None."""

@@ -6,10 +6,10 @@ that only waits: one blocking write of a whole batch, one blocking read of the a
 
 Invariants:
 - One batch is under way at a time; the read transaction is renewed before its `done` is called.
-- A batch is the same whenever it is carried out again, so one whose answer was lost with the
-  process is simply sent to the next process, once.
-- The lock on the directory is held by us and by the storage process: a member that was killed
-  leaves it locked until the commit under way has ended.
+- Carrying out a batch twice gives the same result. So when the process died before it answered, the
+  batch is sent to the next process, once.
+- Both this process and the storage process hold the lock on the directory. So when a member was
+  killed, the directory stays locked until the commit under way has ended.
 """
 
 from __future__ import annotations
@@ -54,11 +54,11 @@ class WriterLostError(BackendError):
 
 
 class NotDefragmentedError(BackendError):
-    """The database is as it was, and goes on; the text says why (no space for a copy)."""
+    """The database is unchanged and still works; the text says why (no space for a copy)."""
 
 
 class Writer:
-    """The storage process. Its methods block; only the feeding thread and start call them."""
+    """The storage process. Its methods block; only the feeding thread and the start call them."""
 
     __slots__ = ("_lock_fd", "_map_bytes", "_path", "_process", "_spare")
 
@@ -90,8 +90,8 @@ class Writer:
     def write(self, batch: Batch) -> None:
         """Has one batch committed. Raises WriterLostError, BackendError with the reason.
 
-        It goes over in pieces, so that marshalling never holds the GIL, and with it the loop, for
-        long.
+        The batch is sent in pieces, so that marshalling never holds the GIL, and thereby the loop,
+        for long.
         """
         process = self._process
         assert process is not None
@@ -178,7 +178,7 @@ def _read(fd: int, size: int) -> bytes:
 
 
 class LMDBReader:
-    """What is committed, as of the last `renew`. Any process may have one beside the member."""
+    """The committed data as of the last `renew`. Any process may have one beside the member."""
 
     __slots__ = (
         "_data_fd",
@@ -203,7 +203,8 @@ class LMDBReader:
             self._env = lmdb.open(
                 self._folder, map_size=self._map_bytes, max_dbs=_DATABASES_MAX, readonly=True
             )
-            # The file itself, not its name: operators move directories away under a running member.
+            # Open the file by its descriptor, not by its name: operators move directories while a
+            # member runs.
             self._data_fd = os.open(
                 os.path.join(self._folder, "data.mdb"), os.O_RDONLY | os.O_CLOEXEC
             )
@@ -323,8 +324,9 @@ class LMDBEngine(LMDBReader):
         """Opens or creates the database in directory `path`, with the storage process `spare` if
         one was started before.
 
-        When another process has it, `wait_for_lock()` is called once (to say so) and then it is
-        waited for, as etcd does; without one, `DatabaseLockedError` is raised. Raises BackendError.
+        When another process holds the lock, `wait_for_lock()` is called once (to say so), and then
+        this waits, as etcd does. Without `wait_for_lock` it raises DatabaseLockedError. Raises
+        BackendError.
         """
         self._path = Path(path)
         make_private_dirs(str(self._path))
@@ -345,7 +347,7 @@ class LMDBEngine(LMDBReader):
             self._writer.stop()
             os.close(self._lock_fd)
             raise BackendError(f"cannot open the database in {self._path}: {error}") from error
-        self._reopen = False  # the database may be another file now
+        self._reopen = False  # another file may have replaced the database
         self._undone: str | None = None  # why the last defragmentation was not carried out
         self._queue: queue.SimpleQueue[Batch | Defragment | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._feed, name="keyraft-storage", daemon=True)
@@ -421,12 +423,12 @@ class LMDBEngine(LMDBReader):
             self._writer.write(batch)
 
     def _defragment(self) -> None:
-        """On failure the database is the old file or the new one, whole; it goes on with that."""
+        """After a failure the database is either the old file or the new one, and is complete."""
         try:
             self._writer.defragment()
             self._reopen = True
         except NotDefragmentedError as error:
-            self._undone = str(error)  # and its files are where they were
+            self._undone = str(error)  # and its files have not moved
         except WriterLostError as error:
             self._undone = str(error)
             self._reopen = True
@@ -475,7 +477,7 @@ def _lock(path: Path, wait_for_lock: Callable[[], None] | None) -> int:
 
 
 def _map_bytes() -> int:
-    """As much address space as there is to be had for both environments."""
+    """As much address space as both environments can get."""
     size = MAP_BYTES
     while size > MAP_BYTES_MIN:
         try:

@@ -3,12 +3,12 @@
 etcd's database takes keys of 32 KiB, LMDB's of 511 bytes. A longer one is stored under its first
 bytes and its hash, with the key itself in front of the value:
 
-    key     the first 479 bytes, then their whole's SHA-256 (32 bytes): 511 bytes, and no key of
-            another kind is as long
+    key     the first 479 bytes, then the SHA-256 of the whole key (32 bytes): 511 bytes; no
+            other key is so long
     value   length of the key (4 bytes, big endian), the key, the value
 
-Among long keys the stored order is not the order of the keys, so who reads such a bucket in order
-sorts it (`ordered`); it holds few.
+Long keys are not stored in the order of the keys. So a reader that wants such a bucket in order
+sorts it (`ordered`); it holds few keys.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ...mvcc.backend import AUTH_ROLES, AUTH_USERS
 
 PLAIN_BYTES_MAX: Final = 510  # longer keys are stored under a hash
 BUCKETS: Final = frozenset((AUTH_USERS, AUTH_ROLES))
-"""Where keys come from clients; those of other buckets are short by their kind."""
+"""The buckets whose keys clients choose; keys of all other buckets are short."""
 
 _STORED_BYTES: Final = 511
 _PREFIX_BYTES: Final = _STORED_BYTES - 32

@@ -1,7 +1,7 @@
-"""An engine in dictionaries that loses in a crash exactly what no commit had reached.
+"""An engine in dictionaries that loses in a crash exactly what was not committed.
 
-`settle()` lets the commit under way reach `disk`; a member reborn after a crash is built over the
-same disk with a new engine. With a loop, commits settle by themselves after `latency_s`.
+`settle()` lets the commit under way reach `disk`. A member that starts after a crash gets a new
+engine over the same disk. With a loop, commits settle by themselves after `latency_s`.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class MemoryEngine:
             done()
 
     def settle_silently(self) -> None:
-        """The same, but whoever waited for it has died meanwhile."""
+        """The same without calling `done`, because the member has died meanwhile."""
         self._take()
 
     def _take(self) -> Callable[[], None] | None:

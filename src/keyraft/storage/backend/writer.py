@@ -5,9 +5,9 @@ answers on standard output. It imports next to nothing (starts in 20 ms) and end
 ends, that is, when the member is gone.
 
 What to open comes in one packet over the socket CONTROL, as soon as the member knows it: a
-marshalled tuple (path, size of the map in bytes, [bucket, ...]), and with it the descriptor of the
-member's lock on the directory, so that it is held until a commit under way has ended, too. Nothing
-comes, and nothing was touched, when the member could not start.
+marshalled tuple (path, size of the map in bytes, [bucket, ...]). With it comes the descriptor of
+the member's lock on the directory, so the lock is held until a commit under way has ended. When the
+member could not start, no packet comes and this process has touched nothing.
 
     to it:    pieces of a batch: 8 bytes length (little endian), then that many bytes, a
               marshalled tuple (bucket, {key -> value, or None to delete}); length 0 ends the batch;
@@ -43,7 +43,7 @@ DATA_NAME = "data.mdb"
 LMDB_LOCK_NAME = "lock.mdb"
 GATE_NAME = "GATE"
 COPY_NAME = "copy"  # a folder inside the database's
-GROWTH = 2  # what a full map is multiplied with
+GROWTH = 2  # a map that is full becomes so many times as large
 READER_CHECK_COMMITS = 64
 ORDER_BYTES_MAX = 65_536
 DESCRIPTOR_BYTES = 4
@@ -83,7 +83,7 @@ def write_batch(
             database = databases[bucket]
             puts = sorted((key, value) for key, value in changes.items() if value is not None)
             with txn.cursor(db=database) as cursor:
-                # Ascending keys behind the last one fill pages to the brim.
+                # Appending keys in ascending order fills pages completely.
                 behind = bool(puts) and (not cursor.last() or cursor.key() < puts[0][0])
                 cursor.putmulti(puts, append=behind)
             if len(puts) < len(changes):
@@ -96,7 +96,7 @@ def commit(
     env: lmdb.Environment, databases: dict[bytes, lmdb._Database], batch: list[Piece]
 ) -> None:
     """The same, letting the map grow when it is full."""
-    import lmdb  # found only after `main` has set the path
+    import lmdb  # can be imported only after `main` has set the path
 
     while True:
         try:
@@ -151,7 +151,8 @@ def exchange(path: str) -> None:
 def main(arguments: list[str]) -> None:
     """Serves until the input ends."""
     for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        # The member stops on these and then still needs this process; it ends with its input.
+        # These signals stop the member, which then still needs this process. This process ends when
+        # its input ends.
         signal.signal(name, signal.SIG_IGN)
     site, control = arguments
     sys.path.insert(0, site)
@@ -206,11 +207,11 @@ def main(arguments: list[str]) -> None:
                 batch.clear()
                 commits += 1
                 if not commits % READER_CHECK_COMMITS:
-                    env.reader_check()  # those of killed processes would hold back free pages
+                    env.reader_check()  # forgets killed readers, which keep pages in use
                 answer(0, "")
         env.close()
     except BrokenPipeError:
-        os._exit(0)  # the member was killed; what it is not told of, its log has
+        os._exit(0)  # the member was killed; its log has what this commit did not report
     except (lmdb.Error, OSError) as error:
         answer(1, f"{type(error).__name__}: {error}")
         os._exit(1)

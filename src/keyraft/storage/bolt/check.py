@@ -4,7 +4,7 @@ Messages are bbolt's own (`tx_check.go`), because operators search for them. Bey
 which trusts offsets, whatever the reader refuses becomes a message as well; the check itself never
 fails. Memory: two bytes a page.
 
-Who reads the whole database anyway hands in a `Visitor` and reads it once.
+A caller that reads the whole database anyway passes a `Visitor`, so it is read only once.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ERRORS_MAX: Final = 1000  # a file with more wrong than this is described well e
 
 
 class Visitor(Protocol):
-    """Sees all rows in their order, if the database is sound; else some of them."""
+    """Is called with all rows in order if the database is sound, else with some of them."""
 
     def bucket(self, name: bytes, depth: int) -> None:
         """The leaves that follow are this bucket's. Depth 0 is the root, which has no name."""
@@ -38,8 +38,8 @@ class Visitor(Protocol):
         """The next leaf."""
 
 
-class _Nobody:
-    """Does not look."""
+class _NoVisitor:
+    """A visitor that does nothing."""
 
     def bucket(self, name: bytes, depth: int) -> None:
         """Does nothing."""
@@ -51,7 +51,7 @@ class _Nobody:
 def check(db: BoltFile, visitor: Visitor | None = None) -> list[str]:
     """What is wrong with the database; empty when it is sound. At most ERRORS_MAX messages."""
     messages: list[str] = []
-    for message in _Check(db, visitor or _Nobody()).run():
+    for message in _Check(db, visitor or _NoVisitor()).run():
         messages.append(message)
         if len(messages) == ERRORS_MAX:
             break

@@ -98,7 +98,7 @@ class Page:
     def leaf(self) -> Leaf:
         """The elements; raises BoltError when one does not lie within the page.
 
-        What is done for each element is done by C: a million rows are read in a second.
+        The work for each element is done in C: a million rows are read in a second.
         """
         data = self.data.tobytes()
         end = HEADER_BYTES + self.count * ELEMENT_BYTES
@@ -268,12 +268,12 @@ class BoltFile:
         self.close()
 
     def close(self) -> None:
-        """Unmaps; pages obtained before are dead."""
+        """Unmaps the file; pages obtained before may not be used any more."""
         self._view.release()
         try:
             self._map.close()
         except BufferError:
-            pass  # someone still holds a page; the map goes with it
+            pass  # a page is still in use; the map is freed with it
 
     @property
     def size_bytes(self) -> int:

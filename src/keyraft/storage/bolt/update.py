@@ -1,11 +1,10 @@
-"""One transaction on a bbolt file, as bbolt itself commits one: new pages behind the old, then the
-meta page.
+"""One transaction on a bbolt file, committed as bbolt does: new pages, then the meta page.
 
 Nothing that is in use is overwritten: changed buckets and the root bucket are written anew behind
 the high-water mark and synced; only then does the meta page of the older transaction point to
 them. A crash before leaves the database as it was. Small buckets are rewritten whole; a row may be
 appended to a large one, which rewrites the pages from its last leaf up to its root. The list of
-free pages is declared not stored, so bbolt finds the pages that fell free by itself.
+free pages is marked as not stored, so bbolt finds the free pages by itself.
 """
 
 from __future__ import annotations
@@ -58,7 +57,7 @@ class Update:
         self._appended[bucket] = (key, value)
 
     def commit(self, path: str) -> Meta:
-        """Carries everything out; what stands behind the database in the file is cut off.
+        """Carries everything out; bytes behind the database in the file are cut off.
 
         Raises BoltError, OSError; then the database is as it was.
         """

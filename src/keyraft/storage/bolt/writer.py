@@ -1,20 +1,20 @@
 """Writing a bbolt database from sorted input, bottom-up, in one page of memory a level.
 
 Pages come out in the order of their numbers: a leaf as soon as it is full, a branch as soon as
-its last child is known, the root bucket last. So the file is a stream, except for the two meta
-pages at its front, which name the root. Two ways round that:
+its last child is known, the root bucket last. So the file can be written as a stream, except for
+the two meta pages at its front, which name the root. There are two solutions:
 
 - `write_file` leaves room for them and fills it at the end: one pass, needs a seekable file;
 - `measure` first runs over the input counting only lengths; `write_stream` can then begin with the
-  true meta pages, and its length is known. The layout depends on nothing but the lengths, so both passes
-  agree; the stream checks that they did.
+  true meta pages, and its length is known. The layout depends on nothing but the
+  lengths, so both passes agree; the stream checks that they did.
 
 Layout: 0 and 1 meta, 2 an empty freelist, then buckets in byte order of their names, then the
 root bucket. Buckets whose page would fill a quarter of a page at most are kept inline, as bbolt
 does. Pages are filled to FILL_PERCENT, as etcd's defragmentation does.
 
-Rows are taken CHUNK_ROWS at a time and laid out in columns, so that what is done for each row is
-done by C. Memory: one such chunk, and one page a level.
+Rows are taken CHUNK_ROWS at a time and stored in columns, so that the work for each row is done in
+C. Memory: one such chunk, and one page a level.
 """
 
 from __future__ import annotations
@@ -85,9 +85,9 @@ class _LeafRows:
             raise BoltError(f"key {key.hex()} follows {before.hex()}")
 
     def cuts(self, room: int) -> list[int]:
-        """Where leaves of at most `room` end; what is behind the last fits into one.
+        """Where leaves of at most `room` bytes end; the rows behind the last cut fit into one leaf.
 
-        A row that is longer is alone in its leaf.
+        A longer row has a leaf of its own.
         """
         ends = self.ends
         total, at, cuts = ends[-1], 0, []
@@ -102,7 +102,7 @@ class _LeafRows:
     def leaves(self, cuts: list[int], flags: int) -> Iterator[tuple[bytes, bytes]]:
         """Elements and data of each leaf that ends at a cut."""
         ends, count = self.ends, cuts[-1]
-        # A position counts from its element, of which there are ever fewer before the data.
+        # A position counts from its own element, so each next element is nearer to the data.
         bare = list(map(sub, ends, range(0, (count + 1) * ELEMENT_BYTES, ELEMENT_BYTES)))
         level = list(map(sub, bare, range(0, count * ELEMENT_BYTES, ELEMENT_BYTES)))
         positions: list[int] = []

@@ -1,6 +1,6 @@
 """Whole databases in and out: bbolt files from ours, ours from bbolt files (layout.py).
 
-Imported when first used: a start does without the two formats.
+Imported when first used, because a start needs neither format.
 """
 
 from __future__ import annotations

@@ -1,11 +1,13 @@
-"""How a process that exports takes second place to the member beside it.
+"""How an exporting process gives way to the member on the same machine.
 
-It is nice, which bounds its share. But on a processor that it holds a waking thread of the member
-still waits for the end of a slice, a few milliseconds, and goes looking for another processor,
-where it is in somebody's way. So a process that may come back from it (CAP_SYS_NICE, RLIMIT_NICE)
-becomes idle (SCHED_IDLE): processors that only it uses count as free. An idle process may starve,
-and an export holds the database's old pages: once it gets less than SHARE_MIN of a processor it
-is merely nice again, for good.
+The process is nice (`nice(2)`), which bounds its share. But a thread of the member that wakes on
+the processor of the nice process still waits for the end of its time slice, a few milliseconds, or
+moves to another processor, where it disturbs others. So the process becomes idle (SCHED_IDLE) if it
+may become normal again (CAP_SYS_NICE, RLIMIT_NICE): the scheduler treats a processor that runs only
+idle processes as free.
+
+An idle process may starve, and an export keeps old pages of the database in use. So once it gets
+less than SHARE_MIN of a processor, it is only nice from then on.
 """
 
 from __future__ import annotations
@@ -20,12 +22,12 @@ LOOK_S: Final = 1.0  # of computing, between two looks at the share
 
 
 class Background:
-    """The place of this process among others."""
+    """The scheduling priority of this process."""
 
     __slots__ = ("_computed_s", "_cpu_s", "_niceness", "_resumed_at", "idle")
 
     def __init__(self) -> None:
-        """Nice from now on."""
+        """Makes the process nice."""
         self._niceness = os.nice(NICENESS)
         self.idle = False
         self._computed_s = 0.0  # since the last look
@@ -33,21 +35,21 @@ class Background:
         self._resumed_at = time.monotonic()
 
     def recede(self) -> None:
-        """Idle from now on, if there is a way back."""
+        """Makes the process idle, if it may become normal again."""
         try:
-            # The way back from idle takes the right to go below one's niceness.
+            # Leaving SCHED_IDLE needs the right to lower the nice value.
             os.setpriority(os.PRIO_PROCESS, 0, self._niceness - 1)
             os.setpriority(os.PRIO_PROCESS, 0, self._niceness)
             os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
         except OSError:
-            return  # not allowed: nice is all that can be done
+            return  # not allowed: the process stays nice
         self.idle = True
         self._computed_s = 0.0
         self._cpu_s = time.process_time()
         self.resume()
 
     def pause(self) -> None:
-        """Before a write that may wait for the reader; comes back to the fore if starved."""
+        """Call before a write that may wait for the reader; ends idle scheduling if starved."""
         self._computed_s += time.monotonic() - self._resumed_at
         if self._computed_s < LOOK_S:
             return
@@ -59,5 +61,5 @@ class Background:
             self.idle = False
 
     def resume(self) -> None:
-        """After the write."""
+        """Call after the write."""
         self._resumed_at = time.monotonic()

@@ -18,8 +18,8 @@ from keyraft.storage.transfer.importing import prepare
 
 def main(arguments: list[str]) -> int:
     """The exit code."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ends with the member, which closes the pipe
-    background = Background()  # the member goes first
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ends when the member closes the pipe
+    background = Background()  # the member has priority
     command, first, second = arguments
     try:
         if command == "export":

@@ -1,8 +1,8 @@
 """From our LMDB database to a bbolt one: what `snapshot save` and a follower that fell behind get.
 
-The database is read in one transaction by a process of its own, so the member's loop is never
-held, and its memory is bounded by a page a level and the pipe. The process reads everything twice:
-first for the layout, then for the bytes (storage.bolt.writer). On its standard output:
+A process of its own reads the database in one transaction, so the member's loop is never held. Its
+memory is bounded by a page a level and the pipe. The process reads everything twice: first for the
+layout, then for the bytes (storage.bolt.writer). Its standard output is:
 
     8 bytes   little-endian: the length of the database that follows
     4 bytes   little-endian: the length of what follows
@@ -50,7 +50,7 @@ from keyraft.storage.transfer.layout import DIGEST_BYTES
 MEMBERSHIP: Final = (MEMBERS, MEMBERS_REMOVED, CLUSTER)
 """Buckets whose rows go before the database."""
 _HEAD: Final = Struct("<QI")
-_PIPE_BYTES: Final = 1 << 20  # what the process may be ahead of its reader
+_PIPE_BYTES: Final = 1 << 20  # how far the process may be ahead of its reader
 _ERROR_BYTES_MAX: Final = 4096
 
 
@@ -123,7 +123,7 @@ def export_file(path: str, file: BinaryIO) -> int:
 
 
 class SnapshotExport:
-    """A snapshot on its way out of a process of its own. Close it, whatever happens.
+    """A snapshot that an exporting process produces. The owner must always close it.
 
     The pipe is read here and not by a StreamReader: a stream would copy each byte twice more and
     wake the loop for each 64 KiB.
@@ -256,11 +256,11 @@ class SnapshotExport:
 
 
 def _enlarge(pipe: int) -> None:
-    """Lets the process be as far ahead as the system allows a pipe to hold."""
+    """Makes the pipe as large as the system allows, up to _PIPE_BYTES."""
     try:
         fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
     except OSError:
-        return  # the user's pipes hold too much already: the loop wakes more often then
+        return  # the user's limit for pipes is reached; the loop then only wakes more often
 
 
 def write_fd(fd: int) -> Callable[[bytes], None]:

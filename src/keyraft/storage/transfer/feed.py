@@ -1,13 +1,13 @@
-"""Snapshots for clients, who are called back rather than wait.
+"""Snapshots for clients, delivered by callbacks.
 
-Each export is a process that reads one transaction, so there are EXPORTS_MAX of them at most,
-whoever asks. A caller who finds all of them taken waits, and all who wait share the next one: what
-it reads goes to each, and the next block when all have room for it.
+Each export is a process that reads in one transaction. There are at most EXPORTS_MAX of them. When
+all are in use, callers wait, and all who wait share the next export: each block goes to every one
+of them, and the next block is read when all have room.
 
-A client that does not read holds a process, and pages of the database that cannot be used again.
-So it ends: after UNREAD_S without a block, and much sooner when it makes others wait, who share its
-export or wait for one. Those it may keep waiting for GRACE_S, and longer only while it takes more
-than PACE_BYTES_PER_S of that time.
+A client that does not read keeps a process running, and keeps pages of the database from being used
+again. So its snapshot ends after UNREAD_S without a block. It ends sooner when others wait, because
+they share the export or need one: then the client may be late for GRACE_S in all, and for one more
+second for each PACE_BYTES_PER_S that it has taken.
 
 DEVIATION: etcd keeps a transaction for each caller, as many and as long as they like.
 """
@@ -24,27 +24,27 @@ from keyraft.storage.transfer.environment import TransferError
 from keyraft.storage.transfer.layout import DIGEST_BYTES
 from keyraft.storage.transfer.pace import Pace
 
-BLOCK_BYTES: Final = 524_288  # what is asked of the process, and handed on, at once
+BLOCK_BYTES: Final = 524_288  # read from the process, and handed on, at once
 EXPORTS_MAX: Final = 3  # processes at once, 50 MB each
-WAITING_MAX: Final = 1_024  # callers without one
+WAITING_MAX: Final = 1_024  # callers that wait for an export
 GRACE_S: Final = 10.0
 PACE_BYTES_PER_S: Final = 1 << 20
 UNREAD_S: Final = 600.0
-LOOK_S: Final = 1.0  # between two looks at those who have no room
+LOOK_S: Final = 1.0  # between two checks of the clients that have no room
 
 NOT_READ: Final = "etcdserver: snapshot was not read in time"
 TOO_MANY: Final = "etcdserver: too many snapshots are waited for"
 
 
 class SnapshotSink(Protocol):
-    """Where a snapshot goes. Called on the loop."""
+    """Receives a snapshot. Called on the loop."""
 
     def block(self, data: bytes, remaining_bytes: int, last: bool) -> bool:
         """A piece of the database, BLOCK_BYTES at most, or at last the digest; `remaining_bytes`
         of the database are still to come. False: no more before `SnapshotFeed.resume`."""
 
     def failed(self, text: str) -> None:
-        """There will be no more, and what there was is worthless."""
+        """No more will come, and what came may not be used."""
 
     def unread(self, text: str) -> None:
         """The same, because the sink had no room for too long."""
@@ -75,11 +75,11 @@ class SnapshotFeed:
         self.group: _Group | None = None
         self.ready = True
         self.taken_bytes = 0
-        self.behind_s = 0.0  # for which others had to wait for this one
+        self.behind_s = 0.0  # how long others had to wait for this one
         self.unread_s = 0.0  # since the last block
 
     def resume(self) -> None:
-        """The sink takes blocks again."""
+        """The sink has room again."""
         self.ready = True
         if self.group is not None:
             self.group.room.set()
@@ -89,7 +89,7 @@ class SnapshotFeed:
         self._feeds.leave(self)
 
     def wait_s(self, seconds: float, others: bool) -> bool:
-        """Counts time without room, `others` waiting; whether it was too much."""
+        """Counts time without room, while `others` wait or not; returns whether it is too much."""
         self.unread_s += seconds
         if others:
             self.behind_s += seconds
@@ -109,7 +109,7 @@ class _Group:
 
 
 async def _look(room: asyncio.Event) -> None:
-    """Until somebody has room, but no longer than LOOK_S."""
+    """Waits until a client has room, but no longer than LOOK_S."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(LOOK_S):
             await room.wait()
@@ -142,7 +142,7 @@ class SnapshotFeeds:
         return len(self._groups)
 
     def open(self, sink: SnapshotSink) -> SnapshotFeed:
-        """A snapshot of now or later; the sink may hear at once that there is none to be had."""
+        """Begins a snapshot, of now or of later; `sink.failed` may be called at once."""
         feed = SnapshotFeed(self, sink)
         if len(self._waiting) >= WAITING_MAX:
             sink.failed(TOO_MANY)
@@ -152,7 +152,7 @@ class SnapshotFeeds:
         return feed
 
     def leave(self, feed: SnapshotFeed) -> None:
-        """The feed ends; with the last one its export."""
+        """Ends a feed; its export ends with its last feed."""
         group, feed.group = feed.group, None
         if group is None:
             if feed in self._waiting:
@@ -172,7 +172,7 @@ class SnapshotFeeds:
             member.group = group
         self._groups[group] = None
         group.task = asyncio.get_running_loop().create_task(self._run(group))
-        # A task that is cancelled before its first step runs nothing of its own.
+        # A task that is cancelled before its first step does not run its own `finally`.
         group.task.add_done_callback(lambda _: self._end(group))
 
     def _end(self, group: _Group) -> None:
@@ -205,7 +205,7 @@ class SnapshotFeeds:
                 member.unread_s = 0.0
                 if not member.sink.block(data, max(0, left - DIGEST_BYTES), not left):
                     member.ready = False
-            # Others have their turn, however fast the client reads.
+            # Gives others a turn, even when the client reads fast.
             await asyncio.sleep(pace.pause_s(loop.time(), time.thread_time(), len(data)))
         for member in list(group.members):
             member.group = None
@@ -221,7 +221,7 @@ class SnapshotFeeds:
             others = len(late) < len(group.members) or bool(self._waiting)
             for member in late:
                 if member.group is not group or member.ready:
-                    continue  # gone, or has room, since
+                    continue  # it left, or has room, meanwhile
                 if member.wait_s(waited_s, others):
                     self.leave(member)
                     member.sink.unread(NOT_READ)

@@ -1,13 +1,14 @@
 """How fast a snapshot leaves a busy member.
 
-Making, passing on and storing a snapshot takes processor time, on a small machine from those who
-write, in proportion to its speed. While the member's loop is busy with others a snapshot therefore
-goes at BUSY_BYTES_PER_S, which on two processors costs puts less than a tenth of their rate (the
-original's comes to 11 to 13 MiB/s under the same puts, and costs them a fifth); while it is not,
-as fast as the client reads. So a save always ends: the pace has a floor, and nobody can lower it.
+Making, sending and storing a snapshot takes processor time in proportion to its speed. On a small
+machine that time is taken from writers. So while the member's loop is busy with other work, a
+snapshot goes at BUSY_BYTES_PER_S, which on two processors costs puts less than a tenth of their
+rate (the original goes at 11 to 13 MiB/s under the same puts, and costs them a fifth). While the
+loop is not busy, it goes as fast as the client reads. The pace never falls below BUSY_BYTES_PER_S,
+so a save always ends.
 
-What the loop computes is told by its thread's clock. The snapshot's own part of it, a tenth or two
-at full speed and next to nothing at the floor, stays below BUSY_SHARE.
+The processor time of the loop's thread tells how busy the loop is. The snapshot's own part of it is
+10 to 20 % at full speed and almost nothing at the slow pace, so it stays below BUSY_SHARE.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from __future__ import annotations
 from typing import Final
 
 BUSY_BYTES_PER_S: Final = 10 << 20
-BUSY_SHARE: Final = 0.5  # of the time that the loop's thread computes
-LOOK_S: Final = 0.1  # over which the share is taken
+BUSY_SHARE: Final = 0.5  # of the time, the loop's thread computes: then the loop is busy
+LOOK_S: Final = 0.1  # over which the share is measured
 
 
 class Pace:
@@ -39,7 +40,7 @@ class Pace:
         if not self.busy:
             self._due = now
             return 0.0
-        # A block that came late is made up for by the next one, and no more.
+        # After a late block the next one may come early, but no more than one.
         block_s = block_bytes / BUSY_BYTES_PER_S
         self._due = max(self._due, now - block_s) + block_s
         return max(self._due - now, 0.0)

@@ -1,8 +1,8 @@
-"""A data directory that Go etcd left becomes ours when a member first starts on it, and again when
-it starts on one that Go etcd has run on meanwhile.
+"""Imports Go etcd's database when a member first starts on its data directory, and again when Go
+etcd has run on the directory meanwhile.
 
-Which database is the newer one is told by their consistent indexes: ours began as a copy of etcd's
-and has only grown since, so a `db` that holds more was written by etcd after that.
+The consistent indexes tell which database is newer. Ours began as a copy of etcd's and has only
+grown since. So a `db` with a higher index was written by etcd later.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def _is_newer(bolt: str, kv: str, log: Logger) -> bool:
 
 
 def consistent_index(path: str) -> int:
-    """How far the LMDB database in a directory is. Raises TransferError."""
+    """The consistent index of the LMDB database in a directory. Raises TransferError."""
     try:
         env = open_environment(path, readonly=True)
         try:

@@ -1,15 +1,15 @@
 """Where a batch is written: on the loop itself or in the storage thread.
 
-Handing a write to a thread costs two thread switches; holding the loop costs everybody else the
-time of the sync. So a batch is written on the loop only when it is small, nobody else waits and
-the disk has lately been fast; a disk that turns slow holds up the loop for the few syncs that
-reveal it, one that stalls for one. While a write is under way in the thread, further batches gather, and the next write
-takes them all: one write, one sync.
+Handing a write to a thread costs two thread switches. Writing on the loop makes everybody else wait
+for the sync. So a batch is written on the loop only when it is small, nothing else waits and the
+disk has lately been fast. A disk that becomes slow holds up the loop for the few syncs that show
+it; a disk that stalls does so for one. While a write is under way in the thread, further batches
+gather, and the next write takes them all: one write, one sync.
 
 Callbacks come in the order of the calls. `done` gets None once everything up to and including its
 batch is durable, or the WALError after which nothing will be durable any more; it may be
-called before `append` returns. Time, thread and loop are handed in, so the simulator runs this as
-it is.
+called before `append` returns. Time, thread and loop are handed in, so the simulator runs this
+code, too.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from keyraft.storage.wal.log import WAL
 from keyraft.storage.wal.record import SnapshotMark, WALError
 
 INLINE_BYTES_MAX: Final = 16_384  # larger batches always go to the thread
-FAST_SYNC_S: Final = 0.002  # what a sync may take on the loop; less than a slice of apply
-FAST_SYNCS_MIN: Final = 8  # this many after a stall, and at first, are left to the thread
-STALL_FACTOR: Final = 20  # a sync so many times what is fast is a stall
+FAST_SYNC_S: Final = 0.002  # the longest sync allowed on the loop; less than a slice of apply
+FAST_SYNCS_MIN: Final = 8  # so many syncs at first, and after a stall, are done by the thread
+STALL_FACTOR: Final = 20  # a sync that takes so many times FAST_SYNC_S is a stall
 _UP: Final = 1.5
 _DOWN: Final = 1.125
 
@@ -35,13 +35,14 @@ Done = Callable[["WALError | None"], None]
 
 
 class SyncPolicy:
-    """Remembers how long syncs take; every `observe` counts, wherever it was measured.
+    """Remembers how long syncs take, on the loop and in the thread.
 
-    What counts is the time within which most syncs end, not the mean and not the last few: beside
-    busy processes one sync in twenty takes a scheduler's tick of 4 ms or two on the fastest disk,
-    and handing the next ones to the thread would add two more waits for a processor to each.
-    `_mostly_s` goes up by half for a sync that took longer and down by an eighth for one that did
-    not, which settles where ln 1.125 / (ln 1.5 + ln 1.125) = 2 of 9 syncs take longer.
+    It estimates the time within which most syncs end, not the mean and not the last few times.
+    Beside busy processes one sync in twenty takes 4 or 8 ms (ticks of the scheduler) even on the
+    fastest disk. Handing the next syncs to the thread would make each of them wait twice more for a
+    processor. `_mostly_s` grows by half after a sync that took longer, and shrinks by a factor of
+    1.125 after one that did not. It settles where ln 1.125 / (ln 1.5 + ln 1.125) = 2 of 9 syncs
+    take longer.
     """
 
     __slots__ = ("_fast_s", "_mostly_s", "_since_stall")
@@ -60,7 +61,8 @@ class SyncPolicy:
             )
         else:
             self._since_stall += 1
-            # Never so low that a disk that turns slow holds up the loop many times unnoticed.
+            # It never falls so low that it needs many syncs to notice that the disk has become
+            # slow.
             if self._mostly_s > self._fast_s / 16:
                 self._mostly_s /= _DOWN
 
@@ -212,7 +214,8 @@ class Appender:
         failure: WALError | None,
     ) -> None:
         self._observe(seconds, sum(len(batch.data) for batch in batches), failure)
-        # Started before the callbacks run: what they hand in joins the write after next in order.
+        # The next write starts before the callbacks run, so batches that they append keep their
+        # order.
         if self._queue and failure is None:
             self._start()
         else:

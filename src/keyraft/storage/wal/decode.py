@@ -1,7 +1,8 @@
 """From segments back to records: the checksum chain, and telling a crash from damage.
 
-What a crash may leave, and what it may not. Frames are aligned to 8 bytes and sectors are written
-whole, so of a batch that was not synced each sector is either there or still zero. Then
+What a crash can leave, and what it cannot. Frames are aligned to 8 bytes and sectors are written
+whole. So after a crash each sector of an unsynced batch is either complete or still zero. These are
+therefore no traces of a crash but damage:
 
 - a record that fails its check although no sector of it is zero,
 - a record of a segment that is not the last,
@@ -9,11 +10,11 @@ whole, so of a batch that was not synced each sector is either there or still ze
 - a length that with its padding is no multiple of 8,
 - a record that is sound by the length of its data but not by its own
 
-were not left by a crash but altered, and are refused: WALDamagedError. The rest of what can be
-wrong at the very end is a torn write: WALTornError, which `repair` cuts off.
+They are refused with WALDamagedError. Anything else that is wrong at the very end is a torn write
+(WALTornError), which `repair` cuts off.
 
 DEVIATION: etcd takes the last three for torn writes as well and drops what follows,
-acknowledged or not. A flipped bit in a length must not cost entries without a word.
+acknowledged or not. A flipped bit in a length must not silently lose entries.
 """
 
 from __future__ import annotations
@@ -80,8 +81,8 @@ class WALDecoder:
         fast_end = len(buffer) - _record_start.size
         while True:
             at = offset - base
-            # A record with its fields in order and a crc of five bytes is read in place: rather
-            # than decoding the crc, the expected one is encoded and compared.
+            # A record with its fields in order and a crc of five bytes is read in place. The crc is
+            # not decoded; instead the expected crc is encoded and the bytes are compared.
             if at <= fast_end:
                 length, tag, kind, crc_bytes, data_tag, low, middle = unpack_start(buffer, at)
                 if tag == 0x08 and data_tag == 0x1A and kind != CRC:
@@ -194,13 +195,13 @@ class WALDecoder:
             self._damaged("a record's length was altered")
 
     def _check_head(self, file: File) -> None:
-        """A segment is named only once its head is durable, so it begins with a crc record."""
+        """A named segment has a durable head, so it must begin with a crc record."""
         head = file.pread(FRAME_BYTES + 2, 0)
         if len(head) < FRAME_BYTES + 2 or head[FRAME_BYTES:] != bytes((0x08, CRC)):
             self._damaged("the segment does not begin with a checksum")
 
     def _check_end(self) -> None:
-        """A zero length ends the segment, unless its own sector goes on behind it."""
+        """A zero length ends the segment, unless bytes follow it in the same sector."""
         rest = SECTOR_BYTES - self.offset % SECTOR_BYTES
         tail = self._files[self.file].pread(rest, self.offset)
         if any(tail):

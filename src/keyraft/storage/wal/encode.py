@@ -1,12 +1,12 @@
 """From entries to the bytes of one write. Pure: knows offsets and checksums, touches no file.
 
 The encoder runs ahead of the disk. It alone knows the running checksum and the offset at which the
-next batch begins, so a batch can be encoded on the loop while the one before it is still being
-written by the storage thread. That is why it also decides when a segment is full, and makes the
-head of the next segment together with the last batch of this one.
+next batch begins. So the loop can encode a batch while the storage thread still writes the one
+before. Therefore the encoder also decides when a segment is full, and makes the head of the next
+segment together with the last batch of this one.
 
-What needs no sync (a hard state that only moved the commit index) is held back and goes out in
-front of the next batch that does: losing it in a crash costs nothing, and it costs no write.
+A hard state that only moved the commit index needs no sync. It is held back and written in front of
+the next batch that needs one. This saves a write, and losing it in a crash does no harm.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from keyraft.storage.wal.record import (
     frame_length,
 )
 
-CUT_AT_SNAPSHOT_BYTES: Final = 4 << 20  # a segment this full ends with a snapshot mark
+CUT_AT_SNAPSHOT_BYTES: Final = 4 << 20  # so large a segment ends with a snapshot mark
 HELD_BYTES_MAX: Final = 65_536  # held-back records beyond this are written without a sync
-_LENGTHS_KEPT_MAX: Final = 16_384  # different lengths whose framing is remembered
+_LENGTHS_KEPT_MAX: Final = 16_384  # lengths whose framing is remembered
 
 _varint = codec.encode_varint
 
@@ -60,7 +60,7 @@ def frame(kind: int, crc: int, data: bytes | None) -> bytes:
 
 
 class WALBatch:
-    """Bytes for one write at one place. Made by the encoder, carried out once, in order."""
+    """Bytes for one write at one place. The encoder makes it; it is written once, in order."""
 
     __slots__ = ("data", "entries_last", "head", "offset", "sequence", "sync")
 
@@ -68,8 +68,8 @@ class WALBatch:
         self.sequence = sequence  # the segment it belongs to
         self.offset = offset  # bytes from the segment's start
         self.data = data
-        self.sync = sync  # to be on the disk before it is acknowledged
-        self.head: bytes | None = None  # not None: then the segment ends, and the next begins so
+        self.sync = sync  # must be on the disk before it is acknowledged
+        self.head: bytes | None = None  # if any: the next segment's; this one ends
         self.entries_last = 0  # index of the last entry so far; names the next segment
 
 
@@ -119,7 +119,7 @@ class WALEncoder:
         parts = self._held
         if state is not None and state.is_empty():
             state = None
-        # All of it may be written, or nothing is.
+        # Checked first, so that either all of it is written or nothing.
         if entries:
             self.order.add_entries(entries)
         if state is not None:
@@ -174,8 +174,9 @@ class WALEncoder:
         return frame(kind, self.crc, data)
 
     def _append_entries(self, entries: Sequence[Entry], parts: list[bytes]) -> None:
-        # The hot loop of the log, about 1 µs an entry: what repeats from entry to entry (the
-        # term, all but seven bits of the index, the length and so the whole framing) is made once.
+        # This is the hot loop of the log, about 1 µs an entry. What repeats from entry to entry is
+        # made once: the term, all but seven bits of the index, the length, and so the whole
+        # framing.
         crc = self.crc
         framing = self._framing
         extend = parts.extend
@@ -219,7 +220,7 @@ class WALEncoder:
         self.crc = crc
 
     def _frame_around(self, size: int) -> tuple[bytes, bytes, bytes]:
-        """What stands before the crc, between crc and data, and behind, for a five-byte crc."""
+        """The bytes before a five-byte crc, between crc and data, and behind the data."""
         before_data = b"\x1a" + _varint(size)
         record = 8 + len(before_data) + size
         pad = -record & 7

@@ -98,7 +98,7 @@ class WAL:
         segment_bytes: int = SEGMENT_BYTES,
         log: Logger | None = None,
     ) -> WAL:
-        """A new log holding its head, the empty snapshot and what a founder begins with.
+        """A new log with its head, the empty snapshot and the first entries of a new cluster.
 
         It appears whole or not at all. A directory that is there already, and cannot be replaced
         because it holds something else or is a file system's root, is used as it is. (etcd removes
@@ -360,7 +360,7 @@ def read(
     term = 0  # of the last of `entries`
     found = False
     metadata: bytes | None = None
-    # A million entries are made here and not one cycle: the collector would only walk them.
+    # The garbage collector is off here: a million entries are made and no cycles.
     collecting = gc.isenabled()
     gc.disable()
     try:
@@ -435,7 +435,7 @@ def _check_entry(entry: Entry, term_before: int) -> None:
 
 
 def _hard_state(data: bytes, term: int) -> HardState:
-    """A hard state is written behind the entries it goes with, so its term is no lower."""
+    """A hard state is written behind its entries, so its term is not lower than theirs."""
     if any(number > 3 for number, _ in fields(data)):
         raise ValueError("a hard state has an unknown field")
     state = codec.decode_hard_state(data)

@@ -1,10 +1,11 @@
-"""What a log may hold, for those who write it: exactly what is read again.
+"""What may be written to a log: exactly what a reader accepts.
 
 A reader refuses entries that leave a gap, that replace a committed one or that go back in term,
 changes of the configuration without content, a hard state of an earlier term than the entry before
-it, one snapshot under two terms, and numbers of more than 64 bits. So nothing of the kind may be written: an entry that is
-acknowledged and then makes its log unreadable is lost with everything around it. Raft never asks
-for such a write; where it does, it is wrong, and the member stops before it has promised anything.
+it, one snapshot under two terms, and numbers of more than 64 bits. So nothing of the kind may be
+written: an acknowledged entry that makes its log unreadable is lost, with everything around it.
+Raft never asks for such a write. If it did, that would be a bug, and the member stops before it
+acknowledges anything.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class Order:
         self._terms.append(term)
 
     def add_entries(self, entries: Sequence[Entry]) -> None:
-        """They are to be written next; raises WALRefusedError, with nothing changed."""
+        """Adds entries that are written next; raises WALRefusedError, with nothing changed."""
         index = self.last_index
         term = self._term
         for entry in entries:
@@ -67,7 +68,7 @@ class Order:
         self.last_index = index
 
     def _add_any(self, entries: Sequence[Entry]) -> None:
-        """The same for entries that are not all plain and of the term of the one before."""
+        """The same for any entries: of other terms and types, or in place of earlier ones."""
         first = index = entries[0].index
         term = self._term
         kept = len(self._starts)

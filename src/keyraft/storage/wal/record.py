@@ -55,7 +55,7 @@ class WALError(Exception):
 
 
 class WALNotFoundError(WALError):
-    """There is no log, or none that reaches back to the wanted index."""
+    """There is no log, or it begins behind the wanted index."""
 
 
 class WALLockedError(WALError):
@@ -63,11 +63,11 @@ class WALLockedError(WALError):
 
 
 class WALDamagedError(WALError):
-    """Bytes that no crash leaves behind: the log was altered, or the disk lies."""
+    """Bytes that no crash can leave: the log was altered, or the disk is faulty."""
 
 
 class WALTornError(WALError):
-    """The last batch was cut short by a crash; what stands before `offset` is whole."""
+    """A crash cut the last batch short; everything before `offset` is complete."""
 
     def __init__(self, text: str, offset: int) -> None:
         super().__init__(text)
@@ -75,7 +75,7 @@ class WALTornError(WALError):
 
 
 class WALRefusedError(WALError):
-    """What was to be written could not be read again; nothing of it is written."""
+    """The log could not be read again after this write, so nothing of it was written."""
 
     def __init__(self, why: str) -> None:
         super().__init__(f"wal: refused to write {why}")

@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError
 from keyraft.base import errors
 from keyraft.cluster import format_id
 from keyraft.peer.compat import parse_json
-from keyraft.peer.exchange import Asked, Reply, Routes, http_error, json_error
+from keyraft.peer.exchange import PeerReply, PeerRequest, Routes, http_error, json_error
 from keyraft.proto import lease_pb2, rpc_pb2
 
 LEASE_BODY_BYTES_MAX: Final = 64 * 1024
@@ -42,7 +42,7 @@ _HASH_ERRORS: Final[dict[type[errors.EtcdError], str]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class HashAnswer:
+class PeerHash:
     """A member's hash of its keys up to a revision."""
 
     revision: int
@@ -51,8 +51,8 @@ class HashAnswer:
     hash_revision: int
 
 
-class Local(Protocol):
-    """The member behind the peer port; its refusals are errors of `base.errors`."""
+class LocalMember(Protocol):
+    """The member behind the peer port; it raises errors of `base.errors`."""
 
     def members_json(self) -> list[dict[str, Any]]:
         """All members as etcd writes them in JSON."""
@@ -63,7 +63,7 @@ class Local(Protocol):
     async def promote(self, member_id: int, token: str | None) -> list[dict[str, Any]]:
         """Makes a learner a voter; only the leader can."""
 
-    async def hash_kv(self, revision: int) -> HashAnswer:
+    async def hash_kv(self, revision: int) -> PeerHash:
         """The hash up to `revision`, 0 for the latest."""
 
     async def wait_applied(self) -> bool:
@@ -79,10 +79,10 @@ class Local(Protocol):
         """Whether the cluster is on its way down a version, read linearizably."""
 
 
-class AnswerHandlers:
+class ApiHandlers:
     """The routes of the peer port outside `/raft`."""
 
-    def __init__(self, local: Local, cluster_id: int) -> None:
+    def __init__(self, local: LocalMember, cluster_id: int) -> None:
         self._local = local
         self._cluster = {"X-Etcd-Cluster-ID": format_id(cluster_id)}
 
@@ -96,21 +96,21 @@ class AnswerHandlers:
         routes.add("/downgrade/enabled", self.downgrade_enabled)
         routes.add("/version", self.version)
 
-    async def version(self, request: Asked) -> Reply:
+    async def version(self, request: PeerRequest) -> PeerReply:
         """As on the client port."""
         if request.method != "GET":
             return http_error(405, "Method Not Allowed", {"Allow": "GET"})
         text = json.dumps(self._local.versions_json(), separators=(",", ":"))
-        return Reply(200, text, content_type="application/json")
+        return PeerReply(200, text, content_type="application/json")
 
-    async def members(self, request: Asked) -> Reply:
+    async def members(self, request: PeerRequest) -> PeerReply:
         """Who belongs to the cluster."""
         if request.method != "GET":
             return http_error(405, "Method Not Allowed", {"Allow": "GET"})
         return self._json(self._local.members_json())
 
-    async def promote(self, request: Asked) -> Reply:
-        """A follower passes on a client's wish."""
+    async def promote(self, request: PeerRequest) -> PeerReply:
+        """A follower forwards a client's request to promote a learner."""
         if request.method != "POST":
             return http_error(405, "Method Not Allowed", {"Allow": "POST"})
         text = request.path.removeprefix(PROMOTE_PATH)
@@ -125,8 +125,8 @@ class AnswerHandlers:
             return http_error(status, wording, self._cluster)
         return self._json(members)
 
-    async def hash_kv(self, request: Asked) -> Reply:
-        """The corruption check asks for a hash."""
+    async def hash_kv(self, request: PeerRequest) -> PeerReply:
+        """Another member's corruption check asks for a hash."""
         if request.method != "GET":
             return http_error(405, "Method Not Allowed", {"Allow": "GET"})
         asked = request.headers.get("x-etcd-cluster-id")
@@ -152,10 +152,10 @@ class AnswerHandlers:
             newline="",
         )
 
-    async def renew(self, request: Asked) -> Reply:
-        """A follower passes on a keep-alive."""
+    async def renew(self, request: PeerRequest) -> PeerReply:
+        """A follower forwards a keep-alive."""
         body = await self._lease_body(request)
-        if isinstance(body, Reply):
+        if isinstance(body, PeerReply):
             return body
         try:
             lease_id = rpc_pb2.LeaseKeepAliveRequest.FromString(body).ID
@@ -173,10 +173,10 @@ class AnswerHandlers:
             rpc_pb2.LeaseKeepAliveResponse(ID=lease_id, TTL=ttl_s).SerializeToString()
         )
 
-    async def time_to_live(self, request: Asked) -> Reply:
-        """A follower passes on a question."""
+    async def time_to_live(self, request: PeerRequest) -> PeerReply:
+        """A follower forwards a request for the time to live."""
         body = await self._lease_body(request)
-        if isinstance(body, Reply):
+        if isinstance(body, PeerReply):
             return body
         try:
             wanted = lease_pb2.LeaseInternalRequest.FromString(body).LeaseTimeToLiveRequest
@@ -195,32 +195,32 @@ class AnswerHandlers:
             lease_pb2.LeaseInternalResponse(LeaseTimeToLiveResponse=answer).SerializeToString()
         )
 
-    async def downgrade_enabled(self, request: Asked) -> Reply:
-        """A joining member asks which versions are welcome."""
+    async def downgrade_enabled(self, request: PeerRequest) -> PeerReply:
+        """A joining member asks whether a downgrade is enabled, to know which versions may join."""
         if request.method != "GET":
             return http_error(405, "Method Not Allowed", {"Allow": "GET"})
         try:
             enabled = await self._local.downgrade_enabled()
         except errors.EtcdError as error:
             return http_error(500, f"failed linearized read: {error.text}", self._cluster)
-        return Reply(200, "true" if enabled else "false", self._cluster, "text/plain")
+        return PeerReply(200, "true" if enabled else "false", self._cluster, "text/plain")
 
-    async def _lease_body(self, request: Asked) -> bytes | Reply:
+    async def _lease_body(self, request: PeerRequest) -> bytes | PeerReply:
         if request.method != "POST":
             return http_error(405, "Method Not Allowed")
         body = await request.body.read_whole(LEASE_BODY_BYTES_MAX)
         return http_error(413, "request body too large") if body is None else body
 
-    def _json(self, content: object, newline: str = "\n") -> Reply:
+    def _json(self, content: object, newline: str = "\n") -> PeerReply:
         text = json.dumps(content, separators=(",", ":"), ensure_ascii=False) + newline
-        return Reply(200, text, self._cluster, "application/json")
+        return PeerReply(200, text, self._cluster, "application/json")
 
-    def _protobuf(self, body: bytes) -> Reply:
-        return Reply(200, body, content_type="application/protobuf")
+    def _protobuf(self, body: bytes) -> PeerReply:
+        return PeerReply(200, body, content_type="application/protobuf")
 
 
 def _revision(body: bytes) -> int | None:
-    """What the question about a hash says; None for what Go's `json.Unmarshal` refuses."""
+    """The revision in a request for a hash; None for what Go's `json.Unmarshal` refuses."""
     try:
         content = parse_json(body)
     except ValueError:

@@ -15,10 +15,10 @@ from keyraft.base import errors
 from keyraft.base.log import NullLogger
 from keyraft.grpc import Limits, Router
 from keyraft.net import PEER_PORT, Http1Client, Http1Service, Server
-from keyraft.peer.answers import AnswerHandlers, HashAnswer
+from keyraft.peer.api_client import PeerApiClient
+from keyraft.peer.api_handlers import ApiHandlers, PeerHash
 from keyraft.peer.compat import PeerRefusal
 from keyraft.peer.exchange import Routes
-from keyraft.peer.questions import Questions
 from keyraft.proto import rpc_pb2
 from tests.support.server import ORACLE, needs_oracle
 
@@ -51,9 +51,9 @@ class Answering:
         assert (member_id, token) == (7, "secret")
         return [MEMBER]
 
-    async def hash_kv(self, revision: int) -> HashAnswer:
+    async def hash_kv(self, revision: int) -> PeerHash:
         self.check()
-        return HashAnswer(9, 1234, -1, revision or 9)
+        return PeerHash(9, 1234, -1, revision or 9)
 
     async def wait_applied(self) -> bool:
         return self.applied
@@ -73,18 +73,18 @@ class Answering:
         return True
 
 
-def run(test: Callable[[Answering, str, Questions], Awaitable[None]]) -> None:
+def run(test: Callable[[Answering, str, PeerApiClient], Awaitable[None]]) -> None:
     async def main() -> None:
         local = Answering()
         routes = Routes(NullLogger())
-        AnswerHandlers(local, 0xC1).register(routes)
+        ApiHandlers(local, 0xC1).register(routes)
         loop = asyncio.get_running_loop()
         service = Http1Service(routes.handle, loop, PEER_PORT, early=True)
         server = Server(loop, Router(), Limits(), None, http1=service)
         await server.listen("http://127.0.0.1:0", None)
         client = Http1Client()
         try:
-            await test(local, f"http://{server.addresses[0]}", Questions(client, NullLogger()))
+            await test(local, f"http://{server.addresses[0]}", PeerApiClient(client, NullLogger()))
         finally:
             client.close()
             await routes.stop()
@@ -94,13 +94,13 @@ def run(test: Callable[[Answering, str, Questions], Awaitable[None]]) -> None:
 
 
 def test_every_question_has_its_answer() -> None:
-    async def test(local: Answering, url: str, ask: Questions) -> None:
+    async def test(local: Answering, url: str, ask: PeerApiClient) -> None:
         view = await ask.cluster(["http://127.0.0.1:1", url])
         assert (view.cluster_id, view.members) == (0xC1, [MEMBER])
         versions = await ask.versions([url], 5)
         assert versions is not None and versions["etcdserver"] == "3.7.1"
         assert await ask.promote(url, 7, "secret", 5) == [MEMBER]
-        assert await ask.hash_kv(url, 0xC1, 3, 5) == HashAnswer(9, 1234, -1, 3)
+        assert await ask.hash_kv(url, 0xC1, 3, 5) == PeerHash(9, 1234, -1, 3)
         assert await ask.renew(url, 12, 5) == 60
         answer = await ask.time_to_live(url, 12, True, 5)
         assert (answer.ID, answer.TTL, answer.grantedTTL, list(answer.keys)) == (12, 5, 60, [b"k"])
@@ -109,7 +109,7 @@ def test_every_question_has_its_answer() -> None:
 
 
 def test_every_refusal_keeps_its_meaning() -> None:
-    async def test(local: Answering, url: str, ask: Questions) -> None:
+    async def test(local: Answering, url: str, ask: PeerApiClient) -> None:
         for refusal in (
             errors.MemberNotFoundError,
             errors.MemberNotLearnerError,
@@ -201,7 +201,7 @@ CASES = [
 
 
 def test_bad_requests_get_the_originals_answers() -> None:
-    async def test(local: Answering, url: str, ask: Questions) -> None:
+    async def test(local: Answering, url: str, ask: PeerApiClient) -> None:
         client = Http1Client()
         for method, path, body, status, text in CASES:
             answer = await client.request(method, url, path, body=body)
@@ -240,7 +240,7 @@ def test_the_original_answers_the_same_and_is_understood(tmp_path: Path) -> None
         try:
             asking = Http1Client()
             async with asyncio.timeout(30):
-                ask = Questions(asking, NullLogger())
+                ask = PeerApiClient(asking, NullLogger())
                 while True:
                     try:
                         view = await ask.cluster([peer])

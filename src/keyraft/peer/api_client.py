@@ -1,7 +1,8 @@
-"""What a member asks others beside Raft: who belongs to the cluster, the leader's leases, hashes.
+"""What a member asks others beside Raft: members of the cluster, the leader's leases, hashes.
 
-Each question goes to one peer URL and has a time limit. A peer that cannot be reached or answers
-nonsense raises `PeerRefusal`; an answer that means an error of the table raises that error.
+Each question goes to one peer URL and has a time limit. A peer that cannot be reached, or an
+invalid answer, raises `PeerRefusal`. An answer that carries an error of the error table raises that
+error.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from keyraft.base import errors
 from keyraft.base.log import Logger
 from keyraft.cluster import format_id
 from keyraft.net import Http1Client, HttpError
-from keyraft.peer.answers import (
+from keyraft.peer.api_handlers import (
     HASH_PATH,
     LEASE_INTERNAL_PATH,
     LEASE_PATH,
     MEMBERS_PATH,
     PROMOTE_PATH,
-    HashAnswer,
+    PeerHash,
 )
 from keyraft.peer.compat import PeerRefusal, parse_id, parse_json
 from keyraft.proto import lease_pb2, rpc_pb2
@@ -41,7 +42,7 @@ class ClusterView:
         self.members = members
 
 
-class Questions:
+class PeerApiClient:
     """Asks with a client that others may use, too."""
 
     def __init__(self, client: Http1Client, logger: Logger) -> None:
@@ -51,10 +52,10 @@ class Questions:
     async def cluster(
         self, peer_urls: Iterable[str], timeout_s: float = MEMBERS_TIMEOUT_S, tell: bool = True
     ) -> ClusterView:
-        """Asks the sorted URLs in turn; the first that answers decides.
+        """Asks the sorted URLs in turn and takes the first answer.
 
         Raises PeerRefusal with etcd's text when none does, or when the answer has no members.
-        `tell`: whether the operator hears of those that do not answer.
+        `tell`: whether to log those that do not answer.
         """
         for url in sorted(peer_urls):
             address = url + MEMBERS_PATH
@@ -141,7 +142,7 @@ class Questions:
 
     async def hash_kv(
         self, peer_url: str, cluster_id: int, revision: int, timeout_s: float
-    ) -> HashAnswer:
+    ) -> PeerHash:
         """A peer's hash; CompactedError, FutureRevisionError, ClusterIDMismatchError."""
         status, _, body = await self._ask(
             "GET",
@@ -165,7 +166,7 @@ class Questions:
             raise PeerRefusal(text)
         try:
             answer = parse_json(text)
-            return HashAnswer(
+            return PeerHash(
                 revision=int(answer["header"]["revision"]),
                 hash=int(answer["hash"]),
                 compact_revision=int(answer["compact_revision"]),
