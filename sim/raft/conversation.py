@@ -17,6 +17,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from keyraft.base.invariants import InvariantError
 from keyraft.raft import (
     ConfChange,
     ConfChangeError,
@@ -41,7 +42,7 @@ from keyraft.raft import (
     codec,
 )
 from keyraft.raft.confchange import Changer
-from keyraft.raft.invariants import ChangeWatch, GroupWatch, InvariantError, check_state
+from keyraft.raft.invariants import ChangeWatch, GroupWatch, check_state
 from keyraft.raft.types import ConfChangeTransition, ConfChangeType, is_local_target
 
 _GROUP_CHECK_ACTIONS = 7  # between two checks of the whole group

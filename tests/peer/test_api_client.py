@@ -16,7 +16,7 @@ from keyraft.base.log import NullLogger
 from keyraft.grpc import Limits, Router
 from keyraft.net import PEER_PORT, Http1Client, Http1Service, Server
 from keyraft.peer.api_client import PeerApiClient
-from keyraft.peer.api_handlers import ApiHandlers, PeerHash
+from keyraft.peer.api_handlers import ApiHandlers, HashKVAnswer
 from keyraft.peer.compat import PeerRefusal
 from keyraft.peer.exchange import Routes
 from keyraft.proto import rpc_pb2
@@ -51,9 +51,9 @@ class Answering:
         assert (member_id, token) == (7, "secret")
         return [MEMBER]
 
-    async def hash_kv(self, revision: int) -> PeerHash:
+    async def hash_kv(self, revision: int) -> HashKVAnswer:
         self.check()
-        return PeerHash(9, 1234, -1, revision or 9)
+        return HashKVAnswer(9, 1234, -1, revision or 9)
 
     async def wait_applied(self) -> bool:
         return self.applied
@@ -100,7 +100,7 @@ def test_every_question_has_its_answer() -> None:
         versions = await ask.versions([url], 5)
         assert versions is not None and versions["etcdserver"] == "3.7.1"
         assert await ask.promote(url, 7, "secret", 5) == [MEMBER]
-        assert await ask.hash_kv(url, 0xC1, 3, 5) == PeerHash(9, 1234, -1, 3)
+        assert await ask.hash_kv(url, 0xC1, 3, 5) == HashKVAnswer(9, 1234, -1, 3)
         assert await ask.renew(url, 12, 5) == 60
         answer = await ask.time_to_live(url, 12, True, 5)
         assert (answer.ID, answer.TTL, answer.grantedTTL, list(answer.keys)) == (12, 5, 60, [b"k"])

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from keyraft.base.invariants import InvariantError
 from keyraft.raft import (
     Message,
     MessageType,
@@ -15,7 +16,6 @@ from keyraft.raft import (
     reads,
 )
 from keyraft.raft.core import Raft
-from keyraft.raft.invariants import InvariantError
 from keyraft.raft.log import RaftLog
 from keyraft.raft.types import HardState, Snapshot
 from sim.raft.conversation import GroupMember, Options, converse

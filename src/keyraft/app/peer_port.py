@@ -37,7 +37,7 @@ from keyraft.net import (
     server_context,
 )
 from keyraft.peer.api_client import ClusterView, PeerApiClient
-from keyraft.peer.api_handlers import ApiHandlers, PeerHash
+from keyraft.peer.api_handlers import ApiHandlers, HashKVAnswer
 from keyraft.peer.exchange import Routes
 from keyraft.peer.handlers import PIPELINE_BYTES_MAX, RaftHandlers
 from keyraft.peer.metrics import PeerMetrics
@@ -344,7 +344,7 @@ class PeerPort:
             if refusal is not None:
                 raise refusal
 
-    async def hash_kv(self, revision: int) -> PeerHash:
+    async def hash_kv(self, revision: int) -> HashKVAnswer:
         """The hash of the keys."""
         member = self._here
         current = member.store.revision
@@ -356,7 +356,7 @@ class PeerPort:
         except asyncio.CancelledError:
             gone = True
             raise
-        return PeerHash(current, found.hash, found.compact_revision, found.revision)
+        return HashKVAnswer(current, found.hash, found.compact_revision, found.revision)
 
     async def wait_applied(self) -> bool:
         """Everything committed now is applied within a second."""

@@ -6,7 +6,7 @@ from .backend import Backend, BackendError
 from .check import check_delete_range, check_put, check_range, check_range_stream, check_txn
 from .checkpoint import Checkpoint
 from .hash import HashAllJob, HashKVJob, KVHash, hash_all
-from .hooks import Event, Lessor, Listener, NoLeases
+from .hooks import Event, Listener, NoLeases, StoreLessor
 from .memory import MemoryBackend
 from .sorting import itself, sort_steps
 from .store import Store, finished
@@ -30,12 +30,12 @@ __all__ = [
     "HashAllJob",
     "HashKVJob",
     "KVHash",
-    "Lessor",
     "Listener",
     "MemoryBackend",
     "NoLeases",
     "Sink",
     "Store",
+    "StoreLessor",
     "WatchHub",
     "WatchStream",
     "check_delete_range",

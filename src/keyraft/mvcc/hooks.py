@@ -60,7 +60,7 @@ def parted(heard: Listener | None, listener: Listener) -> Listener | None:
     return _as_one(tuple(one for one in before if one != listener))
 
 
-class Lessor(Protocol):
+class StoreLessor(Protocol):
     """The owner of leases, as the store sees it."""
 
     def exists(self, lease_id: int) -> bool:

@@ -36,7 +36,7 @@ from .checkpoint import Checkpoint
 from .compaction import Compaction
 from .events import Revisions, read_portion
 from .hash import HashKVJob, HashStorage, hash_kv
-from .hooks import Event, Lessor, Listener, NoLeases, joined, parted
+from .hooks import Event, Listener, NoLeases, StoreLessor, joined, parted
 from .index import Item, KeyIndex
 from .range_stream import range_stream
 from .restore import restore
@@ -96,7 +96,7 @@ class Store:
     def __init__(
         self,
         backend: Backend,
-        lessor: Lessor | None = None,
+        lessor: StoreLessor | None = None,
         compaction_batch_rows: int = COMPACTION_BATCH_ROWS,
         compaction_sleep_s: float = COMPACTION_SLEEP_S,
         checkpoint: Checkpoint | None = None,
@@ -108,7 +108,7 @@ class Store:
         """
         self.batch_rows = compaction_batch_rows or COMPACTION_BATCH_ROWS
         self.sleep_s = compaction_sleep_s
-        self.lessor: Lessor = NoLeases() if lessor is None else lessor
+        self.lessor: StoreLessor = NoLeases() if lessor is None else lessor
         self.listener: Listener | None = None
         self.slice_keys = read.SLICE_KEYS  # keys that one step looks at
         self.lives = 0

@@ -23,7 +23,7 @@ from keyraft.peer.api_handlers import (
     LEASE_PATH,
     MEMBERS_PATH,
     PROMOTE_PATH,
-    PeerHash,
+    HashKVAnswer,
 )
 from keyraft.peer.compat import PeerRefusal, parse_id, parse_json
 from keyraft.proto import lease_pb2, rpc_pb2
@@ -142,7 +142,7 @@ class PeerApiClient:
 
     async def hash_kv(
         self, peer_url: str, cluster_id: int, revision: int, timeout_s: float
-    ) -> PeerHash:
+    ) -> HashKVAnswer:
         """A peer's hash; CompactedError, FutureRevisionError, ClusterIDMismatchError."""
         status, _, body = await self._ask(
             "GET",
@@ -166,7 +166,7 @@ class PeerApiClient:
             raise PeerRefusal(text)
         try:
             answer = parse_json(text)
-            return PeerHash(
+            return HashKVAnswer(
                 revision=int(answer["header"]["revision"]),
                 hash=int(answer["hash"]),
                 compact_revision=int(answer["compact_revision"]),

@@ -42,7 +42,7 @@ _HASH_ERRORS: Final[dict[type[errors.EtcdError], str]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class PeerHash:
+class HashKVAnswer:
     """A member's hash of its keys up to a revision."""
 
     revision: int
@@ -63,7 +63,7 @@ class LocalMember(Protocol):
     async def promote(self, member_id: int, token: str | None) -> list[dict[str, Any]]:
         """Makes a learner a voter; only the leader can."""
 
-    async def hash_kv(self, revision: int) -> PeerHash:
+    async def hash_kv(self, revision: int) -> HashKVAnswer:
         """The hash up to `revision`, 0 for the latest."""
 
     async def wait_applied(self) -> bool:

@@ -9,21 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from keyraft.base.invariants import hold
 from keyraft.raft.confchange import check_config
 from keyraft.raft.core import Raft
 from keyraft.raft.progress import SNAPSHOT
 from keyraft.raft.state import StateType
 from keyraft.raft.types import NO_LIMIT, NO_NODE, Entry, HardState
-
-
-class InvariantError(AssertionError):
-    """A fact does not hold: a bug in the core."""
-
-
-def _hold(fact: bool, what: str, *values: object) -> None:
-    if not fact:
-        raise InvariantError(f"{what}: {', '.join(map(str, values))}")
-
 
 # --- one state ------------------------------------------------------------------------------------
 
@@ -33,34 +24,34 @@ def check_state(raft: Raft) -> None:
     log = raft.log
     unstable = log.unstable
     last = log.last_index()
-    _hold(log.applied <= log.applying, "applied <= applying", log.applied, log.applying)
-    _hold(log.applying <= log.committed, "applying <= committed", log.applying, log.committed)
-    _hold(log.committed <= last, "committed <= last", log.committed, last)
-    _hold(
+    hold(log.applied <= log.applying, "applied <= applying", log.applied, log.applying)
+    hold(log.applying <= log.committed, "applying <= committed", log.applying, log.committed)
+    hold(log.committed <= last, "committed <= last", log.committed, last)
+    hold(
         log.first_index() <= log.committed + 1,
         "compacted only what is committed",
         log.first_index(),
         log.committed,
     )
-    _hold(
+    hold(
         unstable.offset <= unstable.offset_in_progress <= unstable.offset + len(unstable.entries),
         "in progress within the unstable log",
         unstable.offset,
         unstable.offset_in_progress,
         len(unstable.entries),
     )
-    _hold(log.applying_size >= 0, "applying size >= 0", log.applying_size)
+    hold(log.applying_size >= 0, "applying size >= 0", log.applying_size)
     for position, entry in enumerate(unstable.entries):
-        _hold(
+        hold(
             entry.index == unstable.offset + position,
             "unstable entries are consecutive",
             entry.index,
             unstable.offset + position,
         )
-        _hold(entry.term <= raft.term, "no entry of a later term", entry.term, raft.term)
+        hold(entry.term <= raft.term, "no entry of a later term", entry.term, raft.term)
     last_term, _ = log.last_id()
     # A member that starts from a snapshot alone is told of no term.
-    _hold(not raft.term or last_term <= raft.term, "log's last term <= term", last_term, raft.term)
+    hold(not raft.term or last_term <= raft.term, "log's last term <= term", last_term, raft.term)
     _check_role(raft)
     _check_progress(raft)
 
@@ -68,38 +59,38 @@ def check_state(raft: Raft) -> None:
 def _check_role(raft: Raft) -> None:
     state = raft.state
     if state == StateType.LEADER:
-        _hold(raft.lead == raft.id, "a leader follows itself", raft.lead, raft.id)
-        _hold(raft.vote == raft.id, "a leader voted for itself", raft.vote, raft.id)
+        hold(raft.lead == raft.id, "a leader follows itself", raft.lead, raft.id)
+        hold(raft.vote == raft.id, "a leader voted for itself", raft.vote, raft.id)
     elif state == StateType.CANDIDATE:
-        _hold(raft.vote == raft.id, "a candidate voted for itself", raft.vote, raft.id)
-        _hold(raft.lead == NO_NODE, "a candidate knows no leader", raft.lead)
+        hold(raft.vote == raft.id, "a candidate voted for itself", raft.vote, raft.id)
+        hold(raft.lead == NO_NODE, "a candidate knows no leader", raft.lead)
     elif state == StateType.PRE_CANDIDATE:
-        _hold(raft.lead == NO_NODE, "a pre-candidate knows no leader", raft.lead)
+        hold(raft.lead == NO_NODE, "a pre-candidate knows no leader", raft.lead)
     if state != StateType.LEADER:
-        _hold(raft.lead != raft.id, "only a leader leads", raft.lead, state)
-        _hold(not raft.uncommitted_size, "only a leader counts", raft.uncommitted_size)
-        _hold(raft.lead_transferee == NO_NODE, "only a leader hands over", raft.lead_transferee)
+        hold(raft.lead != raft.id, "only a leader leads", raft.lead, state)
+        hold(not raft.uncommitted_size, "only a leader counts", raft.uncommitted_size)
+        hold(raft.lead_transferee == NO_NODE, "only a leader hands over", raft.lead_transferee)
     for message in raft.messages:
-        _hold(message.to != raft.id, "no message to itself", message)
+        hold(message.to != raft.id, "no message to itself", message)
     for message in raft.messages_after_append:
-        _hold(message.from_ == raft.id, "answers are its own", message)
+        hold(message.from_ == raft.id, "answers are its own", message)
 
 
 def _check_progress(raft: Raft) -> None:
     tracker = raft.tracker
     check_config(tracker.config, tracker.progress)
-    _hold(tracker.order == sorted(tracker.progress), "order of progress", tracker.order)
+    hold(tracker.order == sorted(tracker.progress), "order of progress", tracker.order)
     if raft.state != StateType.LEADER:
         return
     last = raft.log.last_index()
     for node_id, progress in tracker.progress.items():
-        _hold(0 <= progress.match < progress.next, "match < next", node_id, progress)
-        _hold(progress.match <= last, "match <= last", node_id, progress, last)
+        hold(0 <= progress.match < progress.next, "match < next", node_id, progress)
+        hold(progress.match <= last, "match <= last", node_id, progress, last)
         inflights = progress.inflights
-        _hold(len(inflights) <= inflights.messages_max, "window", node_id, progress)
+        hold(len(inflights) <= inflights.messages_max, "window", node_id, progress)
         if progress.state != SNAPSHOT:
-            _hold(not progress.pending_snapshot, "no pending snapshot", node_id, progress)
-            _hold(progress.next <= last + 1, "next <= last + 1", node_id, progress, last)
+            hold(not progress.pending_snapshot, "no pending snapshot", node_id, progress)
+            hold(progress.next <= last + 1, "next <= last + 1", node_id, progress, last)
 
 
 # --- a change of one member -----------------------------------------------------------------------
@@ -132,16 +123,16 @@ class ChangeWatch:
 
     def check(self, raft: Raft) -> None:
         """The member has taken a step."""
-        _hold(raft.term >= self._term, "term never falls", raft.term, self._term)
+        hold(raft.term >= self._term, "term never falls", raft.term, self._term)
         commit = raft.log.committed
-        _hold(commit >= self._commit, "commit never falls", commit, self._commit)
+        hold(commit >= self._commit, "commit never falls", commit, self._commit)
         if raft.term > self._term:
             self._leader = NO_NODE
             self._leading_last = 0
         elif self._vote != NO_NODE:
-            _hold(raft.vote == self._vote, "one vote a term", raft.term, raft.vote, self._vote)
+            hold(raft.vote == self._vote, "one vote a term", raft.term, raft.vote, self._vote)
         if raft.lead != NO_NODE:
-            _hold(
+            hold(
                 self._leader in (NO_NODE, raft.lead),
                 "one leader a term",
                 raft.term,
@@ -151,7 +142,7 @@ class ChangeWatch:
             self._leader = raft.lead
         if raft.state == StateType.LEADER:
             last = raft.log.last_index()
-            _hold(last >= self._leading_last, "leader append-only", last, self._leading_last)
+            hold(last >= self._leading_last, "leader append-only", last, self._leading_last)
             self._leading_last = last
         self._term = raft.term
         self._vote = raft.vote
@@ -188,7 +179,7 @@ class GroupWatch:
         for raft in members:
             if raft.state == StateType.LEADER:
                 leader = self._leaders.setdefault(raft.term, raft.id)
-                _hold(leader == raft.id, "one leader a term", raft.term, leader, raft.id)
+                hold(leader == raft.id, "one leader a term", raft.term, leader, raft.id)
             self._check_committed(raft, logs[raft.id])
         for raft in members:
             if raft.state == StateType.LEADER:
@@ -200,14 +191,14 @@ class GroupWatch:
             if entry.index > raft.log.committed:
                 break
             known = self._committed.setdefault(entry.index, (entry, raft.term))
-            _hold(known[0] == entry, "state machine safety", raft.id, known[0], entry)
+            hold(known[0] == entry, "state machine safety", raft.id, known[0], entry)
 
     def _check_complete(self, raft: Raft, log: Sequence[Entry]) -> None:
         first = raft.log.first_index()
         for index, (entry, term) in self._committed.items():
             if term < raft.term and index >= first:
                 position = index - first
-                _hold(
+                hold(
                     position < len(log) and log[position] == entry,
                     "leader completeness",
                     raft.id,
@@ -234,5 +225,5 @@ def _check_pair(one: list[Entry], other: list[Entry]) -> None:
         if mine.term != theirs.term:
             has_differed = True
             continue
-        _hold(mine == theirs, "log matching: equal terms, equal entries", mine, theirs)
-        _hold(not has_differed, "log matching: everything before is equal", mine, theirs)
+        hold(mine == theirs, "log matching: equal terms, equal entries", mine, theirs)
+        hold(not has_differed, "log matching: everything before is equal", mine, theirs)

@@ -191,10 +191,10 @@ class LeaseService:
     def keep_alive(self, stream: ServerStream) -> StreamHandler:
         """LeaseKeepAliveRequests -> LeaseKeepAliveResponses; raises what the guard refuses."""
         self.guard.admit_stream(stream)
-        return KeepAlive(self, stream)
+        return KeepAliveStream(self, stream)
 
 
-class KeepAlive:
+class KeepAliveStream:
     """One LeaseKeepAlive stream."""
 
     def __init__(self, service: LeaseService, stream: ServerStream) -> None:

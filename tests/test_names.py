@@ -1,0 +1,42 @@
+"""A word names one thing: no two classes of the package or the simulator share a name."""
+
+from __future__ import annotations
+
+import ast
+from collections import defaultdict
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).parents[1]
+
+_FACE: Final = "`client.sync` has a blocking face of each class of the client, with its name"
+SHARED: Final = {
+    "Auth": _FACE,
+    "Client": _FACE,
+    "Cluster": _FACE,
+    "Lease": _FACE,
+    "Leases": _FACE,
+    "Maintenance": _FACE,
+    "Space": _FACE,
+    "Txn": _FACE,
+    "Watch": _FACE,
+    "NotLeaderError": "etcd's error of a member, and the recipe's that etcd calls ErrElectionNotLeader",
+}
+"""Names of two classes, and why they may share it."""
+
+
+def _places() -> dict[str, list[str]]:
+    places: dict[str, list[str]] = defaultdict(list)
+    for folder in ("src", "sim"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_bytes())):
+                if isinstance(node, ast.ClassDef):
+                    places[node.name].append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    return places
+
+
+def test_no_two_classes_share_a_name() -> None:
+    shared = {name: where for name, where in _places().items() if len(where) > 1}
+    assert {name: where for name, where in shared.items() if name not in SHARED} == {}
+    assert sorted(shared) == sorted(SHARED), "an exception that is not needed any more"
+    assert {name: where for name, where in shared.items() if len(where) > 2} == {}
