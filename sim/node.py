@@ -18,6 +18,7 @@ from keyraft.base.log import NullLogger
 from keyraft.base.version import VERSION
 from keyraft.cluster import MemberRecord
 from keyraft.grpc import Limits, Router
+from keyraft.mvcc import MemoryBackend
 from keyraft.mvcc.backend import (
     MEMBERS,
     MEMBERS_REMOVED,
@@ -594,9 +595,35 @@ class Node:
         ):
             self._report_snapshot(message.to, False)
             return
-        target._received[database.index] = database
-        target._receive([message])
-        self._report_snapshot(message.to, True)
+        target._take_in(message, database, lambda ok: self._report_snapshot(message.to, ok))
+
+    def _take_in(self, message: Message, database: Database, told: Callable[[bool], None]) -> None:
+        """Reads a database that has come, then tells Raft, as `app.peer_port` does."""
+        member = self.member
+        assert member is not None, "it runs"
+        if member.raft.takes_snapshot:
+            told(False)
+            return
+        open_calls = [told]  # the sender's call, which ends with the member at the latest
+
+        def read(problem: Exception | None) -> None:
+            if problem is None and open_calls and self.member is member:
+                open_calls.clear()
+                self._received[database.index] = database
+                self._step([message])
+                if not member.raft.takes_snapshot:
+                    member.received.forget()
+                told(True)
+
+        def look() -> None:
+            if open_calls and self.member is not member:
+                open_calls.clear()
+                told(False)
+            elif open_calls:
+                self.loop.call_later(DIAL_S, look)
+
+        self.loop.call_later(DIAL_S, look)
+        member.received.read(database.index, MemoryBackend(database.content), read)
 
     def _report_snapshot(self, member_id: int, ok: bool) -> None:
         def report() -> None:

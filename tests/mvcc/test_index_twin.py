@@ -156,9 +156,19 @@ def test_sorted_keys_are_a_sorted_set(seed: int, size: int) -> None:
             )
     assert list(keys) == sorted(twin) and len(keys) == len(twin)
     keys.check()
-    rebuilt = SortedKeys(sorted(twin))
+    rebuilt = SortedKeys()
+    half = size // 2
+    rebuilt.extend(sorted(twin)[:half])
+    rebuilt.extend(sorted(twin)[half:])
     rebuilt.check()
     assert rebuilt.slice(b"", None) == sorted(twin)
+    left = len(rebuilt)
+    while rebuilt.drop_last(7):
+        rebuilt.check()
+        assert len(rebuilt) <= max(left - 7, 0)
+        left = len(rebuilt)
+        assert rebuilt.slice(b"", None) == sorted(twin)[:left]
+    assert not left
 
 
 @pytest.mark.parametrize("order", [1, -1])

@@ -288,9 +288,20 @@ class PeerPort:
         except PeerMessageError as error:
             raise ValueError(str(error)) from None
         raft = member.raft
-        return await self._transfers.receive(
-            message.snapshot.meta.index, database, lambda: raft.takes_snapshot
+        size = await self._transfers.receive(
+            message.snapshot.meta.index,
+            database,
+            lambda: raft.takes_snapshot,
+            member.received,
         )
+
+        def forget_unused() -> None:
+            if not raft.takes_snapshot:
+                member.received.forget()  # Raft has no use for it
+
+        # Behind the caller, who tells Raft in this very turn.
+        asyncio.get_running_loop().call_soon(forget_unused)
+        return size
 
     # --- for the handlers of the peer port (peer.api_handlers.LocalMember) -------------------------------------------------
 
@@ -350,12 +361,14 @@ class PeerPort:
         current = member.store.revision
         gone = False
         try:
-            found: KVHash = await _answer(
-                lambda done: hash_keys(member, revision, done, lambda: gone)
+            found: KVHash | EtcdError = await _answer(
+                lambda done: hash_keys(member, revision, done, done, lambda: gone)
             )
         except asyncio.CancelledError:
             gone = True
             raise
+        if isinstance(found, EtcdError):
+            raise found
         return HashKVAnswer(current, found.hash, found.compact_revision, found.revision)
 
     async def wait_applied(self) -> bool:

@@ -8,7 +8,7 @@ Receiving, in this order, so that a crash leaves either the old database with a 
 it, or everything that the new one can be made from:
 
 1. the file is saved as `INDEX.snap.db` and synced;
-2. the database is built from it beside the one in use (`kv.ready`);
+2. the database is built from it beside the one in use (`kv.ready`), and read;
 3. Raft takes the message; the log records the snapshot;
 4. the new database takes the place of the old one, and the file goes.
 
@@ -22,17 +22,21 @@ import contextlib
 import os
 from collections.abc import AsyncIterator, Callable, Coroutine
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
+
+import lmdb
 
 from keyraft.base.histograms import Histogram, exponential
 from keyraft.base.log import Logger
 from keyraft.peer.transport import Transport
 from keyraft.raft import Message, Snapshot, SnapshotMeta
 from keyraft.raft.errors import StorageError
-from keyraft.server import Member, decode_conf_state
+from keyraft.server import Member, ReceivedDatabase, decode_conf_state
 from keyraft.server.membership.v2_tree import encode_rows
+from keyraft.storage.backend import LMDBReader, ReadOnlyBackend
 from keyraft.storage.transfer import TransferError
-from keyraft.storage.transfer.layout import sync_dir
+from keyraft.storage.transfer.layout import READY, sync_dir
 
 if TYPE_CHECKING:
     from keyraft.storage.transfer import SnapshotExport
@@ -111,9 +115,13 @@ class Transfers:
         return snapshot is not None and 0 < snapshot.meta.index == self.prepared_index
 
     async def receive(
-        self, index: int, database: AsyncIterator[bytes], installing: Callable[[], bool]
+        self,
+        index: int,
+        database: AsyncIterator[bytes],
+        installing: Callable[[], bool],
+        received: ReceivedDatabase,
     ) -> int:
-        """Saves the file and builds the database from it; its size in bytes.
+        """Saves the file, builds the database from it and reads that; its size in bytes.
 
         `installing`: the one received before is on its way to its place just now. Raises OSError,
         and ValueError for a file that is no database or not the one of this index.
@@ -150,6 +158,7 @@ class Transfers:
                 # it has and the log goes on to bring would be made twice.
                 if not 0 <= index - stored <= BEHIND_ENTRIES_MAX:
                     raise TransferError(f"a database of index {stored} for a snapshot of {index}")
+                await _read(index, os.path.join(self._directory, READY), received)
             except TransferError as error:
                 os.unlink(path)
                 raise ValueError(str(error)) from None
@@ -175,6 +184,25 @@ class Transfers:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+async def _read(index: int, path: str, received: ReceivedDatabase) -> None:
+    """Raises TransferError."""
+    try:
+        reader = LMDBReader(Path(path))
+    except lmdb.Error as error:
+        raise TransferError(str(error)) from None
+    outcome: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
+    try:
+        received.read(index, ReadOnlyBackend(reader), outcome.set_result)
+        problem = await outcome
+    except asyncio.CancelledError:
+        received.forget()
+        raise
+    finally:
+        reader.close()
+    if problem is not None:
+        raise TransferError(str(problem))
 
 
 def _create(path: str) -> BinaryIO:

@@ -53,9 +53,11 @@ class DueQueue:
         self._heap = entries
         self._rebuild_at = max(_STALE_ENTRIES_MIN, 2 * len(entries))
 
-    def clear(self) -> None:
-        self._heap = []
+    def clear(self) -> list[tuple[float, int]]:
+        """Forgets all entries, and returns them: freeing many takes its time."""
+        heap, self._heap = self._heap, []
         self._rebuild_at = _STALE_ENTRIES_MIN
+        return heap
 
     def pop_due(self, now: float) -> int | None:
         """Takes out and returns an id whose time is not after `now`, or None."""

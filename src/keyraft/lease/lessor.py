@@ -10,7 +10,8 @@ Invariants (`check`):
 - a key hangs on at most one lease (the store, which knows each key's lease, sees to it);
 - `lease` bucket = the leases in memory: id, TTL and checkpointed remainder;
 - a primary gives each lease a deadline, a follower gives none; a new primary gives them in slices
-  (`promotion_step`), and a lease that has its turn still to come is one that has not run out;
+  (`promotion_step`), and a lease that has its turn still to come is one that has not run out; who
+  was primary forgets them in slices (`demotion_step`), all of them before it is primary again;
 - a lease that has run out is never renewed again: the renewal waits for the revocation, so a
   client that was told "renewed" still has its keys.
 
@@ -26,7 +27,7 @@ any second", and none earlier than its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from math import ceil, inf
 from typing import Final
 
@@ -35,7 +36,7 @@ from google.protobuf.message import DecodeError
 from keyraft.base import errors
 from keyraft.lease.duequeue import DueQueue
 from keyraft.lease.spread import Spread
-from keyraft.mvcc import Backend, BackendError, finished, itself, sort_steps
+from keyraft.mvcc import Backend, BackendError, finished, sort_steps
 from keyraft.mvcc.backend import LEASE
 from keyraft.proto import lease_pb2
 
@@ -46,6 +47,7 @@ REVOKE_RATE_PER_S: Final = 1_000  # leases handed out for revocation a second, a
 PROMOTED_EXPIRIES_PER_S: Final = 750  # what a promotion leaves room for: 3/4 of the revoke rate
 PROMOTION_SLICE_LEASES: Final = 1_000  # given deadlines in one step; about 3 ms
 CHECKPOINT_INTERVAL_S: Final = 300.0  # leases with more time than this are checkpointed so often
+TOLD_SLICE: Final = 100  # waiting renewals told in one step that there is no primary here
 LIST_SLICE: Final = 500  # leases or keys that one step of a list looks at
 CHECKPOINT_BATCH_LEASES: Final = 1_000  # leases in one LeaseCheckpoint proposal
 _NO_KEYS: Final[frozenset[bytes]] = frozenset()
@@ -82,6 +84,16 @@ class _Lease:
         self.checkpoint_due_s: float | None = None  # None: not in the checkpoint queue
         self.keys: set[bytes] | None = None  # made when the first key comes
 
+    def attach(self, key: bytes) -> None:
+        """Hangs a key on it."""
+        if self.keys is None:
+            self.keys = {key}
+        else:
+            self.keys.add(key)
+
+
+Leases = dict[int, _Lease]
+
 
 class Lessor:
     """All leases of a member. One thread owns it; `now` is monotonic seconds.
@@ -101,11 +113,14 @@ class Lessor:
         self._min_ttl_s = min_ttl_s
         self._checkpoint_interval_s = checkpoint_interval_s
         self._revoke_retry_s = revoke_retry_s
-        self._leases: dict[int, _Lease] = {}
+        self._leases: Leases = {}
         self._waiters: dict[int, list[Callable[[bool], None]]] = {}
         self._primary = False
         self._spread: Spread | None = None  # of the promotion under way
         self._undated: list[_Lease] = []  # by the promotion under way
+        self._dated: list[_Lease] = []  # those that the demotion under way has yet to see
+        self._dropped: list[tuple[float, int]] = []  # what it has to free
+        self._unheard: list[int] = []  # the leases for which somebody waits whom it has to tell
         self._promoted_s = 0.0  # when the TTLs began anew
         self._expiry = DueQueue(self._expiry_due, lambda: self._leases)
         self._checkpoints = DueQueue(self._checkpoint_due, lambda: self._leases)
@@ -113,27 +128,42 @@ class Lessor:
         self.renewed_total = 0
         self.revoked_total = 0
         self.on_grant: Callable[[int], None] | None = None  # told each granted TTL, for metrics
-        self.load()
+        # The keys come back through `attach` as the store reads them.
+        self._leases = finished(self.load_steps(backend, {}))
 
     # --- what there is -----------------------------------------------------------------------
 
-    def load(self, backend: Backend | None = None) -> None:
-        """Reads the leases anew, at start and when a snapshot has replaced the database.
-
-        The keys come back through `attach` as the store reads them. The lessor is a follower's
-        afterwards. Raises BackendError for a record that is none.
-        """
-        if backend is not None:
-            self._backend = backend
-        self.demote()
-        self._leases = {}
-        for key, value in self._backend.range(LEASE):
+    def load_steps(
+        self, backend: Backend, key_leases: Mapping[bytes, int]
+    ) -> Generator[None, None, Leases]:
+        """Reads the leases of a database and what hangs on them, for `take`. Nobody may write to
+        it meanwhile. Raises BackendError for a record that is none."""
+        leases: Leases = {}
+        for number, (key, value) in enumerate(backend.range(LEASE), 1):
             try:
                 stored = lease_pb2.Lease.FromString(value)
             except DecodeError as error:
                 raise BackendError(f"damaged lease {bytes(key).hex()}: {error}") from None
             ttl_s = max(stored.TTL, self._min_ttl_s)
-            self._leases[stored.ID] = _Lease(stored.ID, ttl_s, stored.RemainingTTL)
+            leases[stored.ID] = _Lease(stored.ID, ttl_s, stored.RemainingTTL)
+            if not number % LIST_SLICE:
+                yield
+        for number, (name, lease_id) in enumerate(key_leases.items(), 1):
+            lease = leases.get(lease_id)
+            if lease is not None:
+                lease.attach(name)
+            if not number % LIST_SLICE:
+                yield
+        return leases
+
+    def take(self, backend: Backend, leases: Leases) -> Leases:
+        """A leader's database has taken the place of the one before, with these leases; returns
+        those there were. The lessor is a follower's afterwards."""
+        self._backend = backend
+        before, self._leases = self._leases, {}
+        self.demote()
+        self._leases = leases
+        return before
 
     def __len__(self) -> int:
         return len(self._leases)
@@ -159,14 +189,14 @@ class Lessor:
     def ids_steps(self) -> Generator[None, None, list[int]]:
         """`ids` in steps; of the leases there are at the first."""
         order = [(lease.expiry_s, lease.id) for lease in self._leases.values()]
-        ordered = yield from sort_steps(order, itself, False, LIST_SLICE)
+        ordered = yield from sort_steps(order, None, False, LIST_SLICE)
         return [lease_id for _, lease_id in ordered]
 
     def keys_steps(self, lease_id: int) -> Generator[None, None, list[bytes]]:
         """`keys` in steps; of the keys there are at the first."""
         lease = self._leases.get(lease_id)
         keys = list(lease.keys) if lease is not None and lease.keys else []
-        return (yield from sort_steps(keys, itself, False, LIST_SLICE))
+        return (yield from sort_steps(keys, None, False, LIST_SLICE))
 
     def time_to_live(self, lease_id: int, now: float) -> tuple[int, int]:
         """(remaining, granted) in whole seconds; the remainder is cut off, as etcd does.
@@ -225,12 +255,8 @@ class Lessor:
     def attach(self, lease_id: int, key: bytes) -> None:
         """Hangs a key on a lease. A database may name a lease that is not there: then nothing."""
         lease = self._leases.get(lease_id)
-        if lease is None:
-            return
-        if lease.keys is None:
-            lease.keys = {key}
-        else:
-            lease.keys.add(key)
+        if lease is not None:
+            lease.attach(key)
 
     def detach(self, lease_id: int, key: bytes) -> None:
         """Takes a key off a lease; harmless if either is gone."""
@@ -295,7 +321,9 @@ class Lessor:
         second, so that what piled up does not use up the whole revoke rate.
         """
         if self._primary:
-            self._forget_deadlines()
+            self.demote()
+        while self.demotion_step():  # whoever has many leases has seen to it before
+            pass
         self._primary = True
         self._promoted_s = now + extend_s
         self._undated = list(self._leases.values())
@@ -328,21 +356,29 @@ class Lessor:
         return self._promoted_s + (lease.remaining_ttl_s or lease.ttl_s)
 
     def demote(self) -> None:
-        """No longer the primary: no deadlines; waiting renewals are told."""
+        """No longer the primary: no deadlines; waiting renewals are told. Call `demotion_step` until
+        all is forgotten."""
         self._primary = False
-        self._forget_deadlines()
-        for lease_id in list(self._waiters):
-            self._wake(lease_id, revoked=False)
-
-    def _forget_deadlines(self) -> None:
         self._undated = []
         self._spread = None
-        for lease in self._leases.values():
+        self._dated = list(self._leases.values())
+        self._dropped += self._expiry.clear()
+        self._dropped += self._checkpoints.clear()
+        self._unheard = list(self._waiters)
+        self.demotion_step()
+
+    def demotion_step(self) -> bool:
+        """Forgets some deadlines and tells some who wait; whether others are left."""
+        for lease in self._dated[-PROMOTION_SLICE_LEASES:]:
             lease.expiry_s = inf
             lease.retry_s = 0.0
             lease.checkpoint_due_s = None
-        self._expiry.clear()
-        self._checkpoints.clear()
+        del self._dated[-PROMOTION_SLICE_LEASES:]
+        del self._dropped[-PROMOTION_SLICE_LEASES:]
+        for lease_id in self._unheard[-TOLD_SLICE:]:
+            self._wake(lease_id, revoked=False)
+        del self._unheard[-TOLD_SLICE:]
+        return bool(self._dated or self._dropped or self._unheard)
 
     def expired(
         self, now: float, limit: int = int(REVOKE_RATE_PER_S * SCAN_INTERVAL_S)
@@ -400,7 +436,8 @@ class Lessor:
         hung = [key for lease in self._leases.values() for key in lease.keys or _NO_KEYS]
         assert len(hung) == len(set(hung)), "a key hangs on two leases"
         assert self._primary or not self._undated, "a follower hands out deadlines"
-        undated = set(map(id, self._undated))
+        assert not self._primary or not self._dated, "deadlines are forgotten by a primary"
+        undated = set(map(id, self._undated)) | set(map(id, self._dated))
         for lease in self._leases.values():
             if id(lease) in undated:
                 continue

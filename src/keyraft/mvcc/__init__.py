@@ -8,8 +8,10 @@ from .checkpoint import Checkpoint
 from .hash import HashAllJob, HashKVJob, KVHash, hash_all
 from .hooks import Event, Listener, NoLeases, StoreLessor
 from .memory import MemoryBackend
-from .sorting import itself, sort_steps
-from .store import Store, finished
+from .restore import Restored, free_steps, restore, restore_steps
+from .sorting import sort_steps
+from .steps import emptied, finished
+from .store import Store
 from .txn import is_read_only, is_serializable
 from .watch import CHUNK_ROWS, PENDING_BYTES_MAX, WATCHERS_MAX, WatchHub
 from .watch_cohort import NODELETE, NOPUT, PREVIOUS, Sink
@@ -33,6 +35,7 @@ __all__ = [
     "Listener",
     "MemoryBackend",
     "NoLeases",
+    "Restored",
     "Sink",
     "Store",
     "StoreLessor",
@@ -43,12 +46,15 @@ __all__ = [
     "check_range",
     "check_range_stream",
     "check_txn",
+    "emptied",
     "finished",
+    "free_steps",
     "hash_all",
     "is_read_only",
     "is_serializable",
-    "itself",
     "plain_put",
     "plain_range",
+    "restore",
+    "restore_steps",
     "sort_steps",
 ]

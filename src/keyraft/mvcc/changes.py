@@ -13,7 +13,7 @@ from ..proto import rpc_pb2
 from . import read
 from .events import read_portion
 from .revision import first_key
-from .sorting import itself, sort_steps
+from .sorting import sort_steps
 from .wire import field, varint
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def delete_keys_steps(store: Store, keys: Iterable[bytes]) -> Generator[None, No
     """Deletes those of `keys` that exist, in order and in one transaction; how many."""
     size = left = store.slice_keys
     deleted = 0
-    ordered = yield from sort_steps(list(keys), itself, False, size)
+    ordered = yield from sort_steps(list(keys), None, False, size)
     for key in ordered:
         if left <= 0:
             left = size

@@ -49,6 +49,7 @@ _NUMBERS: Final = {_MOD: 1, _CREATE: 3, _VERSION: 4}
 
 def holds(store: Store, compare: rpc_pb2.Compare, at: int) -> bool:
     """Whether the compare of one key holds at revision `at`."""
+    read.check_readable(store, at)
     items = store.index.find([compare.key], at)
     if not items:
         return _holds_for_none(compare)
@@ -76,6 +77,7 @@ def holds_steps(store: Store, compare: rpc_pb2.Compare, at: int) -> Generator[No
                 if left <= 0:
                     left = store.slice_keys << read.VALUE_SHIFT
                     yield
+                    read.check_readable(store, at)
         yield
     return found or _holds_for_none(compare)
 

@@ -93,6 +93,7 @@ class HashKVJob:
         "_at",
         "_hasher",
         "_keeps",
+        "_life",
         "_pin",
         "_store",
         "compact_revision",
@@ -105,16 +106,23 @@ class HashKVJob:
         self.revision = revision
         self.compact_revision = store.compact_revision
         self.result = result
+        self._life = store.lives
         self._pin = store.pin() if result is None else -1
         self._hasher = Hasher()
         self._at = b""
         self._keeps: bool | None = None
 
     def step(self) -> bool:
-        """Hashes `HASH_ROWS` more rows; whether `result` is there."""
+        """Hashes `HASH_ROWS` more rows; whether `result` is there.
+
+        Raises CompactedError when another database has taken the place of the one that it read.
+        """
         if self.result is not None:
             return True
         store = self._store
+        if store.lives != self._life:
+            self.close()
+            raise CompactedError
         end = first_key(self.revision + 1)
         rows = 0
         for row, stored in store.backend.range(KEY, self._at, end, HASH_ROWS):

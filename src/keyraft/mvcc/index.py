@@ -290,12 +290,6 @@ class KeyIndex:
         self.live.remove(key)
         self.dead.add(key)
 
-    def take(self, entries: dict[bytes, Entry], live: list[bytes], dead: list[bytes]) -> None:
-        """Starts from restored entries, the index's own from now on, and their keys in order."""
-        self.entries = entries
-        self.live = SortedKeys(live)
-        self.dead = SortedKeys(dead)
-
     def get(self, key: bytes, at: int) -> Found | None:
         """What a read at revision `at` sees of `key`."""
         entry = self.entries.get(key)

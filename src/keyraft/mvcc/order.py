@@ -11,7 +11,7 @@ key is here once. The caller adds only keys that are not here.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Final
 
 CHUNK_KEYS: Final = 512  # a chunk splits at twice this
@@ -23,11 +23,10 @@ class SortedKeys:
 
     __slots__ = ("_chunks", "_maxes", "_size", "fresh")
 
-    def __init__(self, ascending: Iterable[bytes] = ()) -> None:
-        keys = list(ascending)
-        self._chunks = [keys[i : i + CHUNK_KEYS] for i in range(0, len(keys), CHUNK_KEYS)]
-        self._maxes = [chunk[-1] for chunk in self._chunks]
-        self._size = len(keys)
+    def __init__(self) -> None:
+        self._chunks: list[list[bytes]] = []
+        self._maxes: list[bytes] = []
+        self._size = 0
         self.fresh: list[bytes] = []
 
     def __len__(self) -> int:
@@ -39,6 +38,24 @@ class SortedKeys:
         fresh.append(key)
         if len(fresh) >= FRESH_KEYS_MAX:
             self.settle()
+
+    def extend(self, ascending: list[bytes]) -> None:
+        """Adds keys that stand behind all that are here."""
+        for first in range(0, len(ascending), CHUNK_KEYS):
+            chunk = ascending[first : first + CHUNK_KEYS]
+            self._chunks.append(chunk)
+            self._maxes.append(chunk[-1])
+        self._size += len(ascending)
+
+    def drop_last(self, count: int) -> bool:
+        """Takes about so many of the last keys away; whether there were any."""
+        self.settle()
+        taken = 0
+        while self._chunks and taken < count:
+            taken += len(self._chunks.pop())
+            self._maxes.pop()
+        self._size -= taken
+        return taken > 0
 
     def settle(self) -> None:
         """Sorts in what is waiting."""

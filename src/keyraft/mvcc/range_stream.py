@@ -20,6 +20,7 @@ from ..base.errors import CompactedError
 from ..proto import rpc_pb2
 from .index import Item
 from .read import (
+    check_readable,
     count_steps,
     encode_steps,
     range_end_of,
@@ -110,7 +111,7 @@ def _sorted(
                 raise CompactedError
             out: list[bytes] = []
             chunk = items[first : first + limit]
-            for _ in encode_steps(store, chunk, request, out, 2 * target_bytes):
+            for _ in encode_steps(store, chunk, request, at, out, 2 * target_bytes):
                 yield b""
             first += len(out) // 2
             body = b"".join(out)
@@ -188,3 +189,5 @@ def _chunk(
         if looked >= store.slice_keys:
             looked = 0
             yield b""
+            check_readable(store, at)
+            index = store.index

@@ -22,6 +22,7 @@ from ..base.errors import CompactedError, FutureRevisionError
 from ..proto import mvcc_pb2, rpc_pb2
 from .index import Item
 from .sorting import sort_steps
+from .steps import finished
 from .wire import KV_HEADS, key_value, varint
 
 if TYPE_CHECKING:
@@ -48,13 +49,7 @@ def range_end_of(range_end: bytes) -> bytes | None:
 
 def run(store: Store, request: rpc_pb2.RangeRequest, current: int) -> bytes:
     """The RangeResponse without its header, in one go. `current` is the newest revision."""
-    work = steps(store, request, current, store.compact_revision)
-    while True:
-        try:
-            next(work)
-        except StopIteration as finished:
-            body: bytes = finished.value
-            return body
+    return finished(steps(store, request, current, store.compact_revision))
 
 
 def is_default_order(request: rpc_pb2.RangeRequest) -> bool:
@@ -86,19 +81,28 @@ def read_revision(wanted: int, current: int, oldest: int) -> int:
     return wanted
 
 
+def check_readable(store: Store, at: int) -> None:
+    """After control was given back: another database may have taken the place of the one that the
+    read began in, and have compacted its revision. Raises CompactedError."""
+    if at < store.readable_from:
+        raise CompactedError
+
+
 def chunks(store: Store, start: bytes, end: bytes | None, at: int) -> Iterator[list[Item]]:
     """The keys of [start, end) that exist at revision `at`, as many at a time as one step may look
     at. Between two of them anything may be written; `at` must be pinned, or newest."""
-    index = store.index
     size = store.slice_keys
+    check_readable(store, at)
     if at >= store.pending_revision:
         # Keys that are alive now; one that dies meanwhile can still be read at `at`.
-        keys = index.live.slice(start, end)
+        keys = store.index.live.slice(start, end)
         for first in range(0, len(keys), size):
-            yield index.find(keys[first : first + size], at)
+            yield store.index.find(keys[first : first + size], at)
+            check_readable(store, at)
         return
-    while keys := index.first_keys(start, end, size):
-        yield index.find(keys, at)
+    while keys := store.index.first_keys(start, end, size):
+        yield store.index.find(keys, at)
+        check_readable(store, at)
         start = keys[-1] + b"\x00"
 
 
@@ -129,6 +133,7 @@ def steps(
     `current` and `oldest` are the newest and the compact revision that the caller sees.
     """
     at = read_revision(request.revision, current, oldest)
+    check_readable(store, at)
     pin = store.pin()
     try:
         if request.count_only:
@@ -139,7 +144,7 @@ def steps(
         items: list[Item] = []
         total, more = yield from select_steps(store, request, at, items)
         out: list[bytes] = []
-        yield from encode_steps(store, items, request, out)
+        yield from encode_steps(store, items, request, at, out)
         if more:
             out.append(b"\x18\x01")
         if total:
@@ -168,7 +173,7 @@ def select_steps(
     if filtered:
         yield from _filter(store, out, request)
     if request.sort_target == _BY_VALUE:
-        yield from _sort_by_value(store, out, request)
+        yield from _sort_by_value(store, out, request, at)
     elif request.sort_target != _BY_KEY:
         by = _SORT_KEYS.get(request.sort_target)
         if by is not None:
@@ -244,7 +249,7 @@ _FIRST: Final[Callable[[Any], Any]] = itemgetter(0)
 
 
 def _sort_by_value(
-    store: Store, items: list[Item], request: rpc_pb2.RangeRequest
+    store: Store, items: list[Item], request: rpc_pb2.RangeRequest, at: int
 ) -> Generator[None, None, None]:
     values: list[tuple[bytes, Item]] = []
     size = weight = store.slice_keys
@@ -255,6 +260,7 @@ def _sort_by_value(
         if weight <= 0:
             weight = size
             yield
+            check_readable(store, at)
     ordered = yield from sort_steps(values, _FIRST, request.sort_order == _DESCEND, size)
     values = []
     items.clear()
@@ -273,6 +279,7 @@ def encode_steps(
     store: Store,
     items: list[Item],
     request: rpc_pb2.RangeRequest,
+    at: int,
     out: list[bytes],
     bytes_max: int = 0,
 ) -> Generator[None, None, None]:
@@ -283,10 +290,12 @@ def encode_steps(
     row = store.row
     heads = KV_HEADS
     slice_keys = weight = store.slice_keys
+    check_readable(store, at)
     for key, main, sub, created, version in items:
         if weight <= 0:
             weight = slice_keys
             yield
+            check_readable(store, at)
         if keys_only:
             lease = store.lease_at(key, main, sub)
             stored = key_value(key, created, main, version, b"", lease)

@@ -1,10 +1,16 @@
-"""Rebuilding the store's memory from the rows (etcd `kvstore.restore`)."""
+"""Rebuilding the store's memory from the rows (etcd `kvstore.restore`).
+
+A start does it in one go, with nobody to wait for it. A member that is sent its leader's database
+reads that beside its work, in steps, and takes over what was read when the database takes the
+place of its own; what it had before goes in steps, too, for freeing a million keys takes its time.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Generator, Iterator
 from itertools import chain, islice
 from struct import Struct
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from google.protobuf.message import DecodeError
 
@@ -21,19 +27,41 @@ from .checkpoint import Checkpoint
 from .index import Entry, KeyIndex, compacted, restored
 from .read import parse_stored
 from .revision import ROW_BYTES, MalformedRevisionError, first_key, parse
+from .sorting import sort_steps
+from .steps import FREED_ITEMS, emptied, finished
 from .wire import stored_key, varint
-
-if TYPE_CHECKING:
-    from .store import Store
 
 _ROW: Final = Struct(">QcQ")
 
 
-def compaction_marks(store: Store) -> tuple[int, int]:
+RESTORED_ROWS: Final = 100  # read in one step; a large value is copied out of the database
+SLICE_KEYS: Final = 500  # of the index that one step puts in order
+_ALL: Final = 1 << 62
+
+
+class Restored:
+    """What a database holds, as a store has it in memory. `Store.reset` takes it over.
+
+    `finished` and `scheduled` are compact revisions, -1 and 0 when there were none; `no_leases`:
+    which keys are on leases was not looked for, because there are none.
+    """
+
+    __slots__ = ("finished", "index", "key_leases", "no_leases", "revision", "scheduled")
+
+    def __init__(self, finished: int, scheduled: int, no_leases: bool) -> None:
+        self.finished = finished
+        self.scheduled = scheduled
+        self.no_leases = no_leases
+        self.revision = 1
+        self.index = KeyIndex()
+        self.key_leases: dict[bytes, int] = {}
+
+
+def compaction_marks(backend: Backend) -> tuple[int, int]:
     """(finished, scheduled) compact revisions; -1 and 0 when there were none."""
     marks = []
     for name, default in ((META_FINISHED_COMPACT, -1), (META_SCHEDULED_COMPACT, 0)):
-        stored = store.backend.get(META, name)
+        stored = backend.get(META, name)
         try:
             marks.append(default if stored is None else parse(stored)[0])
         except MalformedRevisionError as error:
@@ -41,26 +69,40 @@ def compaction_marks(store: Store) -> tuple[int, int]:
     return marks[0], marks[1]
 
 
-def restore(store: Store, checkpoint: Checkpoint | None) -> bool:
-    """Fills index, revisions and leases; schedules a compaction that was cut short.
+def restore(backend: Backend, checkpoint: Checkpoint | None = None) -> Restored:
+    """Reads a database at once; `checkpoint` spares the rows it covers. Raises BackendError."""
+    return finished(restore_steps(backend, checkpoint, _ALL, _ALL))
 
-    Returns whether it left open which keys are on leases, because there are none.
-    """
-    finished, scheduled = compaction_marks(store)
-    store.compact_revision = finished
-    with_leases = any(True for _ in store.backend.range(LEASE, limit=1))
+
+def restore_steps(
+    backend: Backend,
+    checkpoint: Checkpoint | None = None,
+    slice_rows: int = RESTORED_ROWS,
+    slice_keys: int = SLICE_KEYS,
+) -> Generator[None, None, Restored]:
+    """The same in steps. Nobody may write to the database meanwhile."""
+    compacted_at, scheduled = compaction_marks(backend)
+    with_leases = any(True for _ in backend.range(LEASE, limit=1))
+    restored = Restored(compacted_at, scheduled, not with_leases)
     rows = Rows(with_leases)
-    if checkpoint is not None and checkpoint.covers(finished, scheduled):
-        rows.start_from(checkpoint, max(finished, scheduled))
-    rows.scan(store.backend)
-    rows.fill(store.index)
-    store.revision = max(rows.last, finished, scheduled, 1)
-    for key, lease in rows.leases.items():
-        store.key_leases[key] = lease
-        store.lessor.attach(lease, key)
-    if scheduled and scheduled > finished:
-        store.schedule_compaction(scheduled, whole=False)
-    return not with_leases
+    if checkpoint is not None and checkpoint.covers(compacted_at, scheduled):
+        rows.start_from(checkpoint, max(compacted_at, scheduled))
+    yield from rows.scan_steps(backend, slice_rows)
+    yield from rows.fill_steps(restored.index, slice_keys)
+    restored.revision = max(rows.last, compacted_at, scheduled, 1)
+    restored.key_leases = rows.leases
+    return restored
+
+
+def free_steps(
+    index: KeyIndex, key_leases: dict[bytes, int], slice_keys: int = FREED_ITEMS
+) -> Generator[None, None, None]:
+    """Takes what nobody uses any more apart, so that no single step frees all of it."""
+    yield from emptied(key_leases, slice_keys)
+    yield from emptied(index.entries, slice_keys)
+    for keys in (index.live, index.dead):
+        while keys.drop_last(slice_keys):
+            yield
 
 
 class Rows:
@@ -99,8 +141,16 @@ class Rows:
                 else:
                     entries[key] = rest
 
-    def scan(self, backend: Backend) -> None:
+    def scan_steps(self, backend: Backend, slice_rows: int) -> Generator[None, None, None]:
         """Adds all rows behind the last revision seen. Raises BackendError on damage."""
+        found = iter(backend.range(KEY, first_key(self.last + 1)))
+        before = self.last
+        while self._scan(islice(found, slice_rows)):
+            yield
+        self._scanned = self.last > before
+
+    def _scan(self, found: Iterator[tuple[bytes, bytes]]) -> bool:
+        """Adds rows; whether there were any."""
         entries = self.entries
         known = entries.get
         unpack = _ROW.unpack
@@ -109,7 +159,7 @@ class Rows:
         main = self.last
         row = value = b""
         try:
-            for row, value in backend.range(KEY, first_key(self.last + 1)):
+            for row, value in found:
                 tombstone = len(row) != ROW_BYTES
                 if tombstone:
                     main, sub, tombstone = parse(row)
@@ -143,23 +193,35 @@ class Rows:
                         self.leases.pop(key, None)
         except (MalformedRevisionError, DecodeError, ValueError, IndexError) as error:
             raise BackendError(f"damaged row {row.hex()}: {error}") from None
-        self._scanned = main > self.last
         self.last = main
+        return bool(row)
 
-    def fill(self, index: KeyIndex) -> None:
+    def fill_steps(self, index: KeyIndex, slice_keys: int) -> Generator[None, None, None]:
         """Hands everything over to the index, in order."""
         entries = self.entries
         live, dead = self._live, self._dead
         if self._scanned:
             keys = live + dead
             # Keys met in the scan stand behind the others; sorting sorted runs is cheap.
-            keys += sorted(islice(entries, len(keys), None))
-            keys.sort()
-            gone = {
-                key
-                for key, entry in entries.items()
-                if not isinstance(entry, int) and entry[-1] & 1
-            }
-            live = [key for key in keys if key not in gone] if gone else keys
-            dead = sorted(gone)
-        index.take(entries, live, dead)
+            keys += sorted(islice(entries, len(keys), None)) if keys else list(entries)
+            yield
+            keys = yield from sort_steps(keys, None, False, slice_keys)
+            gone: set[bytes] = set()
+            items = iter(entries.items())
+            for _ in range(0, len(entries), slice_keys):
+                for key, entry in islice(items, slice_keys):
+                    if not isinstance(entry, int) and entry[-1] & 1:
+                        gone.add(key)
+                yield
+            live = keys
+            if gone:
+                live = []
+                for first in range(0, len(keys), slice_keys):
+                    live += [key for key in keys[first : first + slice_keys] if key not in gone]
+                    yield
+                dead = yield from sort_steps(list(gone), None, False, slice_keys)
+        index.entries = entries
+        for keys, ordered in ((live, index.live), (dead, index.dead)):
+            for first in range(0, len(keys), slice_keys):
+                ordered.extend(keys[first : first + slice_keys])
+                yield

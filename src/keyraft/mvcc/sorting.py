@@ -19,9 +19,11 @@ T = TypeVar("T")
 
 
 def sort_steps(
-    items: list[T], by: Callable[[Any], Any], descending: bool, slice_keys: int
+    unsorted: list[T], by: Callable[[Any], Any] | None, descending: bool, slice_keys: int
 ) -> Generator[None, None, list[T]]:
-    """`sorted(items, key=by, reverse=descending)`, handing control back between steps."""
+    """`sorted(unsorted, key=by, reverse=descending)`, handing control back between steps; no `by`:
+    items are sorted by themselves."""
+    items: list[Any] = unsorted
     run_items = RUN_SLICES * slice_keys
     if len(items) <= run_items:
         return sorted(items, key=by, reverse=descending)
@@ -29,19 +31,20 @@ def sort_steps(
         # What sorts alike must stay in its order, also from the largest to the smallest: sorted
         # from the end on it comes in the opposite one, and all is turned round at last.
         items = items[::-1]
-    runs: list[list[T]] = []
+    runs: list[list[Any]] = []
     for first in range(0, len(items), run_items):
         runs.append(sorted(items[first : first + run_items], key=by))
         yield
-    sample = sorted([by(item) for run in runs for item in run[::SAMPLE]])
+    some: list[Any] = [item for run in runs for item in run[::SAMPLE]]
+    sample = sorted(map(by, some) if by is not None else some)
     yield
     # What is so frequent that a piece would hold too much of it is among them.
     pivots = dict.fromkeys(sample[:: max(1, run_items // (2 * SAMPLE))])
-    out: list[T] = []
+    out: list[Any] = []
     starts = [0] * len(runs)
     for pivot in pivots:
-        piece: list[T] = []
-        alike: list[T] = []
+        piece: list[Any] = []
+        alike: list[Any] = []
         for number, run in enumerate(runs):
             start = starts[number]
             low = bisect_left(run, pivot, start, key=by)
@@ -61,8 +64,3 @@ def sort_steps(
     if descending:
         out.reverse()
     return out
-
-
-def itself(item: Any) -> Any:
-    """The key of what is sorted by itself."""
-    return item

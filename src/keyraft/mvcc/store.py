@@ -37,10 +37,11 @@ from .compaction import Compaction
 from .events import Revisions, read_portion
 from .hash import HashKVJob, HashStorage, hash_kv
 from .hooks import Event, Listener, NoLeases, StoreLessor, joined, parted
-from .index import Item, KeyIndex
+from .index import Item
 from .range_stream import range_stream
-from .restore import restore
+from .restore import Restored, restore
 from .revision import parse, row_key, tombstone_key
+from .steps import finished
 from .wire import (
     KV_HEADS,
     TWO,
@@ -62,7 +63,8 @@ _RECORD: Final = Struct(">qI")
 
 class Store:
     """See the module. `listener` is nobody, the one who listens, or all of them as one; `lives`
-    counts the databases it has been built from."""
+    counts the databases it has been built from. What was pinned before the present one took its
+    place can be read on from `readable_from`."""
 
     __slots__ = (
         "_compactions",
@@ -87,6 +89,7 @@ class Store:
         "put_bytes",
         "puts",
         "ranges",
+        "readable_from",
         "revision",
         "sleep_s",
         "slice_keys",
@@ -118,27 +121,37 @@ class Store:
         self.deletes = 0
         self.ranges = 0
         self.txns = 0
-        self.reset(backend, checkpoint)
+        self._epoch = 0
+        self._pins: dict[int, int] = {}
+        restored = restore(backend, checkpoint)
+        self.reset(backend, restored)
+        for key, lease in restored.key_leases.items():
+            self.lessor.attach(lease, key)
 
-    def reset(self, backend: Backend, checkpoint: Checkpoint | None = None) -> None:
-        """Starts over from another database (a snapshot received from the leader)."""
+    def reset(self, backend: Backend, restored: Restored) -> None:
+        """Starts over from another database (a snapshot received from the leader), which has been
+        read before; the lessor has been told then which keys are on its leases.
+
+        What was being read goes on where the new database has the revision, too.
+        """
         self.backend = backend
         self.lives += 1
-        self.revision = 1
-        self.compact_revision = -1
-        self.index = KeyIndex()
-        self.key_leases: dict[bytes, int] = {}
+        self.revision = restored.revision
+        self.compact_revision = restored.finished
+        self.readable_from = max(restored.finished, restored.scheduled)
+        self.index = restored.index
+        self.key_leases = restored.key_leases
         self.hashes = HashStorage()
         self._compactions: list[Compaction] = []
         self.compactions_ended = 0
         self.last_compaction: Compaction | None = None
         self.compacted_rows = 0
-        self._epoch = 0
-        self._pins: dict[int, int] = {}
         self._sub = 0
         self._events: list[Event] = []
         # Rows up to here may be on leases that `key_leases` has not: there are none of them.
-        self._rows_unread = self.revision if restore(self, checkpoint) else 0
+        self._rows_unread = restored.revision if restored.no_leases else 0
+        if restored.scheduled > max(restored.finished, 0):
+            self.schedule_compaction(restored.scheduled, whole=False)
 
     # --- requests ---------------------------------------------------------------------------
 
@@ -544,18 +557,7 @@ class Store:
         }
 
 
-R = TypeVar("R")
 M = TypeVar("M", bound=Message)
-
-
-def finished(work: Generator[None, None, R]) -> R:
-    """The value of steps that are gone through at once."""
-    while True:
-        try:
-            next(work)
-        except StopIteration as end:
-            value: R = end.value
-            return value
 
 
 def _parsed(kind: type[M], request: bytes) -> M:

@@ -16,6 +16,7 @@ from keyraft.server.ports import (
 )
 from keyraft.server.settings import MemberSettings
 from keyraft.server.upkeep.hashing import hash_buckets, hash_keys
+from keyraft.server.upkeep.received_database import ReceivedDatabase
 
 __all__ = [
     "Boot",
@@ -29,6 +30,7 @@ __all__ = [
     "NoNetwork",
     "Passwords",
     "PeerHash",
+    "ReceivedDatabase",
     "UnknownRequestError",
     "decode_conf_state",
     "encode_conf_state",

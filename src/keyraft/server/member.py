@@ -58,6 +58,7 @@ from keyraft.server.upkeep.compactor import Compactor
 from keyraft.server.upkeep.corruption import CorruptionChecker
 from keyraft.server.upkeep.leasing import FRESH_TICKS, Leasing
 from keyraft.server.upkeep.quota import Quota
+from keyraft.server.upkeep.received_database import ReceivedDatabase
 from keyraft.server.wait_table import WaitTable
 
 QUOTA_REFRESH_TICKS: Final = 1  # the quota's view of the database is one heartbeat old at most
@@ -170,6 +171,7 @@ class Member:
             backend.release,
         )
         self.slices = Slices(loop)
+        self.received = ReceivedDatabase(self)
         self.token_waits = ApplyWait()
         self.reads = ReadIndex(loop, self, self.counters, logger, settings.request_timeout_s)
         self.membership = Membership(self, cluster, boot.conf_state)
@@ -185,7 +187,7 @@ class Member:
             self.leadership_transfer.leader_changed,
             self.membership.leader_changed,
         )
-        self.leadership.on_deposed = (self.lessor.demote,)
+        self.leadership.on_deposed = (self.leasing.demote,)
         self.leadership.on_confirmed = (
             self.leasing.promote,
             self.reads.first_commit_in_term,
@@ -445,9 +447,8 @@ class Member:
         self.queue.replaced(meta.index)
         self._consistent_index = max(self._consistent_index, meta.index)
         self.watches.suspend()
-        self.lessor.load(self.backend)
+        self.received.take_over(meta.index)
         self.auth.load(self.backend)
-        self.store.reset(self.backend)
         self.compactor.resume()
         self.alarms.load(self.backend)
         self.membership.restored(meta, snapshot.data)

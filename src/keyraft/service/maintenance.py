@@ -163,7 +163,13 @@ class MaintenanceService:
             )
             call.respond(member.header(revision) + answer.SerializeToString())
 
-        hash_keys(member, message.revision, done, lambda: call.cancelled)
+        hash_keys(
+            member,
+            message.revision,
+            done,
+            lambda refusal: call.fail(refusal.code, refusal.text),
+            lambda: call.cancelled,
+        )
         return None
 
     def move_leader(self, call: UnaryCall, request: bytes) -> bytes | None:

@@ -74,7 +74,7 @@ class CorruptionChecker:
 
     def _hash(self, done: Callable[[KVHash], None]) -> None:
         """This member's hash at its present revision."""
-        hash_keys(self._member, 0, done)
+        hash_keys(self._member, 0, done, lambda _: self._hash(done))
 
     def _ask(self, revision: int, done: Callable[[Sequence[PeerHash]], None]) -> None:
         asking = self._member.peer_hashes

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from keyraft.base.errors import EtcdError
 from keyraft.mvcc import HashAllJob, KVHash
 
 if TYPE_CHECKING:
@@ -15,25 +16,39 @@ def hash_keys(
     member: Member,
     revision: int,
     done: Callable[[KVHash], None],
+    failed: Callable[[EtcdError], None],
     cancelled: Callable[[], bool] = lambda: False,
 ) -> None:
     """`done` gets HashKV at `revision` (0: the present one), unless it was `cancelled` before.
 
-    Raises CompactedError, FutureRevisionError.
+    `failed`: a leader's database took the place of the one that was being hashed. Raises
+    CompactedError, FutureRevisionError.
     """
     loop = member.loop
     started_s = loop.time()
     job = member.store.hash_kv(revision)
+    refusal: EtcdError | None = None
 
     def ended() -> None:
         if cancelled():
             job.close()
             return
+        if refusal is not None:
+            failed(refusal)
+            return
         assert job.result is not None, "a finished job has a result"
         member.counters.hash_rev_s.observe(loop.time() - started_s)
         done(job.result)
 
-    _in_slices(member, job.step, cancelled, ended)
+    def step() -> bool:
+        nonlocal refusal
+        try:
+            return job.step()
+        except EtcdError as error:
+            refusal = error
+            return True
+
+    _in_slices(member, step, cancelled, ended)
 
 
 def hash_buckets(
@@ -46,6 +61,13 @@ def hash_buckets(
     loop = member.loop
     started_s = loop.time()
     job = HashAllJob(member.backend)
+    life = member.store.lives
+
+    def step() -> bool:
+        nonlocal job, life
+        if member.store.lives != life:  # a leader's database has come: all of it is another
+            job, life = HashAllJob(member.backend), member.store.lives
+        return job.step()
 
     def ended() -> None:
         member.queue.release()
@@ -53,7 +75,7 @@ def hash_buckets(
             member.counters.hash_s.observe(loop.time() - started_s)
             done(job.value)
 
-    member.queue.hold(lambda: _in_slices(member, job.step, cancelled, ended))
+    member.queue.hold(lambda: _in_slices(member, step, cancelled, ended))
 
 
 def _in_slices(

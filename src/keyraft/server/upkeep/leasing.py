@@ -49,21 +49,47 @@ class Leasing:
     def __init__(self, member: Member) -> None:
         self._member = member
         self.expired_total = 0
+        self._turn = 0  # counts promotions and demotions: each ends what is left of the one before
 
     def start(self) -> None:
         """Begins to look for leases that have run out."""
         self._member.loop.call_later(SCAN_INTERVAL_S, self._scan)
 
     def promote(self) -> None:
-        """This member leads: all leases get their deadlines, in slices."""
-        member = self._member
-        member.lessor.promote(member.loop.time(), member.settings.election_s)
-        member.loop.call_soon(self._promote_on)
+        """This member leads: all leases get their deadlines, in slices, once those of an earlier
+        time as leader are forgotten."""
+        if self._member.lessor.primary:
+            self.demote()
+        self._turn += 1
+        self._promote_when_forgotten(self._turn)
 
-    def _promote_on(self) -> None:
+    def demote(self) -> None:
+        """This member leads no longer: deadlines are forgotten, in slices."""
+        self._turn += 1
+        self._member.lessor.demote()
+        self._member.loop.call_soon(self._demote_on, self._turn)
+
+    def _demote_on(self, turn: int) -> None:
         member = self._member
-        if not member.stopped and member.lessor.promotion_step(member.loop.time()):
-            member.loop.call_soon(self._promote_on)
+        if turn == self._turn and not member.stopped and member.lessor.demotion_step():
+            member.loop.call_soon(self._demote_on, turn)
+
+    def _promote_when_forgotten(self, turn: int) -> None:
+        member = self._member
+        if turn != self._turn or member.stopped:
+            return
+        if member.lessor.demotion_step():
+            member.loop.call_soon(self._promote_when_forgotten, turn)
+            return
+        member.lessor.promote(member.loop.time(), member.settings.election_s)
+        member.loop.call_soon(self._promote_on, turn)
+
+    def _promote_on(self, turn: int) -> None:
+        member = self._member
+        if turn != self._turn or member.stopped:
+            return
+        if member.lessor.promotion_step(member.loop.time()):
+            member.loop.call_soon(self._promote_on, turn)
 
     # --- the clock ----------------------------------------------------------------------------
 
