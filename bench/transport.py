@@ -124,7 +124,9 @@ def table() -> None:
 
 def heads_first(data: bytes) -> bytes:
     """The same frames with all HEADERS before all DATA, the order in which nghttp2 sends."""
-    heads, rest, pos = [], [], 0
+    heads: list[bytes] = []
+    rest: list[bytes] = []
+    pos = 0
     while pos < len(data):
         stop = pos + 9 + int.from_bytes(data[pos : pos + 3], "big")
         (heads if data[pos + 3] == 1 else rest).append(data[pos:stop])

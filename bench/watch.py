@@ -324,9 +324,9 @@ def stalled(server: Server, table: Table, scale: float) -> None:
     opened = begin()
     full_speed(poll, putter, 9 * total, lambda: request)
     with_mb = server.resident_mb() - begin_mb
-    puts = f"{10 * total:,} puts"
-    table.add(server, f"{puts}: memory more", "MiB", alone_mb, False, 0)
-    table.add(server, f"{puts} to 100 stalled: memory more", "MiB", with_mb, False, 0)
+    added = f"{10 * total:,} puts"
+    table.add(server, f"{added}: memory more", "MiB", alone_mb, False, 0)
+    table.add(server, f"{added} to 100 stalled: memory more", "MiB", with_mb, False, 0)
     for connection in opened:
         connection.close()
     server.stop()

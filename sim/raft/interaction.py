@@ -497,7 +497,7 @@ class Environment:
         for position in chosen:
             if self._split(position + 1, None, False)[0]:
                 output.write(f"> {position + 1} receiving messages\n")
-                output.indented(lambda p=position: self._deliver(p + 1, None, False))  # type: ignore[misc]
+                output.indented(lambda p=position: self._deliver(p + 1, None, False))  # type: ignore[misc, arg-type]
                 worked = True
         for position in chosen:
             if self.nodes[position].append_work:

@@ -53,7 +53,7 @@ class Client:
         kind = RESPONSES.get(asked.method) or KV_RESPONSES[asked.method]
         message = kind.FromString(response)
         for field in ("cluster_id", "member_id", "raft_term"):
-            message.header.ClearField(field)
+            message.header.ClearField(field)  # type: ignore[attr-defined]  # every answer has one
         if isinstance(message, rpc_pb2.AuthenticateResponse):
             assert isinstance(asked.message, rpc_pb2.AuthenticateRequest)
             self.tokens[asked.message.name] = message.token

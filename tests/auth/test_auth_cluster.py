@@ -21,7 +21,7 @@ from tests.auth.matrix import CLUSTER
 from tests.auth.users import AUTH, operation
 from tests.differential.compare import everything, hash_operation
 from tests.differential.operations import KV
-from tests.processes.test_members import LocalCluster
+from tests.support.cluster import LocalCluster
 from tests.support.server import ORACLE, OURS, Server, etcdctl, needs_oracle
 
 pytestmark = [pytest.mark.real, needs_oracle()]

@@ -36,7 +36,8 @@ def excuse(asked: Operation, original: Answer, ours: Answer) -> str:
                 return "role root is told as what it amounts to (3.6: RoleGet)"
     if isinstance(original.message, rpc_pb2.AuthenticateResponse):
         if isinstance(ours.message, rpc_pb2.AuthenticateResponse):
-            own, before = (int(each.message.token.rpartition(".")[2]) for each in (original, ours))
+            tokens = (original.message.token, ours.message.token)
+            own, before = (int(token.rpartition(".")[2]) for token in tokens)
             if own == before + 1:
                 return "tokens have the number before their entry's (3.5.3: simple_token.go)"
     return ""

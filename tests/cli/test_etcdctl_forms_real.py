@@ -13,7 +13,7 @@ import pytest
 from google.protobuf.message import DecodeError
 
 from keyraft.cli.ctl.main import run as run_here
-from keyraft.proto import rpc_pb2
+from keyraft.proto import mvcc_pb2, rpc_pb2
 from tests.cli.test_etcdctl_flags import Names
 from tests.cli.test_etcdctl_real import MINE, ORIGINAL, Following, put, run
 from tests.support.server import ORACLE, OURS, Server, needs_oracle
@@ -57,7 +57,7 @@ def test_events_in_protobuf_are_the_same_bytes(server: Server) -> None:
     assert [event.kv.value for event in events(found)] == [b"a", b"b", b""]
 
 
-def events(data: bytes) -> list[object]:
+def events(data: bytes) -> list[mvcc_pb2.Event]:
     """The events of a whole answer; of half a one, none."""
     try:
         return list(rpc_pb2.WatchResponse.FromString(data).events)

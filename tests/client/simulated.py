@@ -15,7 +15,7 @@ from keyraft.client import Client, errors, prefix_end
 from keyraft.client.endpoint import Endpoint
 from keyraft.client.transport import CallFailed, EndpointConnection, Headers
 from keyraft.grpc import Router, StreamHandler
-from keyraft.proto import rpc_pb2
+from keyraft.proto import mvcc_pb2, rpc_pb2
 from keyraft.server.apply import internal_request
 from keyraft.service import (
     ElectionService,
@@ -171,7 +171,7 @@ class SimulatedServer:
         assert route is not None and route.handle is not None, method
         return ask(route.handle, request)
 
-    def keys(self, prefix: bytes) -> list[rpc_pb2.mvcc__pb2.KeyValue]:
+    def keys(self, prefix: bytes) -> list[mvcc_pb2.KeyValue]:
         """The pairs with a prefix, the oldest first."""
         request = rpc_pb2.RangeRequest(key=prefix, range_end=prefix_end(prefix))
         answer = self.one.member.store.range(request.SerializeToString())

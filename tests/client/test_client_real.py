@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -383,7 +384,7 @@ def test_an_election_has_one_leader_at_a_time(shared: Server) -> None:
                 found = await leader(space, "e")
                 assert found is not None and found.value == b"two"
             assert await leader(space, "e") is None
-            await seen.aclose()
+            await seen.aclose()  # type: ignore[attr-defined]  # a generator, as an iterator
 
     run(work())
 
@@ -466,7 +467,7 @@ def test_a_watch_goes_on_after_the_server_was_killed(server: Server) -> None:
             for number in range(30):
                 if number in (10, 20):
                     await restart(server)
-                await surely(lambda number=number: client.put("k", str(number)))
+                await surely(partial(client.put, "k", str(number)))
             seen: list[int] = []
             revisions: list[int] = []
             while not seen or seen[-1] < 29:

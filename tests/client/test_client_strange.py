@@ -131,7 +131,7 @@ def test_fragments_are_put_together_and_old_events_dropped() -> None:
         ]
         made = Scripted(streams=[script, again])
         async with client_of(made) as client, client.watch("k") as watch:
-            sizes = []
+            sizes: list[int] = []
             while sum(sizes) < 5:
                 response = await watch.next_response()
                 assert response is not None

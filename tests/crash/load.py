@@ -70,8 +70,8 @@ class Store:
     def _stub(self, name: str, request: type, response: type) -> grpc.UnaryUnaryMultiCallable:
         return self._channel.unary_unary(
             KV + name,
-            request_serializer=request.SerializeToString,
-            response_deserializer=response.FromString,
+            request_serializer=request.SerializeToString,  # type: ignore[attr-defined]
+            response_deserializer=response.FromString,  # type: ignore[attr-defined]
         )
 
     def close(self) -> None:

@@ -116,7 +116,7 @@ def _ties(operation: Operation, original: Answer, ours: Answer) -> bool:
     """Pairs that sort alike may come in any order, and a limit may cut any of them off."""
     if original.message is None or ours.message is None or operation.message is None:
         return False
-    if not _any_range(operation.message, lambda get: get.sort_order or get.sort_target):
+    if not _any_range(operation.message, lambda get: bool(get.sort_order or get.sort_target)):
         return False
     left = _untied(operation.message, original.message)
     return left == _untied(operation.message, ours.message)

@@ -164,8 +164,8 @@ class Generator:
         if self._chance(30):
             get.limit = random.choice((1, 2, 3, 5, 10, 100, -1))
         if self._chance(50):
-            get.sort_order = random.randrange(3)
-            get.sort_target = random.randrange(5)
+            get.sort_order = random.randrange(3)  # type: ignore[assignment]  # protobuf takes numbers
+            get.sort_target = random.randrange(5)  # type: ignore[assignment]  # protobuf takes numbers
         get.serializable = self._chance(40)
         get.keys_only = self._chance(15)
         get.count_only = self._chance(10)
@@ -186,11 +186,11 @@ class Generator:
     def _compare(self) -> rpc_pb2.Compare:
         random = self.random
         compare = rpc_pb2.Compare(key=self._key())
-        compare.result = random.randrange(4)
+        compare.result = random.randrange(4)  # type: ignore[assignment]  # protobuf takes numbers
         if self._chance(15):
             compare.range_end = self._range_end(compare.key)
         target = random.randrange(5)
-        compare.target = target
+        compare.target = target  # type: ignore[assignment]  # protobuf takes numbers
         if target == 0:
             compare.version = random.randrange(4)
         elif target == 1:
@@ -203,7 +203,7 @@ class Generator:
             compare.lease = random.choice((0, UNKNOWN_LEASE, *LEASES))
         if self._chance(3):
             # The target and the value that was given need not belong together.
-            compare.target = random.randrange(5)
+            compare.target = random.randrange(5)  # type: ignore[assignment]  # protobuf takes numbers
         return compare
 
     def _request_op(self, depth: int) -> rpc_pb2.RequestOp:
@@ -242,7 +242,7 @@ class Generator:
         if self._chance(2):
             # Not within a transaction, where 3.5.1 would go on and write. An unknown target is
             # never sent: 3.5.1 panics on it.
-            get.sort_order = 7
+            get.sort_order = 7  # type: ignore[assignment]  # protobuf takes numbers
         return _operation(KV + "Range", get)
 
     def _delete(self) -> Operation:

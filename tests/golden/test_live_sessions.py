@@ -117,8 +117,8 @@ def await_watchers(server: Server, count: int) -> None:
 
 def watch_session(server: Server) -> list[str]:
     """What each watcher shows of the same changes."""
-    for words in (("put", "foo", "1"), ("put", "foo", "2"), ("put", "fox", "3"), ("del", "foo")):
-        run(server, *words)
+    for change in (("put", "foo", "1"), ("put", "foo", "2"), ("put", "fox", "3"), ("del", "foo")):
+        run(server, *change)
     started = [Background(server, words, stdin) for words, stdin in WATCHES]
     wanted = sum(max(1, stdin.count("watch ")) for _, stdin in WATCHES)
     await_watchers(server, wanted)
@@ -128,13 +128,13 @@ def watch_session(server: Server) -> list[str]:
         for background, (words, stdin) in zip(started, WATCHES):
             if "--rev" in words + stdin:
                 background.until("\n")
-        for words in (
+        for change in (
             ("put", "foo", "4"),
             ("put", "foo", "5"),
             ("put", "fop", "6"),
             ("del", "foo"),
         ):
-            run(server, *words)
+            run(server, *change)
         run(server, "put", "foo", LAST)
         shown = []
         for background, (words, stdin) in zip(started, WATCHES):

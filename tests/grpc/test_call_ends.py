@@ -213,7 +213,7 @@ class Ways:
         self.bench.streams[0].drop(99, "slow")
 
 
-WAYS = {
+WAYS: dict[Callable[[Ways], None], int] = {
     Ways.answered: status.OK,
     Ways.answered_later: status.OK,
     Ways.answered_beyond_the_window: status.OK,

@@ -46,9 +46,8 @@ class Frame:
 
     @property
     def code(self) -> int:
-        return struct.unpack(">I", self.payload[4:8] if self.kind == GOAWAY else self.payload[:4])[
-            0
-        ]
+        payload = self.payload[4:8] if self.kind == GOAWAY else self.payload[:4]
+        return int.from_bytes(payload, "big")
 
 
 class Peer:

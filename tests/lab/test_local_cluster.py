@@ -33,7 +33,7 @@ def test_three_members_serve_and_stop_together(tmp_path: Path) -> None:
     )
     assert runner.stderr is not None
     ready: set[bytes] = set()
-    lines = []
+    lines: list[str] = []
     try:
         while len(ready) < 3:
             line = runner.stderr.readline()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from keyraft.proto import rpc_pb2
 from .test_steps import Leases, gone_through, put
 
 VALUES = [b"", b"a", b"ab", b"*\x02ab", b"zz*\x01a", b"0\x05", b"*"]
-RESULTS: dict[int, Callable[[object, object], bool]] = {
+RESULTS: dict[int, Callable[[Any, Any], bool]] = {
     rpc_pb2.Compare.EQUAL: operator.eq,
     rpc_pb2.Compare.NOT_EQUAL: operator.ne,
     rpc_pb2.Compare.GREATER: operator.gt,

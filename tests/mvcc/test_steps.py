@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from keyraft.base.errors import CompactedError
 from keyraft.mvcc import MemoryBackend, Store, check_txn, read
 from keyraft.mvcc.hooks import Event
+from keyraft.mvcc.index import Item
 from keyraft.mvcc.sorting import RUN_SLICES, sort_steps
 from keyraft.mvcc.wire import header
 from keyraft.proto import rpc_pb2
@@ -84,7 +85,7 @@ def test_what_a_limit_leaves_over_is_freed_a_piece_a_step() -> None:
     request = rpc_pb2.RangeRequest(
         key=b"k", range_end=b"l", limit=3, sort_target="VALUE", sort_order="DESCEND"
     )
-    out: list[read.Item] = []
+    out: list[Item] = []
     work = read.select_steps(store, request, store.revision, out)
     sizes = [len(out) for _ in work]
     assert [number for number, *_ in out] == [b"k0857", b"k0714", b"k0571"]

@@ -173,8 +173,8 @@ class Chance:
         if r.random() < 0.3:
             request.limit = r.randrange(-1, 5)
         if r.random() < 0.4:
-            request.sort_order = r.randrange(3)
-            request.sort_target = r.randrange(5)
+            request.sort_order = r.randrange(3)  # type: ignore[assignment]  # protobuf takes numbers
+            request.sort_target = r.randrange(5)  # type: ignore[assignment]  # protobuf takes numbers
         request.keys_only = r.random() < 0.2
         request.count_only = r.random() < 0.1
         request.serializable = r.random() < 0.2

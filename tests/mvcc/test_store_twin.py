@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -40,7 +43,7 @@ def expected(kv: TwinKV, with_value: bool = True) -> tuple[bytes, int, int, int,
     return kv.key, kv.created, kv.modified, kv.version, kv.value if with_value else b""
 
 
-SORTS = {
+SORTS: dict[int, Callable[[Any], Any]] = {
     rpc_pb2.RangeRequest.KEY: lambda kv: kv.key,
     rpc_pb2.RangeRequest.VERSION: lambda kv: kv.version,
     rpc_pb2.RangeRequest.CREATE: lambda kv: kv.created,

@@ -914,6 +914,7 @@ def test_a_revision_told_in_portions_is_one_message_and_no_promise_comes_before(
         while hub.deliver():
             pass
         for each in (client, other):
+            assert each.stream is not None
             each.stream.progress()
             each.read()
             assert [response.header.revision for response in each.got if response.events] == [2]

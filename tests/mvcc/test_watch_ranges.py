@@ -41,7 +41,7 @@ def test_finds_what_a_full_search_finds(steps, seed, bounds_max):
             twin.remove(step)
         else:
             assert index.get(*step) is None
-            index.add(*step, step)
+            index.add(step[0], step[1], step)
             twin.add(step)
         index.check()
         assert len(index) == len(twin)

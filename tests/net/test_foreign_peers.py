@@ -273,7 +273,7 @@ def test_our_client_calls_a_go_server(gopeer: Path) -> None:
     run(body)
 
 
-class Grpcio(grpc.GenericRpcHandler):
+class Grpcio(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpcio has no types
     """The methods of `peers`, as grpcio serves them."""
 
     def __init__(self) -> None:

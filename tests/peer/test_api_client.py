@@ -118,9 +118,9 @@ def test_every_refusal_keeps_its_meaning() -> None:
             local.refusal = refusal
             with pytest.raises(refusal):
                 await ask.promote(url, 7, "secret", 5)
-        for refusal in (errors.CompactedError, errors.FutureRevisionError):
-            local.refusal = refusal
-            with pytest.raises(refusal):
+        for missed in (errors.CompactedError, errors.FutureRevisionError):
+            local.refusal = missed
+            with pytest.raises(missed):
                 await ask.hash_kv(url, 0xC1, 3, 5)
         with pytest.raises(errors.ClusterIDMismatchError):
             await ask.hash_kv(url, 0xBAD, 3, 5)

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Coroutine, Sequence
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -127,7 +128,9 @@ def test_what_a_member_without_a_leader_was_asked_in_vain_is_not_done_later(tmp_
         fleet.without_leader([lonely])
 
         async def in_vain(number: int) -> None:
-            write = client.put(f"vain/{number}", "v", timeout_s=GIVEN_UP_S)
+            write: Coroutine[Any, Any, object] = client.put(
+                f"vain/{number}", "v", timeout_s=GIVEN_UP_S
+            )
             if number % 3 == 0:
                 write = client.delete("kept", timeout_s=GIVEN_UP_S)
             if number % 2:

@@ -24,7 +24,8 @@ PROGRESS = 20
 
 def members(cluster: LocalCluster, server: Server) -> list[dict[str, object]]:
     answer = json.loads(cluster.ask(server, "member", "list", "-w", "json"))
-    return answer["members"]
+    found: list[dict[str, object]] = answer["members"]
+    return found
 
 
 def test_the_survivor_of_a_lost_majority_goes_on_alone(tmp_path: Path) -> None:
@@ -107,8 +108,8 @@ def test_a_leader_whose_disk_stalls_steps_down(tmp_path: Path) -> None:
         old = fleet.leader_among(fleet.names)
         load.wait_acknowledged(PROGRESS, old)
         others = [name for name in fleet.names if name != old]
-        with gates[old].open("rb") as gate:
-            fcntl.flock(gate, fcntl.LOCK_EX)
+        with gates[old].open("rb") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
             new = fleet.leader_among(others)
             own = fleet.told(new)
             assert own is not None

@@ -279,7 +279,7 @@ def test_a_member_goes_back_to_the_original_and_comes_again(tmp_path: Path) -> N
                 keys.append(key)
             until(
                 lambda: traveller.log.count("saved snapshot"),
-                lambda count, wanted=turn + 1: count >= wanted,
+                lambda count, wanted=turn + 1: count >= wanted,  # type: ignore[misc]
             )
             traveller.stop()
             hand_back(traveller)

@@ -9,6 +9,7 @@ import pytest
 
 from keyraft.base.invariants import InvariantError
 from keyraft.raft import (
+    Entry,
     Message,
     MessageType,
     RaftError,
@@ -78,7 +79,7 @@ def _vote_before_it_is_durable(monkeypatch: pytest.MonkeyPatch) -> None:
     def write_unsynced(
         self: GroupMember,
         state: HardState | None,
-        entries: list,
+        entries: list[Entry],
         snapshot: Snapshot | None,
         sync: bool,
     ) -> None:

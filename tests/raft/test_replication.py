@@ -143,6 +143,7 @@ class SlowStorage(MemoryStorage):
     """Makes its snapshot when told so."""
 
     __slots__ = ("is_ready",)
+    is_ready: bool
 
     def snapshot(self) -> Snapshot:
         if not self.is_ready:

@@ -143,7 +143,7 @@ def test_what_a_verb_asks_of_raft_is_carried_out_without_another_word() -> None:
     one.run(0.05)
     assert one.member.leadership.leading and one.member.leadership.alone
     states: list[bytes] = []
-    one.member.read_states = lambda found: states.extend(s.context for s in found)  # type: ignore[method-assign]
+    one.member.read_states = lambda found: states.extend(s.context for s in found)  # type: ignore[assignment, method-assign]
     one.member.raft.read_index(b"context")
     one.run(0.0)
     assert states == [b"context"]

@@ -239,6 +239,13 @@ def test_the_tree_of_etcd_3_5_1_is_read() -> None:
     assert str(told.version) == "3.5.0"
 
 
+BAD_MEMBERS: list[dict[str, object]] = [
+    {"zz": {}},
+    {"1": {}},
+    {"1": {"Children": {"raftAttributes": {"Value": "[]"}}}},
+]
+
+
 @pytest.mark.parametrize(
     "data",
     [b"", b"[]", b"{}", b'{"Root":7}', b'{"Root":{"Children":{"0":{"Children":7}}}}']
@@ -246,7 +253,7 @@ def test_the_tree_of_etcd_3_5_1_is_read() -> None:
         json.dumps(
             {"Root": {"Children": {"0": {"Children": {"members": {"Children": bad}}}}}}
         ).encode()
-        for bad in ({"zz": {}}, {"1": {}}, {"1": {"Children": {"raftAttributes": {"Value": "[]"}}}})
+        for bad in BAD_MEMBERS
     ],
 )
 def test_a_tree_that_is_none_is_refused(data: bytes) -> None:

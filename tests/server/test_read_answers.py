@@ -46,7 +46,7 @@ class World:
 
     def ask(self, first: int, count: int) -> None:
         for number in range(first, first + count):
-            self.reads.request(lambda error, number=number: self.answers.append((number, error)))
+            self.reads.request(lambda error, number=number: self.answers.append((number, error)))  # type: ignore[misc]
 
 
 def confirm(world: World) -> None:

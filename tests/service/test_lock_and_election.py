@@ -106,9 +106,9 @@ def test_who_gives_up_before_its_first_answer_leaves_no_key(kind: str) -> None:
     """The client goes while the transaction that makes its key is on its way through the log."""
     service = Service()
     service.first(kind, 1)
-    run, service.one.run = service.one.run, lambda seconds=1.0: None
+    run, service.one.run = service.one.run, lambda seconds=1.0: None  # type: ignore[method-assign]
     waiting = service.first(kind, 2)
-    service.one.run = run
+    service.one.run = run  # type: ignore[method-assign]
     service.one.run(0.0)  # it is Raft's now
     assert waiting.answer is None and waiting.on_cancel is not None
     waiting.on_cancel(waiting, 1)

@@ -50,7 +50,7 @@ def test_alarms_are_listed_raised_and_disarmed_through_the_log(one: OneMember) -
     assert [(a.memberID, a.alarm) for a in listed.alarms] == [(own, 1)]
     status = rpc_pb2.StatusResponse.FromString(call(one, service.status, rpc_pb2.StatusRequest()))
     assert list(status.errors) == [f"memberID:{own} alarm:NOSPACE "]
-    alarm.action = 2
+    alarm.action = 2  # type: ignore[assignment]  # protobuf takes numbers
     call(one, service.alarm, alarm)
     assert one.member.alarms.raised() == []
 

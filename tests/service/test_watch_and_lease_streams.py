@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
+from typing import cast
 
 import pytest
 
 from keyraft.base.errors import NoSpaceError
+from keyraft.grpc import StreamHandler
+from keyraft.grpc.router import BatchHandler
 from keyraft.proto import rpc_pb2
 from keyraft.server.apply import internal_request
 from keyraft.service import Guard, LeaseService, WatchService
@@ -84,7 +87,7 @@ class Services:
         self.watch = WatchService(member, guard, random.Random(1))
         self.lease = LeaseService(member, guard)
 
-    def watching(self, room: int = 1_000) -> tuple[Transport, object]:
+    def watching(self, room: int = 1_000) -> tuple[Transport, StreamHandler]:
         stream = Transport(room)
         return stream, self.watch.open(stream)
 
@@ -173,7 +176,7 @@ def test_renewals_are_answered_in_order_and_an_unknown_lease_has_no_time():
     services.grant(5, 10)
     services.grant(-6, 20)
     stream = Transport()
-    handler = services.lease.keep_alive(stream)
+    handler = cast("BatchHandler", services.lease.keep_alive(stream))
     for lease_id in (5, -6, 99, 5, 5):
         handler.on_message(renewal(lease_id))
     assert stream.kept() == [(5, 10), (-6, 20), (99, 0), (5, 10), (5, 10)]
@@ -188,7 +191,7 @@ def test_renewals_that_come_at_once_are_answered_as_one_by_one():
         services.grant(lease_id, 10 + lease_id % 7)
     wanted = [(lease_id, 10 + lease_id % 7) for lease_id in leases]
     stream = Transport()
-    handler = services.lease.keep_alive(stream)
+    handler = cast("BatchHandler", services.lease.keep_alive(stream))
     requests = [renewal(lease_id) for lease_id in [*leases, 99, *leases, 5]]
     for _ in range(2):  # the first time none is known
         rest, calls = list(requests), 0
@@ -211,7 +214,7 @@ def test_a_full_stream_takes_no_more_renewals():
     services = Services()
     services.grant(5, 10)
     stream = Transport(room=3)
-    handler = services.lease.keep_alive(stream)
+    handler = cast("BatchHandler", services.lease.keep_alive(stream))
     handler.on_message(renewal(5))
     assert handler.on_messages([renewal(5)] * 2) == 2
     assert stream.paused
@@ -224,7 +227,7 @@ def test_a_renewal_that_waits_holds_the_stream_and_is_answered_before_its_end():
     services = Services()
     services.grant(5, 10)
     stream = Transport()
-    handler = services.lease.keep_alive(stream)
+    handler = cast("BatchHandler", services.lease.keep_alive(stream))
     lessor = services.cluster.member.lessor
     while lessor.running(5, services.cluster.loop.time()):
         services.cluster.run(0.01)
@@ -241,7 +244,7 @@ def test_a_client_that_goes_while_its_renewal_waits_leaves_nothing_behind():
     services = Services()
     services.grant(5, 10)
     stream = Transport()
-    handler = services.lease.keep_alive(stream)
+    handler = cast("BatchHandler", services.lease.keep_alive(stream))
     lessor = services.cluster.member.lessor
     while lessor.running(5, services.cluster.loop.time()):
         services.cluster.run(0.01)

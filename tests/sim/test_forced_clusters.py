@@ -43,7 +43,7 @@ def test_the_last_survivor_leads_alone(size: int, seed: int) -> None:
     wanted = [b"k%03d" % number for number in range(10 + 20 * (seed % 3))]
     for key in wanted:
         done = put(leader, key)
-        assert cluster.run_until(lambda done=done: bool(done))
+        assert cluster.run_until(lambda done=done: bool(done))  # type: ignore[misc]
         assert isinstance(done[0], bytes), done
     survivor = leader if seed % 2 else next(n for n in cluster.nodes.values() if n is not leader)
     assert cluster.run_until(cluster.agreed)

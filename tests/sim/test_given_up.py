@@ -186,7 +186,7 @@ def test_a_grant_that_is_two_proposals_is_withdrawn_whole() -> None:
         assert cut.cluster.run_until(lambda call=call: call.answer is not None)  # type: ignore[misc]  # mypy sees no default
     cut.entries.clear()
     held: list[object] = []
-    cut.member.read_index = held.append  # type: ignore[method-assign]  # a quorum that answers later
+    cut.member.read_index = held.append  # type: ignore[assignment, method-assign]  # a quorum that answers later
     call = granted(b"b")
     others = [ident for ident in cut.cluster.nodes if ident != cut.follower.id]
     cut.cluster.network.partition([[cut.follower.id], others])

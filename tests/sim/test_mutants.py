@@ -12,7 +12,7 @@ from keyraft.base.waiters import Result, Waiter
 from keyraft.mvcc import Event, Store, WatchHub, txn
 from keyraft.net.server import Server, ServerProtocol
 from keyraft.proto import rpc_pb2
-from keyraft.raft import Entry, HardState, Snapshot, SnapshotMeta
+from keyraft.raft import Entry, HardState, RaftConfig, Snapshot, SnapshotMeta
 from keyraft.raft.config import ReadOnlyOption
 from keyraft.raft.log import RaftLog
 from keyraft.server import Member
@@ -24,7 +24,7 @@ from keyraft.shell.durable_log import MemberLog
 from keyraft.storage.backend import WriteBuffer
 from keyraft.storage.wal import Appender, SnapshotMark
 from keyraft.storage.wal.appender import Done
-from keyraft.storage.wal.encode import Batch
+from keyraft.storage.wal.encode import WALBatch
 from sim.cluster import SimCluster
 from sim.node import Node
 from sim.scenario import Violation, run
@@ -64,7 +64,7 @@ def test_acknowledging_a_write_on_the_loop_before_its_sync_is_found(monkeypatch:
     """The way of every lone client's put."""
     honest = Appender._add
 
-    def _add(self: Appender, batch: Batch, done: Done, alone: bool) -> None:
+    def _add(self: Appender, batch: WALBatch, done: Done, alone: bool) -> None:
         if self._writing or batch.head or not self._policy.inline(len(batch.data), alone):
             honest(self, batch, done, alone)
             return
@@ -138,7 +138,7 @@ def test_reading_without_a_read_index_is_found(monkeypatch: Patch) -> None:
 
 
 def test_reading_on_a_lease_after_a_pause_is_found(monkeypatch: Patch) -> None:
-    leased = functools.partial(boot.RaftConfig, read_only=ReadOnlyOption.LEASE_BASED)
+    leased = functools.partial(RaftConfig, read_only=ReadOnlyOption.LEASE_BASED)
     monkeypatch.setattr(boot, "RaftConfig", leased)
     assert "not linearizable" in hunt(range(1, 60), size=3, sleep=True)
 

@@ -9,7 +9,6 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from keyraft.storage.transfer import SnapshotFeed, SnapshotFeeds, TransferError
-from keyraft.storage.transfer.exporting import DIGEST_BYTES
 from keyraft.storage.transfer.feed import (
     BLOCK_BYTES,
     EXPORTS_MAX,
@@ -19,6 +18,7 @@ from keyraft.storage.transfer.feed import (
     UNREAD_S,
     WAITING_MAX,
 )
+from keyraft.storage.transfer.layout import DIGEST_BYTES
 
 BLOCKS = 40
 
@@ -173,7 +173,12 @@ def test_a_steady_reader_is_not_let_go_for_those_who_wait() -> None:
 
     async def body(world: World) -> None:
         steady = [Reader(world, most=0) for _ in range(EXPORTS_MAX)]
-        world.on_look = lambda: [one.feed.resume() for one in steady] and None
+
+        def resume_all() -> None:
+            for one in steady:
+                one.feed.resume()
+
+        world.on_look = resume_all
         waiting = Reader(world)
         await until(lambda: bool(waiting.ended))
         assert {one.ended for one in [*steady, waiting]} == {"whole"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from pathlib import Path
+from typing import cast
 
 import pytest
 from hypothesis import given, settings
@@ -96,7 +97,7 @@ def test_whatever_is_taken_is_read_again(
                 wal.save_snapshot(step)
                 model.snapshot(step)
             else:
-                entries, state = step  # type: ignore[misc]
+                entries, state = cast("tuple[list[Entry], HardState]", step)
                 wal.append(entries, state)
                 model.add(entries, state)
     except WALRefusedError:

@@ -26,7 +26,7 @@ def main() -> int:
         write(self, data, offset, durable)
 
     OsFile.pwrite = pwrite  # type: ignore[method-assign]  # what this program is for
-    appender.SyncPolicy.inline = lambda self, size, alone: False  # type: ignore[method-assign]  # the same
+    appender.SyncPolicy.inline = lambda self, size, alone: False  # type: ignore[assignment, method-assign]  # the same
     return etcd.main(sys.argv[2:])
 
 
