@@ -67,7 +67,7 @@ class Answering(Connection):
         size = len(message) + 5
         answer = self._answer
         stream_id = call.stream_id
-        route = call.head.route
+        route = call.header.route
         assert route is not None
         if (
             answer is not None
@@ -106,7 +106,7 @@ class Answering(Connection):
         self._respond_slowly(call, message)
 
     def _respond_slowly(self, call: Call, message: bytes) -> None:
-        route = call.head.route
+        route = call.header.route
         assert route is not None
         awake, self._awake = self._awake, True
         call.done = True
@@ -122,7 +122,7 @@ class Answering(Connection):
     def _ended(self, call: Call, code: int, text: str, reply: bytes | None = None) -> None:
         """A call is over. Every end comes here, once, but for the short way's in `respond`, which
         does the same in place."""
-        route = call.head.route
+        route = call.header.route
         if route is not None:
             count_end(route.handled, code)
         now = self._clock()
@@ -146,7 +146,7 @@ class Answering(Connection):
         self._send_headers(stream, _RESPONSE, ends=False)
 
     def begin(self, stream: Stream, metadata: Metadata) -> None:
-        """Stream.begin: the head, alone."""
+        """Stream.begin: the header, alone."""
         stream.headers_sent = True
         self._send_headers(stream, [*_RESPONSE, *metadata], ends=False)
         self._wake()

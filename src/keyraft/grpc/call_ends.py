@@ -34,7 +34,7 @@ class CallEnd(NamedTuple):
     text: str
     """What the client was told of a failure; empty where it was told nothing."""
     took_s: float
-    """Since the call's head had come."""
+    """Since the call's header had come."""
     request: bytes
     """Of a unary call; empty where its handler was not reached."""
     reply: bytes | None
@@ -68,8 +68,8 @@ class CallEnds:
         """One call is over."""
         took_s = now - call.began_s
         end = CallEnd(
-            call.head.path.decode("utf-8", "replace"),
-            call.head.route,
+            call.header.path.decode("utf-8", "replace"),
+            call.header.route,
             call.peer,
             call.common_name,
             code,

@@ -1,6 +1,6 @@
 """The server's ends of calls: `Call` for unary methods, `Stream` for the others.
 
-A call is an HTTP/2 stream with a request head. Ownership: the connection makes it and forgets it
+A call is an HTTP/2 stream with a request header. Ownership: the connection makes it and forgets it
 when both halves are closed; a handler may keep it as long as it likes, for everything it does
 after the end does nothing.
 """
@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from .head import RequestHead
 from .http2.stream import Http2Stream
+from .request_header import RequestHeader
 from .router import Metadata, Route, StreamHandler
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class Call(Http2Stream):
         "connection",
         "deadline_s",
         "done",
-        "head",
+        "header",
         "on_cancel",
         "request",
         "ticket",
@@ -41,7 +41,7 @@ class Call(Http2Stream):
         stream_id: int,
         state: int,
         send_window: int,
-        head: RequestHead,
+        header: RequestHeader,
         deadline_s: float | None,
     ) -> None:
         self.stream_id = stream_id
@@ -51,7 +51,7 @@ class Call(Http2Stream):
         self.inbox = None
         self.connection = connection
         self.began_s = connection.now
-        self.head = head
+        self.header = header
         self.deadline_s = deadline_s
         self.on_cancel: Callable[[Any, int], None] | None = None
         self.cancelled = False
@@ -71,7 +71,7 @@ class Call(Http2Stream):
     @property
     def metadata(self) -> Mapping[bytes, bytes]:
         """Request metadata; the first value of a repeated key."""
-        return self.head.metadata
+        return self.header.metadata
 
     @property
     def peer(self) -> str:
@@ -129,7 +129,7 @@ class Stream(Call):
             self.connection.send_shared(self, head, pieces)
 
     def begin(self, metadata: Metadata) -> None:
-        """Sends the answer's head with `metadata` in it; nothing when a head is sent already."""
+        """Sends the answer's header with `metadata` in it; nothing when it is sent already."""
         if not self.done and not self.headers_sent:
             self.connection.begin(self, metadata)
 
@@ -139,7 +139,7 @@ class Stream(Call):
             self.connection.finish(self, code, text, metadata)
 
     def abort(self, code: int, text: str) -> None:
-        """Ends the stream over its handler's head; the handler hears of it first."""
+        """Ends the stream over the head of its handler; the handler hears of it first."""
         if not self.done:
             if self.handler is not None:
                 self.handler.on_cancel(code)

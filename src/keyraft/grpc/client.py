@@ -19,7 +19,7 @@ from keyraft.base.gotext import quote
 from . import status
 from .client_calls import ClientCall, ClientReceiver, ClientStream, Done, Metadata
 from .deadline import Deadlines, format_timeout
-from .fields import check_fields
+from .field_validity import check_fields
 from .http2 import frames, states
 from .http2.connection import Connection
 from .http2.errors import (
@@ -35,8 +35,8 @@ from .http2.errors import (
 from .http2.hpack import Encoder, Header
 from .http2.stream import Http2Stream, Inbox
 from .limits import (
-    HEAD_MEMO_BLOCK_BYTES_MAX,
-    HEAD_MEMO_ENTRIES_MAX,
+    KNOWN_FIELD_BLOCK_BYTES_MAX,
+    KNOWN_FIELD_BLOCKS_MAX,
     LOST_WORK,
     MESSAGE_WORK,
     REQUEST_WORK,
@@ -156,7 +156,7 @@ class ClientConnection(Connection):
             if not settled:
                 self._blocks.clear()
                 self._blocks_generation = encoder.generation
-            elif len(self._blocks) < HEAD_MEMO_ENTRIES_MAX:
+            elif len(self._blocks) < KNOWN_FIELD_BLOCKS_MAX:
                 self._blocks[key] = block
         return block
 
@@ -388,9 +388,9 @@ class ClientConnection(Connection):
             if self.decoder.oversize:
                 raise StreamFault(stream_id, ENHANCE_YOUR_CALM, "a header list above the limit")
             if self.decoder.table.generation == generation and (
-                len(block) <= HEAD_MEMO_BLOCK_BYTES_MAX
+                len(block) <= KNOWN_FIELD_BLOCK_BYTES_MAX
             ):
-                if len(self._fields) >= HEAD_MEMO_ENTRIES_MAX:
+                if len(self._fields) >= KNOWN_FIELD_BLOCKS_MAX:
                     self._forget_blocks()
                 self._fields[block] = fields
                 self._classify(block, fields)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
-from .head import RequestHead
 from .http2 import states
 from .http2.errors import CANCEL
 from .http2.hpack import Header
 from .http2.stream import Http2Stream
+from .request_header import RequestHeader
 
 if TYPE_CHECKING:
     from .requests import Requests
@@ -73,7 +73,7 @@ class HttpRequest(Protocol):
 class HttpStream(Http2Stream):
     """An HttpRequest on an HTTP/2 stream."""
 
-    __slots__ = ("body", "connection", "done", "head", "on_close", "on_writable", "started")
+    __slots__ = ("body", "connection", "done", "header", "on_close", "on_writable", "started")
 
     def __init__(
         self,
@@ -81,11 +81,11 @@ class HttpStream(Http2Stream):
         stream_id: int,
         state: int,
         send_window: int,
-        head: RequestHead,
+        header: RequestHeader,
     ) -> None:
         super().__init__(stream_id, state, send_window)
         self.connection = connection
-        self.head = head
+        self.header = header
         self.body = b""
         self.on_close: Callable[[], None] | None = None
         self.on_writable: Callable[[], None] | None = None
@@ -95,19 +95,19 @@ class HttpStream(Http2Stream):
     @property
     def method(self) -> str:
         """The request method."""
-        return self.head.method.decode("latin-1")
+        return self.header.method.decode("latin-1")
 
     @property
     def target(self) -> str:
         """Path and query."""
-        return self.head.path.decode("latin-1")
+        return self.header.path.decode("latin-1")
 
     @property
     def headers(self) -> list[Header]:
         """Regular fields; `:authority` as `host`."""
         return [
             (b"host" if name == b":authority" else name, value)
-            for name, value in self.head.fields
+            for name, value in self.header.fields
             if name[:1] != b":" or name == b":authority"
         ]
 

@@ -19,8 +19,8 @@ from typing import Final, NamedTuple
 
 from keyraft.base.limits import GRPC_OVERHEAD_BYTES, REQUEST_BYTES_MAX
 
-HEAD_MEMO_ENTRIES_MAX: Final = 64  # header blocks, and heads, remembered per connection
-HEAD_MEMO_BLOCK_BYTES_MAX: Final = 2_048  # longer blocks are decoded each time
+KNOWN_FIELD_BLOCKS_MAX: Final = 64  # remembered per connection
+KNOWN_FIELD_BLOCK_BYTES_MAX: Final = 2_048  # longer blocks are decoded each time
 RESET_MEMORY_STREAMS_MAX: Final = 4_096  # streams we reset whose late frames are dropped
 STREAM_BATCH_MESSAGES_MAX: Final = 1_024  # of a stream's that are handed over in one go
 PING_STRIKES_MAX: Final = 2  # gRPC-Go, internal/transport maxPingStrikes
@@ -28,7 +28,7 @@ PING_IDLE_INTERVAL_S_MIN: Final = 7_200.0  # gRPC-Go, defaultPingTimeout, withou
 
 
 # Work is counted in units of about a microsecond, so that the same bytes always cost the same.
-REQUEST_WORK: Final = 20  # a unary request, from its head to its handler
+REQUEST_WORK: Final = 20  # a unary request, from its header to its handler
 MESSAGE_WORK: Final = 3  # one of a stream's that are handed over together
 HTTP_WORK: Final = 5_000  # a request that is not gRPC: /metrics takes 5 ms and more
 FRAME_WORK: Final = 5  # any other frame, received, or sent out of a queue

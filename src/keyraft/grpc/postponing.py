@@ -35,7 +35,7 @@ def postpone(
         elif isinstance(call, Stream):
             _deliver(call, message, unary)
         else:
-            route = call.head.route
+            route = call.header.route
             assert route is not None, "a call with a handler has a route"
             route.msg_received -= 1  # counted when it came
             unary(call, route, message)

@@ -15,9 +15,8 @@ from . import status
 from .answering import Answering
 from .calls import Call, Stream
 from .deadline import Deadlines
-from .fields import check_fields
-from .head import RequestHead
-from .heads import Heads
+from .field_blocks import FieldBlocks
+from .field_validity import check_fields
 from .http import HttpRequest, HttpStream
 from .http2 import frames, states
 from .http2.errors import (
@@ -40,6 +39,7 @@ from .limits import (
     Limits,
 )
 from .postponing import postpone
+from .request_header import RequestHeader
 from .router import BIDI_STREAM, CLIENT_STREAM, UNARY, Route, Router
 
 _NO_PSEUDO: Final[frozenset[bytes]] = frozenset()
@@ -74,7 +74,7 @@ class Requests(Answering):
         self.now = self._read_at = now
         self._preface_seen = False
         self._handshake_by = now + limits.handshake_s_max
-        self._heads = Heads(self.decoder, router)
+        self._field_blocks = FieldBlocks(self.decoder, router)
         self._deadlines = Deadlines()
         self._ping_at = -PING_IDLE_INTERVAL_S_MIN
         self._ping_strikes = 0
@@ -119,28 +119,28 @@ class Requests(Answering):
             self._deadlines.add(call.deadline_s, call.stream_id, self.streams)
 
     def _headers(self, stream_id: int, block: bytes, ends: bool) -> None:
-        head, timeout_s = self._heads.blocks.get(block) or self._heads.decode(block)
+        header, timeout_s = self._field_blocks.known.get(block) or self._field_blocks.decode(block)
         event = states.HEADERS_END if ends else states.HEADERS
         if self._state_of(stream_id) != states.IDLE or stream_id in self.streams:
             stream = self._step(stream_id, event)
             if stream is not None:
-                self._trailers(stream, head.fields, ends)
+                self._trailers(stream, header.fields, ends)
             return
         if not stream_id & 1:
             raise ConnectionFault(PROTOCOL_ERROR, "a client's stream with an even number")
         self.last_peer_stream = stream_id
-        self._request(head, timeout_s, stream_id, ends)
+        self._request(header, timeout_s, stream_id, ends)
 
     def _request(
-        self, head: RequestHead, timeout_s: float | None, stream_id: int, ends: bool
+        self, header: RequestHeader, timeout_s: float | None, stream_id: int, ends: bool
     ) -> None:
         """A new stream; raises StreamFault."""
         self.work += REQUEST_WORK
-        if head.oversize:
+        if header.oversize:
             raise StreamFault(stream_id, FRAME_SIZE_ERROR, "a header list above the limit")
-        if head.malformed is not None:
-            raise StreamFault(stream_id, PROTOCOL_ERROR, head.malformed)
-        if ends and head.content_length:
+        if header.malformed is not None:
+            raise StreamFault(stream_id, PROTOCOL_ERROR, header.malformed)
+        if ends and header.content_length:
             raise StreamFault(stream_id, PROTOCOL_ERROR, "a content-length without content")
         if self.goaway_sent and self._drain_at is None:
             self._remember_reset(stream_id)  # above the last stream of our GOAWAY: ignored
@@ -154,30 +154,30 @@ class Requests(Answering):
         self.streams_opened += 1
         state = states.HALF_CLOSED_REMOTE if ends else states.OPEN
         window = self.peer_initial_window
-        if head.is_http and self.on_http is not None:
-            http = HttpStream(self, stream_id, state, window, head)
+        if header.is_http and self.on_http is not None:
+            http = HttpStream(self, stream_id, state, window, header)
             self.streams[stream_id] = http
             if ends:
                 self._remote_end(http)
             return
         deadline = None if timeout_s is None else self.now + timeout_s
-        route = head.route
-        if head.refusal is not None or route is None:
-            assert head.refusal is not None
-            call = Call(self, stream_id, state, window, head, deadline)
+        route = header.route
+        if header.refusal is not None or route is None:
+            assert header.refusal is not None
+            call = Call(self, stream_id, state, window, header, deadline)
             self.streams[stream_id] = call
-            http_status, code, text = head.refusal
+            http_status, code, text = header.refusal
             self._refuse(call, http_status, code, text)
             return
         route.started += 1
         if route.kind == UNARY:
-            call = Call(self, stream_id, state, window, head, deadline)
+            call = Call(self, stream_id, state, window, header, deadline)
             self._register(call)
             if ends:
                 self._remote_end(call)
             return
         assert route.open is not None
-        stream = Stream(self, stream_id, state, window, head, deadline)
+        stream = Stream(self, stream_id, state, window, header, deadline)
         stream.route = route
         stream.headers_sent = False
         stream.received_bytes = stream.sent_bytes = 0
@@ -256,7 +256,7 @@ class Requests(Answering):
 
     def _message(self, call: Call, inbox: Inbox, message: bytes) -> None:
         """One request message, whole."""
-        route = call.head.route
+        route = call.header.route
         assert route is not None
         route.msg_received += 1
         if inbox.messages > 1 and route.kind not in (BIDI_STREAM, CLIENT_STREAM):
@@ -280,7 +280,7 @@ class Requests(Answering):
         inbox = stream.inbox
         if isinstance(stream, HttpStream):
             body = b"" if inbox is None else bytes(inbox.data)
-            self._check_length(stream, stream.head, len(body))
+            self._check_length(stream, stream.header, len(body))
             self._drop_inbox(stream)
             assert self.on_http is not None
             self.work += HTTP_WORK
@@ -290,20 +290,20 @@ class Requests(Answering):
         assert isinstance(stream, Call)
         if stream.done:
             return
-        self._check_length(stream, stream.head, 0 if inbox is None else inbox.received_bytes)
+        self._check_length(stream, stream.header, 0 if inbox is None else inbox.received_bytes)
         if inbox is not None and (inbox.paused or inbox.due):
             inbox.half_closed = True
             return
         self._half_close(stream)
 
-    def _check_length(self, stream: Http2Stream, head: RequestHead, received: int) -> None:
-        if head.content_length is not None and head.content_length != received:
+    def _check_length(self, stream: Http2Stream, header: RequestHeader, received: int) -> None:
+        if header.content_length is not None and header.content_length != received:
             raise StreamFault(stream.stream_id, PROTOCOL_ERROR, "a false content-length")
 
     def _half_close(self, call: Call) -> None:
         inbox = call.inbox
         messages = 0 if inbox is None else inbox.messages
-        route = call.head.route
+        route = call.header.route
         assert route is not None
         if inbox is not None and inbox.data:
             self.finish(call, status.INTERNAL, "unexpected EOF")

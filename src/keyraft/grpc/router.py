@@ -56,7 +56,7 @@ class UnaryCall(CallContext, Protocol):
     """What the handler finds its work on the call by; the transport does not look at it."""
 
     began_s: float
-    """When its head had come, on the clock that feeds the connection."""
+    """When its header had come, on the clock that feeds the connection."""
 
     def respond(self, message: bytes) -> None:
         """Answers; nothing happens when the call is cancelled."""
@@ -84,7 +84,7 @@ class ServerStream(CallContext, Protocol):
         head."""
 
     def begin(self, metadata: Metadata) -> None:
-        """Sends the answer's head with `metadata` in it, before any message; once."""
+        """Sends the answer's header with `metadata` in it, before any message; once."""
 
     def finish(self, code: int = 0, text: str = "", metadata: Metadata = ()) -> None:
         """Ends the stream with a status, after everything sent before; `metadata` goes into the

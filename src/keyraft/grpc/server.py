@@ -50,7 +50,7 @@ class ServerConnection(Requests):
             pos = known
         unpack, unpack_message = frames.HEADER.unpack_from, frames.MESSAGE_HEADER.unpack_from
         unpack_prefix = frames.PREFIX.unpack_from
-        heads, streams, limits = self._heads.blocks, self.streams, self.limits
+        blocks, streams, limits = self._field_blocks.known, self.streams, self.limits
         output_bytes_max = limits.output_bytes_max
         recv_bytes_due = self._recv_window // 2
         message_bytes_max = min(
@@ -79,15 +79,15 @@ class ServerConnection(Requests):
                 and self.peer_settings_seen
             ):
                 block = data[pos + 9 : stop]
-                found = heads.get(block)
+                found = blocks.get(block)
                 if found is None:
                     self.work += len(block) // BLOCK_BYTES_PER_WORK
-                    found = self._heads.decode(block)
-                head, timeout_s = found
+                    found = self._field_blocks.decode(block)
+                header, timeout_s = found
                 self.work += REQUEST_WORK
                 self.last_peer_stream = stream_id
                 pos = stop
-                route = head.unary
+                route = header.unary
                 if (
                     route is None
                     or len(streams) >= self._streams_max
@@ -95,7 +95,7 @@ class ServerConnection(Requests):
                     or self.goaway_sent
                 ):
                     try:
-                        self._request(head, timeout_s, stream_id, False)
+                        self._request(header, timeout_s, stream_id, False)
                     except StreamFault as fault:
                         self._fault(fault)
                     continue
@@ -104,7 +104,7 @@ class ServerConnection(Requests):
                     stream_id,
                     states.OPEN,
                     self.peer_initial_window,
-                    head,
+                    header,
                     None if timeout_s is None else self.now + timeout_s,
                 )
                 self.streams_opened += 1
@@ -119,7 +119,7 @@ class ServerConnection(Requests):
                         and packed == 0
                         and stop <= end
                         and length <= message_bytes_max
-                        and (head.content_length is None or head.content_length == length + 5)
+                        and (header.content_length is None or header.content_length == length + 5)
                     ):
                         self._recv_unacked += length + 5
                         if self._recv_unacked > recv_bytes_due:
@@ -135,7 +135,7 @@ class ServerConnection(Requests):
                 # Clients that send many requests in one go send all HEADERS before all DATA.
                 waiting = streams.get(stream_id)
                 if type(waiting) is Call and waiting.state == states.OPEN:
-                    head = waiting.head
+                    header = waiting.header
                     size = word >> 8
                     packed, length = unpack_prefix(data, pos + 9)
                     if (
@@ -144,15 +144,15 @@ class ServerConnection(Requests):
                         and length <= message_bytes_max
                         and waiting.inbox is None
                         and not waiting.done
-                        and head.unary is not None
+                        and header.unary is not None
                         and self._block is None
-                        and (head.content_length is None or head.content_length == size)
+                        and (header.content_length is None or header.content_length == size)
                     ):
                         self.work += FRAME_WORK + size // DATA_BYTES_PER_WORK
                         self._recv_unacked += size
                         if self._recv_unacked > recv_bytes_due:
                             self._credit(0)
-                        self._unary(waiting, head.unary, data[pos + 14 : stop])
+                        self._unary(waiting, header.unary, data[pos + 14 : stop])
                         pos = stop
                         continue
             if kind == frames.DATA and not flags:
@@ -193,7 +193,7 @@ class ServerConnection(Requests):
         most = 1 if stream.takes_many is None else STREAM_BATCH_MESSAGES_MAX
         head, size = b"", 0
         while len(messages) < most:
-            # Requests of one kind have frames of one size: their heads are the same bytes.
+            # Requests of one kind have frames of one size: their known are the same bytes.
             if size and data[pos : pos + 14] == head:
                 stop = pos + size
             elif end - pos >= 14:

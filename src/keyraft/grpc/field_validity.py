@@ -1,4 +1,4 @@
-"""The rules for any header list, of requests, answers and trailers (RFC 9113 §8.2, §8.3)."""
+"""Which fields may stand in a header or trailer section (RFC 9113 §8.2.1, Field Validity; §8.3)."""
 
 from __future__ import annotations
 

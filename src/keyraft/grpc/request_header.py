@@ -1,8 +1,8 @@
-"""The head of a request: what a decoded header block asks for, checked once and remembered.
+"""The header section of a request (RFC 9113 §8.3.1): what it asks for, checked once, remembered.
 
-A head holds nothing of one call, not even its timeout, so one object serves every request whose
-other headers are the same. The checks are those of RFC 9113 §8.2 and §8.3 (a malformed request is reset) and of
-gRPC-Go (a request that is well formed but no gRPC call is refused with a status).
+A header holds nothing of one call, not even its timeout, so one object serves every request whose
+other fields are the same. The checks are those of RFC 9113 §8.2 and §8.3 (a malformed request is
+reset) and of gRPC-Go (a request that is well formed but no gRPC call is refused with a status).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Final
 from keyraft.base.gotext import quote
 
 from . import status
-from .fields import check_fields
+from .field_validity import check_fields
 from .http2.hpack import Header
 from .router import UNARY, Route, Router
 
@@ -23,8 +23,8 @@ _PSEUDO: Final = frozenset((b":method", b":scheme", b":path", b":authority"))
 _IDENTITY: Final = (b"", b"identity")
 
 
-class RequestHead:
-    """A request's head, immutable after it is made.
+class RequestHeader:
+    """A request's header, immutable after it is made.
 
     `malformed` is the fault that resets the stream; `refusal` the (HTTP status, gRPC code, text)
     that answers it; `oversize` a list above the limit, of which nothing is kept; `is_http` marks a
@@ -78,55 +78,55 @@ def decode_binary(value: bytes) -> bytes:
     return base64.b64decode(value + b"=" * (-len(value) % 4), validate=True)
 
 
-def parse_head(fields: list[Header], router: Router) -> RequestHead:
+def parse_header(fields: list[Header], router: Router) -> RequestHeader:
     """Checks a header list, which is without `grpc-timeout`, and finds its route."""
-    head = RequestHead(fields)
-    head.malformed = check_fields(fields, _PSEUDO)
-    if head.malformed is not None:
-        return head
+    header = RequestHeader(fields)
+    header.malformed = check_fields(fields, _PSEUDO)
+    if header.malformed is not None:
+        return header
     values = dict(reversed(fields))
-    head.method = values.get(b":method", b"")
-    head.path = values.get(b":path", b"")
-    if not head.method or not head.path or b":scheme" not in values:
-        head.malformed = "a request without :method, :scheme or :path"
-        return head
+    header.method = values.get(b":method", b"")
+    header.path = values.get(b":path", b"")
+    if not header.method or not header.path or b":scheme" not in values:
+        header.malformed = "a request without :method, :scheme or :path"
+        return header
     length = values.get(b"content-length")
     if length is not None:
         if not length.isdigit() or len(length) > 18:
-            head.malformed = "a content-length that is no number"
-            return head
-        head.content_length = int(length)
-    _parse_grpc(head, values, router)
-    return head
+            header.malformed = "a content-length that is no number"
+            return header
+        header.content_length = int(length)
+    _parse_grpc(header, values, router)
+    return header
 
 
-def _parse_grpc(head: RequestHead, values: Mapping[bytes, bytes], router: Router) -> None:
+def _parse_grpc(header: RequestHeader, values: Mapping[bytes, bytes], router: Router) -> None:
     """The gRPC half, in gRPC-Go's order of checks."""
     content_type = values.get(b"content-type", b"").lower()
     rest = content_type.removeprefix(b"application/grpc")
     if rest == content_type or rest[:1] not in (b"", b"+", b";"):
-        head.is_http = True
+        header.is_http = True
         text = f"invalid gRPC request content-type {quote(content_type)}"
-        head.refusal = (415, status.INVALID_ARGUMENT, text)
+        header.refusal = (415, status.INVALID_ARGUMENT, text)
         return
     try:
-        head.metadata  # noqa: B018  decodes the binary values
+        header.metadata  # noqa: B018  decodes the binary values
     except binascii.Error as error:
-        head.refusal = (400, status.INTERNAL, f"malformed binary metadata: {error}")
+        header.refusal = (400, status.INTERNAL, f"malformed binary metadata: {error}")
         return
-    if head.method != b"POST":
-        text = f"Received a HEADERS frame with :method {quote(head.method)} which should be POST"
-        head.refusal = (405, status.INTERNAL, text)
+    if header.method != b"POST":
+        text = f"Received a HEADERS frame with :method {quote(header.method)} which should be POST"
+        header.refusal = (405, status.INTERNAL, text)
         return
-    route = router.find(head.path)
+    route = router.find(header.path)
     if route is None:
-        head.refusal = (200, status.UNIMPLEMENTED, router.refusal(head.path))
+        header.refusal = (200, status.UNIMPLEMENTED, router.refusal(header.path))
         return
-    head.encoding = values.get(b"grpc-encoding", b"")
-    if head.encoding not in _IDENTITY:
-        text = f"grpc: Decompressor is not installed for grpc-encoding {quote(head.encoding)}"
-        head.refusal = (200, status.UNIMPLEMENTED, text)
+    header.encoding = values.get(b"grpc-encoding", b"")
+    if header.encoding not in _IDENTITY:
+        text = f"grpc: Decompressor is not installed for grpc-encoding {quote(header.encoding)}"
+        header.refusal = (200, status.UNIMPLEMENTED, text)
         return
-    head.route = route
+    header.route = route
     if route.kind == UNARY:
-        head.unary = route
+        header.unary = route
