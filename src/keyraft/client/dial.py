@@ -254,13 +254,13 @@ class Socket(Http2Protocol[ClientConnection]):
 
     async def wait_ready(self) -> None:
         """Returns when the server has sent its settings; raises OSError when it never will."""
-        if not self._http.peer_settings_seen and not self._lost.done():
+        if not self._http.settings.received and not self._lost.done():
             self._ready = self.loop.create_future()
             try:
                 await self._ready
             finally:
                 self._ready = None
-        if not self._http.peer_settings_seen:
+        if not self._http.settings.received:
             raise self._error if isinstance(self._error, OSError) else ConnectionResetError()
 
     def abort(self) -> None:
@@ -348,7 +348,7 @@ class Socket(Http2Protocol[ClientConnection]):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if self._ready is not None and self._http.peer_settings_seen:
+        if self._ready is not None and self._http.settings.received:
             self._wake()
         if self._http.draining:
             self.lost("")  # the calls under way go on, but new ones need another connection

@@ -92,7 +92,7 @@ class Answering(Connection):
             call.state = states.CLOSED
             route.msg_sent += 1
             route.handled[0] += 1
-            if call.queue is None and call.inbox is None and not self.goaway_sent:
+            if call.queue is None and call.inbox is None and not self.goaway.sent:
                 self.streams.pop(stream_id, None)
             else:
                 self._forget(call)
@@ -136,7 +136,7 @@ class Answering(Connection):
         encoder = self.encoder
         if encoder.settled(_RESPONSE) and encoder.settled(_OK_TRAILERS):
             self._answer = _Answer(encoder.encode(_RESPONSE), encoder.encode(_OK_TRAILERS))
-            self._reply_bytes_max = self.peer_frame_bytes_max
+            self._reply_bytes_max = self.settings.max_frame_size
 
     def _settings_changed(self) -> None:
         self._answer = None

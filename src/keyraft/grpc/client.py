@@ -18,7 +18,7 @@ from keyraft.base.gotext import quote
 
 from . import status
 from .client_calls import ClientCall, ClientReceiver, ClientStream, Done, Metadata
-from .deadline import Deadlines, format_timeout
+from .deadline import format_timeout
 from .field_validity import check_fields
 from .http2 import frames, states
 from .http2.connection import Connection
@@ -74,12 +74,12 @@ class ClientConnection(Connection):
         keepalive_without_calls: bool = False,
     ) -> None:
         super().__init__(limits, Encoder(_INDEXED, _SECRET))
-        self.now = self._read_at = now
+        self.now = now
+        self.keepalive.heard(now)
+        self.keepalive.always = keepalive_without_calls
         self.draining = False
         self.on_idle: Callable[[], None] | None = None
-        self._keepalive_without_calls = keepalive_without_calls
         self._line: deque[ClientCall] = deque()
-        self._deadlines = Deadlines()
         self._blocks: dict[tuple[bytes, tuple[Header, ...]], bytes] = {}
         self._blocks_generation = -1
         self._fields: dict[bytes, list[Header]] = {}
@@ -165,7 +165,7 @@ class ClientConnection(Connection):
             call.over = call.unprocessed = True
             call.ended(status.UNAVAILABLE, self.close_reason or "the connection is draining", {})
             return
-        if len(self.streams) >= self.peer_streams_max or self._line:
+        if len(self.streams) >= self.settings.max_concurrent_streams or self._line:
             self._line.append(call)
             return
         self._begin(call)
@@ -177,20 +177,20 @@ class ClientConnection(Connection):
         if self.next_stream > frames.STREAM_ID_MAX:
             self.draining = True
         call.stream_id = stream_id
-        call.send_window = self.peer_initial_window
+        call.send_window = self.settings.initial_window_size
         call.state = states.OPEN
         self.streams[stream_id] = call
         block = self._request_block(call.path, call.metadata)
         if call.deadline_s is not None:
             timeout = format_timeout(call.deadline_s - self.now)
             block += b"\0" + _TIMEOUT_NAME + bytes((len(timeout),)) + timeout
-            self._deadlines.add(call.deadline_s, stream_id, self.streams)
+            self.deadlines.add(call.deadline_s, stream_id, self.streams)
         out = self._out
         if len(block) <= frames.FRAME_BYTES_DEFAULT:
             out.append(frames.HEADER.pack(len(block) << 8 | 1, frames.END_HEADERS, stream_id))
             out.append(block)
         else:
-            out.append(frames.header_block(stream_id, block, 0, self.peer_frame_bytes_max))
+            out.append(frames.header_block(stream_id, block, 0, self.settings.max_frame_size))
         if isinstance(call, ClientStream):
             for message in call.early:
                 self._send_message(call, message)
@@ -209,7 +209,7 @@ class ClientConnection(Connection):
         if (
             size <= self.send_window
             and size <= call.send_window
-            and size <= self.peer_frame_bytes_max
+            and size <= self.settings.max_frame_size
             and not self._blocked
         ):
             self.send_window -= size
@@ -229,7 +229,11 @@ class ClientConnection(Connection):
     def _next_in_line(self) -> None:
         if self.closed or self.draining:
             return
-        while self._line and len(self.streams) < self.peer_streams_max and not self.draining:
+        while (
+            self._line
+            and len(self.streams) < self.settings.max_concurrent_streams
+            and not self.draining
+        ):
             call = self._line.popleft()
             if not call.over:
                 self._begin(call)
@@ -305,7 +309,7 @@ class ClientConnection(Connection):
                 and flags == frames.END_HEADERS
                 and end - stop >= 14
                 and data[pos + 9 : stop] in heads
-                and self._block is None
+                and self._unfinished is None
             ):
                 call = streams.get(stream_id)
                 if type(call) is ClientCall and call.state == states.HALF_CLOSED_LOCAL:
@@ -559,11 +563,8 @@ class ClientConnection(Connection):
         if isinstance(stream, ClientStream) and not stream.over:
             stream.receiver.on_writable()
 
-    def _keepalive_wanted(self) -> bool:
-        return bool(self.streams) or self._keepalive_without_calls
-
     def _expire(self, now: float) -> None:
-        for stream_id in self._deadlines.due(now, self.limits.slice_work // LOST_WORK):
+        for stream_id in self.deadlines.due(now, self.limits.slice_work // LOST_WORK):
             call = self.streams.get(stream_id)
             if isinstance(call, ClientCall):
                 self.cancel(call, status.DEADLINE_EXCEEDED, "context deadline exceeded")
@@ -572,9 +573,7 @@ class ClientConnection(Connection):
             self._over(call, status.DEADLINE_EXCEEDED, "context deadline exceeded", {})
 
     def next_deadline(self) -> float | None:
-        if self.closed:
-            return None
-        due = self._deadlines.next(super().next_deadline())
+        due = super().next_deadline()
         for call in self._line:
             if call.deadline_s is not None and (due is None or call.deadline_s < due):
                 due = call.deadline_s

@@ -67,8 +67,3 @@ class Deadlines:
         while heap and heap[0][0] <= now and len(found) < most:
             found.append(heappop(heap)[1])
         return found
-
-    def next(self, other: float | None) -> float | None:
-        """The earliest of the heap and `other`."""
-        heap = self.heap
-        return heap[0][0] if heap and (other is None or heap[0][0] < other) else other

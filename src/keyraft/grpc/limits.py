@@ -77,26 +77,3 @@ class Limits(NamedTuple):
     odd_frames: Budget = Budget(10_000, 1_000.0)  # PRIORITY and unknown types
     window_updates: Budget = Budget(100_000, 50_000.0)
     stream_faults: Budget = Budget(1_000, 100.0)
-
-
-class Meter:
-    """A budget being spent."""
-
-    __slots__ = ("_left", "_rate", "_since", "_top")
-
-    def __init__(self, budget: Budget) -> None:
-        self._top = self._left = float(budget.burst)
-        self._rate = budget.rate
-        self._since = 0.0
-
-    def spend(self, now: float) -> bool:
-        """Takes one; False when nothing is left."""
-        if self._left < 1.0:
-            self._left = min(self._top, self._left + (now - self._since) * self._rate)
-            self._since = now
-            if self._left < 1.0:
-                return False
-        elif self._left == self._top:
-            self._since = now
-        self._left -= 1.0
-        return True

@@ -14,7 +14,6 @@ from keyraft.base.errors import EtcdError, PostponedError, RawError
 from . import status
 from .answering import Answering
 from .calls import Call, Stream
-from .deadline import Deadlines
 from .field_blocks import FieldBlocks
 from .field_validity import check_fields
 from .http import HttpRequest, HttpStream
@@ -30,11 +29,10 @@ from .http2.errors import (
 )
 from .http2.hpack import Header
 from .http2.stream import Http2Stream, Inbox
+from .keepalive_enforcement import KeepaliveEnforcement
 from .limits import (
     HTTP_WORK,
     LOST_WORK,
-    PING_IDLE_INTERVAL_S_MIN,
-    PING_STRIKES_MAX,
     REQUEST_WORK,
     Limits,
 )
@@ -71,13 +69,12 @@ class Requests(Answering):
         self.scheme = scheme
         self.on_http = on_http
         self.streams_opened = 0
-        self.now = self._read_at = now
+        self.now = now
+        self.keepalive.heard(now)
+        self.handshake_by = now + limits.handshake_s_max
         self._preface_seen = False
-        self._handshake_by = now + limits.handshake_s_max
         self._field_blocks = FieldBlocks(self.decoder, router)
-        self._deadlines = Deadlines()
-        self._ping_at = -PING_IDLE_INTERVAL_S_MIN
-        self._ping_strikes = 0
+        self._enforcement = KeepaliveEnforcement(limits)
         self._lost: deque[Call | HttpStream] = deque()  # ended with the connection, not yet told
         values = [
             (frames.SETTINGS_INITIAL_WINDOW_SIZE, limits.stream_window_bytes),
@@ -116,7 +113,7 @@ class Requests(Answering):
     def _register(self, call: Call) -> None:
         self.streams[call.stream_id] = call
         if call.deadline_s is not None:
-            self._deadlines.add(call.deadline_s, call.stream_id, self.streams)
+            self.deadlines.add(call.deadline_s, call.stream_id, self.streams)
 
     def _headers(self, stream_id: int, block: bytes, ends: bool) -> None:
         header, timeout_s = self._field_blocks.known.get(block) or self._field_blocks.decode(block)
@@ -142,18 +139,17 @@ class Requests(Answering):
             raise StreamFault(stream_id, PROTOCOL_ERROR, header.malformed)
         if ends and header.content_length:
             raise StreamFault(stream_id, PROTOCOL_ERROR, "a content-length without content")
-        if self.goaway_sent and self._drain_at is None:
-            self._remember_reset(stream_id)  # above the last stream of our GOAWAY: ignored
+        if self.goaway.is_final:
+            self._was_reset.add(stream_id)  # above the last stream of our GOAWAY: ignored
             return
         if not self._admits():
             self._out.append(frames.rst_stream(stream_id, REFUSED_STREAM))
-            self._remember_reset(stream_id)
-            if not self._resets.spend(self.now):
-                raise ConnectionFault(ENHANCE_YOUR_CALM, "too many streams")
+            self._was_reset.add(stream_id)
+            self.floods.resets.spend(self.now, "too many streams")
             return
         self.streams_opened += 1
         state = states.HALF_CLOSED_REMOTE if ends else states.OPEN
-        window = self.peer_initial_window
+        window = self.settings.initial_window_size
         if header.is_http and self.on_http is not None:
             http = HttpStream(self, stream_id, state, window, header)
             self.streams[stream_id] = http
@@ -387,10 +383,10 @@ class Requests(Answering):
         self._ended(call, code, "")
 
     def _expire(self, now: float) -> None:
-        if not self.peer_settings_seen and now >= self._handshake_by:
+        if now >= self.handshake_by:
             self._die(PROTOCOL_ERROR, "no HTTP/2 handshake in time")
             return
-        for stream_id in self._deadlines.due(now, self.limits.slice_work // LOST_WORK):
+        for stream_id in self.deadlines.due(now, self.limits.slice_work // LOST_WORK):
             call = self.streams.get(stream_id)
             if isinstance(call, Call) and not call.done:
                 self._deadline_passed(call)
@@ -417,14 +413,6 @@ class Requests(Answering):
         self._wake()
         self._ended(call, code, text)
 
-    def next_deadline(self) -> float | None:
-        if self.closed:
-            return None
-        due = self._deadlines.next(super().next_deadline())
-        if not self.peer_settings_seen and (due is None or self._handshake_by < due):
-            return self._handshake_by
-        return due
-
     def _queue_drained(self, stream: Http2Stream) -> None:
         if isinstance(stream, Stream) and not stream.done and stream.handler is not None:
             stream.handler.on_writable()
@@ -432,14 +420,4 @@ class Requests(Answering):
             stream.drained()
 
     def _ping_received(self, provoked: bool) -> None:
-        """gRPC-Go's keepalive enforcement (http2_server.go, handlePing)."""
-        now, last = self.now, self._ping_at
-        self._ping_at = now
-        if provoked:
-            self._ping_strikes = 0
-            return
-        minimum = self.limits.keepalive_min_time_s if self.streams else PING_IDLE_INTERVAL_S_MIN
-        if now < last + minimum:
-            self._ping_strikes += 1
-            if self._ping_strikes > PING_STRIKES_MAX:
-                raise ConnectionFault(ENHANCE_YOUR_CALM, "too_many_pings")
+        self._enforcement.ping(self.now, provoked, idle=not self.streams)

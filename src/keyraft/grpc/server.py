@@ -57,6 +57,7 @@ class ServerConnection(Requests):
             limits.message_bytes_max, frames.FRAME_BYTES_DEFAULT - 5, limits.stream_window_bytes - 5
         )
         slice_work = limits.slice_work
+        settings = self.settings
         while (
             end - pos >= 9
             and self._out_bytes < output_bytes_max
@@ -75,8 +76,8 @@ class ServerConnection(Requests):
                 and self.last_peer_stream < stream_id <= frames.STREAM_ID_MAX
                 and stream_id & 1
                 and word <= _FRAME_WORD_MAX
-                and self._block is None
-                and self.peer_settings_seen
+                and self._unfinished is None
+                and settings.received
             ):
                 block = data[pos + 9 : stop]
                 found = blocks.get(block)
@@ -92,7 +93,7 @@ class ServerConnection(Requests):
                     route is None
                     or len(streams) >= self._streams_max
                     or self.queued_bytes > limits.outbound_bytes_max
-                    or self.goaway_sent
+                    or self.goaway.sent
                 ):
                     try:
                         self._request(header, timeout_s, stream_id, False)
@@ -103,7 +104,7 @@ class ServerConnection(Requests):
                     self,
                     stream_id,
                     states.OPEN,
-                    self.peer_initial_window,
+                    settings.initial_window_size,
                     header,
                     None if timeout_s is None else self.now + timeout_s,
                 )
@@ -145,7 +146,7 @@ class ServerConnection(Requests):
                         and waiting.inbox is None
                         and not waiting.done
                         and header.unary is not None
-                        and self._block is None
+                        and self._unfinished is None
                         and (header.content_length is None or header.content_length == size)
                     ):
                         self.work += FRAME_WORK + size // DATA_BYTES_PER_WORK
@@ -181,7 +182,7 @@ class ServerConnection(Requests):
             or stream.done
             or stream.state not in (states.OPEN, states.HALF_CLOSED_LOCAL)
             or route.kind != BIDI_STREAM
-            or self._block is not None
+            or self._unfinished is not None
         ):
             return pos
         start = pos

@@ -10,6 +10,9 @@ Invariant: after `closed` nothing is parsed and nothing but what is already in t
 
 from __future__ import annotations
 
+from math import inf
+
+from keyraft.grpc.deadline import Deadlines
 from keyraft.grpc.limits import Limits
 
 from . import frames, states
@@ -20,10 +23,9 @@ from .errors import (
     ConnectionFault,
 )
 from .hpack import Encoder
-from .receiving import DRAIN_PING, Receiving
+from .keepalive import OURS, Keepalive
+from .receiving import Receiving
 from .stream import Http2Stream, Inbox
-
-_OURS = b"kraft-ka"  # the eight octets of our keepalive pings
 
 
 class Connection(Receiving):
@@ -36,6 +38,8 @@ class Connection(Receiving):
     def __init__(self, limits: Limits, encoder: Encoder) -> None:
         super().__init__(limits, encoder)
         self.bytes_in = 0
+        self.keepalive = Keepalive(limits)
+        self.deadlines = Deadlines()  # of calls
         self._pending = b""  # received, not yet parsed
         self._unseen = False  # whether whole frames may be in it
 
@@ -65,8 +69,9 @@ class Connection(Receiving):
     def hold(self, data: bytes, now: float) -> None:
         """Takes bytes and leaves them for the next slice."""
         if not self.closed:
-            self._read_at = now
-            self._ping_sent_at = None
+            keepalive = self.keepalive
+            keepalive.due = now + keepalive.interval_s
+            keepalive.unanswered = False
             self.bytes_in += len(data)
             self._pending = self._pending + data if self._pending else data
             self._unseen = True
@@ -195,19 +200,12 @@ class Connection(Receiving):
     # --- time -----------------------------------------------------------------------------------
 
     def shutdown(self, now: float) -> None:
-        """Graceful end: no new streams, the open ones finish (RFC 9113 §6.8).
-
-        The first GOAWAY names the highest possible stream, so that requests under way are not
-        lost; the true one follows when the PING behind it comes back, or after `drain_grace_s`.
-        """
-        if self.closed or self.goaway_sent:
+        """Graceful end: no new streams, the open ones finish (see `goaway`)."""
+        if self.closed or self.goaway.sent:
             return
         self.now = now
         awake, self._awake = self._awake, True
-        self.goaway_sent = True
-        self._out.append(frames.goaway(frames.STREAM_ID_MAX, NO_ERROR, b"graceful_stop"))
-        self._out.append(frames.ping(DRAIN_PING))
-        self._drain_at = now + self.limits.drain_grace_s
+        self._out.append(self.goaway.announced(now + self.limits.drain_grace_s))
         self._end_turn(awake)
 
     def tick(self, now: float) -> None:
@@ -216,9 +214,10 @@ class Connection(Receiving):
             return
         self.now = now
         awake, self._awake = self._awake, True
-        if self._drain_at is not None and now >= self._drain_at:
+        if now >= self.goaway.final_at:
             self._finish_drain()
-        self._keepalive(now)
+        if now >= self.keepalive.due and (self.keepalive.always or self.streams):
+            self._ping(now)
         if not self.closed:
             self._expire(now)
         self._end_turn(awake)
@@ -226,34 +225,27 @@ class Connection(Receiving):
     def _expire(self, now: float) -> None:
         """Ends what has passed its deadline."""
 
-    def _keepalive(self, now: float) -> None:
-        interval = self.limits.keepalive_interval_s
-        if not interval or not self._keepalive_wanted():
-            return
-        if self._ping_sent_at is not None:
-            timeout = self.limits.keepalive_timeout_s
-            if timeout and now >= self._ping_sent_at + timeout:
-                self._die(INTERNAL_ERROR if self.is_client else NO_ERROR, "keepalive timeout")
-        elif now >= self._read_at + interval:
-            self._ping_sent_at = now
-            self._out.append(frames.ping(_OURS))
-
-    def _keepalive_wanted(self) -> bool:
-        return True
+    def _ping(self, now: float) -> None:
+        if self.keepalive.unanswered:
+            self._die(INTERNAL_ERROR if self.is_client else NO_ERROR, "keepalive timeout")
+        else:
+            self.keepalive.asked(now)
+            self._out.append(frames.ping(OURS))
 
     def next_deadline(self) -> float | None:
         """When `tick` is due next; None: not at all."""
         if self.closed:
             return None
-        due = self._drain_at
-        if self.limits.keepalive_interval_s and self._keepalive_wanted():
-            if self._ping_sent_at is None:
-                at = self._read_at + self.limits.keepalive_interval_s
-                due = at if due is None or at < due else due
-            elif self.limits.keepalive_timeout_s:
-                at = self._ping_sent_at + self.limits.keepalive_timeout_s
-                due = at if due is None or at < due else due
-        return due
+        due = self.goaway.final_at
+        keepalive = self.keepalive
+        if keepalive.due < due and (keepalive.always or self.streams):
+            due = keepalive.due
+        if self.handshake_by < due:
+            due = self.handshake_by
+        heap = self.deadlines.heap
+        if heap and heap[0][0] < due:
+            due = heap[0][0]
+        return None if due == inf else due
 
     def check(self) -> None:
         """Asserts the invariants; for tests and verify runs."""

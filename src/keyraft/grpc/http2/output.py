@@ -19,6 +19,7 @@ from keyraft.grpc.limits import DATA_BYTES_PER_WORK, FRAME_WORK, Limits
 
 from . import frames, states
 from .hpack import Encoder, Header
+from .settings import Settings
 from .stream import Http2Stream, SendQueue
 
 BULK_BYTES_MIN: Final = 65_536  # output that is not joined has so much
@@ -44,8 +45,7 @@ class Output:
         self._blocked = False  # the socket takes no more
         self.work = 0  # done in this slice
         self.send_window = frames.WINDOW_DEFAULT
-        self.peer_initial_window = frames.WINDOW_DEFAULT
-        self.peer_frame_bytes_max = frames.FRAME_BYTES_DEFAULT
+        self.settings = Settings()  # the peer's
         self._waiting: dict[int, Http2Stream] = {}
         self.queued_bytes = 0
         self._sent_since_ping = False  # HEADERS or DATA went out since the peer's last PING
@@ -113,7 +113,7 @@ class Output:
         block = self.encoder.encode(fields)
         flags = frames.END_STREAM if ends else 0
         self._out.append(
-            frames.header_block(stream.stream_id, block, flags, self.peer_frame_bytes_max)
+            frames.header_block(stream.stream_id, block, flags, self.settings.max_frame_size)
         )
         stream.state = states.send(stream.state, states.HEADERS_END if ends else states.HEADERS)
 
@@ -124,7 +124,7 @@ class Output:
             stream.queue is None
             and size <= self.send_window
             and size <= stream.send_window
-            and size <= self.peer_frame_bytes_max
+            and size <= self.settings.max_frame_size
             and not self._blocked
             and self._out_bytes < self.limits.output_bytes_max
         ):
@@ -147,7 +147,7 @@ class Output:
             if (
                 size <= self.send_window
                 and size <= stream.send_window
-                and 0 < size <= self.peer_frame_bytes_max
+                and 0 < size <= self.settings.max_frame_size
                 and not self._blocked
                 and self._out_bytes < self.limits.output_bytes_max
             ):
@@ -185,7 +185,7 @@ class Output:
             stream.queue is None
             and size <= self.send_window
             and size <= stream.send_window
-            and len(first) + piece_bytes <= self.peer_frame_bytes_max
+            and len(first) + piece_bytes <= self.settings.max_frame_size
             and not self._blocked
             and self._out_bytes < self.limits.output_bytes_max
         ):
@@ -255,7 +255,7 @@ class Output:
             size = min(
                 len(chunk) - queue.offset,
                 stream.send_window,
-                self.peer_frame_bytes_max,
+                self.settings.max_frame_size,
                 frames.FRAME_BYTES_DEFAULT,
             )
             if size <= 0:

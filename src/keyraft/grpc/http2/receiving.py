@@ -7,15 +7,15 @@ resets.
 
 from __future__ import annotations
 
+from math import inf
+
 from keyraft.grpc.limits import (
     BLOCK_BYTES_PER_WORK,
     DATA_BYTES_PER_WORK,
     FRAME_WORK,
     LOST_WORK,
-    RESET_MEMORY_STREAMS_MAX,
     STREAMS_PER_WORK,
     Limits,
-    Meter,
 )
 
 from . import frames, states
@@ -24,17 +24,17 @@ from .errors import (
     ENHANCE_YOUR_CALM,
     FLOW_CONTROL_ERROR,
     FRAME_SIZE_ERROR,
-    NO_ERROR,
     PROTOCOL_ERROR,
     ConnectionFault,
     HpackError,
     StreamFault,
 )
+from .field_block import UnfinishedBlock
+from .floods import Floods
+from .goaway import DRAIN_PING, Goaway
 from .hpack import Decoder, Encoder
 from .output import Output
-from .stream import Http2Stream, Inbox
-
-DRAIN_PING = b"kraft-dr"  # the ping that ends a graceful drain's first round
+from .stream import Http2Stream, Inbox, ResetStreams
 
 
 class Receiving(Output):
@@ -49,37 +49,21 @@ class Receiving(Output):
         self.now = 0.0
 
         self.decoder = Decoder(limits.header_list_bytes_max)
-        self._block: bytearray | None = None  # a header block that CONTINUATION goes on
-        self._block_stream = 0
-        self._block_ends = False
-        self._block_frames = 0
+        self._unfinished: UnfinishedBlock | None = None  # a field block that CONTINUATION goes on
 
         self.streams: dict[int, Http2Stream] = {}
-        self._was_reset: dict[int, None] = {}
+        self._was_reset = ResetStreams()
         self.last_peer_stream = 0  # highest stream that the peer opened
         self.next_stream = 1  # the next that we open (client)
 
-        self.peer_streams_max = 0xFFFFFFFF
-        self.peer_settings_seen = False
         self._recv_window = limits.connection_window_bytes
         self._recv_unacked = 0
         self.inbound_bytes = 0
         self._due: dict[Http2Stream, Inbox] = {}  # whose messages a slice's end has left
 
-        self.goaway_sent = False
-        self.goaway_received = False
-        self._drain_at: float | None = None
-        self._read_at = 0.0
-        self._ping_sent_at: float | None = None
-
-        self._resets = Meter(limits.resets)
-        self._settings = Meter(limits.settings)
-        self._pings = Meter(limits.pings)
-        self._empty_frames = Meter(limits.empty_frames)
-        self._odd_frames = Meter(limits.odd_frames)
-        self._window_updates = Meter(limits.window_updates)
-        self._stream_faults = Meter(limits.stream_faults)
-        self._settings_acks_due = 0
+        self.goaway = Goaway()
+        self.floods = Floods(limits)
+        self.handshake_by = inf  # when the peer's SETTINGS must have come
 
     # --- what a subclass adds -------------------------------------------------------------------
 
@@ -127,11 +111,12 @@ class Receiving(Output):
         """One whole frame, whose payload is data[start:stop]."""
         self._check_size(stop - start)
         self.work += FRAME_WORK + (stop - start) // DATA_BYTES_PER_WORK
-        if self._block is not None and (
-            kind != frames.CONTINUATION or stream_id != self._block_stream
+        unfinished = self._unfinished
+        if unfinished is not None and (
+            kind != frames.CONTINUATION or stream_id != unfinished.stream_id
         ):
             raise ConnectionFault(PROTOCOL_ERROR, "a header block is interrupted")
-        if not self.peer_settings_seen and (kind != frames.SETTINGS or flags & frames.ACK):
+        if not self.settings.received and (kind != frames.SETTINGS or flags & frames.ACK):
             raise ConnectionFault(PROTOCOL_ERROR, "the first frame is not SETTINGS")
         try:
             if kind == frames.DATA:
@@ -155,24 +140,19 @@ class Receiving(Output):
             elif kind == frames.PUSH_PROMISE:
                 raise ConnectionFault(PROTOCOL_ERROR, "a push, which nobody allowed")
             else:  # RFC 9113 §5.5: unknown types are ignored
-                self._odd()
+                self.floods.odd_frames.spend(self.now)
         except StreamFault as fault:
             self._fault(fault)
 
-    def _odd(self) -> None:
-        if not self._odd_frames.spend(self.now):
-            raise ConnectionFault(ENHANCE_YOUR_CALM, "too many frames of no use")
-
     def _fault(self, fault: StreamFault) -> None:
         """Answers a stream error with RST_STREAM."""
-        if not self._stream_faults.spend(self.now):
-            raise ConnectionFault(ENHANCE_YOUR_CALM, "too many stream errors")
+        self.floods.stream_faults.spend(self.now)
         stream = self.streams.get(fault.stream_id)
         if stream is None:
             if self._state_of(fault.stream_id) == states.IDLE:  # which nobody may reset
                 raise ConnectionFault(fault.code, fault.text)
             self._out.append(frames.rst_stream(fault.stream_id, fault.code))
-            self._remember_reset(fault.stream_id)
+            self._was_reset.add(fault.stream_id)
         else:
             self._reset(stream, fault.code)
             self._stream_lost(stream, fault.code, by_peer=False)
@@ -220,37 +200,29 @@ class Receiving(Output):
             start += 5
         if start > stop:
             raise ConnectionFault(PROTOCOL_ERROR, "padding longer than its frame")
-        self._block_ends = bool(flags & frames.END_STREAM)
+        ends = bool(flags & frames.END_STREAM)
         if flags & frames.END_HEADERS:
-            self._whole_block(stream_id, payload[start:stop])
+            self._whole_block(stream_id, payload[start:stop], ends)
         else:
-            self._block = bytearray(payload[start:stop])
-            self._block_stream = stream_id
-            self._block_frames = 0
+            self._unfinished = UnfinishedBlock(stream_id, payload[start:stop], ends)
         if depends_on_itself:
             raise StreamFault(stream_id, PROTOCOL_ERROR, "a stream that depends on itself")
 
     def _continuation_frame(self, flags: int, stream_id: int, payload: bytes) -> None:
-        block = self._block
-        if block is None:
+        unfinished = self._unfinished
+        if unfinished is None:
             raise ConnectionFault(PROTOCOL_ERROR, "CONTINUATION without HEADERS")
-        block += payload
-        self._block_frames += 1
-        if (
-            self._block_frames > self.limits.continuation_frames_max
-            or len(block) > self.limits.header_block_bytes_max
-        ):
-            raise ConnectionFault(ENHANCE_YOUR_CALM, "a header block without end")
+        unfinished.add(payload, self.limits)
         if flags & frames.END_HEADERS:
-            self._block = None
-            self._whole_block(stream_id, bytes(block))
+            self._unfinished = None
+            self._whole_block(stream_id, bytes(unfinished.data), unfinished.ends_stream)
 
-    def _whole_block(self, stream_id: int, block: bytes) -> None:
+    def _whole_block(self, stream_id: int, block: bytes, ends: bool) -> None:
         if len(block) > self.limits.header_block_bytes_max:
             raise ConnectionFault(ENHANCE_YOUR_CALM, "a header block above the limit")
         self.work += len(block) // BLOCK_BYTES_PER_WORK
         try:
-            self._headers(stream_id, block, self._block_ends)
+            self._headers(stream_id, block, ends)
         except HpackError as error:
             raise ConnectionFault(COMPRESSION_ERROR, str(error)) from error
 
@@ -264,8 +236,8 @@ class Receiving(Output):
                 raise ConnectionFault(PROTOCOL_ERROR, "padding longer than its frame")
             payload = payload[1 : length - payload[0]]
         ends = flags & frames.END_STREAM
-        if not payload and not ends and not self._empty_frames.spend(self.now):
-            raise ConnectionFault(ENHANCE_YOUR_CALM, "too many empty frames")
+        if not payload and not ends:
+            self.floods.empty_frames.spend(self.now)
         stream = self._step(stream_id, states.DATA_END if ends else states.DATA)
         if stream is None:
             return
@@ -321,8 +293,7 @@ class Receiving(Output):
     def _window_update_frame(self, stream_id: int, payload: bytes) -> None:
         if len(payload) != 4:
             raise ConnectionFault(FRAME_SIZE_ERROR, "WINDOW_UPDATE of a wrong size")
-        if not self._window_updates.spend(self.now):
-            raise ConnectionFault(ENHANCE_YOUR_CALM, "too many window updates")
+        self.floods.window_updates.spend(self.now)
         increment = int.from_bytes(payload, "big") & frames.WINDOW_MAX
         if stream_id == 0:
             if increment == 0:
@@ -349,13 +320,13 @@ class Receiving(Output):
         if len(payload) != 8:
             raise ConnectionFault(FRAME_SIZE_ERROR, "PING of a wrong size")
         if flags & frames.ACK:
-            if payload == DRAIN_PING and self._drain_at is not None:
+            if payload == DRAIN_PING and self.goaway.final_at != inf:
                 self._finish_drain()
             return
         # A ping for each thing we sent is how gRPC-Go measures bandwidth; others are counted.
         provoked, self._sent_since_ping = self._sent_since_ping, False
-        if not provoked and not self._pings.spend(self.now):
-            raise ConnectionFault(ENHANCE_YOUR_CALM, "too_many_pings")
+        if not provoked:
+            self.floods.pings.spend(self.now)
         self._out.append(frames.ping(payload, frames.ACK))
         self._ping_received(provoked)
 
@@ -365,15 +336,13 @@ class Receiving(Output):
         if flags & frames.ACK:
             if payload:
                 raise ConnectionFault(FRAME_SIZE_ERROR, "an acknowledgement with a payload")
-            if self._settings_acks_due == 0:
-                raise ConnectionFault(PROTOCOL_ERROR, "an acknowledgement of nothing")
-            self._settings_acks_due -= 1
+            self.settings.confirmed()
             return
         if len(payload) % 6:
             raise ConnectionFault(FRAME_SIZE_ERROR, "SETTINGS of a wrong size")
-        if not self._settings.spend(self.now):
-            raise ConnectionFault(ENHANCE_YOUR_CALM, "too many SETTINGS")
-        self.peer_settings_seen = True
+        self.floods.settings.spend(self.now)
+        self.settings.received = True
+        self.handshake_by = inf
         for identifier, value in frames.parse_settings(payload):
             self._apply_setting(identifier, value)
         self._out.append(frames.SETTINGS_ACK)
@@ -381,35 +350,24 @@ class Receiving(Output):
         self._pump_waiting()
 
     def _apply_setting(self, identifier: int, value: int) -> None:
-        if identifier == frames.SETTINGS_INITIAL_WINDOW_SIZE:
-            if value > frames.WINDOW_MAX:
-                raise ConnectionFault(FLOW_CONTROL_ERROR, "an initial window above the maximum")
+        settings = self.settings
+        before = settings.initial_window_size
+        settings.apply(identifier, value, self.is_client)
+        if identifier == frames.SETTINGS_HEADER_TABLE_SIZE:
+            self.encoder.limit(value)
+        elif identifier == frames.SETTINGS_INITIAL_WINDOW_SIZE:
             self.work += len(self.streams) // STREAMS_PER_WORK
-            delta = value - self.peer_initial_window
-            self.peer_initial_window = value
             for stream in self.streams.values():
-                stream.send_window += delta
+                stream.send_window += value - before
                 if stream.send_window > frames.WINDOW_MAX:
                     raise ConnectionFault(FLOW_CONTROL_ERROR, "a stream's window overflows")
                 if stream.queue is not None and stream.send_window > 0:
                     self._waiting[stream.stream_id] = stream
-        elif identifier == frames.SETTINGS_MAX_FRAME_SIZE:
-            if not frames.FRAME_BYTES_DEFAULT <= value <= frames.FRAME_BYTES_MAX:
-                raise ConnectionFault(PROTOCOL_ERROR, "a maximum frame size out of range")
-            self.peer_frame_bytes_max = value
-        elif identifier == frames.SETTINGS_HEADER_TABLE_SIZE:
-            self.encoder.limit(value)
-        elif identifier == frames.SETTINGS_MAX_CONCURRENT_STREAMS:
-            self.peer_streams_max = value
-        elif identifier == frames.SETTINGS_ENABLE_PUSH:
-            if value > 1 or (self.is_client and value):
-                raise ConnectionFault(PROTOCOL_ERROR, "ENABLE_PUSH with a wrong value")
 
     def _rst_stream_frame(self, stream_id: int, payload: bytes) -> None:
         if len(payload) != 4:
             raise ConnectionFault(FRAME_SIZE_ERROR, "RST_STREAM of a wrong size")
-        if not self._resets.spend(self.now):
-            raise ConnectionFault(ENHANCE_YOUR_CALM, "too many resets")
+        self.floods.resets.spend(self.now)
         stream = self._step(stream_id, states.RST_STREAM)
         if stream is not None:
             self.work += LOST_WORK
@@ -421,15 +379,15 @@ class Receiving(Output):
             raise ConnectionFault(PROTOCOL_ERROR, "GOAWAY on a stream")
         if len(payload) < 8:
             raise ConnectionFault(FRAME_SIZE_ERROR, "GOAWAY of a wrong size")
-        self._odd()
-        self.goaway_received = True
+        self.floods.odd_frames.spend(self.now)
+        self.goaway.received = True
         last = int.from_bytes(payload[:4], "big") & frames.STREAM_ID_MAX
         self._goaway_from_peer(last, int.from_bytes(payload[4:8], "big"), payload[8:])
 
     def _priority_frame(self, stream_id: int, payload: bytes) -> None:
         if stream_id == 0:
             raise ConnectionFault(PROTOCOL_ERROR, "PRIORITY on stream 0")
-        self._odd()
+        self.floods.odd_frames.spend(self.now)
         if len(payload) != 5:
             raise StreamFault(stream_id, FRAME_SIZE_ERROR, "PRIORITY of a wrong size")
         if int.from_bytes(payload[:4], "big") & frames.STREAM_ID_MAX == stream_id:
@@ -440,7 +398,7 @@ class Receiving(Output):
     def _send_preface(self, values: list[tuple[int, int]]) -> None:
         """Our SETTINGS, and the connection's window raised to the configured size."""
         self._out.append(frames.settings(values))
-        self._settings_acks_due += 1
+        self.settings.sent()
         if self._recv_window > frames.WINDOW_DEFAULT:
             increment = self._recv_window - frames.WINDOW_DEFAULT
             self._out.append(frames.window_update(0, increment))
@@ -450,14 +408,9 @@ class Receiving(Output):
     def _reset(self, stream: Http2Stream, code: int) -> None:
         """Sends RST_STREAM and forgets the stream; what is still under way will be dropped."""
         self._out.append(frames.rst_stream(stream.stream_id, code))
-        self._remember_reset(stream.stream_id)
+        self._was_reset.add(stream.stream_id)
         stream.state = states.RESET
         self._forget(stream)
-
-    def _remember_reset(self, stream_id: int) -> None:
-        self._was_reset[stream_id] = None
-        if len(self._was_reset) > RESET_MEMORY_STREAMS_MAX:
-            del self._was_reset[next(iter(self._was_reset))]
 
     def _forget(self, stream: Http2Stream) -> None:
         """Takes a stream that is over out of all books."""
@@ -467,7 +420,7 @@ class Receiving(Output):
         if stream.queue is not None:
             self.queued_bytes -= stream.queue.bytes
             stream.queue = None
-        if self.goaway_sent and not self.streams and self._drain_at is None:
+        if not self.streams and self.goaway.is_final:
             self._drained()
 
     def _drained(self) -> None:
@@ -477,7 +430,6 @@ class Receiving(Output):
             self._wake()
 
     def _finish_drain(self) -> None:
-        self._drain_at = None
-        self._out.append(frames.goaway(self.last_peer_stream, NO_ERROR))
+        self._out.append(self.goaway.settled(self.last_peer_stream))
         if not self.streams:
             self._drained()

@@ -1,8 +1,11 @@
-"""What both ends keep of one stream: its state, its send window, and its two queues."""
+"""What both ends keep of one stream: its state, its send window, and its two queues; and what is
+remembered of those that were reset."""
 
 from __future__ import annotations
 
 from collections import deque
+
+from keyraft.grpc.limits import RESET_MEMORY_STREAMS_MAX
 
 from .hpack import Header
 
@@ -63,3 +66,15 @@ class Http2Stream:
         self.send_window = send_window
         self.queue: SendQueue | None = None
         self.inbox: Inbox | None = None
+
+
+class ResetStreams(dict[int, None]):
+    """The streams that we reset lately: frames for them that were under way are dropped."""
+
+    __slots__ = ()
+
+    def add(self, stream_id: int) -> None:
+        """One more; the oldest is forgotten for it."""
+        self[stream_id] = None
+        if len(self) > RESET_MEMORY_STREAMS_MAX:
+            del self[next(iter(self))]
