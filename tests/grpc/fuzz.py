@@ -130,7 +130,9 @@ def converse_with_server(seed: int) -> int:
     step = 0
     for step in range(chance.randrange(5, 300)):  # noqa: B007
         data = piece(chance, bench.peer, stream, spoil)
-        while stream <= server.last_peer_stream or (data[3] == 1 and data[8] == stream & 0xFF):
+        # A spoilt frame may have opened a stream with a very large number.
+        stream = max(stream, server.last_peer_stream + 1 | 1)
+        if data[3] == 1 and data[8] == stream & 0xFF:
             stream += 2
         if chance.random() < spoil:
             data = mutate(chance, data)
