@@ -40,20 +40,10 @@ from keyraft.raft import (
     SnapshotMeta,
 )
 from keyraft.raft.errors import StorageError
-from keyraft.server import Member, MemberSettings, PeerHash, decode_conf_state
+from keyraft.server import Member, MemberSettings, PeerHash, RaftEngine, decode_conf_state
 from keyraft.server.apply.queue import Work
 from keyraft.server.membership.v2_tree import encode_rows
-from keyraft.service import (
-    AuthService,
-    ClusterService,
-    ElectionService,
-    Guard,
-    KVService,
-    LeaseService,
-    LockService,
-    MaintenanceService,
-    WatchService,
-)
+from keyraft.service import WatchService, guard_of, register
 from keyraft.shell.bootstrap import Opened, Place, found, join, reopen
 from keyraft.shell.durable_log import DiskWorld, MemberLog
 from keyraft.shell.force_new_cluster import force_new_cluster
@@ -436,20 +426,11 @@ class Node:
 
     def _serve(self, member: Member) -> None:
         """Every service of the real one."""
-        guard = Guard(member)
-        self.service = WatchService(member, guard, self.chance)
+        engine = RaftEngine(member)
+        guard = guard_of(engine, member.loop)
+        self.service = WatchService(engine.watching, guard, self.chance)
         self.router = Router()
-        self.service.register(self.router)
-        for service in (
-            KVService(member, guard),
-            LeaseService(member, guard),
-            MaintenanceService(member, guard),
-            ClusterService(member, guard),
-            AuthService(member, guard),
-            LockService(member, guard),
-            ElectionService(member, guard),
-        ):
-            service.register(self.router)
+        register(self.router, engine, guard, self.chance)
         # Deadlines are told by a clock that is right, but in whole milliseconds, like uvloop's.
         loop = cast("asyncio.AbstractEventLoop", CoarseLoop(self._loop))
         self.server = Server(loop, self.router, Limits(), None, clock=self.loop.time)

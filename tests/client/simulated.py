@@ -16,15 +16,9 @@ from keyraft.client.endpoint import Endpoint
 from keyraft.client.transport import CallFailed, EndpointConnection, Headers
 from keyraft.grpc import Router, StreamHandler
 from keyraft.proto import mvcc_pb2, rpc_pb2
+from keyraft.server import RaftEngine
 from keyraft.server.apply import internal_request
-from keyraft.service import (
-    ElectionService,
-    Guard,
-    KVService,
-    LeaseService,
-    LockService,
-    WatchService,
-)
+from keyraft.service import guard_of, register
 from tests.server.harness import OneMember
 from tests.service.calls import FakeCall, ask
 
@@ -142,12 +136,8 @@ class SimulatedServer:
         self.one = OneMember()
         self.one.run(2.0)
         member, self.router = self.one.member, Router()
-        guard = Guard(member)
-        KVService(member, guard).register(self.router)
-        LeaseService(member, guard).register(self.router)
-        WatchService(member, guard, random.Random(1)).register(self.router)
-        LockService(member, guard).register(self.router)
-        ElectionService(member, guard).register(self.router)
+        engine = RaftEngine(member)
+        register(self.router, engine, guard_of(engine, member.loop), random.Random(1))
 
     def step(self) -> None:
         """Lets virtual time pass, enough for what was asked."""

@@ -4,18 +4,20 @@ from collections.abc import Callable
 
 import pytest
 
+from keyraft.app.member_metrics import MemberMetrics
 from keyraft.base.histograms import Histogram
 from keyraft.base.log import NullLogger
-from keyraft.gateway import Gateway, Scrape
+from keyraft.gateway import Gateway, PortMetrics, ProcessFamilies
 from keyraft.gateway.exposition import COUNTER, GAUGE, HISTOGRAM, Family, number, render
 from keyraft.grpc import Router
 from keyraft.net import Statistics
 from keyraft.peer.metrics import PeerMetrics
 from keyraft.proto import rpc_pb2
+from keyraft.server import MemberHealth
 from keyraft.server.apply import internal_request
-from keyraft.service import Guard, KVService, MaintenanceService
 from tests.server.harness import OneMember
 from tests.service.calls import ask
+from tests.service.served import served
 
 
 class FakeRequest:
@@ -62,26 +64,28 @@ class Port:
         member = self.one.member
         self.gateway = Gateway(NullLogger(), **settings)
         router = Router()
-        guard = Guard(member)
-        KVService(member, guard).register(router)
+        services = served(member)
+        services.kv.register(router)
         fsync, commit = Histogram((0.001, 0.002)), Histogram((0.001,))
         fsync.observe(0.0015)
-        self.gateway.serve(
-            member,
-            Scrape(
-                member=member,
-                router=router,
-                guard=guard,
-                fsync_s=fsync,
-                commit_s=commit,
-                wal_written_bytes=lambda: 7,
-                traffic=Statistics,
-                peers=PeerMetrics(),
-                snapshot_fsync_s=Histogram((0.001,)),
-                snapshot_saved_s=Histogram((0.1,)),
-                features=[("Slow", "ALPHA", False), ("Fast", "", True)],
-            ),
+        own = MemberMetrics(
+            member=member,
+            fsync_s=fsync,
+            commit_s=commit,
+            wal_written_bytes=lambda: 7,
+            peers=PeerMetrics(),
+            snapshot_fsync_s=Histogram((0.001,)),
+            snapshot_saved_s=Histogram((0.1,)),
+            features=[("Slow", "ALPHA", False), ("Fast", "", True)],
         )
+        port = PortMetrics(
+            router=router,
+            guard=services.guard,
+            traffic=Statistics,
+            health=self.gateway.counts,
+            process=ProcessFamilies(),
+        )
+        self.gateway.serve(MemberHealth(member), (own.families, port.families))
 
     def get(self, target: str, method: str = "GET", host: bytes = b"x") -> FakeRequest:
         request = FakeRequest(target, method, host)
@@ -116,8 +120,8 @@ def test_health_and_its_alarms(port: Port) -> None:
     assert (sick.status, sick.content) == (503, b'{"health":"false","reason":"ALARM NOSPACE"}\n')
     assert port.get("/health?exclude=NOSPACE").status == 200
     assert port.get("/readyz").status == 200
-    counters = port.one.member.counters
-    assert (counters.health_success, counters.health_failures) == (2, 1)
+    counts = port.gateway.counts
+    assert (counts.successes, counts.failures) == (2, 1)
 
 
 def test_without_a_leader_only_what_is_local_is_healthy(port: Port) -> None:
@@ -188,10 +192,11 @@ def test_metrics_carry_etcds_names(port: Port) -> None:
 
 def test_metrics_tell_what_maintenance_did(port: Port) -> None:
     member = port.one.member
-    maintenance = MaintenanceService(member, Guard(member))
+    services = served(member)
+    maintenance = services.maintenance
     for value in (b"a", b"b", b"c", b"d"):
         port.one.put(b"k", value)
-    ask(KVService(member, Guard(member)).compact, b"\x08\x04\x10\x01")  # up to 4, physically
+    ask(services.kv.compact, b"\x08\x04\x10\x01")  # up to 4, physically
     ask(maintenance.defragment, b"")
     port.one.run(0.5)
     ask(maintenance.hash_kv, b"")

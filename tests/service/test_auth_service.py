@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from random import Random
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from keyraft.auth import Identity
 from keyraft.base.errors import EtcdError, PostponedError
 from keyraft.proto import auth_pb2, lock_pb2, rpc_pb2
 from keyraft.server.apply import internal_request
-from keyraft.service import AuthService, Guard, KVService, LeaseService, LockService, WatchService
 from sim.passwords import HASH_S
 from tests.server.harness import OneMember
 
 from .calls import Answer, FakeCall, ask
+from .served import served
 
 DENIED = (7, "etcdserver: permission denied")
 BAD_TOKEN = (16, "etcdserver: invalid auth token")
@@ -46,10 +46,11 @@ class Users:
     def serve(self) -> None:
         """New services, as after a restart."""
         member = self.one.member
-        self.guard = Guard(member)
+        self.services = served(member)
+        self.guard = self.services.guard
         self.methods: dict[str, Any] = {}
-        AuthService(member, self.guard).register(self)  # type: ignore[arg-type]
-        self.kv = KVService(member, self.guard)
+        self.services.auth.register(self)  # type: ignore[arg-type]
+        self.kv = self.services.kv
 
     def unary(self, path: str, handle: Any) -> None:
         self.methods[path.rpartition("/")[2]] = handle
@@ -226,12 +227,12 @@ def test_a_token_of_what_may_be_the_next_entry_is_not_waited_for_long(users: Use
 def test_streams_pass_a_token_ahead_on(users: Users) -> None:
     member = users.one.member
     call = FakeCall({b"token": b"x.%d" % (member.applied_index + 1)})
-    watch = WatchService(member, users.guard, Random(1)).open(call)
+    watch = users.services.watch.open(call)
     create = rpc_pb2.WatchCreateRequest(key=b"a/x")
     with pytest.raises(PostponedError):
         watch.on_message(rpc_pb2.WatchRequest(create_request=create).SerializeToString())
     assert not call.sent
-    keep_alive = LeaseService(member, users.guard).keep_alive(call)
+    keep_alive = users.services.lease.keep_alive(call)
     with pytest.raises(PostponedError):
         keep_alive.on_message(rpc_pb2.LeaseKeepAliveRequest(ID=7).SerializeToString())
     assert not call.sent and call.finished is None
@@ -253,7 +254,7 @@ def test_users_come_back_after_a_crash(users: Users) -> None:
 
 
 def test_leases_run_out_although_users_are_asked(users: Users) -> None:
-    lease = LeaseService(users.one.member, users.guard)
+    lease = users.services.lease
     granted = users.as_user("alice")
     ask(lease.grant, rpc_pb2.LeaseGrantRequest(ID=7, TTL=2).SerializeToString(), granted)
     users.one.run(0.1)
@@ -266,7 +267,7 @@ def test_leases_run_out_although_users_are_asked(users: Users) -> None:
 
 
 def test_who_waits_for_a_lock_while_users_change_still_gets_it(users: Users) -> None:
-    lock = LockService(users.one.member, users.guard)
+    lock = users.services.lock
     request = lock_pb2.LockRequest(name=b"a/lock").SerializeToString()
     first, second = users.as_user("root"), users.as_user("alice")
     ask(lock.lock, request, first)
@@ -362,7 +363,7 @@ def test_entries_of_other_makers_never_stop_a_member(
 ) -> None:
     results: list[object] = []
     member = STRANGE.one.member
-    member.propose(kind, request, results.append, username, member.auth.revision)
+    member.propose(kind, request, results.append, Identity(username, member.auth.revision))
     STRANGE.one.run(0.1)
     assert len(results) == 1
     member.auth.check()

@@ -9,10 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from keyraft.proto import rpc_pb2
-from keyraft.service import ClusterService, Guard, KVService, MaintenanceService
 from tests.server.harness import OneMember
 
 from .calls import FakeCall, ask
+from .served import served
 
 INT64 = st.one_of(
     st.integers(-3, 12), st.sampled_from([-(1 << 63), (1 << 63) - 1, 1 << 31, -(1 << 31)])
@@ -78,10 +78,8 @@ class Handlers:
     def __init__(self) -> None:
         self.one = OneMember()
         self.one.run(1.0)
-        guard = Guard(self.one.member)
-        kv = KVService(self.one.member, guard)
-        maintenance = MaintenanceService(self.one.member, guard)
-        cluster = ClusterService(self.one.member, guard)
+        services = served(self.one.member)
+        kv, maintenance, cluster = services.kv, services.maintenance, services.cluster
         self.typed: dict[str, tuple[Callable[..., Any], st.SearchStrategy[Any]]] = {
             "range": (kv.range, RANGES),
             "put": (kv.put, PUTS),

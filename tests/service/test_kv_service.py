@@ -1,16 +1,16 @@
 from __future__ import annotations
 
-from random import Random
 from typing import Any
 
 import pytest
 
 from keyraft.proto import rpc_pb2
-from keyraft.service import Guard, KVService, WatchService
-from keyraft.service.rangestream import TURN_BYTES, RangeStreams
+from keyraft.server import RaftEngine
+from keyraft.server.engine.range_feeds import TURN_BYTES
 from tests.server.harness import OneMember
 
 from .calls import FakeCall, ask
+from .served import served
 
 EMPTY_KEY = (3, "etcdserver: key is not provided")
 NO_LEADER = (14, "etcdserver: no leader")
@@ -22,8 +22,8 @@ class KV:
     def __init__(self) -> None:
         self.one = OneMember()
         self.one.run(1.0)
-        self.guard = Guard(self.one.member)
-        self.service = KVService(self.one.member, self.guard)
+        self.services = served(self.one.member)
+        self.service = self.services.kv
 
     def call(self, name: str, request: Any, call: FakeCall | None = None) -> Any:
         answered = ask(getattr(self.service, name), request.SerializeToString(), call)
@@ -185,7 +185,7 @@ def test_who_demands_a_leader_is_refused_without_one(kv: KV) -> None:
 
 def test_a_stream_that_demands_a_leader_ends_without_one_and_leaves_nothing_behind(kv: KV) -> None:
     member = kv.one.member
-    service = WatchService(member, kv.guard, Random(1))
+    service = kv.services.watch
     stream = FakeCall({b"hasleader": b"true"})
     stream.handler = service.open(stream)
     create = rpc_pb2.WatchRequest(create_request=rpc_pb2.WatchCreateRequest(key=b"k"))
@@ -201,15 +201,15 @@ def test_client_versions_are_counted_and_must_be_text(kv: KV) -> None:
     request = rpc_pb2.RangeRequest(key=b"k")
     kv.call("range", request, FakeCall({b"client-api-version": b"3.5"}))
     kv.call("range", request)
-    assert kv.guard.unary_versions[b"3.5"] == 1
-    assert kv.guard.unary_versions[b"unknown"] == 1
+    assert kv.services.guard.unary_versions[b"3.5"] == 1
+    assert kv.services.guard.unary_versions[b"unknown"] == 1
     assert kv.call("range", request, FakeCall({b"client-api-version": b"\xff"})) == (
         3,
         "etcdserver: invalid client api version",
     )
     for number in range(2_000):
         kv.call("range", request, FakeCall({b"client-api-version": b"v%d" % number}))
-    assert len(kv.guard.unary_versions) < 300
+    assert len(kv.services.guard.unary_versions) < 300
 
 
 def test_a_range_stream_sends_everything_in_chunks_and_the_header_last(kv: KV) -> None:
@@ -217,7 +217,7 @@ def test_a_range_stream_sends_everything_in_chunks_and_the_header_last(kv: KV) -
         kv.one.put(b"key/%03d" % number, b"v")
     kv.one.run(0.1)
     stream = FakeCall()
-    handler = RangeStreams(kv.one.member, kv.guard).open(stream)
+    handler = kv.service.range_stream(stream)
     request = rpc_pb2.RangeRequest(key=b"key/", range_end=b"key0", limit=70)
     handler.on_message(request.SerializeToString())
     kv.one.put(b"key/001", b"later")
@@ -236,13 +236,15 @@ def test_range_streams_take_turns_and_all_together_send_so_much_in_one(kv: KV) -
         kv.one.put(b"key/%03d" % number, b"v" * 300_000)
     kv.one.run(0.1)
     streams = [FakeCall(window=1 << 30) for _ in range(20)]
-    shared = RangeStreams(kv.one.member, kv.guard)
+    engine = kv.services.engine
+    assert isinstance(engine, RaftEngine)
+    feeds = engine.keys._feeds
     request = rpc_pb2.RangeRequest(key=b"\0", range_end=b"\0").SerializeToString()
     for stream in streams:
-        shared.open(stream).on_message(request)
+        kv.service.range_stream(stream).on_message(request)
     sent = chunks = 0
     while not all(stream.finished for stream in streams):
-        shared._turn()
+        feeds._turn()
         now = sum(len(message) for stream in streams for message in stream.sent)
         largest = max(len(message) for stream in streams for message in stream.sent)
         assert sent <= now <= sent + TURN_BYTES + largest
@@ -259,7 +261,7 @@ def test_a_chunk_of_large_values_ends_at_its_size(kv: KV) -> None:
         kv.one.put(b"key/%03d" % number, b"v" * 1_000_000)
     kv.one.run(0.1)
     stream = FakeCall(window=1 << 30)
-    handler = RangeStreams(kv.one.member, kv.guard).open(stream)
+    handler = kv.service.range_stream(stream)
     handler.on_message(rpc_pb2.RangeRequest(key=b"\0", range_end=b"\0").SerializeToString())
     kv.one.run(1.0)
     target = kv.one.member.settings.request_bytes_max
@@ -275,7 +277,7 @@ def test_a_range_stream_waits_for_its_reader(kv: KV) -> None:
         kv.one.put(b"key/%03d" % number, b"v" * 1_000)
     kv.one.run(0.1)
     stream = FakeCall(window=5_000)
-    handler = RangeStreams(kv.one.member, kv.guard).open(stream)
+    handler = kv.service.range_stream(stream)
     handler.on_message(rpc_pb2.RangeRequest(key=b"\0", range_end=b"\0").SerializeToString())
     kv.one.run(1.0)
     assert stream.finished is None and sum(map(len, stream.sent)) < 20_000

@@ -7,9 +7,9 @@ import pytest
 from keyraft.grpc import Router
 from keyraft.proto import election_pb2, lock_pb2, rpc_pb2
 from keyraft.server.apply import internal_request
-from keyraft.service import ElectionService, Guard, LockService
 from tests.server.harness import OneMember
 from tests.service.calls import FakeCall, ask
+from tests.service.served import served
 
 EXPIRED = "mutex: session is expired"
 NOT_LEADER = "election: not leader"
@@ -22,9 +22,9 @@ class Service:
         self.one = OneMember()
         self.one.run(2.0)
         self.router = Router()
-        guard = Guard(self.one.member)
-        LockService(self.one.member, guard).register(self.router)
-        ElectionService(self.one.member, guard).register(self.router)
+        services = served(self.one.member)
+        services.lock.register(self.router)
+        services.election.register(self.router)
         for lease_id in (1, 2, 3):
             self.propose(
                 internal_request.KIND_LEASE_GRANT, rpc_pb2.LeaseGrantRequest(ID=lease_id, TTL=600)

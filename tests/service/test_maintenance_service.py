@@ -6,10 +6,11 @@ import pytest
 
 from keyraft.mvcc import hash_all
 from keyraft.proto import health_pb2, rpc_pb2
-from keyraft.service import ClusterService, Guard, HealthService, MaintenanceService
+from keyraft.service import HealthService
 from tests.server.harness import OneMember
 
 from .calls import FakeCall, ask
+from .served import served
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def call(one: OneMember, handle: Any, request: Any, patience_s: float = 0.1) -> 
 
 
 def test_status_is_true(one: OneMember) -> None:
-    service = MaintenanceService(one.member, Guard(one.member))
+    service = served(one.member).maintenance
     one.put(b"k", b"v")
     one.run(0.2)
     answer = call(one, service.status, rpc_pb2.StatusRequest())
@@ -41,7 +42,7 @@ def test_status_is_true(one: OneMember) -> None:
 
 
 def test_alarms_are_listed_raised_and_disarmed_through_the_log(one: OneMember) -> None:
-    service = MaintenanceService(one.member, Guard(one.member))
+    service = served(one.member).maintenance
     own = one.settings.member_id
     alarm = rpc_pb2.AlarmRequest(action=1, memberID=own, alarm=1)
     raised = rpc_pb2.AlarmResponse.FromString(call(one, service.alarm, alarm))
@@ -56,7 +57,7 @@ def test_alarms_are_listed_raised_and_disarmed_through_the_log(one: OneMember) -
 
 
 def test_hash_kv_tells_what_it_covers(one: OneMember) -> None:
-    service = MaintenanceService(one.member, Guard(one.member))
+    service = served(one.member).maintenance
     for number in range(20):
         one.put(b"k%d" % number, b"v")
     one.run(0.2)
@@ -73,7 +74,7 @@ def test_hash_kv_tells_what_it_covers(one: OneMember) -> None:
 
 
 def test_hash_covers_everything_and_writes_wait_for_it(one: OneMember) -> None:
-    service = MaintenanceService(one.member, Guard(one.member))
+    service = served(one.member).maintenance
     for number in range(1_500):
         one.put(b"k%d" % number, b"v")
     one.run(0.5)
@@ -106,7 +107,7 @@ def test_hash_covers_everything_and_writes_wait_for_it(one: OneMember) -> None:
     ],
 )
 def test_downgrade(one: OneMember, action: int, version: str, expected: Any) -> None:
-    service = MaintenanceService(one.member, Guard(one.member))
+    service = served(one.member).maintenance
     request = rpc_pb2.DowngradeRequest(version=version)
     request.action = action  # type: ignore[assignment]  # an enum's number, also unknown ones
     answer = call(one, service.downgrade, request)
@@ -117,7 +118,7 @@ def test_downgrade(one: OneMember, action: int, version: str, expected: Any) -> 
 
 
 def test_leadership_moves_to_oneself_at_once_and_to_strangers_never(one: OneMember) -> None:
-    service = MaintenanceService(one.member, Guard(one.member))
+    service = served(one.member).maintenance
     own = one.settings.member_id
     assert call(one, service.move_leader, rpc_pb2.MoveLeaderRequest(targetID=own)) == b""
     assert call(one, service.move_leader, rpc_pb2.MoveLeaderRequest(targetID=7)) == (
@@ -127,7 +128,7 @@ def test_leadership_moves_to_oneself_at_once_and_to_strangers_never(one: OneMemb
 
 
 def test_members_are_listed_without_a_revision(one: OneMember) -> None:
-    service = ClusterService(one.member, Guard(one.member))
+    service = served(one.member).cluster
     answer = call(one, service.member_list, rpc_pb2.MemberListRequest(linearizable=True))
     found = rpc_pb2.MemberListResponse.FromString(answer)
     assert [member.name for member in found.members] == ["m1"]
@@ -135,7 +136,7 @@ def test_members_are_listed_without_a_revision(one: OneMember) -> None:
 
 
 def test_a_learner_is_added_and_removed_and_its_id_never_returns(one: OneMember) -> None:
-    service = ClusterService(one.member, Guard(one.member))
+    service = served(one.member).cluster
     request = rpc_pb2.MemberAddRequest(peerURLs=["http://127.0.0.1:9"], isLearner=True)
     added = rpc_pb2.MemberAddResponse.FromString(call(one, service.member_add, request))
     assert added.member.isLearner and len(added.members) == 2
@@ -152,7 +153,7 @@ def test_a_learner_is_added_and_removed_and_its_id_never_returns(one: OneMember)
 
 
 def test_the_same_urls_are_known_by_their_id_for_a_second(one: OneMember) -> None:
-    service = ClusterService(one.member, Guard(one.member))
+    service = served(one.member).cluster
     request = rpc_pb2.MemberAddRequest(peerURLs=["http://127.0.0.1:9"], isLearner=True)
     one.run(1.0 - one.member.wall_clock() % 1.0)
     rpc_pb2.MemberAddResponse.FromString(call(one, service.member_add, request))
@@ -165,7 +166,7 @@ def test_the_same_urls_are_known_by_their_id_for_a_second(one: OneMember) -> Non
 
 @pytest.mark.parametrize("urls", [[], ["ftp://x:1"], ["http://x"]])
 def test_a_member_with_bad_urls_is_refused(one: OneMember, urls: list[str]) -> None:
-    service = ClusterService(one.member, Guard(one.member))
+    service = served(one.member).cluster
     assert call(one, service.member_add, rpc_pb2.MemberAddRequest(peerURLs=urls)) == (
         3,
         "etcdserver: given member URLs are invalid",

@@ -7,11 +7,11 @@ import os
 import pytest
 
 from keyraft.proto import rpc_pb2
-from keyraft.service import Guard
 from keyraft.service.snapshot import BLOB_BYTES, SnapshotHandler
 from tests.server.harness import OneMember
 
 from .calls import FakeCall
+from .served import served
 
 BLOCK_BYTES = 16 * BLOB_BYTES
 
@@ -53,7 +53,8 @@ def one() -> OneMember:
 
 
 def begun(one: OneMember, stream: FakeStream, feed: FakeFeed) -> SnapshotHandler:
-    handler = SnapshotHandler(one.member, Guard(one.member), stream, lambda _: feed)
+    services = served(one.member, lambda _: feed)
+    handler = SnapshotHandler(services.engine.upkeep, services.guard, stream)
     handler.on_message(b"")
     one.run(0.2)
     return handler

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping
 from typing import cast
 
@@ -13,8 +12,8 @@ from keyraft.grpc import StreamHandler
 from keyraft.grpc.router import BatchHandler
 from keyraft.proto import rpc_pb2
 from keyraft.server.apply import internal_request
-from keyraft.service import Guard, LeaseService, WatchService
 from tests.server.harness import OneMember
+from tests.service.served import served
 
 
 class Transport:
@@ -83,9 +82,8 @@ class Services:
         self.cluster = OneMember()
         self.cluster.run(2.0)
         member = self.cluster.member
-        guard = Guard(member)
-        self.watch = WatchService(member, guard, random.Random(1))
-        self.lease = LeaseService(member, guard)
+        services = served(member)
+        self.watch, self.lease = services.watch, services.lease
 
     def watching(self, room: int = 1_000) -> tuple[Transport, StreamHandler]:
         stream = Transport(room)

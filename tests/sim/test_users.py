@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from keyraft.auth import Identity
 from keyraft.base.errors import EtcdError
 from keyraft.base.waiters import Result
 from keyraft.mvcc import check_delete_range, check_put, check_txn
@@ -92,7 +93,10 @@ class Everybody:
         revision = auth.revision - stale if caller else 0
         try:
             member.propose(
-                KINDS[name], message.SerializeToString(), self._done, caller.encode(), revision
+                KINDS[name],
+                message.SerializeToString(),
+                self._done,
+                Identity(caller.encode(), revision),
             )
         except EtcdError:
             return  # no leader, or too much under way: nothing has happened

@@ -21,6 +21,7 @@ import uvloop
 from keyraft.app.client_ports import ClientPorts
 from keyraft.app.data_dir import has_log, kv_directory, open_disk
 from keyraft.app.descriptors import LOOK_S, places, raise_limit, watch_usage
+from keyraft.app.member_metrics import MemberMetrics
 from keyraft.app.passwords import BcryptPasswords
 from keyraft.app.peer_port import PeerPort
 from keyraft.app.preloading import preload_later
@@ -38,26 +39,21 @@ from keyraft.base.version import GIT_SHA, VERSION, runtime_version
 from keyraft.cluster import MembershipDataError, VersionError
 from keyraft.config.config import Config
 from keyraft.config.feature_gates import GATES
-from keyraft.gateway import Gateway, Scrape
+from keyraft.gateway import Gateway, PortMetrics, ProcessFamilies
 from keyraft.grpc import Router
 from keyraft.mvcc import BackendError
 from keyraft.net import Server
 from keyraft.peer.api_client import ClusterView
 from keyraft.peer.compat import PeerRefusal
 from keyraft.raft import RaftError
-from keyraft.server import BootError, Member, MemberSettings
-from keyraft.service import (
-    AuthService,
-    ClusterService,
-    ElectionService,
-    Guard,
-    HealthService,
-    KVService,
-    LeaseService,
-    LockService,
-    MaintenanceService,
-    WatchService,
+from keyraft.server import (
+    BootError,
+    Member,
+    MemberHealth,
+    MemberSettings,
+    RaftEngine,
 )
+from keyraft.service import HealthService, guard_of, register
 from keyraft.shell.bootstrap import Opened
 from keyraft.shell.durable_log import DiskWorld, MemberLog
 from keyraft.storage.backend import Checkpoints
@@ -297,32 +293,29 @@ class _Running:
         return why
 
     def _register(self, member: Member, server: Server, member_log: MemberLog) -> HealthService:
-        guard = Guard(member)
+        engine = RaftEngine(member, SnapshotFeeds(kv_directory(self._config)).open)
+        guard = guard_of(engine, member.loop)
+        register(self._router, engine, guard, random.SystemRandom())
         health = HealthService()
-        KVService(member, guard).register(self._router)
-        feeds = SnapshotFeeds(kv_directory(self._config))
-        MaintenanceService(member, guard, feeds.open).register(self._router)
-        ClusterService(member, guard).register(self._router)
-        WatchService(member, guard, random.SystemRandom()).register(self._router)
-        LeaseService(member, guard).register(self._router)
-        LockService(member, guard).register(self._router)
-        ElectionService(member, guard).register(self._router)
-        AuthService(member, guard).register(self._router)
         health.register(self._router)
-        scrape = Scrape(
+        own = MemberMetrics(
             member=member,
-            router=self._router,
-            guard=guard,
             fsync_s=member_log.fsync_s,
             commit_s=self._commit_s,
             wal_written_bytes=lambda: member_log.written_bytes,
-            traffic=server.statistics,
             peers=self._peers.metrics,
             snapshot_fsync_s=self._transfers.fsync_s,
             snapshot_saved_s=self._transfers.saved_s,
             features=[(name, stage, self._config.gate(name)) for name, (_, stage) in GATES.items()],
         )
-        self._gateway.serve(member, scrape)
+        port = PortMetrics(
+            router=self._router,
+            guard=guard,
+            traffic=server.statistics,
+            health=self._gateway.counts,
+            process=ProcessFamilies(),
+        )
+        self._gateway.serve(MemberHealth(member), (own.families, port.families))
         return health
 
     def _ready(self, ports: ClientPorts, health: HealthService) -> None:

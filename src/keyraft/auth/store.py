@@ -29,6 +29,7 @@ from keyraft.mvcc import Backend
 from keyraft.proto import auth_pb2, raft_internal_pb2, rpc_pb2
 
 _BEARER: Final = b"Bearer "
+_ROOT: Final = ROOT.encode()
 _READ, _WRITE, _READWRITE = (
     auth_pb2.Permission.READ,
     auth_pb2.Permission.WRITE,
@@ -134,6 +135,10 @@ class AuthStore:
         """A read was answered for the caller as the users are now, not as they were."""
         if identity.revision and identity.revision != self.revision:
             raise errors.AuthOldRevisionError
+
+    def own(self) -> Identity | None:
+        """As whom a member asks for something of itself: root, as users are now."""
+        return Identity(_ROOT, self.revision) if self.enabled else None
 
     # --- what may be done -----------------------------------------------------------------------
 

@@ -1,6 +1,25 @@
-"""The services over HTTP/1.1: `/health`, `/version`, `/metrics`."""
+"""What clients ask over plain HTTP: `/health`, `/version`, `/metrics`.
 
-from keyraft.gateway.metrics import Scrape
+It knows the port (its router, its guard, its traffic); of whoever stands behind it, it knows
+`Health` and the sources of its metrics, no more.
+"""
+
+from keyraft.gateway.checks import Health, HealthCounts
+from keyraft.gateway.exposition import COUNTER, GAUGE, HISTOGRAM, Family, Source, histograms
+from keyraft.gateway.metrics import PortMetrics
+from keyraft.gateway.process import ProcessFamilies
 from keyraft.gateway.routes import Gateway
 
-__all__ = ["Gateway", "Scrape"]
+__all__ = [
+    "COUNTER",
+    "GAUGE",
+    "HISTOGRAM",
+    "Family",
+    "Gateway",
+    "Health",
+    "HealthCounts",
+    "PortMetrics",
+    "ProcessFamilies",
+    "Source",
+    "histograms",
+]

@@ -5,11 +5,10 @@ Source: etcd `api/etcdhttp/health.go`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
 
-from keyraft.base.errors import EtcdError, RawError
-from keyraft.server import Member
+from keyraft.base.log import Logger
 
 SERIALIZABLE_READ: Final = "serializable_read"
 LINEARIZABLE_READ: Final = "linearizable_read"
@@ -19,57 +18,78 @@ CHECKS: Final = {
     "livez": (SERIALIZABLE_READ,),
     "readyz": (DATA_CORRUPTION, SERIALIZABLE_READ, LINEARIZABLE_READ, NON_LEARNER),
 }
-_ALARMS: Final = {1: "NOSPACE", 2: "CORRUPT"}
-_READ: Final = b"\x0a\x01\x00\x18\x01"  # one key, as cheap as a read can be
+_CORRUPT: Final = "CORRUPT"
 
 Done = Callable[[str], None]
 """Told why it failed, or nothing."""
 
 
-def check_health(member: Member, excluded: set[str], serializable: bool, done: Done) -> None:
+class Health(Protocol):
+    """What is asked of whoever stands behind the port."""
+
+    @property
+    def has_leader(self) -> bool:
+        """Somebody leads."""
+
+    @property
+    def is_learner(self) -> bool:
+        """It has no vote."""
+
+    def alarms(self) -> Sequence[str]:
+        """The names of the raised alarms (NOSPACE, CORRUPT)."""
+
+    def read(self, serializable: bool, done: Done) -> None:
+        """Reads a key, past all permissions; `done` at once or later."""
+
+    def versions(self) -> tuple[str, str]:
+        """The cluster's and the storage's; empty where it is not known."""
+
+
+class HealthCounts:
+    """How often what was found. Counted here, told by the metrics."""
+
+    def __init__(self) -> None:
+        self.successes = 0
+        self.failures = 0
+        self.passed: dict[tuple[str, str], int] = {}
+        """(kind, check) -> whether it passed the last time."""
+        self.runs: dict[tuple[str, str, str], int] = {}
+        """(kind, check, outcome) -> how often."""
+
+    def checked(self, kind: str, name: str, passed: bool) -> None:
+        """One check of /livez or /readyz has run."""
+        self.passed[kind, name] = int(passed)
+        key = (kind, name, "success" if passed else "error")
+        self.runs[key] = self.runs.get(key, 0) + 1
+
+
+def check_health(
+    health: Health, logger: Logger, excluded: set[str], serializable: bool, done: Done
+) -> None:
     """The decision of /health; `done` gets the reason, empty when healthy."""
-    for kind, _ in member.alarms.raised():
-        name = _ALARMS.get(kind, "UNKNOWN")
+    for name in health.alarms():
         if name not in excluded:
-            member.logger.warn("serving /health false due to an alarm", alarm=name)
+            logger.warn("serving /health false due to an alarm", alarm=name)
             done(f"ALARM {name}")
             return
-    if not serializable and not member.leadership.leader:
-        member.logger.warn("serving /health false; no leader")
+    if not serializable and not health.has_leader:
+        logger.warn("serving /health false; no leader")
         done("RAFT NO LEADER")
         return
 
     def read(reason: str) -> None:
         if reason:
-            member.logger.warn("serving /health false; Range fails", error=reason)
+            logger.warn("serving /health false; Range fails", error=reason)
         done(f"RANGE ERROR:{reason}" if reason else "")
 
-    _read(member, serializable, read)
+    health.read(serializable, read)
 
 
-def run_check(member: Member, name: str, done: Done) -> None:
+def run_check(health: Health, name: str, done: Done) -> None:
     """One check of /livez or /readyz; `done` gets the reason, empty when it passed."""
     if name == DATA_CORRUPTION:
-        done("alarm activated: CORRUPT" if member.alarms.corrupt else "")
+        done("alarm activated: CORRUPT" if _CORRUPT in health.alarms() else "")
     elif name == NON_LEARNER:
-        done("not supported for learner" if member.membership.is_learner else "")
+        done("not supported for learner" if health.is_learner else "")
     else:
-        _read(member, name == SERIALIZABLE_READ, done)
-
-
-def _read(member: Member, serializable: bool, done: Done) -> None:
-    def ready(error: EtcdError | None) -> None:
-        if error is not None:
-            done(error.text)
-            return
-        try:
-            member.store.range(_READ)
-        except (EtcdError, RawError) as refusal:
-            done(refusal.text)
-            return
-        done("")
-
-    if serializable:
-        ready(None)
-    else:
-        member.read_index(ready)
+        health.read(name == SERIALIZABLE_READ, done)

@@ -6,11 +6,11 @@ and some of etcd's have none.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from keyraft.base.histograms import Histogram
+from keyraft.base.histograms import Histogram, Histograms
 
 CONTENT_TYPE: Final = b"text/plain; version=0.0.4; charset=utf-8"
 COUNTER: Final = "counter"
@@ -45,6 +45,18 @@ class Family:
         self.samples.append(("_sum", labels, histogram.sum))
         self.samples.append(("_count", labels, histogram.count))
         return self
+
+
+Source = Callable[[], Iterable[Family]]
+"""Where families come from, in any order; asked with each scrape."""
+
+
+def histograms(name: str, text: str, found: Histograms, labels: tuple[str, ...]) -> Family:
+    """A family with a histogram for each combination of label values."""
+    family = Family(name, HISTOGRAM, text)
+    for values, histogram in sorted(found.series.items()):
+        family.add_histogram(histogram, **dict(zip(labels, values)))
+    return family
 
 
 def number(value: float) -> str:

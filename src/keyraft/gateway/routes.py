@@ -7,18 +7,16 @@ client port carry CORS headers, those of the metrics port do not (etcd `embed/se
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from functools import partial
 from typing import Final
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from keyraft.base.log import Logger
 from keyraft.base.version import VERSION
-from keyraft.gateway.checks import CHECKS, check_health, run_check
-from keyraft.gateway.exposition import CONTENT_TYPE, render
-from keyraft.gateway.metrics import Scrape
-from keyraft.gateway.process import ProcessFamilies
+from keyraft.gateway.checks import CHECKS, Health, HealthCounts, check_health, run_check
+from keyraft.gateway.exposition import CONTENT_TYPE, Source, render
 from keyraft.grpc import HttpRequest
-from keyraft.server import Member
 
 Header = tuple[bytes, bytes]
 
@@ -30,7 +28,7 @@ _NOSNIFF: Final = (b"x-content-type-options", b"nosniff")
 
 
 class Gateway:
-    """The HTTP side of one member; refuses until `serve` has given it the member."""
+    """The HTTP side of a client port; refuses until `serve` has said what stands behind it."""
 
     def __init__(
         self,
@@ -41,14 +39,14 @@ class Gateway:
         self._logger = logger
         self._cors = frozenset(cors)
         self._hosts = frozenset(host_whitelist)
-        self._member: Member | None = None
-        self._scrape: Scrape | None = None
-        self._process = ProcessFamilies()
+        self._behind: Health | None = None
+        self._sources: Sequence[Source] = ()
+        self.counts = HealthCounts()
 
-    def serve(self, member: Member, scrape: Scrape) -> None:
-        """From now on there is a member to ask."""
-        self._member = member
-        self._scrape = scrape
+    def serve(self, health: Health, sources: Sequence[Source]) -> None:
+        """From now on there is somebody to ask, and where the metrics come from."""
+        self._behind = health
+        self._sources = sources
 
     # --- ports --------------------------------------------------------------------------------
 
@@ -81,42 +79,41 @@ class Gateway:
             return
         path = unquote(parts.path)
         query = parse_qs(parts.query, keep_blank_values=True)
-        member = self._member
-        if member is None:
+        behind = self._behind
+        if behind is None:
             request.respond(503, [_TEXT, _NOSNIFF, *extra], b"not ready\n")
         elif path == "/metrics":
             self._metrics(request, extra)
         elif path == "/health":
-            self._health(request, extra, member, query)
+            self._health(request, extra, behind, query)
         elif path == "/version" and client_port:
-            self._version(request, extra, member)
+            self._version(request, extra, behind)
         else:
             kind, _, name = path.strip("/").partition("/")
             names = CHECKS.get(kind, ())
             if names and not name and not path.endswith("/"):
-                self._checks(request, extra, member, kind, names, query)
+                self._checks(request, extra, behind, kind, names, query)
             elif name in names:
-                self._checks(request, extra, member, kind, (name,), query)
+                self._checks(request, extra, behind, kind, (name,), query)
             else:
                 request.respond(404, [_TEXT, _NOSNIFF, *extra], b"404 page not found\n")
 
     # --- paths --------------------------------------------------------------------------------
 
     def _metrics(self, request: HttpRequest, extra: list[Header]) -> None:
-        assert self._scrape is not None, "set together with the member"
-        body = render(self._scrape.families(self._process))
+        body = render(family for source in self._sources for family in source())
         request.respond(200, [(b"content-type", CONTENT_TYPE), *extra], body)
 
-    def _version(self, request: HttpRequest, extra: list[Header], member: Member) -> None:
+    def _version(self, request: HttpRequest, extra: list[Header], health: Health) -> None:
         if request.method != "GET":
             allow = (b"allow", b"GET")
             request.respond(405, [_TEXT, _NOSNIFF, allow, *extra], b"Method Not Allowed\n")
             return
-        cluster = member.membership.cluster.version
+        cluster, storage = health.versions()
         versions = {
             "etcdserver": VERSION,
-            "etcdcluster": str(cluster) if cluster is not None else "not_decided",
-            "storage": member.membership.storage_version or "unknown",
+            "etcdcluster": cluster or "not_decided",
+            "storage": storage or "unknown",
         }
         body = json.dumps(versions, separators=(",", ":")).encode()
         request.respond(200, [_JSON, *extra], body)
@@ -125,7 +122,7 @@ class Gateway:
         self,
         request: HttpRequest,
         extra: list[Header],
-        member: Member,
+        health: Health,
         query: dict[str, list[str]],
     ) -> None:
         if self._refuse_method(request, extra, "/health error"):
@@ -134,23 +131,23 @@ class Gateway:
         serializable = query.get("serializable", [""])[0] == "true"
 
         def done(reason: str) -> None:
-            health = {"health": "false" if reason else "true", "reason": reason}
-            body = json.dumps(health, separators=(",", ":")).encode()
+            told = {"health": "false" if reason else "true", "reason": reason}
+            body = json.dumps(told, separators=(",", ":")).encode()
             if not reason:
-                member.counters.health_success += 1
+                self.counts.successes += 1
                 request.respond(200, [_TEXT, *extra], body)
                 return
-            member.counters.health_failures += 1
+            self.counts.failures += 1
             self._logger.warn("/health error", output=body.decode(), status_code=503)
             request.respond(503, [_TEXT, _NOSNIFF, *extra], body + b"\n")
 
-        check_health(member, excluded, serializable, done)
+        check_health(health, self._logger, excluded, serializable, done)
 
     def _checks(
         self,
         request: HttpRequest,
         extra: list[Header],
-        member: Member,
+        health: Health,
         kind: str,
         names: tuple[str, ...],
         query: dict[str, list[str]],
@@ -180,11 +177,7 @@ class Gateway:
                 request.respond(200, [_TEXT, _NOSNIFF, *extra], body.encode())
 
         def done(name: str, reason: str) -> None:
-            counters = member.counters
-            outcome = "error" if reason else "success"
-            counters.healthcheck[kind, name] = 0 if reason else 1
-            key = (kind, name, outcome)
-            counters.healthchecks[key] = counters.healthchecks.get(key, 0) + 1
+            self.counts.checked(kind, name, not reason)
             outcomes[name] = reason
             if len(outcomes) == len(wanted):
                 finish()
@@ -192,7 +185,7 @@ class Gateway:
         if not wanted:
             finish()
         for name in wanted:
-            run_check(member, name, partial(done, name))
+            run_check(health, name, partial(done, name))
 
     def _refuse_method(self, request: HttpRequest, extra: list[Header], what: str) -> bool:
         if request.method == "GET":

@@ -14,7 +14,7 @@ from .steps import emptied, finished
 from .store import Store
 from .txn import is_read_only, is_serializable
 from .watch import CHUNK_ROWS, PENDING_BYTES_MAX, WATCHERS_MAX, WatchHub
-from .watch_cohort import NODELETE, NOPUT, PREVIOUS, Sink
+from .watch_cohort import NODELETE, NOPUT, PREVIOUS, BulkSink, Sink
 from .watch_stream import WatchStream
 from .wire import plain_put, plain_range
 
@@ -27,6 +27,7 @@ __all__ = [
     "WATCHERS_MAX",
     "Backend",
     "BackendError",
+    "BulkSink",
     "Checkpoint",
     "Event",
     "HashAllJob",

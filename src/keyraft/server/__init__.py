@@ -3,6 +3,7 @@ disk, network and chance are handed in."""
 
 from keyraft.server.consensus.boot import Boot, BootError
 from keyraft.server.counters import Counters
+from keyraft.server.engine import MemberHealth, RaftEngine
 from keyraft.server.member import Member
 from keyraft.server.membership.conf_state import decode_conf_state, encode_conf_state
 from keyraft.server.ports import (
@@ -25,11 +26,13 @@ __all__ = [
     "DurableLog",
     "LeaderCalls",
     "Member",
+    "MemberHealth",
     "MemberSettings",
     "Network",
     "NoNetwork",
     "Passwords",
     "PeerHash",
+    "RaftEngine",
     "ReceivedDatabase",
     "UnknownRequestError",
     "decode_conf_state",

@@ -22,10 +22,6 @@ class Counters:
         "defrag_s",
         "hash_rev_s",
         "hash_s",
-        "health_failures",
-        "health_success",
-        "healthcheck",
-        "healthchecks",
         "heartbeat_send_failures",
         "leader_changes_seen",
         "learner_promote_failures",
@@ -47,12 +43,8 @@ class Counters:
         self.slow_apply = 0
         self.heartbeat_send_failures = 0
         self.snapshot_apply_in_progress = 0
-        self.health_success = 0
-        self.health_failures = 0
         self.learner_promote_successes = 0
         self.learner_promote_failures: dict[str, int] = {}
-        self.healthcheck: dict[tuple[str, str], int] = {}
-        self.healthchecks: dict[tuple[str, str, str], int] = {}
         # Labels (version, op, success). Seconds. A slice of applied entries is observed once per
         # kind with its mean, so a put costs no clock reading.
         self.apply_duration_s = Histograms(exponential(0.0001, 2, 20))

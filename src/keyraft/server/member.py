@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final
 
-from keyraft.auth import AuthStore, TokenAheadError, TokenProvider
+from keyraft.auth import AuthStore, Identity, TokenAheadError, TokenProvider
 from keyraft.base import errors
 from keyraft.base.clock import Loop, Random, WallClock
 from keyraft.base.errors import EtcdError
@@ -126,7 +126,7 @@ class Member:
         self.leasing = Leasing(self)
         self.auto_compaction: AutoCompaction | None = auto_compaction(self)
         self.alarms = AlarmStore(backend)
-        self.quota = Quota(settings.quota_backend_bytes, backend)
+        self.quota = Quota(settings.quota_backend_bytes, backend, self.raise_no_space)
         self.waiting = WaitTable()
         self._stamper = Stamper(RequestIDGenerator(settings.member_id, wall_clock()))
         self.headers = HeaderEncoder(settings.cluster_id, settings.member_id)
@@ -325,22 +325,16 @@ class Member:
         kind: int,
         request: bytes,
         done: Done,
-        username: bytes = b"",
-        auth_revision: int = 0,
+        caller: Identity | None = None,
     ) -> DoneWaiter:
         """`propose_for` with a callback that gets the response or the refusal; what is returned can
         be given up."""
         waiter = DoneWaiter(done, self.ticked_s)
-        self.propose_for(waiter, kind, request, username, auth_revision)
+        self.propose_for(kind, waiter, request, caller)
         return waiter
 
     def propose_for(
-        self,
-        waiter: Waiter,
-        kind: int,
-        request: bytes,
-        username: bytes = b"",
-        auth_revision: int = 0,
+        self, kind: int, waiter: Waiter, request: bytes, caller: Identity | None = None
     ) -> None:
         """Sends a request through the log; `waiter` gets its response or its refusal.
 
@@ -349,10 +343,10 @@ class Member:
         """
         if self.committed_index - self.queue.applied_index > APPLY_GAP_ENTRIES_MAX:
             raise errors.TooManyRequestsError
-        if username or auth_revision:
-            stamp = self._stamper.stamp_for(username, auth_revision)
-        else:
+        if caller is None:
             stamp = self._stamp()
+        else:
+            stamp = self._stamper.stamp_for(caller.username, caller.revision)
         data = wrap(kind, request, stamp)
         if len(data) > self._request_bytes_max:
             raise errors.RequestTooLargeError
@@ -366,13 +360,13 @@ class Member:
         self._stamps.append(stamp)
 
     def propose_leading(
-        self, kind: int, request: bytes, done: Done, username: bytes = b"", auth_revision: int = 0
+        self, kind: int, request: bytes, done: Done, caller: Identity | None = None
     ) -> None:
         """`propose` for what only the leader of this term may ask for; else it is dropped."""
-        if username:
-            stamp = self._stamper.stamp_for(username, auth_revision)
-        else:
+        if caller is None:
             stamp = self._stamp()
+        else:
+            stamp = self._stamper.stamp_for(caller.username, caller.revision)
         self._wait(stamp, DoneWaiter(done, self.ticked_s))
         self._stamps.append(stamp)
         self.raft.propose_leading(stamp, wrap(kind, request, stamp))

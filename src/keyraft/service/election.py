@@ -11,19 +11,17 @@ from keyraft.base.errors import EtcdError, PostponedError, RawError
 from keyraft.base.parsing import parse
 from keyraft.grpc import SERVER_STREAM, Router, ServerStream, StreamHandler, UnaryCall, status
 from keyraft.proto import election_pb2, mvcc_pb2, rpc_pb2
-from keyraft.server import Member
-from keyraft.service.guard import Guard
 from keyraft.service.lock import start
 from keyraft.service.recipe import (
     Driver,
     Gone,
     LocalWatch,
+    Means,
     Recipe,
     Resume,
     delete_created,
     expect,
     first_created,
-    may_watch,
     next_response,
     prefix_end,
     range_,
@@ -40,11 +38,11 @@ NO_LEADER_FIELD: Final = '"leader" field must be provided'
 
 
 class ElectionService:
-    """Registered on a router; one per member."""
+    """Registered on a router."""
 
-    def __init__(self, member: Member, guard: Guard) -> None:
-        self._member = member
-        self._guard = guard
+    def __init__(self, means: Means) -> None:
+        self._means = means
+        self._guard = means.guard
 
     def register(self, router: Router) -> None:
         """Makes the methods callable."""
@@ -56,7 +54,7 @@ class ElectionService:
 
     def _driver(self, call: UnaryCall) -> Driver:
         self._guard.admit(call)
-        return Driver(self._member, self._guard, call)
+        return Driver(self._means, call)
 
     def campaign(self, call: UnaryCall, request: bytes) -> bytes | None:
         """CampaignRequest -> CampaignResponse, once elected."""
@@ -93,15 +91,15 @@ class ElectionService:
     def observe(self, stream: ServerStream) -> StreamHandler:
         """LeaderRequest -> a LeaderResponse for each leader and each of its values."""
         self._guard.admit_stream(stream)
-        return _Observer(self._member, self._guard, stream)
+        return _Observer(self._means, stream)
 
 
 class _Observer:
     """One Observe call."""
 
-    def __init__(self, member: Member, guard: Guard, stream: ServerStream) -> None:
-        self._member = member
-        self._guard = guard
+    def __init__(self, means: Means, stream: ServerStream) -> None:
+        self._means = means
+        self._guard = means.guard
         self._stream = stream
         self._driver: Driver | None = None
         self._room: Resume | None = None
@@ -111,7 +109,7 @@ class _Observer:
         """The one request."""
         try:
             request = parse(election_pb2.LeaderRequest, message)
-            driver = self._driver = Driver(self._member, self._guard, self._stream)
+            driver = self._driver = Driver(self._means, self._stream)
         except PostponedError:
             raise
         except (EtcdError, RawError) as refusal:
@@ -156,7 +154,7 @@ class _Observer:
 
 
 def _campaign(driver: Driver, request: election_pb2.CampaignRequest) -> Recipe[bytes]:
-    lease_id = yield from session(driver.member, request.lease)
+    lease_id = yield from session(request.lease)
     prefix = request.name + b"/"
     key = prefix + f"{lease_id:x}".encode()
     stand = rpc_pb2.TxnRequest()
@@ -207,13 +205,13 @@ def _put_value(leader: election_pb2.LeaderKey, value: bytes) -> Recipe[rpc_pb2.R
 
 def _proclaim(driver: Driver, request: election_pb2.ProclaimRequest) -> Recipe[bytes]:
     leader = request.leader
-    leader.lease = yield from session(driver.member, leader.lease)
+    leader.lease = yield from session(leader.lease)
     header = yield from _put_value(leader, request.value)
     return with_header(election_pb2.ProclaimResponse(), header)
 
 
 def _resign(driver: Driver, leader: election_pb2.LeaderKey) -> Recipe[bytes]:
-    yield from session(driver.member, leader.lease)
+    yield from session(leader.lease)
     _check(leader)
     answer = expect((yield delete_created(leader.key, leader.rev)), rpc_pb2.TxnResponse)
     return with_header(election_pb2.ResignResponse(), answer.header)
@@ -244,8 +242,7 @@ def _first_put(
 ) -> Recipe[mvcc_pb2.KeyValue]:
     """Waits for somebody to stand; sets the header's revision to that of the put."""
     end = prefix_end(prefix)
-    may_watch(driver, prefix, end)
-    watch = LocalWatch(driver.member, prefix, end, header.revision)
+    watch = LocalWatch(driver, prefix, end, header.revision)
     try:
         while True:
             response = yield from next_response(watch)
@@ -259,8 +256,7 @@ def _first_put(
 
 def _follow(driver: Driver, key: bytes, revision: int, observer: _Observer) -> Recipe[None]:
     """Tells a leader's values until its key is deleted."""
-    may_watch(driver, key, b"")
-    watch = LocalWatch(driver.member, key, b"", revision)
+    watch = LocalWatch(driver, key, b"", revision)
     try:
         while True:
             response = yield from next_response(watch)

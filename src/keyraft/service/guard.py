@@ -13,11 +13,11 @@ from __future__ import annotations
 from functools import partial
 from typing import Final
 
-from keyraft.auth import NOBODY, Identity, TokenAheadError
+from keyraft.auth import NOBODY, Identity
 from keyraft.base import errors
 from keyraft.base.clock import Loop
-from keyraft.grpc import CallContext, ServerStream, UnaryCall
-from keyraft.server import Member
+from keyraft.grpc import CallContext, ServerStream
+from keyraft.service.ports import Standing, Users, Who
 
 CLIENT_VERSIONS_MAX: Final = 256  # distinct ones that are counted apart; the rest share a series
 OTHER_VERSIONS: Final = b"other"
@@ -29,12 +29,15 @@ _HAS_LEADER: Final = b"hasleader"
 
 
 class Guard:
-    """The interceptors of one member."""
+    """The interceptors of one member. `identify` is its users' own."""
 
-    def __init__(self, member: Member) -> None:
-        self._member = member
-        self._leadership = member.leadership
-        self._loop: Loop = member.loop
+    def __init__(self, standing: Standing, users: Users, loop: Loop) -> None:
+        self._standing = standing
+        self._leadership = standing.leadership
+        self._users = users
+        self.loop = loop
+        self.rules = users.rules
+        self.identify = users.identify
         self.unary_versions: dict[bytes, int] = {_UNKNOWN: 0}
         self.stream_versions: dict[bytes, int] = {_UNKNOWN: 0}
         self._streams: set[ServerStream] = set()
@@ -64,54 +67,35 @@ class Guard:
             self._streams.add(stream)
             if not self._watching:
                 self._watching = True
-                self._loop.call_later(self._member.settings.election_s, self._check_leader)
+                self.loop.call_later(self._standing.election_s, self._check_leader)
 
     def left(self, stream: ServerStream) -> None:
         """A stream is over."""
         self._streams.discard(stream)
 
-    def identify(self, call: CallContext) -> Identity | None:
-        """Who calls, None while there are no users or the caller names none."""
-        member = self._member
-        auth = member.auth
-        if not auth.enabled:
-            return None
-        try:
-            return auth.identify(call.metadata, call.common_name, member.applied_index)
-        except TokenAheadError as ahead:
-            when = partial(member.await_token, ahead)
-        raise errors.PostponedError(when)
+    def who(self, call: CallContext) -> Who:
+        """What finds out who calls, when the answer is made."""
+        return partial(self.identify, call)
 
     def caller(self, call: CallContext) -> Identity:
         """Who calls, or nobody."""
         return self.identify(call) or NOBODY
 
-    def propose(self, call: UnaryCall, kind: int, request: bytes) -> None:
-        """Sends a call's request through the log as its caller's; the call itself waits."""
-        member = self._member
-        if member.auth.enabled:
-            identity = self.identify(call)
-            if identity is not None:
-                member.propose_for(call, kind, request, identity.username, identity.revision)
-                return
-        member.propose_for(call, kind, request)
-
     def check_admin(self, call: CallContext) -> None:
         """The caller holds the root role."""
-        if self._member.auth.enabled:
-            self._member.auth.check_admin(self.identify(call))
+        if self.rules.enabled:
+            self._users.check_admin(self.identify(call))
 
     def check_user(self, call: CallContext) -> None:
         """The caller is some user."""
-        if self._member.auth.enabled and self.identify(call) is None:
+        if self.rules.enabled and self.identify(call) is None:
             raise errors.UserEmptyError
 
     def _refuse(self, call: CallContext, learner_may: bool) -> None:
         """The slow way, taken only while something is missing."""
-        member = self._member
-        if not member.membership.capable:
+        if not self._standing.capable:
             raise errors.NotCapableError
-        if member.membership.is_learner and not learner_may:
+        if self._standing.is_learner and not learner_may:
             raise errors.LearnerNotSupportedError
         if not self._leadership.leader and call.metadata.get(_HAS_LEADER) == b"true":
             raise errors.NoLeaderError
@@ -139,4 +123,4 @@ class Guard:
             for stream in streams:
                 stream.abort(errors.NoLeaderError.code, errors.NoLeaderError.text)
         self._watching = True
-        self._loop.call_later(self._member.settings.election_s, self._check_leader)
+        self.loop.call_later(self._standing.election_s, self._check_leader)

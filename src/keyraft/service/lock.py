@@ -10,11 +10,10 @@ from keyraft.base.errors import EtcdError, RawError
 from keyraft.base.parsing import parse
 from keyraft.grpc import Router, UnaryCall, status
 from keyraft.proto import lock_pb2, rpc_pb2
-from keyraft.server import Member
-from keyraft.service.guard import Guard
 from keyraft.service.recipe import (
     Driver,
     Gone,
+    Means,
     Recipe,
     delete,
     delete_created,
@@ -31,11 +30,11 @@ SESSION_EXPIRED = "mutex: session is expired"
 
 
 class LockService:
-    """Registered on a router; one per member."""
+    """Registered on a router."""
 
-    def __init__(self, member: Member, guard: Guard) -> None:
-        self._member = member
-        self._guard = guard
+    def __init__(self, means: Means) -> None:
+        self._means = means
+        self._guard = means.guard
 
     def register(self, router: Router) -> None:
         """Makes the methods callable."""
@@ -46,7 +45,7 @@ class LockService:
         """LockRequest -> LockResponse, once the lock is held."""
         message = parse(lock_pb2.LockRequest, request)
         self._guard.admit(call)
-        driver = Driver(self._member, self._guard, call)
+        driver = Driver(self._means, call)
         start(driver, lock(driver, message), call)
         return None
 
@@ -54,7 +53,7 @@ class LockService:
         """UnlockRequest -> UnlockResponse; also for a lock that nobody holds."""
         message = parse(lock_pb2.UnlockRequest, request)
         self._guard.admit(call)
-        driver = Driver(self._member, self._guard, call)
+        driver = Driver(self._means, call)
         start(driver, _unlock(message.key), call)
         return None
 
@@ -75,7 +74,7 @@ def start(driver: Driver, recipe: Recipe[bytes], call: UnaryCall) -> None:
 
 def lock(driver: Driver, request: lock_pb2.LockRequest) -> Recipe[bytes]:
     """The mutex; answers an encoded LockResponse."""
-    lease_id = yield from session(driver.member, request.lease)
+    lease_id = yield from session(request.lease)
     prefix = request.name + b"/"
     key = prefix + f"{lease_id:x}".encode()
     own = rpc_pb2.RangeRequest(key=key)

@@ -1,12 +1,12 @@
 """Recipes: what takes a client several requests, carried out inside the member.
 
 Lock and Election are etcd's client recipes run by the server. A recipe here is a generator that
-yields one operation at a time (a request through the log, a linearizable range, the next events of
-a watch) and is given its answer, or has its refusal thrown in. No task is involved: the driver
-resumes it from the callbacks of the member.
+yields one operation at a time (a write, a linearizable range, the next events of a watch) and is
+given its answer, or has its refusal thrown in. No task is involved: the driver resumes it from the
+callbacks of the engine.
 
 A client that goes away has `Gone` thrown into its recipe at the next step, which may yet yield
-operations to clean up; what it was about to propose is withdrawn if Raft has not had it. Every refusal reaches the client as Unknown with etcd's text, because the
+operations to clean up; a write is withdrawn if it can be. Every refusal reaches the client as Unknown with etcd's text, because the
 original answers through a client of its own that strips the code.
 """
 
@@ -14,26 +14,25 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator
+from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from google.protobuf.message import Message
 
-from keyraft.auth import NOBODY, Identity
+from keyraft.auth import Identity
 from keyraft.base import errors
 from keyraft.base.errors import EtcdError, RawError
 from keyraft.base.waiters import DoneWaiter, Result
 from keyraft.grpc import CallContext, status
-from keyraft.mvcc import WatchStream, check_delete_range, check_range
+from keyraft.mvcc import check_delete_range, check_range
 from keyraft.mvcc.wire import field
 from keyraft.proto import rpc_pb2
-from keyraft.server import Member
-from keyraft.server.apply import internal_request
 from keyraft.service.guard import Guard
+from keyraft.service.ports import Keys, Leases, Watching, Writes
 
 SESSION_TTL_S: Final = 60  # of the lease that a session without one is given
 QUEUED_RESPONSES_MAX: Final = 16  # that a local watch holds; the rest stays in the store
 CREATE_ASCENDING: Final = (rpc_pb2.RangeRequest.ASCEND, rpc_pb2.RangeRequest.CREATE)
-_LEASE_ID_MASK: Final = (1 << 63) - 1
 
 M = TypeVar("M", bound=Message)
 T = TypeVar("T")
@@ -46,19 +45,35 @@ Operation = Callable[["Driver", Resume], None]
 Recipe = Generator[Operation, object, T]
 
 
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What recipes are made of."""
+
+    keys: Keys
+    watching: Watching
+    leases: Leases
+    guard: Guard
+
+
 class Gone(Exception):
     """The client no longer wants the outcome."""
 
 
 class LocalWatch:
-    """A watch inside the member: responses in a short queue, the next one to whoever asks."""
+    """A watch without a client: responses in a short queue, the next one to whoever asks."""
 
-    def __init__(self, member: Member, key: bytes, range_end: bytes, start_revision: int) -> None:
+    def __init__(self, driver: Driver, key: bytes, range_end: bytes, start_revision: int) -> None:
+        """Raises what keeps the caller from watching."""
+        watching, caller = driver.means.watching, driver.caller()
+        watching.check(key, range_end, caller)
         self._queue: deque[rpc_pb2.WatchResponse] = deque()
         self._resume: Resume | None = None
         self._full = False
-        self._watches = WatchStream(member.watches, self)
-        self._watches.create(key, range_end, start_revision)
+        self._watches = watching.open(self)
+        self._watches.create(
+            rpc_pb2.WatchCreateRequest(key=key, range_end=range_end, start_revision=start_revision),
+            caller,
+        )
 
     @property
     def writable(self) -> int:
@@ -98,10 +113,9 @@ class LocalWatch:
 class Driver:
     """Runs one recipe for one caller; `done` gets its value, or the refusal to tell."""
 
-    def __init__(self, member: Member, guard: Guard, call: CallContext) -> None:
+    def __init__(self, means: Means, call: CallContext) -> None:
         """Raises what keeps the caller from asking at all."""
-        self.member = member
-        self._guard = guard
+        self.means = means
         self._call = call
         self.caller()
         self._recipe: Recipe[object] | None = None
@@ -109,7 +123,7 @@ class Driver:
         self._gone = False
         self._gone_code = status.CANCELLED
         self._interruptible = False
-        self.proposal: DoneWaiter | None = None  # what the recipe waits for, if it is one
+        self._write: tuple[Writes, DoneWaiter] | None = None  # what the recipe waits for
         self._running = False
         self._step = 0  # answers to any other step come too late
         self._answer: list[object] = []  # one that came while the operation was being started
@@ -120,7 +134,7 @@ class Driver:
         Like every other refusal here, that of a bad token has lost its code on the way.
         """
         try:
-            return self._guard.identify(self._call)
+            return self.means.guard.identify(self._call)
         except errors.PostponedError:
             raise
         except EtcdError as refusal:
@@ -134,21 +148,35 @@ class Driver:
 
     def cancel(self, code: int) -> None:
         """The client has gone: `Gone` is thrown in now if the recipe waits for a watch or for a
-        proposal that can be withdrawn, else at its next step, so that it has heard what became of
+        write that can be withdrawn, else at its next step, so that it has heard what became of
         this one."""
         self._gone_code = code
         if self._interruptible or (
-            self.proposal is not None and self.member.withdraw(self.proposal)
+            self._write is not None and self._write[0].withdraw(self._write[1])
         ):
             self._resume(self._step, Gone())
         else:
             self._gone = True
 
+    def waiter(self, done: Callable[[Result], None]) -> DoneWaiter:
+        """Passes an answer of the engine's on."""
+        return DoneWaiter(done, self.means.guard.loop.time())
+
+    def writes(self, to: Writes, answer: type[Message], resume: Resume) -> DoneWaiter:
+        """The waiter of a write, which a caller that goes away may withdraw."""
+
+        def done(result: Result) -> None:
+            resume(answer.FromString(result) if isinstance(result, bytes) else result)
+
+        waiter = self.waiter(done)
+        self._write = (to, waiter)
+        return waiter
+
     def _resume(self, step: int, answer: object) -> None:
         """Gives an answer to the recipe and starts what it yields next, until something waits."""
         if step != self._step or self._recipe is None:
             return
-        self.proposal = None
+        self._write = None
         if self._running:
             self._answer.append(answer)
             return
@@ -199,24 +227,15 @@ class Driver:
 # --- operations ---------------------------------------------------------------------------------
 
 
-def propose(kind: int, request: Message, answer: type[Message]) -> Operation:
-    """A request through the log, with the caller's permissions."""
+def txn(request: rpc_pb2.TxnRequest) -> Operation:
+    """A transaction with the caller's permissions; answered by a TxnResponse."""
 
     def start(driver: Driver, resume: Resume) -> None:
-        def done(result: Result) -> None:
-            resume(answer.FromString(result) if isinstance(result, bytes) else result)
-
-        member, identity = driver.member, driver.caller()
-        data = request.SerializeToString()
-        name, revision = (b"", 0) if identity is None else (identity.username, identity.revision)
-        driver.proposal = member.propose(kind, data, done, name, revision)
+        keys, caller = driver.means.keys, driver.caller()
+        waiter = driver.writes(keys, rpc_pb2.TxnResponse, resume)
+        keys.txn(waiter, request.SerializeToString(), caller)
 
     return start
-
-
-def txn(request: rpc_pb2.TxnRequest) -> Operation:
-    """A transaction; answered by a TxnResponse."""
-    return propose(internal_request.KIND_TXN, request, rpc_pb2.TxnResponse)
 
 
 def delete(key: bytes) -> Operation:
@@ -225,9 +244,20 @@ def delete(key: bytes) -> Operation:
 
     def start(driver: Driver, resume: Resume) -> None:
         check_delete_range(request)
-        propose(internal_request.KIND_DELETE_RANGE, request, rpc_pb2.DeleteRangeResponse)(
-            driver, resume
-        )
+        keys, caller = driver.means.keys, driver.caller()
+        waiter = driver.writes(keys, rpc_pb2.DeleteRangeResponse, resume)
+        keys.delete_range(waiter, request.SerializeToString(), caller)
+
+    return start
+
+
+def grant(ttl_s: int) -> Operation:
+    """A new lease; answered by a LeaseGrantResponse."""
+
+    def start(driver: Driver, resume: Resume) -> None:
+        leases, caller = driver.means.leases, driver.caller()
+        waiter = driver.writes(leases, rpc_pb2.LeaseGrantResponse, resume)
+        leases.grant(waiter, rpc_pb2.LeaseGrantRequest(TTL=ttl_s), caller)
 
     return start
 
@@ -236,38 +266,15 @@ def range_(request: rpc_pb2.RangeRequest) -> Operation:
     """A linearizable range; answered by a RangeResponse."""
 
     def start(driver: Driver, resume: Resume) -> None:
-        member = driver.member
+        def done(result: Result) -> None:
+            resume(
+                rpc_pb2.RangeResponse.FromString(result) if isinstance(result, bytes) else result
+            )
+
         check_range(request)
-
-        def ready(error: EtcdError | None) -> None:
-            if error is not None:
-                resume(error)
-                return
-            try:
-                if member.auth.enabled:
-                    identity = driver.caller() or NOBODY
-                    member.auth.check_range(identity, request.key, request.range_end)
-            except (EtcdError, RawError) as refusal:
-                resume(refusal)
-                return
-            header = member.header(member.store.revision)
-            work = member.store.range_steps(request)
-
-            def step() -> bool:
-                try:
-                    next(work)
-                except StopIteration as end:
-                    resume(rpc_pb2.RangeResponse.FromString(header + end.value))
-                except (EtcdError, RawError) as refusal:
-                    resume(refusal)
-                else:
-                    return False
-                return True
-
-            if not step():
-                member.slices.add(step)
-
-        member.read_index(ready)
+        answer = driver.means.keys.range(driver.waiter(done), request, driver.caller)
+        if answer is not None:
+            done(answer)
 
     return start
 
@@ -302,14 +309,11 @@ def expect(answer: object, kind: type[M]) -> M:
     return answer
 
 
-def session(member: Member, lease_id: int) -> Recipe[int]:
+def session(lease_id: int) -> Recipe[int]:
     """The lease to use: the one named, or a new one of a minute."""
     if lease_id:
         return lease_id
-    while not lease_id:
-        lease_id = member.next_id() & _LEASE_ID_MASK
-    request = rpc_pb2.LeaseGrantRequest(ID=lease_id, TTL=SESSION_TTL_S)
-    answer = yield propose(internal_request.KIND_LEASE_GRANT, request, rpc_pb2.LeaseGrantResponse)
+    answer = yield grant(SESSION_TTL_S)
     return expect(answer, rpc_pb2.LeaseGrantResponse).ID
 
 
@@ -321,17 +325,9 @@ def next_response(watch: LocalWatch) -> Recipe[rpc_pb2.WatchResponse]:
     return response
 
 
-def may_watch(driver: Driver, key: bytes, range_end: bytes) -> None:
-    """Raises what keeps the caller from watching."""
-    auth = driver.member.auth
-    if auth.enabled:
-        auth.check_range(driver.caller() or NOBODY, key, range_end)
-
-
 def wait_delete(driver: Driver, key: bytes, revision: int) -> Recipe[None]:
     """Waits until a key is deleted at or after a revision."""
-    may_watch(driver, key, b"")
-    watch = LocalWatch(driver.member, key, b"", revision)
+    watch = LocalWatch(driver, key, b"", revision)
     try:
         while True:
             response = yield from next_response(watch)

@@ -1,8 +1,8 @@
-"""Watch: the stream's requests to the hub, and its queue's state to and fro.
+"""Watch: the stream's requests to its watches, and its queue's state to and fro.
 
 A stream that does not read gets no further requests read either: answers to creates and cancels
-would otherwise pile up. What watchers are owed is in the store (`mvcc.watch`), so a stream holds
-at most its queue (1 MiB, `grpc.Limits.stream_queue_bytes`) and the message that filled it.
+would otherwise pile up. What watches are owed is the engine's matter, so a stream holds at most its
+queue (1 MiB, `grpc.Limits.stream_queue_bytes`) and the message that filled it.
 
 Source: etcd `server/etcdserver/api/v3rpc/watch.go`.
 """
@@ -16,16 +16,11 @@ from keyraft.base.clock import Random, Timer
 from keyraft.base.errors import EtcdError, RawError
 from keyraft.base.parsing import parse
 from keyraft.grpc import Router, ServerStream, StreamHandler, status
-from keyraft.mvcc import NODELETE, NOPUT, PREVIOUS, WatchStream
 from keyraft.proto import rpc_pb2
-from keyraft.server import Member
 from keyraft.service.guard import Guard
+from keyraft.service.ports import Watching
 
 NOTIFY_JITTER: Final = 0.1  # of the interval, so that streams do not all speak at once
-_VARIANT: Final = {
-    rpc_pb2.WatchCreateRequest.NOPUT: NOPUT,
-    rpc_pb2.WatchCreateRequest.NODELETE: NODELETE,
-}
 _REASONS: Final = (
     errors.InvalidAuthTokenError,
     errors.AuthOldRevisionError,
@@ -34,10 +29,10 @@ _REASONS: Final = (
 
 
 class WatchService:
-    """Registered on a router; one per member."""
+    """Registered on a router."""
 
-    def __init__(self, member: Member, guard: Guard, random: Random) -> None:
-        self.member = member
+    def __init__(self, watching: Watching, guard: Guard, random: Random) -> None:
+        self.watching = watching
         self.guard = guard
         self._random = random
 
@@ -52,8 +47,7 @@ class WatchService:
 
     def notify_interval_s(self) -> float:
         """The time to a stream's next progress notifications."""
-        interval_s = self.member.settings.watch_progress_notify_s
-        return interval_s * (1.0 + NOTIFY_JITTER * self._random.random())
+        return self.watching.notify_s * (1.0 + NOTIFY_JITTER * self._random.random())
 
 
 class WatchHandler:
@@ -62,7 +56,7 @@ class WatchHandler:
     def __init__(self, service: WatchService, stream: ServerStream) -> None:
         self._service = service
         self._stream = stream
-        self._watches = WatchStream(service.member.watches, stream, stream)
+        self._watches = service.watching.open(stream, stream)
         self._timer: Timer | None = None
         self._paused = False
         self._over = False
@@ -105,44 +99,25 @@ class WatchHandler:
     # --- the work -----------------------------------------------------------------------------
 
     def _create(self, request: rpc_pb2.WatchCreateRequest) -> None:
-        reason = "" if request.start_revision < 0 else self._forbidden(request)
-        if reason:
-            self._watches.refuse(reason)
-            return
-        variant = PREVIOUS if request.prev_kv else 0
-        for kind in request.filters:
-            variant |= _VARIANT.get(kind, 0)
-        self._watches.create(
-            request.key,
-            request.range_end,
-            request.start_revision,
-            request.watch_id,
-            variant=variant,
-            fragment=request.fragment,
-            notify=request.progress_notify,
-        )
+        caller = None
+        guard = self._service.guard
+        if guard.rules.enabled and request.start_revision >= 0:
+            try:
+                caller = guard.identify(self._stream)
+                self._service.watching.check(request.key, request.range_end, caller)
+            except errors.PostponedError:
+                raise
+            except (EtcdError, RawError) as refusal:
+                self._watches.refuse(_reason(refusal))
+                return
+        self._watches.create(request, caller)
         if request.progress_notify and self._timer is None:
             self._start_timer()
 
-    def _forbidden(self, request: rpc_pb2.WatchCreateRequest) -> str:
-        """Why the caller may not watch this; empty if it may. In the words of Go's status."""
-        auth = self._service.member.auth
-        if not auth.enabled:
-            return ""
-        try:
-            identity = self._service.guard.caller(self._stream)
-            auth.check_range(identity, request.key or b"\0", request.range_end)
-        except errors.PostponedError:
-            raise
-        except (EtcdError, RawError) as refusal:
-            known = isinstance(refusal, _REASONS)
-            error = refusal if known else errors.PermissionDeniedError()
-            return f"rpc error: code = {status.CODE_NAMES[error.code]} desc = {error.text}"
-        return ""
-
     def _start_timer(self) -> None:
-        loop = self._service.member.loop
-        self._timer = loop.call_later(self._service.notify_interval_s(), self._notify)
+        self._timer = self._service.guard.loop.call_later(
+            self._service.notify_interval_s(), self._notify
+        )
 
     def _notify(self) -> None:
         self._timer = None
@@ -159,3 +134,10 @@ class WatchHandler:
                 self._timer = None
             self._watches.close()
             self._service.guard.left(self._stream)
+
+
+def _reason(refusal: EtcdError | RawError) -> str:
+    """Why the caller may not watch this, in the words of Go's status."""
+    known = isinstance(refusal, _REASONS)
+    error = refusal if known else errors.PermissionDeniedError()
+    return f"rpc error: code = {status.CODE_NAMES[error.code]} desc = {error.text}"

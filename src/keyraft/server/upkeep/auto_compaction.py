@@ -16,7 +16,6 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol
 
-from keyraft.auth import ROOT
 from keyraft.base import errors
 from keyraft.base.errors import EtcdError
 from keyraft.base.waiters import Result
@@ -30,7 +29,6 @@ HOUR_S: Final = 3_600.0
 NOTES_PER_INTERVAL: Final = 10
 REVISION_INTERVAL_S: Final = 300.0
 NOTES_MAX: Final = 100_000  # a retention of more than a year: the oldest note counts
-_ROOT: Final = ROOT.encode()
 
 
 class Retention(Protocol):
@@ -150,10 +148,7 @@ class AutoCompaction:
     def _propose(self, request: bytes, done: Callable[[Result], None]) -> None:
         member = self._member
         try:
-            if member.auth.enabled:
-                member.propose(KIND_COMPACTION, request, done, _ROOT, member.auth.revision)
-            else:
-                member.propose(KIND_COMPACTION, request, done)
+            member.propose(KIND_COMPACTION, request, done, member.auth.own())
         except EtcdError as refusal:
             done(refusal)
 

@@ -19,7 +19,6 @@ from collections.abc import Callable
 from math import inf
 from typing import TYPE_CHECKING, Final
 
-from keyraft.auth import ROOT
 from keyraft.base import errors
 from keyraft.base.errors import EtcdError, RawError
 from keyraft.base.waiters import Result
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
 FRESH_TICKS: Final = 3  # heartbeats since the last tick; more, and the clock stood still (etcd)
 STEADY_ELECTIONS: Final = 2  # election timeouts after which Raft would have given up by itself
 CHECKPOINT_BATCHES_MAX: Final = 500  # of a scan (etcd `leaseCheckpointRate` / 2)
-_ROOT: Final = ROOT.encode()
 
 Renewed = Callable[["int | EtcdError | RawError"], None]
 """Gets the TTL in seconds, or the refusal; LeaseNotFoundError when the lease is gone."""
@@ -157,12 +155,8 @@ class Leasing:
     def _propose(self, kind: int, request: bytes, done: Callable[[Result], None]) -> None:
         """As root, for this is nobody's request; what is refused is tried again by a later scan."""
         member = self._member
-        auth = member.auth
         try:
-            if auth.enabled:
-                member.propose_leading(kind, request, done, _ROOT, auth.revision)
-            else:
-                member.propose_leading(kind, request, done)
+            member.propose_leading(kind, request, done, member.auth.own())
         except EtcdError as refusal:
             done(refusal)
 

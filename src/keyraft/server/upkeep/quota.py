@@ -6,8 +6,10 @@ where only the answer says so. What requests cost is in `mvcc.cost`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, Protocol
 
+from keyraft.base.errors import NoSpaceError
 from keyraft.base.limits import QUOTA_BACKEND_BYTES
 from keyraft.mvcc.cost import PUT_OVERHEAD_BYTES, txn_cost
 from keyraft.proto import rpc_pb2
@@ -23,6 +25,10 @@ class Sized(Protocol):
         """Bytes that hold data; what was freed is written again before the database grows."""
 
 
+def _nothing() -> None:
+    """Nobody is told."""
+
+
 class Quota:
     """The rule for one member. `quota_bytes` 0 means the default, negative none at all.
 
@@ -30,13 +36,17 @@ class Quota:
     users have deleted and compacted takes writes again without a defragmentation.
 
     `room` is what a put's encoded request may take so that no closer look is needed; it is one
-    heartbeat old at most, and generous by no more than what was written since.
+    heartbeat old at most, and generous by no more than what was written since. `raise_alarm` is
+    called for each proposal that is refused.
     """
 
-    __slots__ = ("_backend", "_used_bytes", "bytes_max", "room")
+    __slots__ = ("_backend", "_raise_alarm", "_used_bytes", "bytes_max", "room")
 
-    def __init__(self, quota_bytes: int, backend: Sized) -> None:
+    def __init__(
+        self, quota_bytes: int, backend: Sized, raise_alarm: Callable[[], None] = _nothing
+    ) -> None:
         self._backend = backend
+        self._raise_alarm = raise_alarm
         self.bytes_max = quota_bytes or QUOTA_BACKEND_BYTES
         self.room = 0
         self._used_bytes = 0
@@ -53,6 +63,12 @@ class Quota:
     def allows(self, cost: int) -> bool:
         """Whether there is room for `cost` more bytes."""
         return self.bytes_max < 0 or self._used_bytes + cost < self.bytes_max
+
+    def check(self, cost: int) -> None:
+        """Before a proposal: raises NoSpaceError, and the alarm, where `cost` bytes do not fit."""
+        if not self.allows(cost):
+            self._raise_alarm()
+            raise NoSpaceError
 
     def allows_txn(self, request: rpc_pb2.TxnRequest) -> bool:
         """A transaction that puts nothing costs nothing and always passes."""

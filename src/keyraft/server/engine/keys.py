@@ -1,0 +1,180 @@
+"""The keys: writes go through the log, reads are answered when the member may read.
+
+A range of one key at the present is answered at once when the member may read right now. Who may
+see the keys is asked when they are read, and behind the last of them whether the users are still
+the same (etcd `v3_server.go`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from keyraft.auth import NOBODY, Identity
+from keyraft.base.parsing import parse
+from keyraft.base.waiters import Waiter
+from keyraft.mvcc import is_serializable
+from keyraft.proto import rpc_pb2
+from keyraft.server.apply import internal_request
+from keyraft.server.engine.range_feeds import RangeFeed, RangeFeeds, RangeSink
+from keyraft.server.engine.slicing import in_slices, when_readable
+
+if TYPE_CHECKING:
+    from keyraft.server.member import Member
+
+Who = Callable[[], Identity | None]
+"""Finds out who asks."""
+
+
+class _PhysicalCompaction:
+    """Waits for the rows to be gone before it answers."""
+
+    ticket: bytes
+    on_cancel: Callable[[Any, int], None] | None
+    cancelled = False
+
+    def __init__(
+        self, waiter: Waiter, revision: int, when_done: Callable[[int, Callable[[], None]], None]
+    ) -> None:
+        self._waiter = waiter
+        self.began_s = waiter.began_s
+        self._revision = revision
+        self._when_done = when_done
+
+    def respond(self, message: bytes) -> None:
+        """The revision is compacted for readers."""
+        self._when_done(self._revision, lambda: self._waiter.respond(message))
+
+    def fail(self, code: int, text: str) -> None:
+        """Refused."""
+        self._waiter.fail(code, text)
+
+
+class Keys:
+    """`service.ports.Keys` of one member."""
+
+    def __init__(self, member: Member) -> None:
+        self._member = member
+        self._store = member.store
+        self._queue = member.queue
+        self._auth = member.auth
+        self._leadership = member.leadership
+        self._encode_header = member.headers.encode
+        self._feeds = RangeFeeds(member)
+        self.space = member.quota
+        self.txn_ops_max = member.settings.txn_ops_max
+        propose = member.propose_for
+        self.put = partial(propose, internal_request.KIND_PUT)
+        self.delete_range = partial(propose, internal_request.KIND_DELETE_RANGE)
+        self.txn = partial(propose, internal_request.KIND_TXN)
+        self.withdraw = member.withdraw
+
+    def compact(self, waiter: Waiter, request: bytes, caller: Identity | None = None) -> None:
+        """See the port."""
+        member = self._member
+        message = parse(rpc_pb2.CompactionRequest, request)
+        kind = internal_request.KIND_COMPACTION
+        if not message.physical:
+            member.propose_for(kind, waiter, request, caller)
+            return
+        physical = _PhysicalCompaction(waiter, message.revision, member.compactor.when_done)
+        member.propose_for(kind, physical, request, caller)
+        waiter.on_cancel = lambda _, code: member.give_up(physical, code)
+
+    # --- reads --------------------------------------------------------------------------------
+
+    def get(
+        self, waiter: Waiter, key: bytes, serializable: bool, who: Who | None = None
+    ) -> bytes | None:
+        """See the port."""
+        member = self._member
+        # `member.readable` without its call.
+        if serializable or (
+            self._leadership.alone and member.committed_index == self._queue.applied_index
+        ):
+            if who is not None:
+                self._check(who, key, b"")
+            store = self._store
+            return self._encode_header(store.revision, self._leadership.term) + store.get(key)
+
+        def read() -> bytes:
+            if who is not None:
+                self._check(who, key, b"")
+            return member.header(self._store.revision) + self._store.get(key)
+
+        when_readable(member, waiter, read)
+        return None
+
+    def range(
+        self, waiter: Waiter, request: rpc_pb2.RangeRequest, who: Who | None = None
+    ) -> bytes | None:
+        """See the port."""
+        member = self._member
+
+        def read() -> bytes | None:
+            identity = self._check(who, request.key, request.range_end)
+            return self._sliced(waiter, self._store.range_steps(request), identity)
+
+        if request.serializable or member.readable:
+            return read()
+        when_readable(member, waiter, read)
+        return None
+
+    def read_txn(
+        self, waiter: Waiter, request: rpc_pb2.TxnRequest, who: Who | None = None
+    ) -> bytes | None:
+        """See the port."""
+        member = self._member
+
+        def read() -> bytes | None:
+            identity: Identity | None = None
+            if self._auth.enabled:
+                identity = _caller(who)
+                self._auth.check_txn(identity, request)
+                self._auth.confirm(identity)
+            return self._sliced(waiter, self._store.read_txn_steps(request), identity)
+
+        if is_serializable(request) or member.readable:
+            return read()
+        when_readable(member, waiter, read)
+        return None
+
+    def range_stream(
+        self, sink: RangeSink, request: rpc_pb2.RangeRequest, who: Who | None = None
+    ) -> RangeFeed:
+        """See the port."""
+        return self._feeds.open(
+            sink, request, lambda: self._check(who, request.key, request.range_end)
+        )
+
+    def _check(self, who: Who | None, key: bytes, range_end: bytes) -> Identity | None:
+        """Who reads a range; raises what keeps them from it. None: there are no users."""
+        auth = self._auth
+        if not auth.enabled:
+            return None
+        identity = _caller(who)
+        auth.check_range(identity, key, range_end)
+        auth.confirm(identity)
+        return identity
+
+    def _sliced(
+        self, waiter: Waiter, work: Generator[None, None, bytes], identity: Identity | None
+    ) -> bytes | None:
+        """A read of many keys: at once if it is small, else over turns.
+
+        Who may see them is asked before, and at the end whether the users are still the same.
+        """
+        member = self._member
+        header = member.header(self._store.revision)
+
+        def finish(body: bytes) -> bytes:
+            if identity is not None:
+                self._auth.confirm(identity)
+            return header + body
+
+        return in_slices(member, waiter, work, finish)
+
+
+def _caller(who: Who | None) -> Identity:
+    return (who() if who is not None else None) or NOBODY

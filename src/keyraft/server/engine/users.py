@@ -1,0 +1,236 @@
+"""The users: who a caller is, and what is asked of users and roles.
+
+All of it goes through the log; who may ask is looked at there (`server/apply/user_requests.py`).
+What is done here is what the log must not see: a password is hashed before its request is proposed,
+and a password to log in with is compared before the name alone is proposed. The comparison holds
+for the users as they were at one revision; if they have changed by the time the entry is applied,
+all is done again (etcd `v3_server.go`, Authenticate).
+
+DEVIATION: a permission that is granted again on a range that the role holds already takes the place
+of what it held. The original looks only at the first permission with that key, adds a second one
+on the same range where that is not it, and what was granted before stays. All members, original
+ones too, must store the same bytes for an entry, so its meaning cannot be changed where it is
+applied; instead the member that is asked proposes the revocation of the range and the grant one
+behind the other in one batch. It counts as two changes of the users.
+"""
+
+from __future__ import annotations
+
+import base64
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from keyraft.auth import NOBODY, Identity, TokenAheadError
+from keyraft.base import errors
+from keyraft.base.errors import EtcdError, RawError
+from keyraft.base.waiters import DoneWaiter, Result, Waiter
+from keyraft.grpc import CallContext
+from keyraft.proto import raft_internal_pb2, rpc_pb2
+from keyraft.server.apply import internal_request
+from keyraft.server.engine.slicing import answer, when_readable
+
+if TYPE_CHECKING:
+    from keyraft.server.engine.keys import Who
+    from keyraft.server.member import Member
+
+ATTEMPTS_MAX: Final = 16  # of one Authenticate while users change all the time
+
+_PASSED_ON: Final = {
+    "AuthEnable": internal_request.KIND_AUTH_ENABLE,
+    "AuthDisable": internal_request.KIND_AUTH_DISABLE,
+    "AuthStatus": internal_request.KIND_AUTH_STATUS,
+    "UserGet": internal_request.KIND_AUTH_USER_GET,
+    "UserList": internal_request.KIND_AUTH_USER_LIST,
+    "UserDelete": internal_request.KIND_AUTH_USER_DELETE,
+    "UserGrantRole": internal_request.KIND_AUTH_USER_GRANT_ROLE,
+    "UserRevokeRole": internal_request.KIND_AUTH_USER_REVOKE_ROLE,
+    "RoleAdd": internal_request.KIND_AUTH_ROLE_ADD,
+    "RoleGet": internal_request.KIND_AUTH_ROLE_GET,
+    "RoleList": internal_request.KIND_AUTH_ROLE_LIST,
+    "RoleDelete": internal_request.KIND_AUTH_ROLE_DELETE,
+    "RoleRevokePermission": internal_request.KIND_AUTH_ROLE_REVOKE_PERMISSION,
+}
+
+
+def _told_by_the_grant(_: Result) -> None:
+    """Whether the range was revoked tells nobody: the grant behind it says what the caller wants."""
+
+
+def _nobody() -> Identity | None:
+    """Nobody was named."""
+    return None
+
+
+class Users:
+    """`service.ports.Users` of one member."""
+
+    def __init__(self, member: Member) -> None:
+        self._member = member
+        self._auth = self.rules = member.auth
+        self._queue = member.queue
+        self.check_admin = member.auth.check_admin
+
+    def identify(self, call: CallContext) -> Identity | None:
+        """See the port."""
+        auth = self._auth
+        if not auth.enabled:
+            return None
+        try:
+            return auth.identify(call.metadata, call.common_name, self._queue.applied_index)
+        except TokenAheadError as ahead:
+            when = partial(self._member.await_token, ahead)
+        raise errors.PostponedError(when)
+
+    def ask(self, method: str, waiter: Waiter, request: bytes, who: Who | None = None) -> None:
+        """See the port."""
+        who = who or _nobody
+        kind = _PASSED_ON.get(method)
+        if kind is not None:
+            self._member.propose_for(kind, waiter, request, who())
+        elif method == "Authenticate":
+            _Attempt(self._member, waiter, request).start()
+        elif method == "RoleGrantPermission":
+            self._grant_permission(waiter, request, who)
+        elif method == "UserAdd":
+            self._add(waiter, request, who)
+        else:
+            assert method == "UserChangePassword", method
+            self._change_password(waiter, request, who)
+
+    # --- permissions ----------------------------------------------------------------------------
+
+    def _grant_permission(self, waiter: Waiter, request: bytes, who: Who) -> None:
+        """See the module."""
+        member = self._member
+        message = rpc_pb2.AuthRoleGrantPermissionRequest.FromString(request)
+        propose = partial(self._propose_for, who() or NOBODY)
+
+        def grant() -> None:
+            perm = message.perm
+            if member.auth.accounts.holds_behind_others(message.name, perm.key, perm.range_end):
+                revoke = rpc_pb2.AuthRoleRevokePermissionRequest(
+                    role=message.name, key=perm.key, range_end=perm.range_end
+                )
+                revoked = DoneWaiter(_told_by_the_grant, member.loop.time())
+                propose(
+                    internal_request.KIND_AUTH_ROLE_REVOKE_PERMISSION,
+                    revoked,
+                    revoke.SerializeToString(),
+                )
+                propose(internal_request.KIND_AUTH_ROLE_GRANT_PERMISSION, waiter, request)
+                # Both are withdrawn, or neither: a range is not to be revoked alone.
+                waiter.on_cancel = lambda _, code: (
+                    member.give_up(waiter, code) if member.withdraw(revoked) else None
+                )
+                return
+            propose(internal_request.KIND_AUTH_ROLE_GRANT_PERMISSION, waiter, request)
+
+        when_readable(member, waiter, grant)
+
+    def _propose_for(self, caller: Identity, kind: int, waiter: Waiter, request: bytes) -> None:
+        self._member.propose_for(kind, waiter, request, caller)
+
+    # --- passwords ------------------------------------------------------------------------------
+
+    def _add(self, waiter: Waiter, request: bytes, who: Who) -> None:
+        message = rpc_pb2.AuthUserAddRequest.FromString(request)
+        kind = internal_request.KIND_AUTH_USER_ADD
+        if message.options.no_password:
+            message.ClearField("password")
+            self._member.propose_for(kind, waiter, message.SerializeToString(), who())
+        else:
+            self._hash(kind, waiter, message, who)
+
+    def _change_password(self, waiter: Waiter, request: bytes, who: Who) -> None:
+        message = rpc_pb2.AuthUserChangePasswordRequest.FromString(request)
+        kind = internal_request.KIND_AUTH_USER_CHANGE_PASSWORD
+        if message.password:
+            self._hash(kind, waiter, message, who)
+        else:
+            self._member.propose_for(kind, waiter, request, who())
+
+    def _hash(
+        self,
+        kind: int,
+        waiter: Waiter,
+        message: rpc_pb2.AuthUserAddRequest | rpc_pb2.AuthUserChangePasswordRequest,
+        who: Who,
+    ) -> None:
+        def hashed(text: bytes | EtcdError | RawError) -> None:
+            if waiter.cancelled:
+                return  # and nobody would hear of it
+            if not isinstance(text, bytes):
+                waiter.fail(text.code, text.text)
+                return
+            message.hashedPassword = base64.b64encode(text).decode()
+            message.ClearField("password")
+            request = message.SerializeToString()
+            answer(waiter, lambda: self._member.propose_for(kind, waiter, request, who()))
+
+        who()  # a bad token should not cost a hash
+        self._member.passwords.hash(message.password.encode(), hashed)
+
+
+class _Attempt:
+    """One Authenticate under way: a token for name and password."""
+
+    def __init__(self, member: Member, waiter: Waiter, request: bytes) -> None:
+        message = rpc_pb2.AuthenticateRequest.FromString(request)
+        self._member = member
+        self._waiter = waiter
+        self._name = message.name
+        self._password = message.password.encode()
+        self._revision = 0
+        self._left = ATTEMPTS_MAX
+
+    def start(self) -> None:
+        """Begins once all that is committed is applied here."""
+        when_readable(self._member, self._waiter, self._compare)
+
+    def _compare(self) -> None:
+        member = self._member
+        if self._waiter.cancelled:
+            return
+        self._left -= 1
+        try:
+            stored = member.auth.password_of(self._name)
+        except (errors.AuthFailedError, RawError) as refusal:
+            self._refused(refusal.text)
+            raise
+        self._revision = member.auth.revision
+        member.passwords.verify(self._password, stored, self._compared)
+
+    def _refused(self, why: str) -> None:
+        self._member.logger.warn("invalid authentication was requested", user=self._name, error=why)
+
+    def _compared(self, outcome: bool | EtcdError) -> None:
+        if self._waiter.cancelled:
+            return
+        if outcome is True:
+            answer(self._waiter, self._propose)
+            return
+        if outcome is False:
+            outcome = errors.AuthFailedError()
+            self._refused(outcome.text)
+        self._waiter.fail(outcome.code, outcome.text)
+
+    def _propose(self) -> None:
+        member = self._member
+        request = raft_internal_pb2.InternalAuthenticateRequest(
+            name=self._name, simple_token=member.auth.tokens.prefix()
+        )
+        waiter = member.propose(
+            internal_request.KIND_AUTHENTICATE, request.SerializeToString(), self._applied
+        )
+        self._waiter.on_cancel = lambda _, code: member.give_up(waiter, code)
+
+    def _applied(self, result: Result) -> None:
+        if not isinstance(result, bytes):
+            self._waiter.fail(result.code, result.text)
+        elif self._revision == self._member.auth.revision:
+            self._waiter.respond(result)
+        elif self._left:
+            answer(self._waiter, self._compare)
+        else:
+            refusal = errors.AuthOldRevisionError
+            self._waiter.fail(refusal.code, refusal.text)

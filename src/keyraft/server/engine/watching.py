@@ -1,0 +1,68 @@
+"""The watches: a stream's own in the member's hub."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from keyraft.auth import NOBODY, Identity
+from keyraft.mvcc import NODELETE, NOPUT, PREVIOUS, BulkSink, Sink, WatchHub, WatchStream
+from keyraft.proto import rpc_pb2
+
+if TYPE_CHECKING:
+    from keyraft.server.member import Member
+
+_VARIANT: Final = {
+    rpc_pb2.WatchCreateRequest.NOPUT: NOPUT,
+    rpc_pb2.WatchCreateRequest.NODELETE: NODELETE,
+}
+
+
+class Watching:
+    """`service.ports.Watching` of one member."""
+
+    def __init__(self, member: Member) -> None:
+        self._hub = member.watches
+        self._auth = member.auth
+        self.notify_s = member.settings.watch_progress_notify_s
+
+    def open(self, sink: Sink, bulk: BulkSink | None = None) -> Watches:
+        """See the port."""
+        return Watches(self._hub, sink, bulk)
+
+    def check(self, key: bytes, range_end: bytes, caller: Identity | None) -> None:
+        """See the port."""
+        if self._auth.enabled:
+            self._auth.check_range(caller or NOBODY, key or b"\0", range_end)
+
+
+class Watches:
+    """A stream's watches in the words of its requests; the rest is the hub's own."""
+
+    def __init__(self, hub: WatchHub, sink: Sink, bulk: BulkSink | None) -> None:
+        self._stream = stream = WatchStream(hub, sink, bulk)
+        self.refuse = stream.refuse
+        self.cancel = stream.cancel
+        self.progress = stream.progress
+        self.tick = stream.tick
+        self.on_writable = stream.on_writable
+        self.close = stream.close
+
+    @property
+    def notifying(self) -> bool:
+        """See the port."""
+        return self._stream.notifying
+
+    def create(self, request: rpc_pb2.WatchCreateRequest, caller: Identity | None = None) -> None:
+        """See the port: that the caller may watch was checked before."""
+        variant = PREVIOUS if request.prev_kv else 0
+        for kind in request.filters:
+            variant |= _VARIANT.get(kind, 0)
+        self._stream.create(
+            request.key,
+            request.range_end,
+            request.start_revision,
+            request.watch_id,
+            variant=variant,
+            fragment=request.fragment,
+            notify=request.progress_notify,
+        )
