@@ -154,12 +154,12 @@ KNOWN: Final = (
     ),
     Known(
         "an unknown sort order or target is refused",
-        "CHANGELOG-3.6: 'Return ErrInvalidSortOption'; inventory errors.md #8",
+        "CHANGELOG-3.6: 'Return ErrInvalidSortOption'; etcd server/etcdserver/api/v3rpc/key.go",
         _invalid_sort,
     ),
     Known(
         "HashKV at exactly the compacted revision is allowed",
-        "3.5.10; inventory formats.md §6.1",
+        "CHANGELOG-3.5: 3.5.10; etcd server/storage/mvcc/kvstore.go, hashByRev",
         _hash_at_compaction,
     ),
     Known(

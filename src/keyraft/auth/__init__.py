@@ -1,7 +1,8 @@
 """Users, roles and permissions. Pure.
 
-`store` says who may do what, `accounts` changes users and roles, `tokens` (and `jwt`, imported by
-who wants it) know who asks, `ranges` and `records` are the forms in memory and on the disk.
+`store` decides who may do what, `accounts` changes users and roles, `tokens` and `jwt` (imported
+only where needed) identify callers, `ranges` is the form of permissions in memory and `records`
+that on the disk.
 """
 
 from keyraft.auth.accounts import NO_PASSWORD_USER, ROOT, Accounts

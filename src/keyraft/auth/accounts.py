@@ -1,7 +1,7 @@
-"""Users and roles as they are added, changed and deleted. What each request answers, or refuses.
+"""Adding, changing and deleting users and roles: the answer to each request, or its refusal.
 
-Whoever is allowed to ask has been looked at before (`server/apply/user_requests.py`). The order of the refusals
-is the original's: a client sees the first.
+Permissions of the caller were checked before (`server/apply/user_requests.py`). The order of the
+checks is the original's, because a client sees the first refusal.
 
 Source: etcd `server/auth/store.go`.
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from keyraft.auth.store import AuthStore
 
 ROOT: Final = "root"
-"""The user and the role that may do everything."""
+"""The name of the user, and of the role, that may do everything."""
 
 NO_PASSWORD_USER: Final = (
     2,
@@ -34,7 +34,7 @@ NO_PASSWORD_USER: Final = (
 
 
 class Accounts:
-    """What apply changes. Raises errors of `base.errors` before anything is changed."""
+    """The changes that apply makes. Raises errors of `base.errors` before anything is changed."""
 
     def __init__(self, store: AuthStore, hash_password: Callable[[bytes], bytes]) -> None:
         self._store = store
@@ -56,7 +56,7 @@ class Accounts:
         return rpc_pb2.AuthUserAddResponse()
 
     def user_delete(self, request: rpc_pb2.AuthUserDeleteRequest) -> rpc_pb2.AuthUserDeleteResponse:
-        """Root stays while users are asked who they are."""
+        """Deletes a user; root cannot be deleted while authentication is on."""
         if self._store.enabled and request.name == ROOT:
             raise errors.InvalidAuthManagementError
         self._find_user(request.name)
@@ -68,7 +68,7 @@ class Accounts:
     def user_change_password(
         self, request: rpc_pb2.AuthUserChangePasswordRequest
     ) -> rpc_pb2.AuthUserChangePasswordResponse:
-        """A new hash; a user without password stays without."""
+        """Stores a new hash; a user without password keeps none."""
         user = self._find_user(request.name)
         if user.options.no_password:
             user.ClearField("password")
@@ -91,7 +91,7 @@ class Accounts:
     def user_grant_role(
         self, request: rpc_pb2.AuthUserGrantRoleRequest
     ) -> rpc_pb2.AuthUserGrantRoleResponse:
-        """A role more; role root need not exist. A role that the user has changes nothing."""
+        """Adds a role, which must exist unless it is root, to a user who may have it already."""
         user = self._find_user(request.user)
         if request.role != ROOT:
             self._find_role(request.role)
@@ -106,7 +106,7 @@ class Accounts:
     def user_revoke_role(
         self, request: rpc_pb2.AuthUserRevokeRoleRequest
     ) -> rpc_pb2.AuthUserRevokeRoleResponse:
-        """A role less. Raises RoleNotGrantedError."""
+        """Takes a role from a user. Raises RoleNotGrantedError."""
         if self._store.enabled and request.name == ROOT and request.role == ROOT:
             raise errors.InvalidAuthManagementError
         user = self._find_user(request.name)
@@ -120,7 +120,7 @@ class Accounts:
     # --- roles ----------------------------------------------------------------------------------
 
     def role_add(self, request: rpc_pb2.AuthRoleAddRequest) -> rpc_pb2.AuthRoleAddResponse:
-        """A role that may do nothing yet. Raises RoleEmptyError, RoleExistsError."""
+        """A role without permissions. Raises RoleEmptyError, RoleExistsError."""
         if not request.name:
             raise errors.RoleEmptyError
         if self._store.records.role(request.name) is not None:
@@ -130,7 +130,7 @@ class Accounts:
         return rpc_pb2.AuthRoleAddResponse()
 
     def role_delete(self, request: rpc_pb2.AuthRoleDeleteRequest) -> rpc_pb2.AuthRoleDeleteResponse:
-        """Taken from every user too; role root stays while users are asked who they are."""
+        """Deletes a role, also from all users; not role root while authentication is on."""
         if self._store.enabled and request.role == ROOT:
             raise errors.InvalidAuthManagementError
         self._find_role(request.role)
@@ -143,7 +143,7 @@ class Accounts:
         return rpc_pb2.AuthRoleDeleteResponse()
 
     def role_get(self, request: rpc_pb2.AuthRoleGetRequest) -> rpc_pb2.AuthRoleGetResponse:
-        """A role's permissions; root's is told as what it amounts to."""
+        """A role's permissions; for root one permission on all keys."""
         role = self._find_role(request.role)
         answer = rpc_pb2.AuthRoleGetResponse()
         if request.role == ROOT:
@@ -160,7 +160,7 @@ class Accounts:
     def role_grant_permission(
         self, request: rpc_pb2.AuthRoleGrantPermissionRequest
     ) -> rpc_pb2.AuthRoleGrantPermissionResponse:
-        """One permission more, or of another kind on the range of the first with that key."""
+        """Adds a permission, or changes its type if the first one with that key has its range."""
         if not request.HasField("perm"):
             raise errors.PermissionNotGivenError
         granted = request.perm
@@ -186,7 +186,7 @@ class Accounts:
         role = self._store.records.role(name)
         if role is None:
             return False
-        behind = False  # some permission with that key, or a greater one, stands before
+        behind = False  # a permission with that key, or a greater one, came before
         for each in role.keyPermission:
             if behind and (each.key, each.range_end) == (key, range_end):
                 return True
@@ -196,7 +196,7 @@ class Accounts:
     def role_revoke_permission(
         self, request: rpc_pb2.AuthRoleRevokePermissionRequest
     ) -> rpc_pb2.AuthRoleRevokePermissionResponse:
-        """Every permission on exactly this range. Raises PermissionNotGrantedError."""
+        """Removes every permission on exactly this range. Raises PermissionNotGrantedError."""
         role = self._find_role(request.role)
         wanted = (request.key, request.range_end)
         kept = [each for each in role.keyPermission if (each.key, each.range_end) != wanted]
@@ -221,7 +221,7 @@ class Accounts:
         return role
 
     def _password(self, plain: str, hashed: str) -> bytes:
-        """What is stored: the hash that the proposer made."""
+        """The hash that is stored, which the proposer made."""
         if plain and not hashed:
             return self._hash_password(plain.encode())
         try:

@@ -1,4 +1,4 @@
-"""Who asks."""
+"""The caller of a request."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import Final
 
 
 class Identity:
-    """A user as a token or a certificate names it, and the revision of the users it was read at.
+    """The user that a token or a certificate names, and the auth revision at that moment.
 
-    Revision 0 is nobody's: a request without credentials.
+    Revision 0 stands for a request without credentials.
     """
 
     __slots__ = ("revision", "username")

@@ -1,10 +1,11 @@
-"""JSON Web Tokens: signed statements of who somebody is and as of which revision of the users.
+"""JSON Web Tokens: signed statements of a user's name and of the auth revision.
 
     header {"alg":METHOD,"typ":"JWT"}   claims {"exp":unix,"revision":N,"username":NAME}
 
-A member knows a token by its signature, so nothing is learned from the log and a token outlives a
-restart; but every change of users makes all of them stale. A token is verified once, and what it
-says is remembered until it runs out. With only a public key a member verifies and cannot sign.
+A member accepts a token by its signature, so tokens need no entry in the log and stay valid over a
+restart. But every change of users or roles makes all tokens stale. A token is verified once, and
+its claims are remembered until it expires. With only a public key a member can verify tokens and
+not sign them.
 
 Source: etcd `server/auth/jwt.go`, `options.go`; RFC 7519; golang-jwt's rules for times.
 """
@@ -107,20 +108,20 @@ class JWTTokens:
         self._known: dict[bytes, tuple[Identity, float, float]] = {}  # with exp and nbf, Unix s
 
     def prefix(self) -> str:
-        """Nothing of it is drawn."""
+        """A JWT has no random part."""
         return ""
 
     def index_of(self, token: bytes) -> int:
-        """No entry makes it known."""
+        """No log entry is needed for a JWT."""
         return 0
 
     def forget(self, username: str | None = None) -> None:
-        """Signed is signed; the revision in the claims makes old tokens worthless."""
+        """Does nothing: the revision in the claims makes old tokens invalid."""
 
     def assign(
         self, username: str, prefix: str, index: int, revision: int, *, by_entry: bool = False
     ) -> str:
-        """A new one. Raises RawError when there is no key to sign with."""
+        """A new token. Raises RawError when there is no key to sign with."""
         if self._keys.private is None:
             raise RawError(*VERIFY_ONLY)
         claims = {
@@ -136,7 +137,7 @@ class JWTTokens:
         return (signed + b"." + _base64(signature)).decode()
 
     def identify(self, token: bytes, revision: int) -> Identity | None:
-        """Whose it is, as of the revision that it was made at."""
+        """The token's user, with the revision at which the token was made."""
         known = self._known.get(token)
         if known is None:
             known = self._verify(token)
@@ -181,7 +182,7 @@ class JWTTokens:
         assert revision is not None, "a number"
         try:
             return Identity(username.encode(), max(0, int(revision))), expires, not_before
-        except (ValueError, OverflowError):  # no name, or no number
+        except (ValueError, OverflowError):  # the name is no text, or a claim is no number
             return None
 
 
@@ -194,7 +195,7 @@ def _base64(data: bytes) -> bytes:
 
 
 def _decode(text: bytes) -> bytes:
-    """Raw URL-safe base64: padding and foreign letters are refused (ValueError)."""
+    """Raw URL-safe base64; raises ValueError for padding and for other characters."""
     if b"=" in text or b"+" in text or b"/" in text:
         raise binascii.Error("not base64url")
     padded = text + b"=" * (-len(text) % 4)

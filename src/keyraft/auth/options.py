@@ -12,7 +12,7 @@ from keyraft.base.durations import SECOND, DurationError, parse_duration
 
 SIMPLE: Final = "simple"
 JWT: Final = "jwt"
-NONE: Final = ""  # nobody gets a token
+NONE: Final = ""  # no tokens are given
 JWT_TTL_S: Final = 300.0
 _KNOWN: Final = frozenset(("sign-method", "pub-key", "priv-key", "ttl"))
 
@@ -26,7 +26,7 @@ INVALID: Final = "auth: invalid auth options"
 
 @dataclass(frozen=True, slots=True)
 class TokenOptions:
-    """The flag taken apart. Files are named, not read."""
+    """The parsed flag. It names files and does not read them."""
 
     kind: str
     sign_method: str = ""

@@ -5,12 +5,12 @@ A permission is one key, the interval [key, end), or everything from a key on. W
 question costs one bisection. `end` None means "to the end of the keyspace", which requests spell
 as a range end of one zero byte.
 
-Invariants (`check`): begins and ends alternate strictly; what is open at the end comes last.
+Invariants (`check`): begins and ends alternate strictly; only the last interval may have no end.
 
 Source: etcd `server/auth/range_perm_cache.go`, `pkg/adt/interval_tree.go` (the rules, not the tree).
 
-DEVIATION: a request's range that ends before it begins is granted by its key. The original's tree
-looks for the same, and misses it when a node on its way lies between the two ends.
+DEVIATION: a request whose range ends before it begins is granted if its key is. The original's tree
+search does the same, but misses the interval when a node on its way lies between the two ends.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ def is_valid(key: bytes, range_end: bytes) -> bool:
 
 
 class Ranges:
-    """A set of keys made of intervals; changed by nobody."""
+    """An immutable set of keys, made of intervals."""
 
     __slots__ = ("_begins", "_ends", "_open_from")
 
     def __init__(self, intervals: Iterable[Interval]) -> None:
-        """Intervals in any order; those without a key or that end before they begin hold nothing."""
+        """Intervals in any order; one without a key, or that ends before its key, is empty."""
         ordered = sorted(
             ((begin, end) for begin, end in intervals if begin and (end is None or begin < end)),
             key=lambda each: each[0],

@@ -34,11 +34,11 @@ class Records:
         self._backend = backend
 
     def enabled(self) -> bool:
-        """Whether users are asked who they are."""
+        """Whether authentication is on."""
         return self._backend.get(AUTH, _ENABLED) == b"\1"
 
     def set_enabled(self, enabled: bool) -> None:
-        """Says so."""
+        """Turns authentication on or off."""
         self._backend.put(AUTH, _ENABLED, b"\1" if enabled else b"\0")
 
     def revision(self) -> int:
@@ -47,7 +47,7 @@ class Records:
         return int.from_bytes(stored, "big") if stored else 0
 
     def set_revision(self, revision: int) -> None:
-        """Counts."""
+        """Stores the revision."""
         self._backend.put(AUTH, _REVISION, revision.to_bytes(8, "big"))
 
     def user(self, name: str | bytes) -> auth_pb2.User | None:

@@ -1,9 +1,9 @@
-"""The users: who there is, which roles they have, what those may do, and who may ask.
+"""Users, their roles, what each role may do, and who the caller of a request is.
 
-Changed by apply alone, in log order, so that all members agree; every change counts the revision
-up by one. A request carries the revision that its caller was identified at, and one that is older
-than the store's is refused, because what was allowed may no longer be. Changes of users and roles
-themselves are not compared by revision: they only need root (etcd `apply/auth.go`).
+Only apply changes them, in log order, so that all members agree; every change increments the auth
+revision. A request carries the revision at which its caller was identified. If that is older than
+the store's, the request is refused, because permissions may have changed since. Changes of users
+and roles themselves are not compared by revision: they only need root (etcd `apply/auth.go`).
 
 Invariants (`check`):
 - the buckets hold what `records` says, and the revision in memory is the stored one;
@@ -41,14 +41,14 @@ CHECK_SLICE: Final = 1_000  # keys of a lease that one step looks at
 
 
 class LeaseKeys(Protocol):
-    """What hangs on leases."""
+    """The keys that are attached to leases."""
 
     def keys(self, lease_id: int) -> list[bytes]:
         """The keys on a lease in any order; none for an unknown one."""
 
 
 class _Grants:
-    """What one user may do, worked out of its roles."""
+    """What one user may do, computed from its roles."""
 
     __slots__ = ("is_root", "read", "write")
 
@@ -59,9 +59,9 @@ class _Grants:
 
 
 class TokenAheadError(Exception):
-    """A simple token whose entry is still to be applied here.
+    """A simple token whose log entry is not yet applied here.
 
-    `may_be`: it is the next one, if it is to come at all.
+    `may_be`: the next entry may be the token's, and no later one.
     """
 
     def __init__(self, index: int, may_be: bool = False) -> None:
@@ -95,7 +95,7 @@ class AuthStore:
         self.load(backend)
 
     def load(self, backend: Backend) -> None:
-        """Reads everything anew: at the start, and when a snapshot has replaced the database."""
+        """Reads everything again: at the start, and after a snapshot has replaced the database."""
         self.records = Records(backend)
         self.enabled = self.records.enabled()
         self.revision = self.records.revision()
@@ -108,7 +108,7 @@ class AuthStore:
     def identify(
         self, metadata: Mapping[bytes, bytes], common_name: str | None, applied_index: int
     ) -> Identity | None:
-        """Who a call's token or certificate says it is; None without credentials.
+        """The user that a call's token or certificate names; None without credentials.
 
         Raises InvalidAuthTokenError, TokenAheadError.
         """
@@ -132,7 +132,7 @@ class AuthStore:
         return Identity(common_name.encode(), self.revision)
 
     def confirm(self, identity: Identity) -> None:
-        """A read was answered for the caller as the users are now, not as they were."""
+        """Raises AuthOldRevisionError if users or roles have changed meanwhile."""
         if identity.revision and identity.revision != self.revision:
             raise errors.AuthOldRevisionError
 
@@ -180,9 +180,9 @@ class AuthStore:
             raise errors.PermissionDeniedError
 
     def check_put(self, identity: Identity, request: rpc_pb2.PutRequest) -> None:
-        """WRITE on the key and on all that hangs on its lease, READ for prev_kv.
+        """WRITE on the key and on all keys of its lease, READ for prev_kv.
 
-        Who puts a key on a lease must be able to revoke the lease.
+        A caller that attaches a key to a lease must be allowed to revoke the lease.
         """
         self.check_write(identity, request.key)
         if request.lease:
@@ -197,7 +197,7 @@ class AuthStore:
             self.check_range(identity, request.key, request.range_end)
 
     def check_txn(self, identity: Identity, request: rpc_pb2.TxnRequest) -> None:
-        """READ on what is compared; every operation of both branches, nested ones included."""
+        """READ on compared keys; then each operation of both branches, also nested ones."""
         for compare in request.compare:
             self.check_range(identity, compare.key, compare.range_end)
         for branch in (request.success, request.failure):
@@ -217,7 +217,7 @@ class AuthStore:
             self.check_txn(identity, operation.request_txn)
 
     def check_lease_revoke(self, identity: Identity, lease_id: int) -> None:
-        """WRITE on every key that hangs on the lease; root needs no look."""
+        """WRITE on every key that is attached to the lease; not checked for root."""
         if not self.is_admin(identity):
             for key in self._leases.keys(lease_id):
                 self.check_write(identity, key)
@@ -244,13 +244,13 @@ class AuthStore:
         return True
 
     def check_lease_read(self, identity: Identity, lease_id: int) -> None:
-        """READ on every key that hangs on the lease."""
+        """READ on every key that is attached to the lease."""
         if not self.is_admin(identity):
             for key in self._leases.keys(lease_id):
                 self.check_range(identity, key, b"")
 
     def _standing(self, identity: Identity) -> _Grants:
-        """What the caller may do, once it is known to be somebody, and of the present."""
+        """What the caller may do; raises if it is unnamed, or identified at an old revision."""
         if not identity.revision:
             raise errors.UserEmptyError
         if identity.revision < self.revision:
@@ -261,7 +261,7 @@ class AuthStore:
         return grants
 
     def _grants_of(self, username: bytes) -> _Grants | None:
-        """Worked out once per user and change."""
+        """Computed once for each user after each change."""
         grants = self._grants.get(username)
         if grants is None:
             user = self.records.user(username)
@@ -298,7 +298,7 @@ class AuthStore:
         self._grants.clear()
 
     def disable(self) -> None:
-        """Everybody may do everything again; all tokens are forgotten."""
+        """Turns authentication off; all tokens are forgotten."""
         if not self.enabled:
             return
         self.records.set_enabled(False)
@@ -328,9 +328,10 @@ class AuthStore:
         *,
         by_entry: bool = False,
     ) -> rpc_pb2.AuthenticateResponse:
-        """The token of entry `index`; the password was compared before it went into the log.
+        """The token of entry `index`; the password was compared before the entry was proposed.
 
-        `wanted`: somebody waits here for the answer. `by_entry`: as `TokenProvider.assign` has it.
+        `wanted`: a client of this member waits for the answer. `by_entry`: see
+        `TokenProvider.assign`.
         """
         if not self.enabled:
             raise errors.AuthNotEnabledError
@@ -352,7 +353,7 @@ class AuthStore:
         return user is not None and role in user.roles
 
     def changed(self) -> None:
-        """Users or roles have: counts, and works everything out anew."""
+        """To be called after a change: increments the revision, forgets what was computed."""
         self.revision += 1
         self.records.set_revision(self.revision)
         self._grants.clear()

@@ -1,10 +1,10 @@
 """Tokens: what a client shows instead of its password.
 
-A *simple token* is 16 random letters, a dot and a log index: that before the entry that made it,
-or up to etcd 3.5.2 that of the entry. Every member learns it by applying the entry, none stores
-it, and each forgets it some time after it was last shown there. A token whose index lies ahead of
-what is applied here may be good: it is too early to say (`index_of`). Members of etcd know one of
-both numbers, this one either.
+A *simple token* is 16 random letters, a dot and a log index. The index is one less than that of the
+entry that made the token; up to etcd 3.5.2 it is that of the entry. Every member learns the token
+by applying the entry. No member stores it, and each forgets it some time after a client last used
+it there. While the applied index is below the token's index, this member cannot tell whether the
+token is valid (`index_of`). Members of etcd accept one of both indexes; this member accepts both.
 
 Source: etcd `server/auth/simple_token.go`.
 """
@@ -26,42 +26,43 @@ _INDEX_DIGITS_MAX: Final = 20
 
 
 class TokenProvider(Protocol):
-    """Makes and knows tokens of one kind."""
+    """Makes and recognises tokens of one kind."""
 
     learned: bool
-    """Whether every member must see a token made in order to know it."""
+    """Whether a member knows a token only after it has applied the token's entry."""
 
     def prefix(self) -> str:
-        """The part of a token that is drawn before its entry goes into the log."""
+        """The random part of a token, which is made before its entry is proposed."""
 
     def assign(
         self, username: str, prefix: str, index: int, revision: int, *, by_entry: bool = False
     ) -> str:
         """The token of the Authenticate entry at `index`. Raises RawError.
 
-        `by_entry`: a simple token says that index, as up to etcd 3.5.2, and not the one before.
+        `by_entry`: a simple token carries that index, as up to etcd 3.5.2, instead of the one
+        before.
         """
 
     def identify(self, token: bytes, revision: int) -> Identity | None:
-        """Whose it is; None when it is unknown, foreign or has run out.
+        """The token's user; None when the token is unknown, of another kind, or has expired.
 
         `revision` is the present one of the users.
         """
 
     def index_of(self, token: bytes) -> int:
-        """The entry that makes it known here; 0 when no entry does."""
+        """The index of the entry that makes the token known here; 0 when none does."""
 
     def forget(self, username: str | None = None) -> None:
-        """Makes the tokens of a user worthless, or all of them."""
+        """Invalidates the tokens of a user, or all tokens."""
 
 
 class NoTokens:
-    """`--auth-token=`: nobody gets one."""
+    """`--auth-token=`: no tokens are given."""
 
     learned = False
 
     def prefix(self) -> str:
-        """There is none."""
+        """No token has a random part."""
         return ""
 
     def assign(
@@ -71,15 +72,15 @@ class NoTokens:
         raise errors.AuthFailedError
 
     def identify(self, token: bytes, revision: int) -> Identity | None:
-        """Nobody's."""
+        """No token is valid."""
         return None
 
     def index_of(self, token: bytes) -> int:
-        """None makes one."""
+        """No entry makes a token."""
         return 0
 
     def forget(self, username: str | None = None) -> None:
-        """There are none."""
+        """Does nothing: there are no tokens."""
 
 
 class _Token:
@@ -97,7 +98,7 @@ class SimpleTokens:
     learned = True
 
     def __init__(self, loop: Loop, chance: Random, ttl_s: float = TTL_S) -> None:
-        """`ttl_s`: how long one lives after it was last shown."""
+        """`ttl_s`: how long a token lives after its last use."""
         self._time = loop.time
         self._chance = chance
         self._ttl_s = ttl_s if ttl_s > 0 else TTL_S
@@ -115,7 +116,7 @@ class SimpleTokens:
     def assign(
         self, username: str, prefix: str, index: int, revision: int, *, by_entry: bool = False
     ) -> str:
-        """Remembers it under both of its numbers."""
+        """Remembers the token under both of its indexes."""
         if len(self._tokens) >= self._sweep_at:
             self._sweep()
         identity = Identity(username.encode(), revision)
@@ -123,7 +124,7 @@ class SimpleTokens:
         return f"{prefix}.{index if by_entry else index - 1}"
 
     def identify(self, token: bytes, revision: int) -> Identity | None:
-        """Whose it is, as of now; the token's time starts over."""
+        """The token's user; the token's time to live starts again."""
         letters, _, number = token.partition(b".")
         known = self._tokens.get(letters)
         if known is None or number not in known.numbers:
@@ -157,7 +158,7 @@ class SimpleTokens:
             del self._tokens[letters]
 
     def _sweep(self) -> None:
-        """Forgets what has run out, and what is too much."""
+        """Forgets expired tokens, and the longest unused ones above TOKENS_MAX."""
         now_s = self._time()
         kept = {each: known for each, known in self._tokens.items() if known.expires_s >= now_s}
         if len(kept) >= TOKENS_MAX:

@@ -1,4 +1,4 @@
-"""Leases: keys that live as long as somebody keeps saying so.
+"""Leases: keys that live as long as a client renews their lease.
 
 Pure: the caller hands in the time (monotonic seconds) and the database.
 """

@@ -1,11 +1,11 @@
-"""What falls due next, among many whose time keeps being put off.
+"""Which id is due next, among many ids whose due times are often moved to later.
 
-A heap holds one entry (time, id) for each id; the time that counts is the owner's (`due_of`), and
-the heap's may be earlier. Putting an id off is therefore free: when its old entry comes up it goes
-back in at the time that counts. Ten thousand renewals a second touch no heap.
+A heap holds one entry (time, id) for each id. The owner knows the true time (`due_of`); the heap's
+time may be earlier. So moving an id to a later time costs nothing: when its old entry comes up, it
+is put back with the true time. Ten thousand renewals a second do not touch the heap.
 
-Invariants: an id that the owner gives a time has an entry no later than that time; the heap is no
-longer than twice the ids that the owner has, plus a constant, however ids come and go.
+Invariants: each id that has a due time has an entry no later than that time; the heap has at most
+twice as many entries as the owner has ids, plus a constant.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ _STALE_ENTRIES_MIN: Final = 1_024  # below this many entries the heap is never r
 class DueQueue:
     """Ids by the time they fall due, in monotonic seconds.
 
-    `due_of(id)` is the owner's word: the time, or None for an id that is gone.
-    `live()` lists the ids that have a time; it is asked when stale entries must go.
+    `due_of(id)` returns the true time, or None for an id that is gone. `live()` lists the ids that
+    have a time; it is called to remove stale entries.
     """
 
     __slots__ = ("_due_of", "_heap", "_live", "_rebuild_at")
@@ -46,7 +46,7 @@ class DueQueue:
                 self.rebuild()
 
     def rebuild(self) -> None:
-        """One entry for each id that the owner gives a time."""
+        """Makes the heap anew, with one entry for each id that has a time."""
         due_of = self._due_of
         entries = [(due, item) for item in self._live() if (due := due_of(item)) is not None]
         heapify(entries)

@@ -1,28 +1,28 @@
-"""The lessor: which leases there are, what hangs on them, and when they run out.
+"""The lessor: the leases, the keys attached to them, and when they expire.
 
 A lease is granted and revoked through the log, so every member knows the same leases and the same
 keys on them. Time is different: only the leader's lessor (the *primary*) has deadlines. It renews
-leases without asking the log, and when one runs out it has it revoked through the log. A new
-leader therefore starts every lease anew, by the whole TTL or by what a checkpoint said remained,
-plus an election's time for the clients to find it.
+leases without the log, and revokes a lease that has run out through the log. A new leader therefore
+starts every lease anew: with the whole TTL or the remaining TTL of a checkpoint, and with the time
+of an election more, so that clients can find it.
 
 Invariants (`check`):
 - a key hangs on at most one lease (the store, which knows each key's lease, sees to it);
-- `lease` bucket = the leases in memory: id, TTL and checkpointed remainder;
+- the `lease` bucket holds the leases in memory: id, TTL and checkpointed remaining TTL;
 - a primary gives each lease a deadline, a follower gives none; a new primary gives them in slices
-  (`promotion_step`), and a lease that has its turn still to come is one that has not run out; who
-  was primary forgets them in slices (`demotion_step`), all of them before it is primary again;
-- a lease that has run out is never renewed again: the renewal waits for the revocation, so a
-  client that was told "renewed" still has its keys.
+  (`promotion_step`), and a lease that has no deadline yet has not run out; a former primary
+  removes the deadlines in slices (`demotion_step`), all of them before it is primary again;
+- a lease that has run out is never renewed again: its renewal waits for the revocation, so a client
+  whose renewal succeeded still has its keys.
 
-Source: etcd `server/lease/lessor.go`; formats, "Leases".
+Source: etcd `server/lease/lessor.go`.
 
 DEVIATION: checkpoints are on, and always stored. etcd has them behind a gate that is off, so a
 lease of a day that was an hour from its end gets a whole new day with every change of leader.
 DEVIATION: a lease is in the checkpoint queue once. etcd enters it again with every checkpoint and
 every renewal after one, so the entries for a long-lived lease pile up.
 DEVIATION: leases are spread after a change of leader by one rule, "no more than 750 deadlines in
-any second", and none earlier than its own.
+any second", and none is moved to an earlier time.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ NO_LEASE: Final = 0
 TTL_MAX_S: Final = 9_000_000_000
 SCAN_INTERVAL_S: Final = 0.5  # how often the primary looks for leases that have run out
 REVOKE_RATE_PER_S: Final = 1_000  # leases handed out for revocation a second, at most
-PROMOTED_EXPIRIES_PER_S: Final = 750  # what a promotion leaves room for: 3/4 of the revoke rate
+PROMOTED_EXPIRIES_PER_S: Final = 750  # deadlines a second after a promotion: 3/4 of the revoke rate
 PROMOTION_SLICE_LEASES: Final = 1_000  # given deadlines in one step; about 3 ms
 CHECKPOINT_INTERVAL_S: Final = 300.0  # leases with more time than this are checkpointed so often
 TOLD_SLICE: Final = 100  # waiting renewals told in one step that there is no primary here
@@ -116,12 +116,12 @@ class Lessor:
         self._leases: Leases = {}
         self._waiters: dict[int, list[Callable[[bool], None]]] = {}
         self._primary = False
-        self._spread: Spread | None = None  # of the promotion under way
-        self._undated: list[_Lease] = []  # by the promotion under way
-        self._dated: list[_Lease] = []  # those that the demotion under way has yet to see
-        self._dropped: list[tuple[float, int]] = []  # what it has to free
-        self._unheard: list[int] = []  # the leases for which somebody waits whom it has to tell
-        self._promoted_s = 0.0  # when the TTLs began anew
+        self._spread: Spread | None = None  # used by the promotion under way
+        self._undated: list[_Lease] = []  # those without a deadline yet
+        self._dated: list[_Lease] = []  # whose deadlines a demotion must still remove
+        self._dropped: list[tuple[float, int]] = []  # heap entries that it must still free
+        self._unheard: list[int] = []  # leases with waiters that it must still tell
+        self._promoted_s = 0.0  # when the promotion started the TTLs anew
         self._expiry = DueQueue(self._expiry_due, lambda: self._leases)
         self._checkpoints = DueQueue(self._checkpoint_due, lambda: self._leases)
         self.granted_total = 0
@@ -187,13 +187,13 @@ class Lessor:
         return finished(self.ids_steps())
 
     def ids_steps(self) -> Generator[None, None, list[int]]:
-        """`ids` in steps; of the leases there are at the first."""
+        """`ids` in steps; it lists the leases that exist at the first step."""
         order = [(lease.expiry_s, lease.id) for lease in self._leases.values()]
         ordered = yield from sort_steps(order, None, False, LIST_SLICE)
         return [lease_id for _, lease_id in ordered]
 
     def keys_steps(self, lease_id: int) -> Generator[None, None, list[bytes]]:
-        """`keys` in steps; of the keys there are at the first."""
+        """`keys` in steps; it lists the keys that are attached at the first step."""
         lease = self._leases.get(lease_id)
         keys = list(lease.keys) if lease is not None and lease.keys else []
         return (yield from sort_steps(keys, None, False, LIST_SLICE))
@@ -235,7 +235,7 @@ class Lessor:
         return set(self._find(lease_id).keys or ())
 
     def revoke(self, lease_id: int) -> None:
-        """Ends a lease whose keys are gone."""
+        """Removes a lease whose keys are deleted already."""
         self._find(lease_id)
         del self._leases[lease_id]
         self._backend.delete(LEASE, _record_key(lease_id))
@@ -243,7 +243,7 @@ class Lessor:
         self._wake(lease_id, revoked=True)
 
     def checkpoint(self, lease_id: int, remaining_ttl_s: int, now: float) -> None:
-        """Notes how much time a lease has left; 0 takes the note back. An unknown lease is skipped."""
+        """Stores the remaining TTL of a lease; 0 removes it. An unknown lease is skipped."""
         lease = self._leases.get(lease_id)
         if lease is None:
             return
@@ -253,13 +253,13 @@ class Lessor:
             self._schedule_checkpoint(lease, now)
 
     def attach(self, lease_id: int, key: bytes) -> None:
-        """Hangs a key on a lease. A database may name a lease that is not there: then nothing."""
+        """Attaches a key to a lease; ignores an unknown lease, which a database may name."""
         lease = self._leases.get(lease_id)
         if lease is not None:
             lease.attach(key)
 
     def detach(self, lease_id: int, key: bytes) -> None:
-        """Takes a key off a lease; harmless if either is gone."""
+        """Detaches a key from a lease; harmless if either is gone."""
         lease = self._leases.get(lease_id)
         if lease is not None and lease.keys is not None:
             lease.keys.discard(key)
@@ -284,7 +284,7 @@ class Lessor:
         return lease.ttl_s
 
     def renew_at_once(self, lease_id: int, now: float) -> int:
-        """The same for the common case, and 0 whenever there is more to be done than to renew."""
+        """`renew` for the common case; 0 when the caller must do more than renew."""
         lease = self._leases.get(lease_id)
         if lease is None or lease.expiry_s <= now or lease.remaining_ttl_s or not self._primary:
             return 0
@@ -293,7 +293,7 @@ class Lessor:
         return lease.ttl_s
 
     def checkpointed(self, lease_id: int) -> bool:
-        """Whether a checkpoint stands, which a renewal must first take back through the log."""
+        """Whether a checkpoint is stored, which a renewal must first remove through the log."""
         lease = self._leases.get(lease_id)
         return lease is not None and lease.remaining_ttl_s > 0
 
@@ -307,7 +307,7 @@ class Lessor:
         self._waiters.setdefault(lease_id, []).append(done)
 
     def forget_waiter(self, lease_id: int, done: Callable[[bool], None]) -> None:
-        """Takes an `await_revocation` back; harmless when it has been called."""
+        """Cancels an `await_revocation`; harmless when `done` was called."""
         waiters = self._waiters.get(lease_id)
         if waiters is not None and done in waiters:
             waiters.remove(done)
@@ -317,8 +317,8 @@ class Lessor:
     def promote(self, now: float, extend_s: float) -> None:
         """Becomes the primary: every lease gets a deadline, `extend_s` (an election) longer.
 
-        Call `promotion_step` until all have theirs. No more than 750 deadlines fall into any one
-        second, so that what piled up does not use up the whole revoke rate.
+        Call `promotion_step` until it returns False. At most 750 deadlines fall into one second, so
+        that leases that expire together do not use up the whole revoke rate.
         """
         if self._primary:
             self.demote()
@@ -332,7 +332,7 @@ class Lessor:
         self.promotion_step(now)
 
     def promotion_step(self, now: float) -> bool:
-        """Gives some leases their deadlines; whether others wait for theirs."""
+        """Gives some leases their deadlines; returns whether others still have none."""
         undated = self._undated
         for lease in undated[-PROMOTION_SLICE_LEASES:]:
             if self._leases.get(lease.id) is not lease:
@@ -350,14 +350,16 @@ class Lessor:
         return bool(undated)
 
     def _deadline_s(self, lease: _Lease) -> float:
-        """A primary's; where the promotion has not come so far, what it will be at least."""
+        """The deadline; for a lease that has none yet, the earliest that it can get."""
         if lease.expiry_s < inf:
             return lease.expiry_s
         return self._promoted_s + (lease.remaining_ttl_s or lease.ttl_s)
 
     def demote(self) -> None:
-        """No longer the primary: no deadlines; waiting renewals are told. Call `demotion_step` until
-        all is forgotten."""
+        """Stops being the primary: removes all deadlines; waiting renewals get False.
+
+        Call `demotion_step` until it returns False.
+        """
         self._primary = False
         self._undated = []
         self._spread = None
@@ -409,7 +411,7 @@ class Lessor:
             remaining_s = ceil(self._deadline_s(lease) - now)
             if remaining_s <= 0:
                 continue
-            # Entered again at once: should the proposal be lost, the next one is on its way.
+            # Entered again at once, so that a checkpoint follows when this proposal is lost.
             self._schedule_checkpoint(lease, now)
             if remaining_s < lease.ttl_s:
                 found.append((lease_id, remaining_s))

@@ -1,9 +1,10 @@
-"""Deadlines spread out: no more than so many in any second, and none earlier than it was.
+"""Spreads deadlines: at most so many in any second, and none is moved to an earlier time.
 
 A new leader starts all leases anew, so those of equal TTL would run out together. Each deadline is
-placed in the first second from its own on that has room. The leases come in any order and one by
-one, so that a promotion may be done in slices; full seconds point to the next that may have room,
-and the pointers are shortened on the way (union-find), so a placement costs about the same always.
+placed in its own second, or in the first later one that has room. The leases come in any order and
+one by one, so that a promotion may be done in slices. A full second points to the next one that may
+have room, and the pointers are shortened while they are followed (union-find), so the cost of a
+placement is nearly constant.
 
 Invariant: a second without a pointer has room.
 """

@@ -24,8 +24,7 @@ Invariants (`check`):
 - the bytes held for delivery are counted in `pending_bytes` and bounded; a cohort that would
   exceed the bound falls behind as a whole.
 
-Source: etcd `server/storage/mvcc/watchable_store.go`, `api/v3rpc/watch.go`; rpc inventory, "Watch
-stream facts".
+Source: etcd `server/storage/mvcc/watchable_store.go`, `api/v3rpc/watch.go`.
 
 DEVIATION: events of several revisions may share a message also when a watcher is synced, if they
 came faster than they could be sent; etcd does so only when catching up. A revision is never split

@@ -1,9 +1,9 @@
 """From a snapshot to a member's data directory, for a new cluster.
 
-What is written (formats, "`snapshot restore` output") is Go etcd's layout, which both etcd and
-Keyraft start on: `member/snap/db` without its digest, the old members replaced by the new; a
-`.snap` file; a log whose entries add the members. The database is copied and then changed by one
-transaction of its own format, so a restore costs little more than the copy.
+The result is Go etcd's layout, on which both etcd and Keyraft start: `member/snap/db` without its
+digest, the old members replaced by the new; a `.snap` file; a log whose entries add the members.
+The database is copied and then changed by one transaction in bbolt's format, so a restore costs
+little more than the copy. Source: etcd `etcdutl/snapshot/v3_snapshot.go`.
 
 Everything is made beside its final name and renamed last: a restore that was interrupted leaves
 nothing that looks like a member.

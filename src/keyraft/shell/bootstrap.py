@@ -1,7 +1,7 @@
-"""A member's first words and its last ones: founding, joining, and waking up again.
+"""How a member starts: it founds a cluster, joins one, or restarts on its data directory.
 
 Everything that is read or written here goes through `Files` and a backend that are handed in, so
-the simulator's members begin as real ones do (formats, "IDs and bootstrap").
+the simulator's members start as real ones do. Source: etcd `server/etcdserver/bootstrap.go`.
 """
 
 from __future__ import annotations

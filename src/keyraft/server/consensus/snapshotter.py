@@ -1,10 +1,10 @@
-"""Snapshots shorten the log: every so many entries the state is declared to be on disk.
+"""Snapshots, which shorten the log: one is made after every `--snapshot-count` entries.
 
-The state is the database, which is there already; a snapshot is therefore the promise that the
-database holds everything up to an index, made in this order: the database commits, the snapshot
-file is written, the log records it, older segments may go (formats, "Consistent index, snapshots").
-Entries behind the newest applied one by more than the catch-up count are forgotten in memory, so
-that a follower which lags less is served from there.
+The state is the database, which is on the disk already. So a snapshot only states that the database
+holds everything up to an index. It is made in this order: the database commits, the snapshot file
+is written, the log records it, older segments may be removed (docs/formats/snap.md). In memory the
+newest `--snapshot-catchup-entries` applied entries are kept, so that a follower that lags less gets
+its entries from there.
 """
 
 from __future__ import annotations

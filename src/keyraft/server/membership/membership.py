@@ -1,12 +1,13 @@
 """Who belongs to the cluster, as Raft counts votes and as the database tells it.
 
-A configuration change is proposed like any request, but Raft carries it out: when its entry is
-applied, `RaftCluster` first says whether it makes sense (an id never returns, no peer URL twice); one
-that does not is given to Raft as a change of nobody, so that it may count the next one. Raft's
-configuration and the `members` bucket change with the same entry on every member.
+A configuration change is proposed like any request, but Raft carries it out. When its entry is
+applied, `RaftCluster` first checks whether the change is valid (an id never returns, no peer URL is
+used twice). An invalid change is given to Raft with member id 0, which changes nothing: Raft
+accepts the next change only when this one is applied. Raft's configuration and the `members` bucket
+change with the same entry on every member.
 
 The configuration is stored beside the consistent index, so a restart begins with it and never
-applies an old change again (formats, "Consistent index").
+applies an old change again.
 """
 
 from __future__ import annotations

@@ -3,8 +3,9 @@
 It is also read: up to 3.5 the tree, and not the database, is where members keep it.
 
 `/0/members/ID/raftAttributes` and `/attributes`, `/0/removed_members/ID`, `/0/version`, and the
-empty roots of the old API. The JSON is that of etcd's `v2store` at rest; its event queue must be
-there at full length, or an old member would write behind its end (formats, ".snap file").
+empty roots of the old API. The JSON is that of etcd's `v2store` at rest. Its event queue must have
+its full length, or an old member would write behind its end (etcd
+`server/etcdserver/api/v2store/event_queue.go`).
 """
 
 from __future__ import annotations
