@@ -1,4 +1,4 @@
-"""Time and chance as they are handed to every part that needs them (docs/ARCHITECTURE.md).
+"""Time and random numbers, as protocols that are handed to every part (docs/ARCHITECTURE.md).
 
 `app` hands in the real ones, the simulator a virtual loop and a seed. An asyncio event loop
 satisfies `Loop` as it is.
@@ -11,10 +11,10 @@ from typing import Any, Protocol
 
 
 class Timer(Protocol):
-    """A call that waits for its time."""
+    """A scheduled call."""
 
     def cancel(self) -> None:
-        """Takes the call back; harmless when it has run."""
+        """Cancels the call; harmless when it has run."""
 
 
 class Loop(Protocol):
@@ -31,7 +31,7 @@ class Loop(Protocol):
 
 
 class WallClock(Protocol):
-    """The calendar's time."""
+    """Wall-clock time."""
 
     def __call__(self) -> float:
         """Unix seconds."""

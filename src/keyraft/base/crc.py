@@ -1,7 +1,7 @@
-"""CRC-32C, from the `crc32c` package without its front: only its compiled part is loaded.
+"""CRC-32C, from the compiled part of the `crc32c` package only.
 
-The package's own module asks the installation for its version, and with that come the readers of
-archives and of e-mail: a twentieth of a member's start.
+The package's own `__init__` looks up its version in the installation. That imports modules for
+archives and e-mail, which would be a twentieth of a member's start time.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Protocol, cast
 
 class _Crc32c(Protocol):
     def __call__(self, data: bytes | bytearray | memoryview, value: int = 0, /) -> int:
-        """The checksum of `data` behind what `value` is the checksum of."""
+        """The checksum of `data`, continued from the checksum `value` of the bytes before it."""
 
 
 def _load() -> _Crc32c:

@@ -1,8 +1,8 @@
 """Durations as Go writes them: "300ms", "1h15m30.5s".
 
 Every flag, environment variable and tool option that takes a time uses this form, and logs print
-it. Inside the program a duration is whole nanoseconds (`int`), as on the wire of a
-configuration file, or seconds (`float`) where a clock wants them.
+it. Inside the program a duration is whole nanoseconds (`int`), as in a configuration file, or
+seconds (`float`) for clocks.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def parse_duration(text: str) -> int:
     total = 0
     while rest:
         match = _PIECE.match(rest)
-        assert match is not None, rest  # every part of the pattern may be empty
+        assert match is not None, rest  # it always matches: every part may be empty
         whole, fraction, unit = match.groups()
         if (not whole and not fraction) or len(whole.lstrip("0")) > _DIGITS_MAX:
             raise DurationError(f"time: invalid duration {_quote(text)}")

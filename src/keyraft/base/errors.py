@@ -1,8 +1,8 @@
 """Every error a client can see: its gRPC code and its exact text, in one table.
 
-Clients tell errors apart by the text alone, so a wrong letter is a wrong error. Source: etcd
-`api/v3rpc/rpctypes/error.go`. Codes are those on the wire: "not enough started members" and
-"too many requests" travel as Unknown (2), because the original maps them through its client-side
+Clients distinguish errors by the text alone, so a wrong letter is a wrong error. Source: etcd
+`api/v3rpc/rpctypes/error.go`. Codes are those on the wire: "not enough started members" and "too
+many requests" travel as Unknown (2), because the original maps them through its client-side
 wrapper.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 
 class EtcdError(Exception):
-    """A refusal with etcd's own code and text; each kind is a class below."""
+    """An error with etcd's own code and text; each kind is a class below."""
 
     code: int = 2
     text: str = ""
@@ -22,10 +22,10 @@ class EtcdError(Exception):
 
 
 class RawError(Exception):
-    """A refusal whose text the table does not know (a foreign text, or one made of values)."""
+    """An error whose text is not in the table (a foreign text, or one that contains values)."""
 
     def __init__(self, code: int, text: str) -> None:
-        Exception.__init__(self, text)  # whatever else a kind of it is
+        Exception.__init__(self, text)  # also for a subclass with other bases
         self.code = code
         self.text = text
 
@@ -346,10 +346,10 @@ class DeadlineExceededError(EtcdError):
 
 
 class PostponedError(InvalidAuthTokenError):
-    """No answer yet: what the caller's token says is known once more of the log is applied.
+    """No answer yet: the caller's token can be checked once more of the log is applied.
 
-    `when(again)` calls `again(None)` then, or `again(error)` when it takes too long. Who cannot
-    wait takes it for the refusal that it is a kind of.
+    `when(again)` calls `again(None)` then, or `again(error)` when it takes too long. A caller that
+    cannot wait treats it as its base class, a refusal.
     """
 
     def __init__(self, when: Callable[[Callable[[EtcdError | None], None]], None]) -> None:
@@ -358,4 +358,4 @@ class PostponedError(InvalidAuthTokenError):
 
 
 BY_TEXT: dict[str, type[EtcdError]] = {kind.text: kind for kind in EtcdError.__subclasses__()}
-"""How a client turns a status back into its kind."""
+"""Text → class: how a client finds the kind of a status."""

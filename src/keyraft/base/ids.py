@@ -1,4 +1,4 @@
-"""Integers have a domain: the identifiers of Raft, the store and the cluster."""
+"""Integers with a domain: the identifiers of Raft, the store and the cluster."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ INT64_MAX = (1 << 63) - 1
 
 
 class RequestIDGenerator:
-    """Request ids that no two members and no two lives of one member share.
+    """Makes request ids that are unique among members, and among the lives of one member.
 
     64 bits: the low 16 bits of the member's id, 40 bits of the milliseconds of its start, and a
     counter of 8 bits that carries into the time (etcd `pkg/idutil`).

@@ -1,4 +1,4 @@
-"""How every part speaks to the operator: structured lines, written by whoever is handed in.
+"""Logging: structured lines for the operator, written by the `Logger` that is handed in.
 
 `app` hands in the writer of etcd's JSON and console forms; tests hand in a list or `NullLogger`.
 Field names are given as etcd spells them, with underscores for hyphens (`member_id` is written
@@ -14,7 +14,7 @@ class Logger(Protocol):
     """One line a call: a fixed message and named fields; never called on the hot path."""
 
     def debug(self, message: str, **fields: object) -> None:
-        """For whoever debugs a member."""
+        """Details for debugging."""
 
     def info(self, message: str, **fields: object) -> None:
         """What an operator wants to find afterwards."""

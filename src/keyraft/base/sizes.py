@@ -1,4 +1,4 @@
-"""Sizes for people: what tables and log lines show beside the bytes (go-humanize)."""
+"""Sizes for people, as tables and log lines show them (go-humanize)."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Protobuf's varints as tables: what Raft's messages, the log and the store write all the time.
+"""Protobuf's varints as tables, for Raft's messages, the log and the store.
 
 A number is written 14 bits at a time: two leading bytes from `LOW` for each step, then one or two
-from `VARINTS`. The tables are made once, for all who use them, and cut out of one piece each:
-every start of every command pays for them.
+from `VARINTS`. The tables are made once. Each is sliced from one byte string, because every start
+of every command pays for them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The version that Keyraft speaks as, and what the version commands print beside it."""
+"""The etcd version that Keyraft reports, and what the version commands print beside it."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ GIT_SHA: Final = "keyraft"
 
 
 def runtime_version() -> str:
-    """What runs this: where the original names its Go."""
+    """The Python version, where the original prints its Go version."""
     return f"python{sys.version_info.major}.{sys.version_info.minor}.{sys.version_info.micro}"
 
 
 def platform_name() -> str:
     """Operating system and architecture as Go spells them: "linux/amd64"."""
-    import platform  # a start does without
+    import platform  # not needed at a start
 
     machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
     return f"{platform.system().lower()}/{machine}"

@@ -29,7 +29,7 @@ from keyraft.lab.load_generator import (
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What all loads have in common."""
+    """The options that all loads share."""
 
     endpoints: list[str]
     connections: int

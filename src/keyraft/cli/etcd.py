@@ -1,7 +1,7 @@
 """`etcd`: starts a member; `etcd gateway` a TCP proxy in front of members.
 
 Exit codes are the original's: 0 after --version, --help and a stop, 1 when the configuration or
-the start fails (one line in the log says why), 2 when the command line is none.
+the start fails (one log line says why), 2 when the command line is invalid.
 """
 
 from __future__ import annotations
@@ -82,10 +82,10 @@ def _start(config: Config) -> int:
     except (StartError, ConfigError) as error:
         return _refuse(config, str(error))
     except OSError as error:
-        # What a part did not put into words: a full disk, no permission, no more descriptors.
+        # An error without a message of its own: a full disk, no permission, no descriptors.
         return _refuse(config, f"{error.filename or 'start'}: {(error.strerror or '').lower()}")
     if code < 0 and os.getpid() != 1:
-        # As the original: whoever sent the signal sees that it was the signal.
+        # As in the original: the process ends by the signal, so its parent sees which.
         signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
     return max(code, 0)
@@ -93,10 +93,10 @@ def _start(config: Config) -> int:
 
 def _run(config: Config) -> int:
     """Loads the member while its storage process starts, and runs it."""
-    gc.disable()  # what is made from here to the first request stays
+    gc.disable()  # objects made before the first request stay for ever
     spare = StorageProcess()
     try:
-        # Loaded here: the flags answer without a server in memory.
+        # Loaded here, so that --help and --version need no server in memory.
         member = importlib.import_module("keyraft.app.member")
         return cast(Callable[[Config, StorageProcess], int], member.run_member)(config, spare)
     finally:

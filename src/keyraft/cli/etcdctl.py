@@ -14,14 +14,14 @@ def main() -> None:
     guard()
     # Ctrl-C ends the program as it ends any other.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    # Whoever catches signals catches those that come while Python is still loading: see `run`.
+    # Commands that handle signals also get those that come while Python is loading: see `run`.
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
     from keyraft.cli.ctl.main import run
 
     code = run(sys.argv[1:])
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code)  # nothing is left to tidy up, and tidying up an interpreter takes its time
+    os._exit(code)  # skips the interpreter's cleanup, which takes time
 
 
 if __name__ == "__main__":

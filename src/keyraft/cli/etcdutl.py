@@ -15,7 +15,7 @@ def main() -> None:
     code = run(sys.argv[1:])
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code)  # nothing is left to tidy up, and tidying up an interpreter takes its time
+    os._exit(code)  # skips the interpreter's cleanup, which takes time
 
 
 if __name__ == "__main__":

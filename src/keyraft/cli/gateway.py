@@ -82,8 +82,7 @@ def start(
 
 
 def verb_first(words: list[str]) -> list[str]:
-    """The words with `start` in front, wherever among its flags it stood, as cobra finds it: a
-    flag without "=" takes the next word."""
+    """The words with `start` moved to the front. As in cobra, a flag without "=" takes a word."""
     at = 0
     while at < len(words):
         word = words[at]

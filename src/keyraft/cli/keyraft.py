@@ -1,4 +1,4 @@
-"""`keyraft`: what etcd never had a command for."""
+"""`keyraft`: commands that etcd does not have."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def run(members: int) -> None:
     on 2379, 22379, 32379 and so on, with data in infra1.etcd, infra2.etcd and so on.
     """
     if members == 1:
-        # The member takes this process's place, so that whoever stops us stops it.
+        # The member replaces this process, so that signals reach it.
         os.execv(sys.executable, [sys.executable, "-m", "keyraft.cli.etcd"])
     import asyncio
 

@@ -1,8 +1,8 @@
-"""What becomes of a command whose output nobody reads any more: it ends, as by SIGPIPE.
+"""Ends a command by SIGPIPE when nobody reads its output any more.
 
-The signal itself stays ignored, as Python has it, because it would also come from a connection
-that the other side has closed; there it is an error like any other. (A Go program ends by the
-signal for its standard output and error only, too.)
+The signal itself stays ignored, as is Python's default, because it also comes from a connection
+that the other side has closed; there it is an ordinary error. (A Go program, too, ends by the
+signal only for its standard output and error.)
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 
 def end_by_pipe() -> NoReturn:
-    """Ends this process by SIGPIPE, so that who started it sees why."""
+    """Ends this process by SIGPIPE, so that its parent sees why."""
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGPIPE,))
     os.kill(os.getpid(), signal.SIGPIPE)
-    os._exit(128 + signal.SIGPIPE)  # the first process of a container is not killed
+    os._exit(128 + signal.SIGPIPE)  # the first process of a container ignores the signal
 
 
 class _Output(io.FileIO):
@@ -36,14 +36,14 @@ class _Output(io.FileIO):
 
 
 def guard() -> None:
-    """From now on standard output and error end the process when their reader is gone."""
+    """Makes writes to standard output and error end the process when their reader is gone."""
     sys.stdout = _guarded(sys.stdout, 1)
     sys.stderr = _guarded(sys.stderr, 2)
 
 
 def _guarded(stream: TextIO | None, descriptor: int) -> TextIO:
     if not isinstance(stream, io.TextIOWrapper):
-        # The process was started without this descriptor: what is said goes nowhere.
+        # The process was started without this descriptor: output to it is discarded.
         return open(os.devnull, "w")
     stream.flush()
     return io.TextIOWrapper(

@@ -8,7 +8,7 @@
             async for event in watch: ...
 
 Recipes (lock, election, session, software transactional memory, queues, barriers) are in
-`keyraft.client.recipes`; a face without coroutines is `keyraft.client.sync`.
+`keyraft.client.recipes`; the same client without coroutines is `keyraft.client.sync`.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ class Auth:
         )
 
     async def enable(self, *, timeout_s: float | None = None) -> rpc_pb2.AuthEnableResponse:
-        """From now on every call needs a user; there must be a user root with the role root."""
+        """Turns authentication on: every call needs a user. User root with role root must exist."""
         return rpc_pb2.AuthEnableResponse.FromString(
             await self._calls.write(_SERVICE + b"AuthEnable", b"", timeout_s)
         )
@@ -58,7 +58,7 @@ class Auth:
         no_password: bool = False,
         timeout_s: float | None = None,
     ) -> rpc_pb2.AuthUserAddResponse:
-        """Adds a user; one without password comes in by certificate only."""
+        """Adds a user; one without password can only be identified by a certificate."""
         request = rpc_pb2.AuthUserAddRequest(
             name=user, password=password, options={"no_password": no_password}
         )

@@ -1,4 +1,4 @@
-"""How a call reaches a server: which connection, which headers, when again.
+"""How a call reaches a server: its connection, its headers, and when it is repeated.
 
 The rules are those of etcd's own client (`client/v3/retry.go`, `retry_interceptor.go`):
 
@@ -10,8 +10,8 @@ The rules are those of etcd's own client (`client/v3/retry.go`, `retry_intercept
     invalid token, user name missing          new token, again (only when the client has a user)
     anything else                             fails         fails
 
-What was sent is tried up to 100 times, with 25 ms +- 10 % between rounds over a quorum of the
-endpoints. Everything ends at the call's deadline. Every failure has its line in the log.
+A call that was sent is tried up to 100 times, with 25 ms +- 10 % between rounds over a quorum of
+the endpoints. All tries end at the call's deadline. Every failure is logged.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class Calls:
 
     @property
     def has_user(self) -> bool:
-        """Whether a token can be had anew."""
+        """Whether a new token can be fetched."""
         return bool(self._user) or callable(self._token_source)
 
     async def renew_token(self) -> None:
@@ -118,7 +118,7 @@ class Calls:
         else:
             request = rpc_pb2.AuthenticateRequest(name=self._user, password=self._password)
             self._set_token("")
-            # A first call without a token: the method is outside of what a token guards.
+            # Fetch the token by a call without a token: this method needs none.
             try:
                 answer = await self._attempts(
                     AUTHENTICATE, request.SerializeToString(), True, self.timeout_s
@@ -170,7 +170,7 @@ class Calls:
         return safe and failure.code == errors.UNAVAILABLE
 
     def _without_token(self, failure: CallFailed) -> bool:
-        """Whoever is known by a certificate has no token to renew; the users changed meanwhile."""
+        """Repeats a call of a user with a certificate and no token: users have changed."""
         return failure.text == AuthOldRevisionError.text and not self._token
 
     def _say(
@@ -238,7 +238,7 @@ class Calls:
         quorum = len(self.pool.endpoints) // 2 + 1
         if tried % quorum:
             return
-        import random  # which costs a start more than all of this module
+        import random  # importing it takes longer than all of this module
 
         pause_s = BACKOFF_S * (1 + BACKOFF_JITTER * (2 * random.random() - 1))
         if deadline is not None and asyncio.get_running_loop().time() + pause_s >= deadline:
@@ -256,7 +256,7 @@ class Calls:
             raise self._late() from ConnectionError(self.pool.last_error)
 
     def _late(self) -> errors.DeadlineError:
-        """For a call that found no server in time."""
+        """The error of a call that found no server in time."""
         last = self.pool.last_error
         return errors.DeadlineError(cause=f"latest balancer error: {last}" if last else "")
 
@@ -265,7 +265,7 @@ class Calls:
     async def stream(
         self, method: bytes, *, leader: bool = False, fresh_token: bool = True
     ) -> EndpointStream:
-        """A stream on the next ready connection, with a token that is surely fresh.
+        """A stream on the next ready connection, with a new token.
 
         A stream lives longer than a token, so a new one starts with a new token (as etcd's own
         client has it).
@@ -276,7 +276,7 @@ class Calls:
         return connection.stream(method, self.leader_headers if leader else self.headers)
 
     async def server_stream(self, method: bytes, request: bytes) -> AsyncIterator[bytes]:
-        """The answers to one request; begun again only before the first of them came."""
+        """The answers to one request; the call is repeated only before the first answer."""
         renewed = False
         while True:
             stream = await self.stream(method, fresh_token=False)
@@ -330,7 +330,7 @@ class Calls:
                 await connection.close()
 
     async def _dial_until(self, endpoint: Endpoint) -> EndpointConnection:
-        """Dials until it works; the caller's deadline ends it."""
+        """Dials until it succeeds; the caller's deadline ends it."""
         pause_s = BACKOFF_S
         while True:
             try:

@@ -67,7 +67,7 @@ class Space(KV):
     ) -> Watch:
         """A watch from `start_revision` on (0: from now on), to be used with `async with`.
 
-        `progress_notify` has the server tell how far it is when nothing happens; `no_put`,
+        `progress_notify` makes the server send its revision while nothing happens; `no_put`,
         `no_delete` leave changes out; `require_leader` ends the watch with NoLeaderError when its
         member has lost the majority.
         """
@@ -92,8 +92,8 @@ class Client(Space):
 
     `endpoints` are tried by turns. `timeout_s` is the default for every call, 0 for none.
     `token` is a fixed token or a coroutine function that fetches one; it and `user` exclude each
-    other. A connection that is silent for `keepalive_s` while calls are open is asked for a sign
-    of life, and given up after `keepalive_timeout_s`. `receive_bytes_max` limits one answer (0:
+    other. A connection that is silent for `keepalive_s` while calls are open gets a ping, and is
+    given up if no answer comes in `keepalive_timeout_s`. `receive_bytes_max` limits one answer (0:
     2 GiB). `dial` replaces how connections are made (for tests). `log` is told of failed calls and
     connections. Belongs to the event loop that it is first used on; not for threads (see
     `client.sync`).
@@ -164,12 +164,12 @@ class Client(Space):
     async def connect(self, timeout_s: float | None = None) -> None:
         """Waits for a first connection and, with a user, for a token.
 
-        Not needed: the first call does it. Raises DeadlineError, AuthFailedError.
+        Optional: the first call connects, too. Raises DeadlineError, AuthFailedError.
         """
         await self._calls.connect(timeout_s)
 
     async def close(self) -> None:
-        """Ends watches and renewals and closes the connections; leases live out their time."""
+        """Ends watches and renewals, closes the connections; leases expire by themselves."""
         for hub in self._hubs:
             await hub.close()
         await self._keeper.close()

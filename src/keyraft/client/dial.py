@@ -46,7 +46,7 @@ class TLS(NamedTuple):
     """How the client shows and checks certificates; files are PEM, empty ones are left out.
 
     Without `ca_file` the system's authorities are trusted. `server_name` replaces the endpoint's
-    host in the check; `verify=False` trusts anybody.
+    host in the check; `verify=False` accepts any server.
     """
 
     ca_file: str = ""
@@ -91,7 +91,7 @@ class Dialer:
         self._flusher: Flusher | None = None
 
     async def __call__(self, endpoint: Endpoint) -> EndpointConnection:
-        """A new connection, whose server has spoken; raises DialError with the reason."""
+        """A new connection whose server has sent its settings; raises DialError with the reason."""
         attempt = DialAttempt(endpoint)
         secure = endpoint.tls if endpoint.tls is not None else self._tls is not None
         context, name = None, None
@@ -173,7 +173,7 @@ PREFACE: Final = "error reading server preface: "
 
 
 class DialAttempt:
-    """How far one attempt has come: what a failure is called depends on it."""
+    """One attempt to connect, and how far it has come: the words for a failure depend on it."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
@@ -203,7 +203,7 @@ class DialAttempt:
         return list(dict.fromkeys(item[4] for item in found))
 
     def dialling(self, address: Address) -> None:
-        """Now this one."""
+        """The address that is tried now."""
         self.stage = DIALLING
         where = address if isinstance(address, str) else join_host_port(*address[:2])
         self._where = f"dial {'unix' if isinstance(address, str) else 'tcp'} {where}: "
@@ -351,7 +351,7 @@ class Socket(Http2Protocol[ClientConnection]):
         if self._ready is not None and self._http.settings.received:
             self._wake()
         if self._http.draining:
-            self.lost("")  # the calls under way go on, but new ones need another connection
+            self.lost("")  # calls under way continue; new ones need another connection
 
     @property
     def gone(self) -> bool:

@@ -1,9 +1,9 @@
 """Errors as a program meets them: etcd's own by kind, the rest with code and text.
 
-A server tells errors apart by text alone, so the text makes the kind (`base.errors.BY_TEXT`):
-`except errors.CompactedError`. What the table does not know is a `StatusError`; what the client
-itself makes has kinds below. `EtcdError` is above all that this library raises of its own accord
-(not above ValueError and the like, for arguments that make no sense).
+etcd's errors differ only in their text, so the text decides the class (`base.errors.BY_TEXT`):
+`except errors.CompactedError`. A text that the table does not know becomes a `StatusError`. Errors
+that the client itself makes are below. `EtcdError` is the base of all of them (but invalid
+arguments raise ValueError and the like).
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ UNAUTHENTICATED = 16
 
 
 class StatusError(RawError, EtcdError):
-    """A status of the wire whose text is none of etcd's kinds."""
+    """A gRPC status whose text is none of etcd's."""
 
 
 class DeadlineError(StatusError):
-    """The time for the call is over; a write may or may not have been carried out.
+    """The call's deadline has passed; a write may or may not have been carried out.
 
-    `cause` says what kept it waiting, when it is known: why no server could be reached.
+    `cause` says why no server could be reached, when that is known.
     """
 
     def __init__(self, text: str = "context deadline exceeded", cause: str = "") -> None:
@@ -55,7 +55,7 @@ class UnimplementedError(StatusError):
 
 
 class ClientError(EtcdError):
-    """What the client itself has to say, without a server."""
+    """An error that the client itself makes."""
 
     def __init__(self, text: str) -> None:
         Exception.__init__(self, text)
@@ -85,7 +85,7 @@ class WatchCanceledByServerError(StatusError):
 
 
 class LeaseLostError(ClientError):
-    """The lease expired or was revoked; what hung on it is gone."""
+    """The lease expired or was revoked; its keys are gone."""
 
     def __init__(self, lease_id: int) -> None:
         super().__init__(f"lease {lease_id:016x} expired or revoked")
@@ -93,7 +93,7 @@ class LeaseLostError(ClientError):
 
 
 def from_status(code: int, text: str) -> EtcdError:
-    """The error for a status of the wire."""
+    """The error for a gRPC status."""
     kind = BY_TEXT.get(text)
     if kind is not None:
         return kind()

@@ -219,7 +219,7 @@ class KV:
     async def compact(
         self, revision: int, *, physical: bool = False, timeout_s: float | None = None
     ) -> rpc_pb2.CompactionResponse:
-        """Forgets what was before `revision`; `physical` waits until it is gone from the disk."""
+        """Removes versions older than `revision`; `physical` waits until they are deleted."""
         request = rpc_pb2.CompactionRequest(revision=revision, physical=physical)
         return rpc_pb2.CompactionResponse.FromString(
             await self._calls.write(COMPACT, request.SerializeToString(), timeout_s)

@@ -1,14 +1,14 @@
 """Leases, and keeping them alive.
 
 One stream carries the renewals of all leases of a client. A lease is renewed when a third of its
-time has passed; it counts as lost when the server says so (a time to live of 0) or when its whole
-time has passed since the last renewal that was answered was asked for. When the stream breaks
-another is opened at once and every lease is renewed on it.
+TTL has passed. It counts as lost when the server says so (a TTL of 0), or when its whole TTL has
+passed since this client sent the last request that was answered. When the stream breaks another is
+opened at once and every lease is renewed on it.
 
-Invariant: `KeepAlive.deadline` is the loop's time of that question plus the granted time: as long
-as it is ahead, the server has the lease, unless somebody revoked it (clocks of the same speed
-provided). The answer's own time would not do: it may have lain in a buffer while this program
-stood still. (etcd `client/v3/lease.go` counts from the answer.)
+Invariant: `KeepAlive.deadline` is the time of that request on the loop's clock plus the granted
+TTL. Before the deadline the server has the lease, unless somebody revoked it (if both clocks run at
+the same speed). The time of the answer would not do: the answer may wait in a buffer while this
+program is stopped. (etcd `client/v3/lease.go` counts from the answer.)
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ KEEP_ALIVE: Final = b"/etcdserverpb.Lease/LeaseKeepAlive"
 TIME_TO_LIVE: Final = b"/etcdserverpb.Lease/LeaseTimeToLive"
 LEASES: Final = b"/etcdserverpb.Lease/LeaseLeases"
 
-FIRST_ANSWER_S: Final = 5.0  # a lease whose time is not known yet has this long to be heard of
+FIRST_ANSWER_S: Final = 5.0  # how long to wait for the first answer about a lease of unknown TTL
 REOPEN_S: Final = 0.05
 ANSWERS_KEPT_MAX: Final = 16  # renewals kept for a reader of `KeepAlive.responses`
 KEEPER_TICK_S_MAX: Final = 0.5
@@ -73,14 +73,14 @@ class KeepAlive:
             yield answer
 
     def stop(self) -> None:
-        """No more renewals: the lease lives out its time."""
+        """Stops renewing; the lease expires by itself."""
         if not self._stopped:
             self._stopped = True
             self._keeper.remove(self)
             self._push(None)
 
     def on_answer(self, answer: rpc_pb2.LeaseKeepAliveResponse, asked: float, now: float) -> None:
-        """Takes a renewal that was asked for at `asked`, which may be too long ago by `now`."""
+        """Takes the answer to a request sent at `asked`; `now` may be past the deadline already."""
         self.ttl_s = answer.TTL
         self.deadline = asked + answer.TTL
         if now >= self.deadline:
@@ -138,7 +138,7 @@ class Keeper:
         return kept
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        """Nothing is renewed any more after an answer that is no message: all are as good as lost."""
+        """An invalid answer ended the renewals: all leases count as lost."""
         if not task.cancelled() and task.exception() is not None:
             for group in list(self._kept.values()):
                 for kept in list(group):
@@ -179,7 +179,7 @@ class Keeper:
                 try:
                     await self._serve(stream)
                 except CallFailed:
-                    pass  # whatever it was, the leases' own time decides how long to go on
+                    pass  # whatever the error, the deadlines of the leases decide when to give up
                 finally:
                     stream.cancel()
                 await asyncio.sleep(REOPEN_S)
@@ -203,7 +203,7 @@ class Keeper:
                 for kept in list(self._kept.get(answer.ID, ())):
                     if answer.TTL <= 0:
                         kept.on_lost()
-                    elif asked is not None:  # else nobody asked for it
+                    elif asked is not None:  # else it answers no request
                         kept.on_answer(answer, asked, now)
         finally:
             sender.cancel()
@@ -224,7 +224,7 @@ class Keeper:
                         await stream.send(request.SerializeToString())
                     except CallFailed:
                         return
-                    for kept in group:  # unanswered, it is asked again before its time is over
+                    for kept in group:  # if no answer comes, it is sent again before the deadline
                         kept.next_send = now + max(KEEPER_TICK_S_MAX, kept.ttl_s / 3)
                     soonest = now + KEEPER_TICK_S_MAX
                 due = min(due, soonest)
@@ -285,9 +285,9 @@ class Lease:
 
 
 async def finish(work: Coroutine[Any, Any, None]) -> None:
-    """Carries `work` to its end though the task around it is cancelled meanwhile.
+    """Runs `work` to its end even if the surrounding task is cancelled meanwhile.
 
-    Used where leaving early would leave something behind on the server.
+    For work that would leave something behind on the server if it were cut short.
     """
     task = asyncio.ensure_future(work)
     try:
@@ -372,7 +372,7 @@ class Leases:
 
     async def _renew_once(self, lease_id: int) -> rpc_pb2.LeaseKeepAliveResponse:
         request = rpc_pb2.LeaseKeepAliveRequest(ID=lease_id).SerializeToString()
-        while True:  # renewing twice does no harm
+        while True:  # a second renewal does no harm
             stream = await self._calls.stream(KEEP_ALIVE, fresh_token=False)
             try:
                 await stream.send(request)

@@ -1,7 +1,7 @@
-"""What operators ask of members: state, alarms, defragmentation, hashes, snapshots.
+"""Calls for operators: status, alarms, defragmentation, hashes, snapshots.
 
-Calls that concern one member take its `endpoint` and use a connection of their own, as a call by
-turns could reach any of them.
+A call about one member takes its `endpoint` and uses a connection of its own, because the client's
+other connections may lead to any member.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Maintenance:
     async def status(
         self, endpoint: str | None = None, *, timeout_s: float | None = None
     ) -> rpc_pb2.StatusResponse:
-        """How a member is: version, sizes in bytes, leader, term, indexes, complaints."""
+        """The status of a member: version, sizes in bytes, leader, term, indexes, errors."""
         return rpc_pb2.StatusResponse.FromString(await self._on(endpoint, STATUS, b"", timeout_s))
 
     async def alarms(self, *, timeout_s: float | None = None) -> rpc_pb2.AlarmResponse:
@@ -53,9 +53,9 @@ class Maintenance:
         *,
         timeout_s: float | None = None,
     ) -> rpc_pb2.AlarmResponse:
-        """Takes back one alarm, or all of them without arguments; answers with those it took.
+        """Disarms one alarm, or all of them without arguments; the answer lists those disarmed.
 
-        As etcd's own client: the answer for all of them has no header.
+        As with etcd's own client, the answer for all alarms has no header.
         """
         if member_id or alarm:
             return await self._disarm(member_id, alarm or rpc_pb2.AlarmType.NONE, timeout_s)
@@ -84,7 +84,7 @@ class Maintenance:
     async def defragment(
         self, endpoint: str, *, timeout_s: float | None = None
     ) -> rpc_pb2.DefragmentResponse:
-        """Rewrites the database of one member without its holes."""
+        """Rewrites the database of one member without free pages."""
         return rpc_pb2.DefragmentResponse.FromString(
             await self._on(endpoint, DEFRAGMENT, b"", timeout_s)
         )
@@ -92,7 +92,7 @@ class Maintenance:
     async def hash(
         self, endpoint: str | None = None, *, timeout_s: float | None = None
     ) -> rpc_pb2.HashResponse:
-        """The hash over a member's whole database; differs between members at rest, too."""
+        """The hash over a member's whole database; members may differ even when nothing changes."""
         return rpc_pb2.HashResponse.FromString(await self._on(endpoint, HASH, b"", timeout_s))
 
     async def hash_kv(
@@ -107,7 +107,7 @@ class Maintenance:
     async def move_leader(
         self, target_id: int, endpoint: str | None = None, *, timeout_s: float | None = None
     ) -> rpc_pb2.MoveLeaderResponse:
-        """Hands the leadership over; only the leader (at `endpoint`) can."""
+        """Transfers the leadership; `endpoint` must be the leader's."""
         request = rpc_pb2.MoveLeaderRequest(targetID=target_id).SerializeToString()
         return rpc_pb2.MoveLeaderResponse.FromString(
             await self._on(endpoint, MOVE_LEADER, request, timeout_s)
@@ -120,7 +120,7 @@ class Maintenance:
         *,
         timeout_s: float | None = None,
     ) -> rpc_pb2.DowngradeResponse:
-        """Validates, begins or takes back a downgrade to `version` (MAJOR.MINOR)."""
+        """Validates, enables or cancels a downgrade to `version` (MAJOR.MINOR)."""
         request = rpc_pb2.DowngradeRequest(action=action, version=version)
         return rpc_pb2.DowngradeResponse.FromString(
             await self._calls.write(DOWNGRADE, request.SerializeToString(), timeout_s)
@@ -129,8 +129,7 @@ class Maintenance:
     async def snapshot(self) -> AsyncIterator[rpc_pb2.SnapshotResponse]:
         """The database in pieces, the last 32 bytes being the SHA-256 of what was before.
 
-        `remaining_bytes` tells how much is to come. Not repeated once it has begun: half a
-        snapshot is none.
+        `remaining_bytes` tells how much is still to come. It is not repeated once it has begun.
         """
         async for message in self._calls.server_stream(SNAPSHOT, b""):
             yield rpc_pb2.SnapshotResponse.FromString(message)

@@ -1,10 +1,9 @@
-"""A part of the key space seen as a whole: every key gets a prefix on the way out and loses it on
-the way in (etcd `client/v3/namespace`).
+"""A namespace: keys get a prefix in requests and lose it in answers (etcd `client/v3/namespace`).
 
-    request                     on the wire
-    [key, "")                   [prefix+key, "")
-    [key, end)                  [prefix+key, prefix+end)
-    [key, "\\0") (from key)      [prefix+key, end of prefix)
+request                     on the wire
+[key, "")                   [prefix+key, "")
+[key, end)                  [prefix+key, prefix+end)
+[key, "\\0") (from key)      [prefix+key, end of prefix)
 """
 
 from __future__ import annotations

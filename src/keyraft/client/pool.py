@@ -1,8 +1,8 @@
-"""One connection per endpoint, kept alive; calls go to the ready ones by turns.
+"""One connection per endpoint; calls use the ready connections in turn.
 
 Each endpoint has a keeper, a task that dials, waits until the connection is lost, and dials
 again after a pause that doubles with every failure. A call that finds nothing ready waits for the
-first endpoint that becomes so (gRPC's wait-for-ready, which etcd's own client has as its default).
+first endpoint that becomes ready (gRPC's wait-for-ready, the default of etcd's own client).
 
 Invariant: `_ready` holds exactly the connections that were alive when their keeper last looked;
 `pick` looks again.
@@ -110,7 +110,7 @@ class Pool:
             try:
                 connection = await self._dial(endpoint)
             except (OSError, ValueError) as error:  # of a socket, of certificates
-                import random  # which costs a start more than all of this module
+                import random  # importing it takes longer than all of this module
 
                 self.last_error = str(error)
                 self._log.debug("failed to connect", endpoint=endpoint.text, error=self.last_error)
@@ -129,7 +129,7 @@ class Pool:
                 self._ready.pop(endpoint, None)
                 self._order = list(self._ready.values())
                 if connection.alive:
-                    await connection.close()  # the endpoint is wanted no more
+                    await connection.close()  # the endpoint was removed meanwhile
                 self._retired = [old for old in (*self._retired, connection) if not old.gone]
             if lasted_s > RECONNECT_S_MAX:
                 pause_s = RECONNECT_S_MIN

@@ -1,8 +1,8 @@
 """The key-value requests, built from plain arguments; shared by calls, transactions and etcdctl.
 
 Keys and values are bytes; text is taken as UTF-8. Ranges are half-open, [key, range_end); two
-forms have a word of their own: `prefix` (all keys that begin with `key`) and `from_key` (all keys
-at or after `key`). An empty key with `prefix` means every key.
+forms have an argument of their own: `prefix` (all keys that begin with `key`) and `from_key` (all
+keys at or after `key`). An empty key with `prefix` means every key.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def range_request(
     if sort_by and not order:
         order = "ascend"
     if order == "ascend" and _TARGETS[sort_by] == "KEY":
-        order = ""  # keys come in this order anyway, and the server need not sort
+        order = ""  # the server returns keys in this order anyway
     return rpc_pb2.RangeRequest(
         key=start,
         range_end=end,

@@ -5,8 +5,8 @@
         with client.watch("greeting") as watch:
             for event in watch: ...
 
-An event loop runs in a thread of its own and does the work; calls wait for it and may come from
-any thread. Arguments, answers and errors are those of `keyraft.client`.
+An event loop in a thread of its own does the work. Calls wait for it, and any thread may call.
+Arguments, answers and errors are those of `keyraft.client`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What the client needs of a connection, and nothing of how it is made.
+"""What the client needs of a connection, without how it is made.
 
-A connection carries unary calls and streams of raw messages to one endpoint. It is either alive
-or, for ever, not: reconnecting is the pool's work. A call that fails says whether the server can
-possibly have seen it; only that makes repeating a write safe.
+A connection carries unary calls and streams of raw messages to one endpoint. Once it is not alive
+it never is again: the pool makes a new one. A failed call says whether the server may have seen it;
+only a write that no server has seen is safe to repeat.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class EndpointConnection(Protocol):
         """The response message; raises `CallFailed` (code 4 when `timeout_s` has passed)."""
 
     def stream(self, method: bytes, headers: Headers) -> EndpointStream:
-        """Opens a stream; failures are told by its `receive`."""
+        """Opens a stream; its `receive` raises failures."""
 
     @property
     def gone(self) -> bool:

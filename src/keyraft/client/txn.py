@@ -1,4 +1,4 @@
-"""Transactions that read as what they mean.
+"""Transactions, written as comparisons and operations.
 
     answer = await (
         client.txn()

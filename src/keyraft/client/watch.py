@@ -1,4 +1,4 @@
-"""Watching: every change of a range from a revision on, once, in order, whatever breaks.
+"""Watching: every change of a range from a revision on, once and in order, over broken connections.
 
 All watches of a client share one stream to one server. When it breaks, the hub opens another and
 creates every watch anew at its next revision.
@@ -14,13 +14,13 @@ Invariants:
   revision that the watch began at; it never falls. Changes below it are dropped, so that nothing
   is delivered twice; a watch is always created at it, so that nothing is left out.
 - A change of many keys reaches the queue as a whole: fragments are put together first.
-- A queue holds at most `BUFFERED_EVENTS_MAX` events beyond one answer. A reader that is slower
-  than that has its watch taken off the server and created anew when it has caught up, so a slow
-  reader costs neither memory nor the other watches' time.
+- A queue holds at most `BUFFERED_EVENTS_MAX` events beyond one answer. The watch of a slower reader
+  is cancelled at the server, and created again when the reader has caught up. So a slow reader
+  costs no memory and does not hold up other watches.
 
 A watch ends with an error when its next revision is compacted (WatchCompactedError), when the
 server cancels it (permission, for instance), and, for one that requires a leader, when there is
-none. Source: etcd `client/v3/watch.go`, which pauses nobody.
+none. Source: etcd `client/v3/watch.go`, which never pauses a watch.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    """The messages' own names, which cost their import when they are first asked for."""
+    """The messages' names; their module is imported when one is first used."""
     if name in ("DELETE", "PUT", "Event"):
         return getattr(mvcc_pb2.Event, name, mvcc_pb2.Event)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -136,11 +136,11 @@ class Watch:
         return response
 
     async def request_progress(self) -> None:
-        """Asks the server to say how far all watches of this client's stream have come."""
+        """Asks the server for the progress of all watches of this client's stream."""
         await self._hub.request_progress()
 
     def cancel(self) -> None:
-        """Ends the watch, here at once and on the server soon; what is queued is dropped."""
+        """Ends the watch, here at once and at the server soon; queued events are dropped."""
         if not self.done:
             self._hub.remove(self)
             self._finish(None)
@@ -164,7 +164,7 @@ class Watch:
         return rpc_pb2.WatchRequest(create_request=self._request).SerializeToString()
 
     def on_created(self, response: rpc_pb2.WatchResponse) -> None:
-        """The server has it."""
+        """The server has created the watch."""
         if not self.next_revision:
             self.next_revision = response.header.revision + 1
         self.created = True
@@ -209,7 +209,7 @@ class Watch:
         return self._queued_events > BUFFERED_EVENTS_MAX
 
     def fail(self, error: Exception) -> None:
-        """Ends the watch with what the reader gets after the queue is empty."""
+        """Ends the watch with an error, which the reader gets after the queued events."""
         if not self.done:
             self._finish(error)
 
@@ -230,7 +230,7 @@ class SharedWatchStream:
         self._calls = calls
         self._leader = leader
         self._watches: dict[Watch, None] = {}  # in the order of their making
-        self._creating: deque[Watch | None] = deque()  # None: given up before it was created
+        self._creating: deque[Watch | None] = deque()  # None: cancelled before it was created
         self._running: dict[int, Watch] = {}
         self._ids: dict[Watch, int] = {}
         self._stream: EndpointStream | None = None
@@ -284,7 +284,7 @@ class SharedWatchStream:
             self._create(watch)
 
     def remove(self, watch: Watch) -> None:
-        """Takes a watch off; the stream is closed with the last one."""
+        """Removes a watch; the stream is closed with the last one."""
         self._watches.pop(watch, None)
         self._take_off(watch)
         if not self._watches and self._task is not None:
@@ -300,9 +300,9 @@ class SharedWatchStream:
             self._create(watch)
 
     async def request_progress(self) -> None:
-        """Asks for progress of the whole stream, as soon as it is there with all its watches.
+        """Asks for the progress of the whole stream, as soon as all its watches are created.
 
-        A server passes over the question while a watch catches up, as one does that was just made.
+        A server ignores the request while a watch catches up, as a new watch does.
         """
         if self._stream is None or self._creating:
             self._progress_wanted = True
@@ -325,7 +325,7 @@ class SharedWatchStream:
             await asyncio.gather(task, return_exceptions=True)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        """Tells the readers of what nobody foresaw, such as an answer that is no message."""
+        """Ends all watches after an unexpected error, such as an answer that is no message."""
         error = None if task.cancelled() else task.exception()
         if isinstance(error, Exception):
             self._fail_all(error)
@@ -375,7 +375,7 @@ class SharedWatchStream:
                 return True
 
     def _endured(self, failure: CallFailed) -> bool:
-        """Whether the watches outlive this failure; those that do not are told."""
+        """Whether watches survive this failure; those that do not end with an error."""
         if failure.text in TOKEN_ERRORS and self._calls.has_user:
             return True
         error = errors.from_status(failure.code, failure.text)
@@ -475,7 +475,7 @@ class SharedWatchStream:
             self._sender = asyncio.ensure_future(self._send(self._stream))
 
     async def _send(self, stream: EndpointStream) -> None:
-        """Sends what is posted; a failure is told by the stream's `receive`."""
+        """Sends what is posted; the stream's `receive` raises failures."""
         try:
             while self._outbox:
                 await stream.send(self._outbox.popleft())

@@ -1,4 +1,4 @@
-"""Members, their identifiers, the bootstrap checks and the versions of a cluster. Pure."""
+"""Members, their identifiers, the checks at bootstrap, and the versions of a cluster. Pure."""
 
 from keyraft.cluster.bootstrap import (
     BootstrapError,

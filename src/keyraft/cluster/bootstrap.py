@@ -1,7 +1,7 @@
 """The checks before a member founds or joins a cluster, with etcd's messages.
 
-They are pure: names are resolved by whoever calls (`Resolve`), because "the same URL" means the
-same address after resolution. Sources: etcd `server/config`, `pkg/netutil`.
+They are pure: the caller resolves names (`Resolve`). Two URLs are the same if they have the same
+address after resolution. Sources: etcd `server/config`, `pkg/netutil`.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ class MemberRecord:
 
     @property
     def is_started(self) -> bool:
-        """Whether it has ever told the others its name."""
+        """Whether it has ever published its name."""
         return bool(self.name)
 
     def to_json(self) -> bytes:
@@ -58,7 +58,7 @@ class MemberRecord:
 
 @dataclass(frozen=True, slots=True)
 class ChangeContext:
-    """What a configuration change says beside the id: the member, and whether it is promoted."""
+    """The context of a configuration change: the member, and whether it is promoted."""
 
     member: MemberRecord = field(default_factory=lambda: MemberRecord(MemberID(0)))
     is_promote: bool = False
@@ -156,5 +156,5 @@ def _texts(value: object) -> tuple[str, ...]:
 
 
 def _is_text(value: object) -> TypeGuard[str]:
-    """Text that can be written again: JSON has escapes for halves of characters."""
+    """Whether it is text that UTF-8 can encode: JSON has escapes for lone surrogates."""
     return isinstance(value, str) and not any("\ud800" <= char <= "\udfff" for char in value)

@@ -1,7 +1,7 @@
 """The cluster as one member knows it: members, removed ids, version, downgrade.
 
-The database is the truth; what is held here is its image. Changes come from the log only, in its
-order, through `apply_*` and `set_*`, so every member holds the same. Invariants:
+The database is authoritative; this is its image in memory. Changes come only from the log, in its
+order, so all members hold the same. Invariants:
 
 - An id that was removed never comes back.
 - No two members share an id or a peer URL.
@@ -93,7 +93,7 @@ class RaftCluster:
 
     @property
     def removed(self) -> frozenset[int]:
-        """The ids that can never come back."""
+        """The ids of removed members, which can never be members again."""
         return frozenset(self._removed)
 
     @property
@@ -147,11 +147,11 @@ class RaftCluster:
         self._members = {member.id: member for member in members}
 
     def forget(self, removed: Iterable[int]) -> None:
-        """These ids can never come back."""
+        """Records ids of removed members, which can never be members again."""
         self._removed |= set(removed)
 
     def adopt(self, known: RaftCluster) -> int:
-        """Takes over another account of the same cluster; how many rows of the database changed.
+        """Takes over members and version from another source; returns how many rows changed.
 
         Ids that were removed stay so; a version is taken only where there was none.
         """
@@ -227,8 +227,8 @@ class RaftCluster:
     def check_ready_to_add_voter(self) -> None:
         """Raises NotEnoughStartedMembersError if a voter more would lose the quorum.
 
-        Strict reconfiguration: a new voter counts as not started. One started member may always
-        grow to two, or nobody could ever grow.
+        Strict reconfiguration: a new voter counts as not started. A cluster of one started member
+        may always add a second, or it could never grow.
         """
         voters = self.voters
         started = sum(member.is_started for member in voters)
@@ -239,7 +239,7 @@ class RaftCluster:
     def check_ready_to_remove(self, id: int) -> None:
         """Raises NotEnoughStartedMembersError if the rest would have no quorum.
 
-        A learner may always go.
+        A learner may always be removed.
         """
         member = self._members.get(id)
         if member is not None and member.is_learner:
@@ -306,7 +306,7 @@ class RaftCluster:
         )
 
     def update_peer_urls(self, id: MemberID, peer_urls: Iterable[str]) -> None:
-        """A member has moved."""
+        """Changes a member's peer URLs."""
         member = self._members.get(id)
         if member is None:
             return
@@ -315,9 +315,9 @@ class RaftCluster:
         self._say("updated member", "updated_remote_peer", member)
 
     def update_attributes(self, id: MemberID, name: str, client_urls: Iterable[str]) -> None:
-        """A member has told its name and where clients find it.
+        """Stores the name and the client URLs that a member has published.
 
-        One that was removed meanwhile is passed over; an unknown id raises MembershipDataError.
+        Ignores a member that was removed meanwhile; an unknown id raises MembershipDataError.
         """
         member = self._members.get(id)
         if member is not None:

@@ -66,7 +66,7 @@ class Version:
 
 
 MIN_CLUSTER_VERSION: Final = Version(3, 0)
-_FIRST_STORED: Final = Version(3, 6)  # up to 3.5 the database says nothing of its version
+_FIRST_STORED: Final = Version(3, 6)  # the first version that is stored in the database
 
 
 def parse_version(text: str) -> Version:
@@ -157,7 +157,7 @@ def minimal_server_version(
 def may_join(local: Version, clusters: Mapping[int, str | None], log: Logger) -> bool:
     """Whether a server of this version may join; `clusters`: what each member says of the cluster's.
 
-    Somebody must have said it (etcd `isCompatibleWithVers`).
+    At least one member must have answered (etcd `isCompatibleWithVers`).
     """
     told = False
     for id, text in clusters.items():

@@ -33,7 +33,7 @@ def load(
 ) -> Config:
     """The member's configuration.
 
-    `log` speaks until the flags say who does. Raises flagset.UsageError and HelpWanted,
+    `log` is used until the flags' own logger exists. Raises flagset.UsageError and HelpWanted,
     VersionWanted, flagset.ConflictError, ConfigError.
     """
     flags = parse_arguments(arguments)

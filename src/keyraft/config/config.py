@@ -35,7 +35,7 @@ COMPACTION_BATCH: Final = 1_000  # revisions
 COMPACTION_SLEEP_S: Final = 0.01
 SAMPLING_RATE_MAX: Final = 1_000_000
 BCRYPT_COST: Final = 10
-V2_DEPRECATION: Final = "write-only"  # whatever was given, as 3.7 enforces it
+V2_DEPRECATION: Final = "write-only"  # the value in force, whatever was given, as in 3.7
 TLS_VERSIONS: Final = {"": 0, "TLS1.2": 12, "TLS1.3": 13}
 
 UNSET_ADVERTISE: Final = (
@@ -46,7 +46,7 @@ UNSET_ADVERTISE: Final = (
 class ConfigError(ValueError):
     """The configuration makes no sense; the message is etcd's, exit code 1.
 
-    `log` is where to say so: as the flags want it, once they were understood so far.
+    `log` is the logger for it: the one of the flags, if they were read so far.
     """
 
     log: ZapLogger = DEFAULT_LOGGER
@@ -183,9 +183,9 @@ class Config(NamedTuple):
     force_new_cluster: bool
 
     explicit: frozenset[str] = frozenset()
-    """The flags, or keys of the file, that somebody set."""
+    """The flags, or the keys of the file, that were set explicitly."""
     log: ZapLogger = DEFAULT_LOGGER
-    """What these flags say about logging, opened."""
+    """The logger that these flags describe."""
 
     @property
     def election_ticks(self) -> int:
@@ -222,7 +222,7 @@ class Config(NamedTuple):
         return is_enabled(self.feature_gates, name)
 
     def tls_terms(self) -> Terms:
-        """What clients and peers may agree on with this member."""
+        """The TLS versions and cipher suites that clients and peers may use with this member."""
         from keyraft.net import Terms
 
         return Terms(self.tls_min_version, self.tls_max_version, self.cipher_suites)
@@ -425,7 +425,7 @@ def _validate_tls(config: Config) -> None:
     if lowest == 13 and config.cipher_suites:
         raise ConfigError("cipher suites cannot be configured when only TLS1.3 is enabled")
     if config.cipher_suites:
-        from keyraft.net import unknown_suite  # who names no suites starts without OpenSSL
+        from keyraft.net import unknown_suite  # without suites a start needs no OpenSSL
 
         suite = unknown_suite(config.cipher_suites)
         if suite is not None:
@@ -464,8 +464,8 @@ def _with_effective_values(config: Config) -> Config:
 def with_default_host(config: Config, host: str) -> Config:
     """Follows the name and, on 0.0.0.0, the machine's address in what is advertised.
 
-    `host` is the machine's own address or empty. Only defaults are changed: a member that says
-    nothing but its name, or listens everywhere, is still found by others (etcd
+    `host` is the machine's own address or empty. Only defaults are changed. So others find a member
+    that was given only its name, or that listens on all addresses (etcd
     `UpdateDefaultClusterFromName`).
     """
     peers, clients = config.initial_advertise_peer_urls, config.advertise_client_urls
@@ -496,13 +496,13 @@ def _url(host: str, port: int) -> URL:
 
 
 def machine_address() -> str:
-    """The address that this machine would call others from; empty when it has no route.
+    """The address from which this machine would connect to others; empty without a route.
 
     Nothing is sent: connecting a datagram socket only asks the kernel for the route.
     """
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            probe.connect(("192.0.2.1", 9))  # TEST-NET-1: nobody lives there
+            probe.connect(("192.0.2.1", 9))  # TEST-NET-1: a reserved network
         except OSError:
             return ""
         return str(probe.getsockname()[0])

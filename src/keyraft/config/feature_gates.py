@@ -34,7 +34,7 @@ GATES: Final[Mapping[str, tuple[bool, str]]] = MappingProxyType(
 
 
 def parse_gates(text: str, previous: Mapping[str, bool]) -> Mapping[str, bool]:
-    """What is set explicitly after "Name=true,Other=false"; raises ValueError with etcd's words.
+    """The gates that "Name=true,Other=false" sets; raises ValueError with etcd's words.
 
     AllAlpha and AllBeta set every gate of their stage that nothing else has set.
     """

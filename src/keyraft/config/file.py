@@ -1,12 +1,11 @@
 """The configuration file: YAML (so JSON too) with etcd's keys and etcd's strictness.
 
-Keys are flag names; a wrong type is refused. What the original passes over without a word, a key
-that it does not know and a key that comes again (the last counts), is told; only a key that would
-protect something, and does not where it stands, is refused. Durations are whole
-nanoseconds and nothing else, lists of URLs are one comma-separated string, and TLS, socket,
-discovery settings sit in sections of their own. A number where text is wanted is refused too
-(`auto-compaction-retention: "1"` needs its quotes). Source: etcd `embed.ConfigFromFile`, which
-decodes YAML by way of JSON.
+Keys are flag names; a wrong type is refused. The original silently ignores a key that it does not
+know, and a repeated key (the last one counts): here both are logged. Only a key that would protect
+something, but has no effect where it stands, is refused. Durations are whole nanoseconds only,
+lists of URLs are one comma-separated string, and TLS, socket and discovery settings are in sections
+of their own. A number where text is wanted is refused too (`auto-compaction-retention: "1"` needs
+its quotes). Source: etcd `embed.ConfigFromFile`, which decodes YAML by way of JSON.
 """
 
 from __future__ import annotations
@@ -74,7 +73,7 @@ _SECTIONS: Final[Mapping[str, frozenset[str]]] = {
 _PROTECTING: Final = frozenset(
     f"{prefix}{flag}" for prefix in ("", "peer-") for flag, _ in _SECURITY.values()
 ) | {"client-crl-file", "peer-crl-file"}
-"""Flags that ask for TLS; in a file they stand in a section."""
+"""Flags about TLS; in a file they are keys of a section."""
 _INTEGERS: Final = {
     INT: (-(1 << 63), (1 << 63) - 1),
     INT64: (-(1 << 63), (1 << 63) - 1),
@@ -84,18 +83,18 @@ _INTEGERS: Final = {
     DURATION: (-(1 << 63), (1 << 63) - 1),
 }
 _GO_NAMES: Final = {str: "string", bool: "bool", list: "[]string"}
-# Two spellings of one key, for files that were written for 3.5.14 and later.
+# Other spellings of a key, for files that were written for 3.5.14 and later.
 _OLD_CATCH_UP: Final = "experimental-snapshot-catchup-entries"
 _CATCH_UP: Final = "experimental-snapshot-catch-up-entries"
-_URL_LABELS: Final = {"advertise-client-urls": "advertise-peer-urls"}  # as etcd mixes them up
+_URL_LABELS: Final = {"advertise-client-urls": "advertise-peer-urls"}  # as etcd has it
 
 
 class ConfigFile(NamedTuple):
-    """What a file says, and what of it has no effect."""
+    """The values of a file, and its keys without effect."""
 
     values: dict[str, Any]  # by flag name
     explicit: frozenset[str]  # the keys that it sets
-    unknown: tuple[str, ...]  # keys that nobody reads, with their section
+    unknown: tuple[str, ...]  # keys without effect, with their section
     repeated: tuple[str, ...]  # keys that it sets twice
 
 
@@ -145,7 +144,7 @@ def parse_config_file(text: bytes) -> ConfigFile:
     flags = FLAGS | OLD_FLAGS
     unknown = _unknown_keys(document, flags)
     values = {name: default_value(flag) for name, flag in flags.items()}
-    # A key counts in any case; of several the one that Go's JSON, which is sorted, has last.
+    # Keys match in any case. Of several the last in sorted order counts, as in Go's JSON.
     given = {str(key).lower(): document[key] for key in sorted(document, key=str)}
     explicit = {str(key) for key in document}
     if _CATCH_UP in explicit:

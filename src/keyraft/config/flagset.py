@@ -22,7 +22,7 @@ VERSION_VARIABLE: Final = "ETCD_VERSION"
 
 
 class UsageError(Exception):
-    """The command line is no command line; the message comes with the usage, exit code 2."""
+    """The command line is invalid; the message is printed with the usage, exit code 2."""
 
 
 class HelpWanted(Exception):
@@ -56,7 +56,7 @@ class FlagSet:
 
 
 def default_value(flag: Flag) -> Any:
-    """What the flag is when nobody says anything."""
+    """The flag's value when it is not set."""
     if flag.kind is GATES:
         return {}
     if not flag.default and flag.kind in (STRINGS, UNIQUE, URLS):
@@ -106,7 +106,7 @@ def parse_arguments(arguments: Sequence[str]) -> FlagSet:
 
 
 def apply_environment(flags: FlagSet, environ: Mapping[str, str], log: Logger) -> None:
-    """Sets from ETCD_* what the command line left open.
+    """Sets flags from ETCD_* variables that the command line did not set.
 
     Raises ValueRefused with the last refused variable in the order of flag names, as etcd does,
     and ConflictError.

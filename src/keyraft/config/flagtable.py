@@ -367,4 +367,4 @@ FLAGS: Final[dict[str, Flag]] = {
     for section, rows in _SECTIONS.items()
     for row in rows
 }
-"""All that have a meaning, by name, in the order of the help text."""
+"""All flags that are in use, by name, in the order of the help text."""

@@ -1,8 +1,8 @@
-"""What a flag's text may be, and what it becomes: one `Kind` for each type of flag.
+"""Parsing the text of a flag: one `Kind` for each type of flag.
 
-The refusals are the words of Go's `flag` and `strconv` packages and of etcd's own flag types,
-because operators grep for them. Durations become seconds, numbers are range-checked as the Go
-type behind the flag is.
+Errors have the words of Go's `flag` and `strconv` packages and of etcd's own flag types, because
+operators search for them. Durations become seconds, numbers are range-checked as the Go type behind
+the flag is.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class ValueRefused(ValueError):
 class Kind(NamedTuple):
     """A type of flag: `go_type` as the configuration file's errors name it, and its parser.
 
-    `parse(text, previous)` gets what the flag was before, for kinds that add to it.
+    `parse(text, previous)` gets the flag's previous value, for kinds that add to it.
     """
 
     go_type: str
@@ -91,7 +91,7 @@ def _duration(text: str, previous: object) -> float:
 
 def _urls(text: str, previous: tuple[URL, ...]) -> tuple[URL, ...]:
     if not text:
-        return previous  # etcd takes an empty list and stays with what it had
+        return previous  # etcd accepts an empty list and keeps the previous value
     try:
         urls = parse_urls(text.split(","))
     except URLError as error:

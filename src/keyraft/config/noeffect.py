@@ -1,9 +1,9 @@
-"""Flags that are understood and do nothing here yet: refused, or started with a warning.
+"""Flags that have no effect here yet: they are refused, or cause a warning.
 
-A flag that protects something, or decides what a cluster is made of, refuses the start: an
-operator who set it must not believe in a lock that is not there. Any other starts with one
-warning. A field of `Config` that nothing reads stands in one of these two tables (a test holds
-it), and leaves it when its effect exists.
+A member does not start with a flag of this kind that protects something or changes what the cluster
+consists of: the operator must not rely on a protection that does not exist. Any other such flag
+causes one warning. A field of `Config` that nothing reads stands in one of these two tables (a test
+checks it) until its effect exists.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ REFUSED: Final[Mapping[str, str]] = MappingProxyType(
         "discovery-srv-name": _DISCOVERY,
     }
 )
-"""Flag → what would happen if the member started all the same."""
+"""Flag → what would happen if the member started nevertheless."""
 
 _WITH_DISCOVERY: Final = "it goes with --discovery-endpoints"
 _WITH_TRACING: Final = "it goes with --enable-distributed-tracing"
@@ -75,7 +75,7 @@ WARNED: Final[Mapping[str, str]] = MappingProxyType(
         "unsafe-no-fsync": "the log is synced all the same",
     }
 )
-"""Flag → why it does nothing."""
+"""Flag → why it has no effect."""
 
 GATES_WITHOUT_EFFECT: Final = frozenset(
     (
@@ -88,18 +88,18 @@ GATES_WITHOUT_EFFECT: Final = frozenset(
         "TxnModeWriteWithSharedBuffer",
     )
 )
-"""Feature gates that nothing asks about."""
+"""Feature gates that nothing reads."""
 
 
 def effect_note(name: str) -> str:
-    """What the help says of a flag without effect; empty for one that has its effect."""
+    """The note in the help text for a flag without effect; empty for other flags."""
     if name in REFUSED:
         return "Not available here: refuses to start"
     return f"Without effect here: {WARNED[name]}" if name in WARNED else ""
 
 
 def check_effects(config: Config) -> None:
-    """Warns once for each flag that was set and does nothing; raises ConfigError."""
+    """Warns once for each flag that is set and has no effect; raises ConfigError."""
     for name, consequence in REFUSED.items():
         if _is_set(config, name):
             refusal = ConfigError(f"--{name} is not available: {consequence}")
@@ -114,6 +114,6 @@ def check_effects(config: Config) -> None:
 
 
 def _is_set(config: Config, name: str) -> bool:
-    """Whether the flag asks for something that nobody gets who leaves it alone."""
+    """Whether the flag was set to something other than its default."""
     value: Any = getattr(config, FLAGS[name].field)
     return bool(value != default_value(FLAGS[name]))

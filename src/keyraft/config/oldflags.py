@@ -37,7 +37,7 @@ IGNORED_NAMES: Final = (
     "test.coverprofile",
     "test.outputdir",
 )
-"""Accepted for the sake of old command lines, and without effect."""
+"""Accepted only for old command lines; without effect."""
 
 _IN_V: Final = (
     "--{old} is deprecated in v3.6 and will be decommissioned in v3.7. Use '--{new}' instead."
@@ -71,7 +71,7 @@ _RENAMED: Final = {
     "distributed-tracing-sampling-rate": _BARE,
     "backend-bbolt-freelist-type": _IN_V,  # of 3.4; 3.5 and 3.6 refuse the old name
 }
-"""New name → what is said about the old one, which is the same behind the prefix."""
+"""New name → the warning about the old one, which is the same name behind the prefix."""
 
 _GATES: Final = {
     "stop-grpc-service-on-defrag": ("StopGRPCServiceOnDefrag", _IN_V),
@@ -81,7 +81,7 @@ _GATES: Final = {
     "enable-lease-checkpoint": ("LeaseCheckpoint", _IN_V),
     "enable-lease-checkpoint-persist": ("LeaseCheckpointPersist", _IN_V),
 }
-"""Old name behind the prefix → the gate that it became, and what is said about it."""
+"""Old name behind the prefix → the gate that it became, and the warning."""
 
 
 def _old_flag(name: str) -> Flag:
@@ -95,12 +95,12 @@ def _old_flag(name: str) -> Flag:
 OLD_FLAGS: Final[dict[str, Flag]] = {
     PREFIX + name: _old_flag(name) for name in (*_RENAMED, *_GATES)
 }
-"""What is accepted under its experimental name, by that name."""
+"""The flags that are accepted under their experimental names, by that name."""
 
 ALL_FLAGS: Final[dict[str, Flag]] = (
     FLAGS | OLD_FLAGS | {name: Flag(name, IGNORED, "", "Ignored", "") for name in IGNORED_NAMES}
 )
-"""All that the command line and the environment may set."""
+"""All flags that the command line and the environment may set."""
 
 DEPRECATED: Final = {
     "max-snapshots": "--max-snapshots is deprecated in 3.6 and will be decommissioned in 3.8.",
@@ -112,7 +112,7 @@ DEPRECATED: Final = {
         for name, (gate, text) in _GATES.items()
     },
 }
-"""The warning that each deprecated flag earns."""
+"""The warning for each deprecated flag."""
 
 
 def translate(values: dict[str, Any], explicit: Collection[str], gates: Collection[str]) -> None:

@@ -1,9 +1,9 @@
 """Load for `keyraft bench`: closed loops of calls over our own connections, and the report.
 
-Every client has one call under way and starts the next when it is answered; clients are dealt to
-connections in turn. A call is a callback, not a task, so that the generator takes as little of
-the machine from the server as it can. The report has the form of etcd's `benchmark` tool, so the
-same scripts read it.
+Every client has one call under way and starts the next when it is answered. Clients are distributed
+over connections in turn. A call is a callback, not a task, so that the generator takes little
+processor time from the server. The report has the form of etcd's `benchmark` tool, so the same
+scripts read it.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class LoadGenerator:
         rate_per_s: float = 0.0,
         metadata: Mapping[Channel, Metadata] | None = None,
     ) -> None:
-        """`metadata`: what each call over a channel carries; a token, where there are users."""
+        """`metadata`: the metadata of each call on a channel: a token, if authentication is on."""
         self._channels = channels
         self._metadata = metadata or {}
         self._clients = min(clients, total)
@@ -124,7 +124,8 @@ class LoadGenerator:
             elif code == status.OK:
                 self._next(channel)
             else:
-                # Not from within the call that failed: a server that is gone fails at once.
+                # Not from within the failed call: with a dead server each call fails at once, so
+                # the calls would nest.
                 self._loop.call_soon(self._next, channel)
 
         channel.call(self._path, self._make(number), done, metadata=self._metadata.get(channel, ()))
@@ -140,7 +141,7 @@ async def run_load(
     rate_per_s: float = 0.0,
     credentials: Credentials | None = None,
 ) -> Results:
-    """Connects, runs, disconnects; each connection has a token of its own, as with the original.
+    """Connects, runs, disconnects. As with the original, each connection has its own token.
 
     Raises RpcError when an endpoint cannot be reached or refuses the user.
     """
@@ -186,7 +187,7 @@ def bytes_field(number: int, value: bytes) -> bytes:
 
 
 def key_maker(size: int, space: int, sequential: bool, random: Random) -> Callable[[int], bytes]:
-    """Keys of `size` bytes from `space` possible ones, in order or by chance."""
+    """Keys of `size` bytes, from `space` possible ones, in order or at random."""
 
     def make(number: int) -> bytes:
         index = number % space if sequential else random.randrange(space)

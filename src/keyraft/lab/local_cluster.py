@@ -1,8 +1,8 @@
-"""A cluster of several members on this machine, as a developer wants one: `keyraft run 3`.
+"""A cluster of several members on this machine, for development: `keyraft run 3`.
 
-Each member is a process of its own with a data directory and ports of its own; its lines come
-out behind its name. A member that is killed by hand stays dead, so failures can be played; when
-the runner is told to stop, it stops every member.
+Each member is a process with its own data directory and ports. Its log lines are printed behind its
+name. A member that is killed by hand stays dead, so failures can be tried. When the runner is told
+to stop, it stops every member.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Final
 
 MEMBERS_MAX: Final = 9
-STOP_TIMEOUT_S: Final = 20.0  # then it is killed; a leader may wait 7 s for one that stops as well
+STOP_TIMEOUT_S: Final = 20.0  # then it is killed; a stopping leader may wait 7 s
 LINE_BYTES_MAX: Final = 1024 * 1024
 TOKEN: Final = "etcd-cluster-1"
 
@@ -32,11 +32,11 @@ class Seat:
 
 
 def seats(count: int) -> tuple[Seat, ...]:
-    """Where `count` members sit: clients on 2379, 22379, 32379, …, as etcd's Procfile has them."""
+    """The ports of `count` members: clients on 2379, 22379, 32379, …, as in etcd's Procfile."""
     assert 1 <= count <= MEMBERS_MAX, count
     placed = []
     for number in range(1, count + 1):
-        # Above 65535 there are no ports: from the seventh member on the same once more, 1000 up.
+        # Ports end at 65535: from the seventh member on the numbers start again, 1000 higher.
         base = number * 10_000 if number <= 6 else (number - 6) * 10_000 + 1_000
         client = 2379 if number == 1 else base + 2379
         placed.append(Seat(f"infra{number}", client, base + 2380, f"infra{number}.etcd"))
@@ -64,7 +64,7 @@ def arguments(seat: Seat, cluster: Sequence[Seat]) -> list[str]:
 async def run_cluster(cluster: Sequence[Seat]) -> int | None:
     """Runs until every member has ended, or until a signal stops them all; the exit code.
 
-    None when they were stopped because nobody reads what they say.
+    None when they were stopped because nobody reads their output.
     """
     members: list[asyncio.subprocess.Process] = []
     loop = asyncio.get_running_loop()
@@ -83,7 +83,7 @@ async def run_cluster(cluster: Sequence[Seat]) -> int | None:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.STDOUT,
                 limit=LINE_BYTES_MAX,
-                start_new_session=True,  # a ^C goes to the runner alone, which stops them in order
+                start_new_session=True,  # Ctrl-C reaches only the runner, which stops them in order
             )
         )
     copying = [
@@ -112,7 +112,7 @@ async def _all_ended(members: Sequence[asyncio.subprocess.Process]) -> None:
 async def _copy_lines(
     name: str, member: asyncio.subprocess.Process, unread: Callable[[], None]
 ) -> None:
-    """Says what the member says; `unread` is called when nobody listens."""
+    """Copies the member's lines; `unread` is called when nobody reads them."""
 
     def say(line: bytes) -> None:
         try:

@@ -5,8 +5,8 @@ order. After 100 lines with one level and message within a second only every hun
 written, as etcd samples too, so that a fault that repeats cannot drown the disk. A line is one
 `write`, so lines of several processes on one pipe do not mix.
 
-DEVIATION: errors carry no stack trace of the logger's own call; the caller says where, and a
-refusal to start stays one clear line.
+DEVIATION: errors carry no stack trace of the logger's own call. The `caller` field names the place,
+and a refusal to start stays one clear line.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class DescriptorOutput:
         self._descriptor = descriptor
 
     def write(self, line: bytes) -> None:
-        """A reader that has gone away, or a full disk, must not stop the member."""
+        """Writes; a reader that is gone, or a full disk, must not stop the member."""
         with contextlib.suppress(OSError):
             os.write(self._descriptor, line)
 
@@ -129,7 +129,7 @@ class RotatingOutput:
         os.replace(self._path, backup)
         self._open()
         if self._compress:
-            import gzip  # a start does without
+            import gzip  # not needed at a start
             import shutil
 
             with open(backup, "rb") as source, gzip.open(f"{backup}.gz", "wb") as target:
@@ -200,7 +200,7 @@ class ZapLogger:
         return LEVELS[level] >= self._level
 
     def debug(self, message: str, **fields: object) -> None:
-        """For whoever debugs a member."""
+        """Details for debugging."""
         if self._level <= -1:
             self._write("debug", message, fields)
 
@@ -220,7 +220,7 @@ class ZapLogger:
             self._write("error", message, fields)
 
     def panic(self, message: str, **fields: object) -> None:
-        """What must not be; the caller stops the member."""
+        """A bug; the caller stops the member."""
         if self._level <= 4:
             self._write("panic", message, fields)
 
@@ -270,7 +270,7 @@ class ZapLogger:
 
 
 def caller_of(frame: FrameType) -> str:
-    """Where a line comes from: the folder, the file and its line."""
+    """The caller of a log line: folder, file and line."""
     parts = frame.f_code.co_filename.rsplit("/", 2)
     return f"{'/'.join(parts[-2:])}:{frame.f_lineno}"
 
@@ -354,4 +354,4 @@ def _rotation(outputs: Sequence[str], rotation_json: str) -> Mapping[str, Any]:
 
 
 DEFAULT_LOGGER: Final = ZapLogger((DescriptorOutput(2),))
-"""What speaks until the flags are read: JSON on standard error."""
+"""The logger until the flags are read: JSON on standard error."""

@@ -18,7 +18,7 @@ from keyraft.offline.source import (
     no_progress,
 )
 
-# Hashed without the interpreter's lock; to have it back takes up to 5 ms each time.
+# Hashing releases the interpreter's lock; getting it back takes up to 5 ms each time.
 _PIECE_BYTES: Final = 16 << 20
 
 
@@ -63,7 +63,7 @@ class DigestCheck:
             self._problem = digest_mismatch(wanted, sha.digest())
 
     def wait(self) -> None:
-        """Until the whole file is read; raises OfflineError when the digest is another."""
+        """Waits until the whole file is read; raises OfflineError when the digest differs."""
         if self._thread is not None:
             self._thread.join()
         if self._problem is not None:

@@ -1,9 +1,9 @@
 """Handing a stopped member's data directory back to the original.
 
 The log and the snapshot files are etcd's own already; what the original lacks is the database in
-its format. It is written beside ours as `member/snap/db`. Ours stays, and is believed again only
-as long as the original has not run on: a `db` that holds more is taken over at our next start
-(`storage.transfer.take_over`).
+its format. It is written beside ours as `member/snap/db`. Ours stays. At our next start it is used
+again, unless the original has run meanwhile: then `db` has a higher consistent index and is
+imported (`storage.transfer.take_over`).
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def hand_back(data_dir: str, wal_dir: str, timeout_s: float, log: Logger) -> Non
 
 
 def write_bolt(snap_dir: str) -> int:
-    """The database in the original's format, in its place when it is durable; its length.
+    """Writes the database in the original's format, and renames it when it is durable; its length.
 
     Blocks, for seconds per million keys. Raises TransferError, OSError.
     """
@@ -66,8 +66,8 @@ def write_bolt(snap_dir: str) -> int:
 
 
 def prepare_downgrade(snap_dir: str, target: str, log: Logger) -> None:
-    """A member stops while a downgrade is enabled: the next to start here is the original, most
-    likely. Blocks; says what went wrong, and raises nothing.
+    """For a member that stops while a downgrade is enabled: the original will probably start here
+    next. Blocks; logs what went wrong and raises nothing.
     """
     log.info(
         "writing the database for the original, because a downgrade is enabled",

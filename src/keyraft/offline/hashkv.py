@@ -1,4 +1,4 @@
-"""HashKV of a database at rest, by the store's own algorithm."""
+"""HashKV of a database that no member has open, by the store's own algorithm."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from keyraft.offline.source import OfflineError, Source
 
 
 class _Frozen:
-    """A database as the store wants it, that takes no writes."""
+    """A read-only database for the store."""
 
     def __init__(self, source: Source) -> None:
         self.get = source.get

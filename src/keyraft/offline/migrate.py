@@ -35,7 +35,7 @@ Minor = tuple[int, int]
 _OLDEST: Final[Minor] = (3, 5)
 _FIRST_STORED: Final[Minor] = (3, 6)
 _CHANGES: Final[frozenset[Minor]] = frozenset({(3, 6), (3, 7)})
-"""Versions that etcd 3.7 knows the way to and from (etcd `schema.schemaChanges`)."""
+"""The versions between which etcd 3.7 can migrate (etcd `schema.schemaChanges`)."""
 # Fields of InternalRaftRequest by the version that brought them.
 _SINCE: Final[dict[int, Minor]] = {
     1013: (3, 5),  # auth_status

@@ -1,4 +1,4 @@
-"""A database at rest, whoever wrote it: a snapshot file, Go etcd's `db`, or our LMDB directory.
+"""A database in any form: a snapshot file, Go etcd's `db`, or our LMDB directory.
 
 A path may name the file, the LMDB directory, or a member's data directory, whose database is then
 found in `member/snap`.
@@ -22,14 +22,14 @@ from keyraft.storage.bolt import BoltError, BoltFile
 from keyraft.storage.transfer.environment import TransferError, open_environment, read_buckets
 
 DIGEST_BYTES: Final = 32
-SECTOR_BYTES: Final = 512  # databases are multiples of it, so a digest behind one sticks out
+SECTOR_BYTES: Final = 512  # a database's size is a multiple of it, and that with a digest is not
 READ_BYTES: Final = 1 << 20
 CHUNK_ROWS: Final = 512  # rows handed on at once
 _LOCK_POLL_S: Final = 0.05
 LOCK_NAME: Final = "LOCK"
 
 ProgressCallback = Callable[[int, int], None]
-"""Called with what is done and what there is to do, bytes."""
+"""Called with the bytes that are done and the bytes in all."""
 
 
 Columns = tuple[list[bytes], list[bytes]]
@@ -133,7 +133,7 @@ class Source:
         self.close()
 
     def close(self) -> None:
-        """Lets go of everything."""
+        """Closes everything."""
         if self.bolt is not None:
             self.bolt.close()
         if self._env is not None:
@@ -152,7 +152,7 @@ class Source:
         return os.stat(os.path.join(self.path, "data.mdb")).st_size
 
     def buckets(self) -> Iterator[tuple[bytes, Iterator[Columns]]]:
-        """Name and sorted rows of each bucket. Raises OfflineError while it runs."""
+        """Name and sorted rows of each bucket. Raises OfflineError during the iteration."""
         try:
             if self.bolt is not None:
                 for name, bucket in self.bolt.buckets():

@@ -63,7 +63,7 @@ def _read_bolt(path: str, db: BoltFile, content: _Content, progress: ProgressCal
     try:
         try:
             errors = check(db, content)
-        except OfflineError as error:  # of the rows; what the check says comes first
+        except OfflineError as error:  # an error in a row; the messages of the check come first
             problem = error
             errors = check(db)
         if errors:
@@ -79,7 +79,7 @@ def _read_bolt(path: str, db: BoltFile, content: _Content, progress: ProgressCal
 
 
 class _Content:
-    """Gathers what is told, bucket by bucket."""
+    """Collects the status, bucket by bucket."""
 
     def __init__(self) -> None:
         self.hash = 0
@@ -126,14 +126,14 @@ class _Content:
 
 
 class _KeyHistory:
-    """Follows the rows of bucket `key`: the revision, and which keys live."""
+    """Follows the rows of bucket `key`, to know the revision and the keys that are not deleted."""
 
     def __init__(self) -> None:
         self.revision = 0
         self.live: set[bytes] = set()
 
     def follow_leaf(self, leaf: Leaf) -> None:
-        """As `follow`, without cutting the values out where it can be helped."""
+        """As `follow`, without copying the values where possible."""
         keys, data = leaf.keys, leaf.data
         if not keys or {*map(len, keys)} != {_ROW_BYTES} or min(leaf.value_sizes) < 2:
             self.follow(keys, leaf.values())
@@ -165,7 +165,7 @@ class _KeyHistory:
 
     def _follow(self, row: bytes, stored: bytes) -> None:
         if len(row) == _ROW_BYTES:
-            self.live.add(stored_key(stored))  # a bumped revision's is the empty key, and counts
+            self.live.add(stored_key(stored))  # a bumped revision's is empty, and counts
         elif len(row) == _TOMBSTONE_BYTES and row[-1] == 0x74:
             self.live.discard(stored_key(stored))
         else:

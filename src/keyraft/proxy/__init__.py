@@ -1,1 +1,1 @@
-"""What stands between clients and members."""
+"""Programs between clients and members."""

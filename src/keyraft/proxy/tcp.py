@@ -1,11 +1,11 @@
 """`etcd gateway`: forwards TCP connections to members without looking into them.
 
-Clients of a host talk to the gateway, which knows where the members are. A connection goes to an
-active endpoint of the best priority, by weight where weights are given and in turn otherwise; an
-endpoint that cannot be dialled is inactive until a probe, every retry delay, reaches it again.
-Source: etcd `server/proxy/tcpproxy`; SRV rules: RFC 2782.
+Clients on a host talk to the gateway, which knows the members' addresses. A connection goes to an
+active endpoint of the best priority, by weight if weights are given, else in turn. An endpoint that
+cannot be dialled is inactive until a probe reaches it; probes come every retry delay. Source: etcd
+`server/proxy/tcpproxy`; SRV rules: RFC 2782.
 
-Bytes are copied with back-pressure: what one side does not read is not read from the other.
+Bytes are copied with back-pressure: while one side does not read, nothing is read from the other.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ DIAL_TIMEOUT_S: Final = 30.0
 CONNECTIONS_MAX: Final = 10_000  # open at a time; one more is refused
 KEPT_DESCRIPTORS: Final = 50  # for probes and name look-ups; each connection takes two
 RETRY_DELAY_WHEN_ZERO_NS: Final = 5 * MINUTE
-RARELY: Final = 100  # one pick in so many goes to a record of weight 0 beside weighted ones
+RARELY: Final = 100  # a record of weight 0, beside weighted ones, gets one pick in so many
 
 
 @dataclass(slots=True)
@@ -121,7 +121,7 @@ class TcpProxy:
         return None
 
     async def watch_inactive(self) -> None:
-        """Probes what is inactive, for ever."""
+        """Probes inactive endpoints, for ever."""
         while True:
             await asyncio.sleep(self._retry_delay_ns / 1e9)
             for endpoint in self._picker.endpoints:
@@ -159,7 +159,7 @@ async def _connect(endpoint: GatewayEndpoint) -> tuple[asyncio.StreamReader, asy
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Until the reader's end, which is passed on; a broken connection ends both ways."""
+    """Copies until the end of the input, which is passed on; a broken connection ends both ways."""
     with contextlib.suppress(ConnectionError):
         while data := await reader.read(CHUNK_BYTES):
             writer.write(data)

@@ -25,7 +25,7 @@ def _arguments(context: Context, count: int, complaint: str) -> list[str]:
 
 
 async def enable(context: Context) -> None:
-    """Turns authentication on; gives user root its role if that is what is missing."""
+    """Turns authentication on; first grants role root to user root if needed."""
     from keyraft.client.errors import RootRoleNotGrantedError
 
     _arguments(context, 0, "auth enable command does not accept any arguments")

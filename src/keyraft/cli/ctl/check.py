@@ -1,4 +1,4 @@
-"""check perf and check datascale: loads of the original's sizes, judged by the original's limits."""
+"""check perf and check datascale, with the original's loads and limits."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SLOWEST_S_MAX: Final = 0.5
 STDDEV_S_MAX: Final = 0.1
 RATE_SHARE_MIN: Final = 0.9
 CLEANUP_S: Final = 30.0
-CONNECTIONS_MAX: Final = 50  # the original opens one for each client; they need not be more
+CONNECTIONS_MAX: Final = 50  # the original opens one for each client; so many are enough
 MEMORY: Final = "process_resident_memory_bytes"
 
 _NAMES: Final = {
@@ -99,7 +99,7 @@ class Bar:
         self._drawn = -1
 
     def show(self, done: int) -> None:
-        """Draws, when it would look different."""
+        """Draws the bar if it has changed."""
         filled = min(done * self.WIDTH // self._total, self.WIDTH)
         if self._on and filled != self._drawn:
             self._drawn = filled
@@ -161,7 +161,7 @@ async def _puts(
     key: Callable[[], bytes | None],
     value: bytes,
 ) -> None:
-    """`workers` put what `key` gives until it gives None."""
+    """`workers` tasks put the keys that `key` returns until it returns None."""
 
     async def work(client: Client) -> None:
         while (next_key := key()) is not None:
@@ -194,7 +194,7 @@ async def perf(context: Context) -> None:
 async def _paced(
     clients: list[Client], report: Report, workers: int, rate: int, prefix: bytes
 ) -> float:
-    """Puts `rate` a second with at most `workers` under way; the seconds that it took."""
+    """Puts `rate` keys a second, at most `workers` at once; returns the seconds that it took."""
     value = bytes(PERF_VALUE_BYTES)
     loop = asyncio.get_running_loop()
     started = loop.time()

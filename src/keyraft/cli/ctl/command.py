@@ -1,4 +1,4 @@
-"""The tree of commands: finding the one that was typed, its help, what is wrong with it.
+"""The tree of commands, and finding the command that was typed.
 
 A command's work is named as "module:function" and imported only when it runs, so that every
 command starts fast.
@@ -17,7 +17,7 @@ class Command:
     """One command or group of commands.
 
     `use` is its line of usage, beginning with its name; `run` is "" for a group. `inherited` flags
-    hold for everything below.
+    apply to all commands below.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Command:
         return self.name if self.parent is None else f"{self.parent.path} {self.name}"
 
     def above(self) -> Iterator[Command]:
-        """This command and those around it, outwards."""
+        """This command and its parents, innermost first."""
         command: Command | None = self
         while command is not None:
             yield command
@@ -67,11 +67,11 @@ class Command:
 
     @property
     def handed_down(self) -> list[CommandFlag]:
-        """The flags of its children that pages of help show: not those of all commands."""
+        """The flags that its children inherit; on help pages without those of all commands."""
         return self.inherited if self.parent is not None else []
 
     def local_flags(self) -> list[CommandFlag]:
-        """Its own flags and those that it hands down."""
+        """Its own flags and those that its children inherit."""
         return [*self.flags, *self.handed_down]
 
     def child(self, word: str) -> Command | None:
@@ -121,7 +121,7 @@ def _unknown(root: Command, word: str) -> str:
 
 
 def _distance(one: str, other: str) -> int:
-    """How many letters must be changed, added or taken away."""
+    """The edit distance: how many letters must be changed, added or removed (Levenshtein)."""
     row = list(range(len(other) + 1))
     for i, letter in enumerate(one, 1):
         diagonal, row[0] = row[0], i

@@ -1,10 +1,10 @@
 """completion: a script for a shell that completes commands, flags and output forms.
 
-Each script holds one table: for every command its subcommands, its flags, and which of the flags
-take a value. It walks the words that were typed from command to command, passing over flags and
-their values; what no table knows is an argument, for which files are offered.
+Each script holds one table: for every command its subcommands, its flags, and which flags take a
+value. It follows the typed words from command to command and skips flags and their values. Any
+other word is an argument, for which files are offered.
 
-DEVIATION: the scripts are our own; the original's ask the program at every key, which would be
+DEVIATION: the scripts are our own. The original's run the program at every Tab, which would be
 slower than the table.
 """
 

@@ -20,22 +20,22 @@ SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 CANCELED: Final = "context canceled"
 
 
-GIVE_UP_S: Final = 5.0  # that tidying up may take after a signal, when no server answers
+GIVE_UP_S: Final = 5.0  # the limit for cleaning up after a signal, when no server answers
 
 
 class CommandProgress:
     """How far a command has come."""
 
     def __init__(self) -> None:
-        self.there = False  # the lock is held, the election won
+        self.there = False  # the lock is held, or the election is won
         self.executing = False
         self.code = 0  # of the command that was run
 
 
 async def _until_signal(work: Coroutine[Any, Any, None], progress: CommandProgress) -> bool:
-    """Runs `work` until it ends or SIGINT or SIGTERM cancels it, which is True.
+    """Runs `work` until it ends; True if SIGINT or SIGTERM cancelled it.
 
-    A signal that came while the program was starting counts, too. A second one ends it at once.
+    A signal during the start of the program counts, too. A second one ends the program at once.
     """
     loop = asyncio.get_running_loop()
     task = loop.create_task(work)
@@ -51,14 +51,14 @@ async def _until_signal(work: Coroutine[Any, Any, None], progress: CommandProgre
     if not told.is_set():
         await task
         return False
-    # The command that runs has got the signal, too, and is waited for.
+    # The child has received the signal, too; wait for it.
     signal.signal(signal.SIGINT, signal.SIG_IGN if progress.executing else signal.SIG_DFL)
     task.cancel()
     await asyncio.wait((task,), timeout=GIVE_UP_S)
     while progress.executing and not task.done():
         await asyncio.wait((task,), timeout=GIVE_UP_S)
     if not task.done():
-        complain(f"Error: {CANCELED}")  # what is left ends with its lease
+        complain(f"Error: {CANCELED}")  # the key expires with its lease
         os._exit(ERROR)
     if not task.cancelled():
         task.result()
@@ -104,7 +104,7 @@ async def lock(context: Context) -> None:
 
 
 async def _execute(command: list[str], held: Lock) -> int:
-    """The command's exit status; signals go to it, as it is in the terminal's group, too."""
+    """The command's exit status. It gets signals itself, being in the terminal's process group."""
     environment = os.environ | {
         "ETCD_LOCK_KEY": os.fsdecode(held.key),
         "ETCD_LOCK_REV": str(held.revision),
@@ -120,11 +120,11 @@ async def _execute(command: list[str], held: Lock) -> int:
     try:
         return await asyncio.shield(child.wait())
     except asyncio.CancelledError:
-        return await child.wait()  # the lock is held until the command has ended
+        return await child.wait()  # hold the lock until the command has ended
 
 
 async def elect(context: Context) -> None:
-    """Shows the leaders of an election, or stands for it."""
+    """Shows the leaders of an election, or is a candidate in it."""
     from keyraft.client.errors import EtcdError, LeaseLostError
 
     arguments = context.arguments

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 FOREVER_S: Final = 0.0  # a call without a deadline
 KEEPALIVE_S_MIN: Final = 10.0  # gRPC-Go, internal.KeepaliveMinPingTime
 
-# Texts that etcd's own client does not know as kinds: it prints them with their status.
+# Texts that are not in the table of etcd's own client, which prints them with their status.
 _OPAQUE: Final = frozenset(
     {
         "etcdserver: invalid client api version",
@@ -51,10 +51,10 @@ def error_text(error: Exception) -> str:
 
 
 def ping_interval_s(keepalive_s: float) -> float:
-    """How often a connection is asked for a sign of life, given --keepalive-time; 0 for never.
+    """Seconds between two pings on a connection, given --keepalive-time; 0 for none.
 
-    gRPC-Go raises short times in silence, and the flag's default is one: a server hangs up on who
-    asks more often than every 5 s while nothing else happens.
+    gRPC-Go silently raises short times, such as the flag's default. A server closes a connection
+    that pings more often than every 5 s while nothing else happens.
     """
     return max(keepalive_s, KEEPALIVE_S_MIN) if keepalive_s > 0 else 0.0
 
@@ -66,7 +66,7 @@ class Context:
         self.command = command
         self.values = values
         self.arguments = arguments
-        self.words = words  # of the command line behind the command's name
+        self.words = words  # the words behind the command's name
         self._printer: Printer | None = None
         self._configured = False
         self._password: tuple[str, str] | None = None
@@ -77,13 +77,13 @@ class Context:
 
     @property
     def timeout_s(self) -> float:
-        """--command-timeout; what is no time at all still ends the call."""
+        """--command-timeout; zero or less still ends the call."""
         seconds: float = self.values["command-timeout"]
         return max(seconds, 1e-6)
 
     @property
     def printer(self) -> Printer:
-        """The output form; code 4 for an unknown one."""
+        """The printer for the output form; exit code 4 for an unknown form."""
         if self._printer is None:
             from keyraft.cli.ctl import printers
 
@@ -94,11 +94,11 @@ class Context:
         return self._printer
 
     def refuse(self, text: str, code: int = exits.BAD_ARGS) -> Exit:
-        """The end of a command that was called wrongly."""
+        """The Exit of a command with wrong arguments."""
         return Exit(code, text)
 
     def configure(self) -> None:
-        """Reads the environment and checks what the client needs, in the original's order."""
+        """Reads the environment and checks the client's flags, in the original's order."""
         if self._configured:
             return
         self._configured = True
@@ -186,7 +186,7 @@ class Context:
         token: str = self.values["auth-jwt-token"]
         user, password = self._password or ("", "")
         if user and not password:
-            user = ""  # as the original: without a password there is nothing to ask a token with
+            user = ""  # as in the original: without a password no token can be fetched
         try:
             client = Client(
                 *(endpoint or self.endpoints),
@@ -229,7 +229,7 @@ class Context:
         return [url for member in found.members for url in member.clientURLs]
 
     def note(self, message: str, **fields: object) -> None:
-        """A line of the log on standard error."""
+        """Writes a log line to standard error."""
         write("info", "", message, fields)
 
 

@@ -30,15 +30,15 @@ def _version(context: Context) -> str:
 
 
 async def validate(context: Context) -> None:
-    """Asks whether the cluster could go down to a version."""
+    """Asks whether the cluster can be downgraded to a version."""
     await _ask(context, "validate", _version(context))
 
 
 async def enable(context: Context) -> None:
-    """Begins to go down to a version."""
+    """Begins a downgrade to a version."""
     await _ask(context, "enable", _version(context))
 
 
 async def cancel(context: Context) -> None:
-    """Takes it back."""
+    """Cancels the downgrade."""
     await _ask(context, "cancel", "")

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 
 def become_etcdutl(command: str, *arguments: str) -> NoReturn:
-    """Says so, and goes on as etcdutl in this process's place."""
+    """Prints a note, then replaces this process by etcdutl."""
     print(f"Deprecated: Use `etcdutl {command}` instead.\n", file=sys.stderr, flush=True)
     words = [sys.executable, "-m", "keyraft.cli.etcdutl", *command.split(), *arguments]
     os.execv(sys.executable, words)

@@ -37,7 +37,7 @@ async def _health(context: Context, endpoint: str) -> Health:
             try:
                 await client.get("health")
             except PermissionDeniedError:
-                pass  # it went through consensus to find that out
+                pass  # permission denied is fine: the read went through consensus
             except (EtcdError, RawError) as problem:
                 error = error_text(problem)
             took = duration(time.monotonic() - started)
@@ -63,7 +63,7 @@ async def _alarms(client: Client) -> str:
 
 
 async def status(context: Context) -> None:
-    """Shows how each endpoint is."""
+    """Shows the status of each endpoint."""
     from keyraft.client.errors import EtcdError, RawError
 
     found: list[tuple[str, rpc_pb2.StatusResponse]] = []
@@ -100,10 +100,10 @@ async def hash_kv(context: Context) -> None:
 
 
 async def defrag(context: Context) -> None:
-    """Rewrites each endpoint's database without its holes, one after the other.
+    """Rewrites each endpoint's database without free pages, one after the other.
 
-    DEVIATION: with --data-dir, which 3.5 had, only the directory is defragmented; the original
-    goes on to the endpoints, which nobody named.
+    DEVIATION: with --data-dir, which 3.5 had, only the directory is defragmented. The original then
+    also defragments the endpoints, which the operator did not name.
     """
     from keyraft.client.errors import EtcdError, RawError
 
@@ -140,7 +140,7 @@ async def alarm_list(context: Context) -> None:
 
 
 async def alarm_disarm(context: Context) -> None:
-    """Takes all alarms back."""
+    """Disarms all alarms."""
     if context.arguments:
         raise Exit(BAD_ARGS, "alarm disarm command accepts no arguments")
     async with context.client() as client:
@@ -149,7 +149,7 @@ async def alarm_disarm(context: Context) -> None:
 
 
 async def move_leader(context: Context) -> None:
-    """Finds the leader among the endpoints and has it hand over."""
+    """Finds the leader among the endpoints and asks it to transfer the leadership."""
     if len(context.arguments) != 1:
         raise Exit(BAD_ARGS, "move-leader command needs 1 argument")
     try:

@@ -7,8 +7,8 @@ from typing import Final
 ERROR: Final = 1
 SIGNALLED: Final = 255  # of a command that a signal ended; Go has -1 for it
 BAD_CONNECTION: Final = 2  # the client could not be built; leases that cannot be reached
-INVALID_INPUT: Final = 3  # of txn and watch on their standard input
-BAD_FEATURE: Final = 4  # a flag is right, its value is not
+INVALID_INPUT: Final = 3  # for txn and watch: invalid standard input
+BAD_FEATURE: Final = 4  # a flag has an invalid value
 INTERRUPTED: Final = 5
 IO: Final = 6
 BAD_ARGS: Final = 128
@@ -24,7 +24,7 @@ class Exit(Exception):
 
 
 def ended_by(returncode: int) -> str:
-    """How Go's os/exec names the end of a process that failed."""
+    """The words of Go's os/exec for how a process failed."""
     if returncode >= 0:
         return f"exit status {returncode}"
     import signal

@@ -1,10 +1,10 @@
-"""Flags as the original reads them (GNU style, `spf13/pflag`), with its words for what is wrong.
+"""Parses flags as the original does (GNU style, `spf13/pflag`), with its error messages.
 
     --name=value  --name value  -w value  -wvalue  -w=value  --bool  --bool=false  -ab  --
 
-Flags and arguments may be mixed; after `--` everything is an argument. A library for commands
-would be shorter, but scripts compare what the original says about a bad flag, and it reads
-booleans, short flags and repeated lists in ways of its own.
+Flags and arguments may be mixed; after `--` everything is an argument. A library would be shorter.
+But scripts compare the original's messages about bad flags, and it parses booleans, short flags and
+repeated lists in its own way.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class CommandFlag:
 
     @property
     def shown(self) -> str:
-        """The flag as messages name it."""
+        """The flag as error messages show it."""
         return f"-{self.short}, --{self.name}" if self.short else f"--{self.name}"
 
     def read(self, text: str) -> Any:
@@ -80,7 +80,7 @@ def shown(flag: CommandFlag, value: Any) -> str:
 
 
 class Values:
-    """What a command line said: values by flag name (with `-` as `_`), and who was given."""
+    """The flags of a command line: values by flag name (with `-` as `_`), and which were given."""
 
     def __init__(self, flags: Iterable[CommandFlag]) -> None:
         self.flags = {flag.name: flag for flag in flags}
@@ -163,10 +163,10 @@ def _letters(word: str, values: Values, by_letter: dict[str, CommandFlag], rest:
 
 
 def without_flags(flags: Iterable[CommandFlag], words: list[str]) -> list[int]:
-    """The positions in `words` of what is neither a flag nor a flag's value.
+    """The positions of the words that are neither a flag nor a flag's value.
 
-    This is how a command is found before its own flags are known, so a flag that is not known to
-    be a boolean is taken for one with a value.
+    It finds the command before the command's own flags are known. So an unknown flag is assumed to
+    take a value.
     """
     booleans = {"--help", "-h"}
     for flag in flags:

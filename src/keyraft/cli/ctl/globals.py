@@ -80,7 +80,7 @@ def write(level: str, name: str, message: str, fields: Mapping[str, object]) -> 
     """Writes a line; its caller is whoever called our caller."""
     from keyraft.logs.zap import DEFAULT_LOGGER, caller_of
 
-    sys.stdout.flush()  # in the order in which it was said
+    sys.stdout.flush()  # keep the order of both streams
     logger = DEFAULT_LOGGER.named(name) if name else DEFAULT_LOGGER
     line = logger.format(time.time(), level, caller_of(sys._getframe(2)), message, fields)
     sys.stderr.buffer.write(line)
@@ -88,7 +88,7 @@ def write(level: str, name: str, message: str, fields: Mapping[str, object]) -> 
 
 
 class ClientLog:
-    """What the client library has to say (base.log.Logger)."""
+    """The logger for the client library (base.log.Logger)."""
 
     def __init__(self, name: str, debug: bool) -> None:
         self._name = name
@@ -100,10 +100,10 @@ class ClientLog:
             write("debug", self._name, message, fields)
 
     def info(self, message: str, **fields: object) -> None:
-        """Like the original's, the client's own news are left out."""
+        """Writes nothing: the original shows no such lines of its client."""
 
     def warn(self, message: str, **fields: object) -> None:
-        """What failed, and may be tried again."""
+        """A failure that may be retried."""
         write("warn", self._name, message, fields)
 
     def error(self, message: str, **fields: object) -> None:
@@ -119,7 +119,8 @@ def variable(flag: CommandFlag) -> str:
 def read_environment(values: Values, of_watch: bool) -> None:
     """Gives flags that were not given the values of their variables.
 
-    A flag that is given both ways is refused, even when they agree. Local flags have no variable.
+    A flag and its variable together are refused, even when both are equal. Local flags have no
+    variable.
     """
     known = set(OF_WATCH) if of_watch else set()
     for flag in GLOBAL_FLAGS:

@@ -23,7 +23,7 @@ _WORDS: Final = re.compile(r""""(?:[^"\\]|\\.)*"|'[^']*'|[^'"\s]\S*[^'"\s]?""")
 
 
 def words(line: str) -> list[str]:
-    """A line in words: '…' as it is, "…" with escapes; ValueError for a bad escape."""
+    """Splits a line into words: '…' is literal, "…" has escapes; ValueError for a bad escape."""
     found = []
     for word in _WORDS.findall(line):
         if word.startswith("'"):
@@ -35,5 +35,5 @@ def words(line: str) -> list[str]:
 
 
 def raw(text: str) -> bytes:
-    """The bytes of a command-line argument, whatever they are."""
+    """The bytes of a command-line argument, UTF-8 or not."""
     return text.encode("utf-8", "surrogateescape")

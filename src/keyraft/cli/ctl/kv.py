@@ -24,7 +24,7 @@ _PUT_USAGE: Final = "put command needs 1 argument and input from stdin or 2 argu
 
 
 def serializable(option: str) -> bool:
-    """--consistency; code 4 for what it is not."""
+    """Whether --consistency is "s"; exit code 4 for an invalid value."""
     if option not in ("l", "s"):
         raise Exit(BAD_FEATURE, f"unknown consistency flag {quote(option)}")
     return option == "s"
@@ -84,7 +84,7 @@ def range_request(values: Values, arguments: list[str]) -> rpc_pb2.RangeRequest:
     if target is None:
         raise Exit(BAD_FEATURE, f"bad sort target {values['sort-by']}")
     if target == rpc_pb2.RangeRequest.KEY and order == rpc_pb2.RangeRequest.ASCEND:
-        order = rpc_pb2.RangeRequest.NONE  # they come so anyway
+        order = rpc_pb2.RangeRequest.NONE  # the server returns this order anyway
     request.sort_order, request.sort_target = order, target
     request.key, request.range_end = _key_range(values, arguments)
     request.keys_only = values["keys-only"]
@@ -173,7 +173,7 @@ async def put(context: Context) -> None:
 
 
 def delete_request(values: Values, arguments: list[str]) -> rpc_pb2.DeleteRangeRequest:
-    """The request of a del; a range without --range waits for second thoughts."""
+    """The request of a del; a range without --range first waits, so that it can be interrupted."""
     from keyraft.cli.ctl.printers.base import complain
     from keyraft.proto import rpc_pb2
 
@@ -209,7 +209,7 @@ async def delete(context: Context) -> None:
 
 
 async def compaction(context: Context) -> None:
-    """Forgets what was before a revision."""
+    """Compacts all revisions before one."""
     if len(context.arguments) != 1:
         raise Exit(BAD_ARGS, "compaction command needs 1 argument")
     try:

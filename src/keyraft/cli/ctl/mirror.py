@@ -28,7 +28,7 @@ class Mirror:
         self._ops_max: int = context["max-txn-ops"]
         self._revision = max(context["rev"] - 1, 0)
         self._new_prefix = raw(context["dest-prefix"])
-        # DEVIATION: the original forgets the prefix with --rev and writes over foreign keys.
+        # DEVIATION: with --rev the original ignores the prefix and overwrites other keys.
         if not context["no-dest-prefix"] and not self._new_prefix:
             self._new_prefix = self._prefix
         self.total = 0
@@ -37,7 +37,7 @@ class Mirror:
         return self._new_prefix + key.removeprefix(self._prefix)
 
     async def run(self) -> None:
-        """Copies what is there, then follows; ends only with an error."""
+        """Copies the present keys, then follows changes; ends only with an error."""
         revision = self._revision
         if not revision:
             revision = await self._copy()
@@ -64,7 +64,7 @@ class Mirror:
         return revision
 
     async def _apply(self, response: rpc_pb2.WatchResponse) -> None:
-        """Carries changes over, those of one revision in one transaction if it is not too big."""
+        """Writes changes, those of one revision in one transaction if it is not too big."""
         from keyraft.client import delete, put
         from keyraft.proto import mvcc_pb2
 

@@ -8,7 +8,7 @@ from keyraft.cli.ctl.exits import BAD_ARGS, ERROR, Exit
 
 
 def ask(prompt: str) -> str:
-    """What is typed, unseen; code 1 without a terminal."""
+    """Reads a password without echo; exit code 1 without a terminal."""
     try:
         return getpass.getpass(prompt)
     except (EOFError, OSError) as error:
@@ -16,7 +16,7 @@ def ask(prompt: str) -> str:
 
 
 def ask_twice(name: str) -> str:
-    """A new password, typed two times alike; code 128 otherwise."""
+    """Reads a new password twice; exit code 128 if they differ."""
     first = ask(f"Password of {name}: ")
     if not first:
         raise Exit(BAD_ARGS, "empty password")

@@ -1,4 +1,4 @@
-"""snapshot save; and status and restore, which live in etcdutl now."""
+"""snapshot save; also status and restore, which etcdutl does now."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from keyraft.cli.ctl.exits import BAD_ARGS, INTERRUPTED, Exit
 from keyraft.cli.ctl.gofmt import duration
 
 SHA256_BYTES: Final = 32
-SECTOR_BYTES: Final = 512  # a database is a multiple of this, so its checksum sticks out
-SYNC_BYTES: Final = 8 << 20  # brought to the disk at once
+SECTOR_BYTES: Final = 512  # of which a database's size is a multiple; with a checksum it is not
+SYNC_BYTES: Final = 8 << 20  # synced at once
 
 
 async def save(context: Context) -> None:
-    """Writes a member's database to a file; no file is left that looks whole but is not."""
+    """Writes a member's database to a file; never leaves an incomplete file under its name."""
     from keyraft.client.errors import EtcdError, RawError
 
     if len(context.arguments) != 1:
@@ -88,10 +88,10 @@ async def _save(context: Context, path: str) -> str:
 
 
 class Syncing:
-    """Brings a growing file to the disk bit by bit, beside its writer.
+    """Syncs a growing file piece by piece, while it is written.
 
-    Left to the system, it would go there in one piece: at the end, or half a minute after it was
-    written. A member whose log is on the same disk would wait behind it with every write.
+    Otherwise the system would write it in one piece, at the end or half a minute later. Then every
+    write of a member whose log is on the same disk would have to wait.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -100,7 +100,7 @@ class Syncing:
         self._under_way: asyncio.Future[None] | None = None
 
     async def reached(self, size: int) -> None:
-        """So many bytes are written; waits when the disk is behind. Raises OSError."""
+        """Call when so many bytes are written; waits when the disk is slower. Raises OSError."""
         if size - self._synced < SYNC_BYTES:
             return
         self._synced = size
@@ -114,7 +114,7 @@ class Syncing:
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        """Waits for what is under way, for the file may be closed next."""
+        """Waits for the sync under way, because the file may be closed next."""
         if self._under_way is not None:
             await self._under_way
 
@@ -129,8 +129,7 @@ def _sync_folder(path: str) -> None:
 
 
 class ProgressLine:
-    """How far it is, on standard error when that is a terminal; redrawn at most 10 times a
-    second."""
+    """The progress, on standard error if that is a terminal; redrawn at most 10 times a second."""
 
     def __init__(self) -> None:
         self._shown = sys.stderr.isatty()
@@ -146,7 +145,7 @@ class ProgressLine:
             sys.stderr.flush()
 
     def end(self) -> None:
-        """Wipes what was drawn."""
+        """Clears the line."""
         if self._shown:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()

@@ -31,8 +31,8 @@ class BadWatch(Exception):
 def split(arguments: list[str], typed: list[str]) -> tuple[list[str], list[str]]:
     """(what to watch, the command to run) of a watch's arguments.
 
-    `typed` are the words as typed, with the `--` that the arguments lack. Key and range end may
-    come from the environment instead; both is refused.
+    `typed` are the words as typed, with the `--` that is missing in the arguments. Key and range
+    end may come from the environment instead, but not from both.
     """
     key = os.environ.get("ETCDCTL_WATCH_KEY", "")
     range_end = os.environ.get("ETCDCTL_WATCH_RANGE_END", "")
@@ -88,13 +88,13 @@ async def watch(context: Context) -> None:
             await _show(context, start(client, context.values, arguments), command)
     except BadWatch as error:
         if not context.arguments:
-            context.configure()  # what is wrong with the flags is told first
+            context.configure()  # errors in flags come first
         raise Exit(BAD_ARGS, str(error)) from None
     raise Exit(INTERRUPTED, "watch is canceled by the server")
 
 
 async def _show(context: Context, events: Watch, command: list[str]) -> None:
-    """Prints one watch to its end, the server's last answer included."""
+    """Prints the answers of one watch up to the server's last one."""
     from keyraft.client.errors import EtcdError, RawError
     from keyraft.proto import rpc_pb2
 
@@ -117,7 +117,7 @@ def _print(context: Context, response: rpc_pb2.WatchResponse) -> None:
 
 
 async def _execute(command: list[str], event: mvcc_pb2.Event, revision: int) -> None:
-    """Runs the command for one event; its failure ends everything with code 1."""
+    """Runs the command for one event; if it fails, etcdctl ends with code 1."""
     from keyraft.proto import mvcc_pb2
 
     environment = os.environ | {
@@ -173,7 +173,7 @@ async def _read(
     running: set[asyncio.Task[None]],
     ended: Callable[[asyncio.Task[None]], None],
 ) -> None:
-    """Carries out the lines of standard input; its end is code 3."""
+    """Carries out the lines of standard input; at its end the exit code is 3."""
     latest: list[Watch] = []
     while True:
         text = await asyncio.to_thread(sys.stdin.readline)

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 FORMATS: Final = ("simple", "fields", "json", "protobuf", "table")
 _DRAW_S: Final = 0.1  # between two redrawings of a progress line
-_PATIENCE_S: Final = 1.0  # what takes less needs none
+_PATIENCE_S: Final = 1.0  # shorter work shows no progress
 
 
 class Console:
     """Log lines on standard error in the original's console form."""
 
     def debug(self, message: str, **fields: object) -> None:
-        """Left out."""
+        """Writes nothing."""
 
     def info(self, message: str, **fields: object) -> None:
         """One line."""
@@ -48,10 +48,9 @@ class Console:
 
 
 def _progress(what: str, form: str = "simple") -> ProgressCallback:
-    """A line on standard error when that is a terminal, for those who wait; wiped when it is done.
+    """A progress line on standard error if that is a terminal; cleared at the end.
 
-    What is over soon has none, and what is written for programs neither: both streams may come
-    from one terminal.
+    Short work has none, nor has output for programs: both streams may be the same terminal.
     """
     from keyraft.base.sizes import size
 

@@ -13,7 +13,7 @@ from keyraft.cli.utl.tree import ARGUMENTS, GLOBAL_FLAGS, REQUIRED, ROOT
 
 
 class UtlContext:
-    """What a command works with."""
+    """The arguments and flags of one command."""
 
     def __init__(self, values: Values, arguments: list[str]) -> None:
         self.values = values

@@ -175,6 +175,6 @@ ROOT: Final = Command(
 )
 
 REQUIRED: Final = {"defrag": ["data-dir"], "migrate": ["data-dir", "target-version"]}
-"""Flags that a command cannot do without."""
+"""Flags that a command requires."""
 ARGUMENTS: Final = {"hashkv": 1}
-"""How many arguments the parser insists on."""
+"""How many arguments the parser requires."""

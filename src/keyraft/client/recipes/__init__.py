@@ -1,8 +1,8 @@
 """Coordination built from keys, leases and watches.
 
-Keys are laid out as etcd's own `concurrency` package and Lock and Election services do, so
-programs in both languages share locks and elections. Whatever a recipe writes hangs on a session's
-lease: when the program dies, it goes away by itself.
+Keys have the layout of etcd's own `concurrency` package and its Lock and Election services, so
+programs in both languages share locks and elections. Every key that a recipe writes is attached to
+a session's lease: when the program dies, the key goes away by itself.
 """
 
 from keyraft.client.recipes.barrier import Barrier, DoubleBarrier

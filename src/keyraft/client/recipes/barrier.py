@@ -1,4 +1,4 @@
-"""Barriers: many wait until one lets them go, or until all have come."""
+"""Barriers: clients wait until one of them opens the barrier, or until all have come."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Barrier:
     async def release(self) -> None:
         """Opens the barrier for all who wait.
 
-        After a `hold` it ends that one and no later one; else it ends whoever's there is.
+        After a `hold` of its own it ends that one and no later one; otherwise it ends anyone's.
         """
         if not self._revision:
             await self._space.delete(self._key)
@@ -69,10 +69,10 @@ class DoubleBarrier:
         self._ready = to_bytes(name) + b"/ready"
         self._count = count
         self._claim: Claim | None = None
-        self._opened: mvcc_pb2.KeyValue | None = None  # the `ready` that let this one in
+        self._opened: mvcc_pb2.KeyValue | None = None  # the `ready` key that let this one enter
 
     async def enter(self) -> None:
-        """Returns when all have entered; cancelled, this one has not.
+        """Returns when all have entered; if cancelled, this one has not entered.
 
         LeaseLostError when the session ends meanwhile.
         """
@@ -85,7 +85,7 @@ class DoubleBarrier:
             raise
 
     async def _enter(self, claim: Claim) -> mvcc_pb2.KeyValue:
-        """The pair of `ready`, made by the one who found all there."""
+        """The key `ready`, made by the last one to enter."""
         space = self._session.space
         standing = await claim.stand(b"", get(self._waiters, prefix=True, count_only=True))
         if standing.count(0) >= self._count:
@@ -108,7 +108,7 @@ class DoubleBarrier:
         space = self._session.space
         same = create_revision(self._ready) == opened.create_revision
         await space.txn().when(same).then(delete(self._ready)).commit()
-        # Whoever was let in by this `ready` stood before it; later ones are of the next round.
+        # Those that this `ready` let enter have older keys; newer keys belong to the next round.
         await wait_predecessors(space, self._waiters, opened.mod_revision)
 
     async def _withdraw(self) -> None:

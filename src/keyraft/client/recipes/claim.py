@@ -1,13 +1,13 @@
-"""A session's place in a line: the key `PREFIX/LEASE`, made once and taken away once.
+"""A session's place in a queue: the key `PREFIX/LEASE`, created once and deleted once.
 
-The key's name says whose it is, and not which of its lives: the same session may leave and come
-again. What is believed and what is deleted is therefore the key of one create revision.
+The key's name tells the session. But the same session may leave and come again under the same name.
+So what is checked and deleted is always the key of one create revision.
 
     no key  --stand-->  standing  --the last user's leave-->  leaving  --a server's answer-->  no key
 
 Invariants:
 - At most one call that makes or takes away the key is under way in its session (`_busy`), and the
-  key is made anew only after a server has answered that the old one is gone. A deletion that is
+  key is created again only after a server has answered that the old one is gone. A deletion that is
   carried out late finds another create revision and does nothing.
 - Several users of one session share the key (etcd's recipes are reentrant for a session); the
   last one that leaves takes it away.
@@ -34,7 +34,7 @@ RETRY_S: Final = 0.1
 
 
 async def again(call: Callable[[], Awaitable[T]]) -> T:
-    """Repeats a call that does no harm when done twice, until a server answers."""
+    """Repeats an idempotent call until a server answers."""
     while True:
         try:
             return await call()
@@ -50,7 +50,7 @@ class Claim:
         self.key = key
         self.users = 0
         self._revision = 0  # of the key's creation; 0: none, or see `_unheard`
-        self._unheard = False  # a creation was begun, and no answer came
+        self._unheard = False  # a creation was sent, and no answer came
         self._busy = asyncio.Lock()
 
     async def stand(self, value: bytes, *more: Operation) -> Standing:
@@ -64,25 +64,26 @@ class Claim:
                 .otherwise(get(self.key), *more)
             )
             self._unheard = True
-            answer = await again(transaction.commit)  # a second time finds the key of the first
+            answer = await again(transaction.commit)  # repeated, it finds the key that exists
             standing = Standing(answer)
             self._revision, self._unheard = standing.revision, False
             return standing
 
     async def check(self, revision: int) -> None:
-        """Asks whether the key of that create revision is still there; LeaseLostError if not.
+        """Asks a server whether the key of that create revision still exists; LeaseLostError if
+        not.
 
-        Whoever has waited does not know whether the lease lived on meanwhile.
+        After a wait the lease may have expired meanwhile.
         """
         found = await again(lambda: self._session.space.get(self.key))
         if not found.kvs or found.kvs[0].create_revision != revision:
             raise errors.LeaseLostError(self._session.lease.id)
 
     async def leave(self) -> None:
-        """One user less; the last one's key is deleted for certain.
+        """Removes one user; after the last one the key is deleted for certain.
 
-        When no server answers now, the session goes on trying until the key or the lease is gone,
-        so that the renewals do not keep alive what nobody wants any more.
+        While no server answers, the session goes on trying until the key or the lease is gone.
+        Otherwise the renewals would keep alive a key without users.
         """
         self.users -= 1
         if not self.users and not self._session.lost:
@@ -100,7 +101,7 @@ class Claim:
     async def _remove(self, tried: asyncio.Event) -> None:
         async with self._busy:
             if self.users:
-                return  # somebody came first, and stands with the same key
+                return  # another user came first and uses the same key
             while not self._session.lost:
                 try:
                     await self._remove_once()
@@ -114,8 +115,9 @@ class Claim:
     async def _remove_once(self) -> None:
         space = self._session.space
         if self._unheard:
-            # A condition that never holds: the deletion makes it a write, so it is carried out
-            # behind the creation that was begun before, which a mere read could overtake.
+            # The condition never holds. But with a deletion in it the transaction is a write, so it
+            # is carried out after the creation that was sent before. A read could overtake that
+            # creation.
             look = space.txn().when(version(self.key) < 0).then(delete(self.key))
             answer = await look.otherwise(get(self.key)).commit()
             found = answer.responses[0].response_range.kvs

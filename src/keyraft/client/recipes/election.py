@@ -1,4 +1,4 @@
-"""Electing one of many, and hearing who it is.
+"""Electing one of many candidates, and observing who is the leader.
 
 Candidates create `NAME/LEASE` with their proposal as value; the oldest key is the leader's.
 """
@@ -33,7 +33,7 @@ class Election:
         self._claim: Claim | None = None
 
     async def campaign(self, value: Bytes) -> None:
-        """Waits until this candidate is the leader; cancelled, it is no candidate any more.
+        """Waits until this candidate is the leader; if cancelled, it is no candidate any more.
 
         LeaseLostError when the session ends meanwhile.
         """
@@ -55,7 +55,7 @@ class Election:
         await claim.check(self.revision)
 
     async def proclaim(self, value: Bytes) -> None:
-        """Changes the leader's value; NotLeaderError when it is not ours to change."""
+        """Changes the leader's value; NotLeaderError when this candidate is not the leader."""
         if not self.revision:
             raise NotLeaderError("not a candidate")
         answer = await (

@@ -45,7 +45,7 @@ class Lock:
         return self._held and not self._session.lost
 
     def is_owner(self) -> Comparison:
-        """For a transaction: true as long as this contender's key is there; never without one."""
+        """For a transaction: holds as long as this contender's key exists; never without a key."""
         return create_revision(self.key or b"\0") == (self.revision or -1)
 
     async def acquire(self) -> None:

@@ -1,7 +1,8 @@
 """Queues that many programs fill and empty.
 
-An element is one key. Who deletes it, in a transaction that holds only while it is unchanged, has
-it: no element is taken twice. One that was put stays until it is taken, whoever dies.
+An element is one key. A client takes it by deleting it in a transaction that fails if it has
+changed, so no element is taken twice. An element stays until it is taken, even if its producer
+dies.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ class Queue:
                 async for _ in watch:
                     return
         except errors.WatchCompactedError:
-            return  # the next read tells the present
+            return  # the next read shows the present
 
 
 class PriorityQueue(Queue):

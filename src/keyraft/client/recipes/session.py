@@ -1,4 +1,4 @@
-"""A session: a lease that says "this program is alive", and what hangs on it.
+"""A session: a lease that shows that a program is alive, and the keys attached to it.
 
 async with Session(client, ttl_s=10) as session:
     ...                          # renewed meanwhile
@@ -42,7 +42,7 @@ class Session:
 
     @property
     def lost(self) -> bool:
-        """The lease is over: whatever hung on it may be somebody else's by now."""
+        """The lease is over: others may hold its locks by now."""
         return self._closed or (self._lease is not None and self._lease.lost)
 
     def check(self) -> None:
@@ -64,7 +64,7 @@ class Session:
         self._claims.clear()
         if lease is not None:
             try:
-                async with asyncio.timeout(self._ttl_s):  # then it is gone without us
+                async with asyncio.timeout(self._ttl_s):  # after this time it has expired anyway
                     await lease.revoke()
             except (errors.DeadlineError, errors.UnavailableError, TimeoutError):
                 pass
@@ -99,7 +99,7 @@ class Session:
         return claim
 
     def forget(self, key: bytes) -> None:
-        """A key without users is gone."""
+        """Forgets a key that has no users any more."""
         self._claims.pop(key, None)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -112,7 +112,7 @@ class Session:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled():
-            task.exception()  # whoever waited for it has been told; else nobody can be
+            task.exception()  # an error was raised in the waiter, if there was one
 
     async def unless_lost(self, work: Coroutine[Any, Any, T]) -> T:
         """The result of `work`; LeaseLostError or ClosedError when the session ends before."""

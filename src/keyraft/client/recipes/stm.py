@@ -7,9 +7,9 @@
 
     await atomically(client, move)
 
-What was read is remembered; the writes are carried out in one transaction that holds only when
-nothing that was read has changed meanwhile, else the coroutine runs again. It must therefore have
-no effects of its own.
+Reads are remembered. The writes are carried out in one transaction, on the condition that nothing
+that was read has changed meanwhile; otherwise the coroutine runs again. It must therefore have no
+other effects.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Waiting in line: for keys that were created earlier to go away."""
+"""Waiting until keys that were created earlier are deleted."""
 
 from __future__ import annotations
 
@@ -38,4 +38,4 @@ async def wait_predecessors(space: Space, prefix: bytes, revision: int) -> int:
         try:
             await wait_deleted(space, found.kvs[0].key, found.header.revision + 1)
         except errors.WatchCompactedError:
-            continue  # the history is gone; the next read tells the present
+            continue  # the history is compacted; the next read shows the present

@@ -4,7 +4,7 @@ from keyraft.cli.ctl.printers.base import Printer
 
 
 def make(form: str, is_hex: bool) -> Printer | None:
-    """The printer for `--write-out form`, None for an unknown one; only it is imported."""
+    """The printer for `--write-out form`, None for an unknown form. Only its module is imported."""
     if form == "simple":
         from keyraft.cli.ctl.printers.simple import SimplePrinter
 

@@ -1,7 +1,7 @@
-"""What every output form can do; a form that lacks one of these says so and ends with code 4.
+"""The methods of every output form. A form without a method prints an error, with exit code 4.
 
-Text holds keys and values as they are: bytes that are no UTF-8 travel as surrogates and leave as
-the same bytes.
+Keys and values are held as text. Bytes that are no UTF-8 become surrogates, and are written as the
+same bytes.
 """
 
 from __future__ import annotations
@@ -56,11 +56,11 @@ class Printer:
         self.is_hex = is_hex
 
     def unsupported(self) -> NoReturn:
-        """This form cannot show it."""
+        """Raises the error that this form cannot show the answer."""
         raise Exit(BAD_FEATURE, f"{self.form} not supported as output format")
 
     def message(self, response: Any) -> None:
-        """Any answer that has no method of its own in this form."""
+        """Any answer for which this form has no own method."""
         self.unsupported()
 
     def get(self, response: rpc_pb2.RangeResponse) -> None:
@@ -136,7 +136,7 @@ class Printer:
         self.unsupported()
 
     def move_leader(self, leader: int, target: int, response: rpc_pb2.MoveLeaderResponse) -> None:
-        """The leadership went over."""
+        """The leadership was transferred."""
         self.message(response)
 
     def downgrade(self, action: str, response: rpc_pb2.DowngradeResponse) -> None:
@@ -148,7 +148,7 @@ class Printer:
         self.message(response)
 
     def said(self, sentence: str, response: Any) -> None:
-        """A change whose answer has nothing but a header; `sentence` is the simple form."""
+        """An answer that has only a header; `sentence` is printed in the simple form."""
         self.message(response)
 
     def role(self, name: str, response: rpc_pb2.AuthRoleGetResponse) -> None:
@@ -168,5 +168,5 @@ class Printer:
         self.message(response)
 
     def auth_status(self, response: rpc_pb2.AuthStatusResponse) -> None:
-        """Whether users are needed."""
+        """Whether authentication is on."""
         self.message(response)

@@ -9,7 +9,7 @@ from keyraft.proto import rpc_pb2
 
 
 class ProtobufPrinter(Printer):
-    """`--write-out protobuf`: no newline, nothing around."""
+    """`--write-out protobuf`: the bytes alone, without a newline."""
 
     form = "protobuf"
 
@@ -27,8 +27,8 @@ class ProtobufPrinter(Printer):
             )
         )
 
-    # Of the answers about leases the original writes the header only: its structures for them
-    # embed the header, and with it the header's way of being written.
+    # For answers about leases the original writes only the header: its structures embed the header,
+    # and with it the header's Marshal method.
     def lease_grant(self, response: rpc_pb2.LeaseGrantResponse) -> None:
         self.message(response.header)
 
