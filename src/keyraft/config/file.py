@@ -86,7 +86,7 @@ _GO_NAMES: Final = {str: "string", bool: "bool", list: "[]string"}
 # Other spellings of a key, for files that were written for 3.5.14 and later.
 _OLD_CATCH_UP: Final = "experimental-snapshot-catchup-entries"
 _CATCH_UP: Final = "experimental-snapshot-catch-up-entries"
-_URL_LABELS: Final = {"advertise-client-urls": "advertise-peer-urls"}  # as etcd has it
+_URL_LABELS: Final = {"advertise-client-urls": "advertise-peer-urls"}  # etcd's messages mix them up
 
 
 class ConfigFile(NamedTuple):
