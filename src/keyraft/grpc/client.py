@@ -4,64 +4,37 @@ A call is told its end exactly once, whatever happens: the answer, a reset, a GO
 deadline, its cancellation, or the loss of the connection. Calls beyond the server's
 SETTINGS_MAX_CONCURRENT_STREAMS wait in line, without a stream.
 
-The part of a header block that is the same from call to call is remembered until the encoder's
-table changes; the timeout, which is not, is a literal of its own behind it.
+The short way: an answer in one piece, whose field blocks are known to be a good answer's, is taken
+whole. Everything else goes through `Connection._frame` and `responses`; both give the same result.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Final
-
-from keyraft.base.gotext import quote
 
 from . import status
 from .client_calls import ClientCall, ClientReceiver, ClientStream, Done, Metadata
-from .deadline import format_timeout
-from .field_validity import check_fields
+from .client_field_blocks import RequestBlocks, timeout_literal
 from .http2 import frames, states
-from .http2.connection import Connection
-from .http2.errors import (
-    CANCEL,
-    ENHANCE_YOUR_CALM,
-    NO_ERROR,
-    PROTOCOL_ERROR,
-    REFUSED_STREAM,
-    ConnectionFault,
-    StreamFault,
-    code_name,
-)
+from .http2.errors import NO_ERROR, code_name
 from .http2.hpack import Encoder, Header
-from .http2.stream import Http2Stream, Inbox
-from .limits import (
-    KNOWN_FIELD_BLOCK_BYTES_MAX,
-    KNOWN_FIELD_BLOCKS_MAX,
-    LOST_WORK,
-    MESSAGE_WORK,
-    REQUEST_WORK,
-    Limits,
-)
+from .limits import LOST_WORK, REQUEST_WORK, Limits
+from .responses import Responses
+from .waiting_calls import WaitingCalls
 
 _INDEXED: Final[frozenset[bytes | Header]] = frozenset(
     (b":authority", b":path", b"content-type", b"user-agent", b"te", b"hasleader")
 )
 _SECRET: Final = frozenset((b"authorization", b"token"))
-_ANSWER_PSEUDO: Final = frozenset((b":status",))
-_NO_PSEUDO: Final[frozenset[bytes]] = frozenset()
-
-# The timeout's literal, without indexing (RFC 7541 §6.2.2): its name never changes.
-_TIMEOUT_NAME: Final = bytes((len(b"grpc-timeout"),)) + b"grpc-timeout"
 
 
-class ClientConnection(Connection):
+class ClientConnection(Responses):
     """One connection to a server.
 
     `draining` says that it takes no new calls (GOAWAY, or no stream numbers left);
     `keepalive_without_calls` that keepalive pings go out also while nothing is under way.
     """
-
-    is_client = True
 
     def __init__(
         self,
@@ -79,22 +52,8 @@ class ClientConnection(Connection):
         self.keepalive.always = keepalive_without_calls
         self.draining = False
         self.on_idle: Callable[[], None] | None = None
-        self._line: deque[ClientCall] = deque()
-        self._blocks: dict[tuple[bytes, tuple[Header, ...]], bytes] = {}
-        self._blocks_generation = -1
-        self._fields: dict[bytes, list[Header]] = {}
-        self._good_heads: set[bytes] = set()  # subsets of `_fields` for the short way
-        self._good_tails: set[bytes] = set()
-        self._first: list[Header] = [
-            (b":method", b"POST"),
-            (b":scheme", scheme.encode("ascii")),
-        ]
-        self._then: list[Header] = [
-            (b":authority", authority.encode("ascii")),
-            (b"content-type", b"application/grpc"),
-            (b"user-agent", user_agent.encode("ascii")),
-            (b"te", b"trailers"),
-        ]
+        self._waiting_calls = WaitingCalls()
+        self._request_blocks = RequestBlocks(self.encoder, scheme, authority, user_agent)
         self._out.append(frames.PREFACE)
         self._send_preface(
             [
@@ -142,31 +101,13 @@ class ClientConnection(Connection):
         self._start(call)
         return call
 
-    def _request_block(self, path: bytes, metadata: tuple[Header, ...]) -> bytes:
-        """The request's header block without its timeout; must be sent if it was made."""
-        encoder = self.encoder
-        if self._blocks_generation != encoder.generation:
-            self._blocks.clear()
-        key = (path, metadata)
-        block = self._blocks.get(key)
-        if block is None:
-            fields = [*self._first, (b":path", path), *self._then, *metadata]
-            settled = encoder.settled(fields)
-            block = encoder.encode(fields)
-            if not settled:
-                self._blocks.clear()
-                self._blocks_generation = encoder.generation
-            elif len(self._blocks) < KNOWN_FIELD_BLOCKS_MAX:
-                self._blocks[key] = block
-        return block
-
     def _start(self, call: ClientCall) -> None:
         if self.closed or self.draining:
             call.over = call.unprocessed = True
             call.ended(status.UNAVAILABLE, self.close_reason or "the connection is draining", {})
             return
-        if len(self.streams) >= self.settings.max_concurrent_streams or self._line:
-            self._line.append(call)
+        if len(self.streams) >= self.settings.max_concurrent_streams or self._waiting_calls:
+            self._waiting_calls.append(call)
             return
         self._begin(call)
 
@@ -180,10 +121,9 @@ class ClientConnection(Connection):
         call.send_window = self.settings.initial_window_size
         call.state = states.OPEN
         self.streams[stream_id] = call
-        block = self._request_block(call.path, call.metadata)
+        block = self._request_blocks.of(call.path, call.metadata)
         if call.deadline_s is not None:
-            timeout = format_timeout(call.deadline_s - self.now)
-            block += b"\0" + _TIMEOUT_NAME + bytes((len(timeout),)) + timeout
+            block += timeout_literal(call.deadline_s - self.now)
             self.deadlines.add(call.deadline_s, stream_id, self.streams)
         out = self._out
         if len(block) <= frames.FRAME_BYTES_DEFAULT:
@@ -229,14 +169,11 @@ class ClientConnection(Connection):
     def _next_in_line(self) -> None:
         if self.closed or self.draining:
             return
-        while (
-            self._line
-            and len(self.streams) < self.settings.max_concurrent_streams
-            and not self.draining
-        ):
-            call = self._line.popleft()
-            if not call.over:
-                self._begin(call)
+        while len(self.streams) < self.settings.max_concurrent_streams and not self.draining:
+            call = self._waiting_calls.next_call()
+            if call is None:
+                return
+            self._begin(call)
 
     def send(self, stream: ClientStream, message: bytes) -> None:
         """ClientStream.send."""
@@ -253,32 +190,6 @@ class ClientConnection(Connection):
             self._end_stream(stream, None)
             self._wake()
 
-    def cancel(self, call: ClientCall, code: int, text: str) -> None:
-        """Ends a call from our side."""
-        if call.over:
-            return
-        awake, self._awake = self._awake, True
-        if call.stream_id:
-            self._reset(call, CANCEL)
-        self._over(call, code, text, {})
-        self._end_turn(awake)
-
-    def pause_reading(self, stream: ClientStream) -> None:
-        """ClientStream.pause_reading."""
-        if not stream.over:
-            if stream.inbox is None:
-                stream.inbox = Inbox(self.limits.stream_window_bytes)
-            stream.inbox.paused = True
-
-    def resume_reading(self, stream: ClientStream) -> None:
-        """ClientStream.resume_reading."""
-        if not stream.over:
-            self._resume_inbox(stream)
-
-    def _inbox_ended(self, stream: Http2Stream, inbox: Inbox) -> None:
-        assert isinstance(stream, ClientCall)
-        self._finish(stream, inbox.trailers)
-
     # --- the short way --------------------------------------------------------------------------
 
     def _parse(self, data: bytes) -> int:
@@ -290,7 +201,7 @@ class ClientConnection(Connection):
         pos, end = 0, len(data)
         unpack, unpack_message = frames.HEADER.unpack_from, frames.MESSAGE_HEADER.unpack_from
         streams, limits = self.streams, self.limits
-        heads, tails = self._good_heads, self._good_tails
+        headers, trailers = self._response_blocks.headers, self._response_blocks.trailers
         output_bytes_max = limits.output_bytes_max
         slice_work = limits.slice_work
         while (
@@ -308,7 +219,7 @@ class ClientConnection(Connection):
                 word & 0xFF == frames.HEADERS
                 and flags == frames.END_HEADERS
                 and end - stop >= 14
-                and data[pos + 9 : stop] in heads
+                and data[pos + 9 : stop] in headers
                 and self._unfinished is None
             ):
                 call = streams.get(stream_id)
@@ -333,7 +244,7 @@ class ClientConnection(Connection):
                             and flags == frames.END_HEADERS | frames.END_STREAM
                             and tail_stream_id == stream_id
                             and tail <= end
-                            and data[after + 9 : tail] in tails
+                            and data[after + 9 : tail] in trailers
                         ):
                             self.work += REQUEST_WORK
                             self._credit(length + 5)
@@ -351,7 +262,7 @@ class ClientConnection(Connection):
 
     def _after_call(self) -> None:
         """A call has ended: the next in line, or nothing left to do."""
-        if self._line:
+        if self._waiting_calls:
             self._next_in_line()
         if not self.streams:
             if self.draining and not self.closed:
@@ -359,185 +270,12 @@ class ClientConnection(Connection):
             elif self.on_idle is not None:
                 self.on_idle()
 
-    # --- answers --------------------------------------------------------------------------------
-
-    def _forget_blocks(self) -> None:
-        self._fields.clear()
-        self._good_heads.clear()
-        self._good_tails.clear()
-
-    def _classify(self, block: bytes, fields: list[Header]) -> None:
-        """Notes blocks that can only be a good answer's."""
-        values = dict(fields)
-        if (
-            check_fields(fields, _ANSWER_PSEUDO) is None
-            and values.get(b":status") == b"200"
-            and _is_grpc(values)
-        ):
-            self._good_heads.add(block)
-        elif (
-            check_fields(fields, _NO_PSEUDO) is None
-            and values.get(b"grpc-status") == b"0"
-            and not values.get(b"grpc-message")
-        ):
-            self._good_tails.add(block)
-
-    def _headers(self, stream_id: int, block: bytes, ends: bool) -> None:
-        fields = self._fields.get(block)
-        if fields is None:
-            generation = self.decoder.table.generation
-            fields = self.decoder.decode(block)
-            if self.decoder.table.generation != generation:
-                self._forget_blocks()
-            if self.decoder.oversize:
-                raise StreamFault(stream_id, ENHANCE_YOUR_CALM, "a header list above the limit")
-            if self.decoder.table.generation == generation and (
-                len(block) <= KNOWN_FIELD_BLOCK_BYTES_MAX
-            ):
-                if len(self._fields) >= KNOWN_FIELD_BLOCKS_MAX:
-                    self._forget_blocks()
-                self._fields[block] = fields
-                self._classify(block, fields)
-        if stream_id & 1 == 0 or self._state_of(stream_id) == states.IDLE:
-            raise ConnectionFault(PROTOCOL_ERROR, "a stream that we did not open")
-        event = states.HEADERS_END if ends else states.HEADERS
-        stream = self._step(stream_id, event)
-        if stream is None:
-            return
-        assert isinstance(stream, ClientCall)
-        if stream.answered:
-            if not ends or check_fields(fields, _NO_PSEUDO) is not None:
-                raise StreamFault(stream_id, PROTOCOL_ERROR, "malformed trailers")
-            self._ends(stream, dict(reversed(fields)))
-            return
-        fault = check_fields(fields, _ANSWER_PSEUDO)
-        values = dict(reversed(fields))
-        http_status = values.get(b":status", b"")
-        if fault is not None or len(http_status) != 3 or not http_status.isdigit():
-            raise StreamFault(stream_id, PROTOCOL_ERROR, fault or "an answer without :status")
-        if http_status[:1] == b"1":
-            if ends:
-                raise StreamFault(stream_id, PROTOCOL_ERROR, "an interim answer that ends")
-            return
-        stream.answered = True
-        if b"grpc-status" in values and ends:
-            self._ends(stream, values)
-        elif http_status != b"200" or not _is_grpc(values):
-            self._not_grpc(stream, http_status, values)
-        elif ends:
-            self._ends(stream, values)
-
-    def _not_grpc(self, call: ClientCall, http_status: bytes, values: dict[bytes, bytes]) -> None:
-        """An answer from something that is no gRPC server (a proxy, an HTTP/1 handler)."""
-        number = int(http_status)
-        code = status.from_http_status(number)
-        if number != 200:
-            text = f"unexpected HTTP status code received from server: {number}"
-        else:
-            content_type = values.get(b"content-type", b"")
-            text = f"unexpected content-type {quote(content_type)}"
-        if call.stream_id in self.streams:
-            self._reset(call, CANCEL)
-        self._over(call, code, text, values)
-
-    def _messages(self, stream: Http2Stream, inbox: Inbox) -> None:
-        assert isinstance(stream, ClientCall)
-        if not stream.answered:
-            raise StreamFault(stream.stream_id, PROTOCOL_ERROR, "DATA before the response headers")
-        data = inbox.data
-        start = 0
-        while len(data) - start >= 5 and not inbox.paused:
-            length = int.from_bytes(data[start + 1 : start + 5], "big")
-            if data[start]:
-                text = "grpc: compressed flag set with identity or empty encoding"
-                self.cancel(stream, status.INTERNAL, text)
-                return
-            if length > self.limits.message_bytes_max:
-                text = (
-                    f"grpc: received message larger than max "
-                    f"({length} vs. {self.limits.message_bytes_max})"
-                )
-                self.cancel(stream, status.RESOURCE_EXHAUSTED, text)
-                return
-            stop = start + 5 + length
-            if stop > len(data) or self._leave(stream, inbox):
-                break
-            self.work += MESSAGE_WORK
-            message = bytes(data[start + 5 : stop])
-            start = stop
-            inbox.messages += 1
-            if isinstance(stream, ClientStream):
-                stream.receiver.on_message(message)
-            elif stream.reply is None:
-                stream.reply = message
-            else:
-                text = "cardinality violation: more than one response message"
-                self.cancel(stream, status.INTERNAL, text)
-            if stream.inbox is not inbox:
-                return
-        if start:
-            del data[:start]
-            self.inbound_bytes -= start
-        if self.inbound_bytes > self.limits.inbound_bytes_max:
-            self.cancel(stream, status.RESOURCE_EXHAUSTED, "too many bytes of unread answers")
-
-    def _remote_end(self, stream: Http2Stream) -> None:
-        """END_STREAM on DATA: a gRPC answer ends with trailers instead."""
-        assert isinstance(stream, ClientCall)
-        text = "server closed the stream without sending trailers"
-        self._ends(stream, {b"grpc-status": b"13", b"grpc-message": text.encode()})
-
-    def _ends(self, stream: ClientCall, trailers: dict[bytes, bytes]) -> None:
-        inbox = stream.inbox
-        if inbox is not None and (inbox.paused or inbox.due):
-            inbox.half_closed = True
-            inbox.trailers = trailers
-        else:
-            self._finish(stream, trailers)
-
-    def _finish(self, stream: ClientCall, trailers: dict[bytes, bytes]) -> None:
-        value = trailers.get(b"grpc-status", b"")
-        if value.isdigit() and len(value) <= 9:
-            code = int(value)
-            text = status.decode_text(trailers.get(b"grpc-message", b""))
-        else:
-            code, text = status.UNKNOWN, "the answer has no grpc-status"
-        if code == status.OK and stream.inbox is not None and stream.inbox.data:
-            code, text = status.INTERNAL, "unexpected EOF"
-        if stream.state == states.HALF_CLOSED_REMOTE:
-            self._reset(stream, NO_ERROR)  # our half is of no use any more
-        else:
-            self._forget(stream)
-        self._over(stream, code, text, trailers)
-
-    def _over(
-        self, call: ClientCall, code: int, text: str, trailers: Mapping[bytes, bytes]
-    ) -> None:
-        if call.over:
-            return
-        call.over = True
-        call.ended(code, text, trailers)
-        self._after_call()
-
-    def _stream_lost(self, stream: Http2Stream, reset_code: int, by_peer: bool) -> None:
-        assert isinstance(stream, ClientCall)
-        if by_peer:
-            stream.unprocessed = reset_code == REFUSED_STREAM
-            text = f"stream terminated by RST_STREAM with error code: {code_name(reset_code)}"
-            self._over(stream, status.from_reset_code(reset_code), text, {})
-        elif self.closed:
-            self._over(stream, status.UNAVAILABLE, self.close_reason, {})
-        else:
-            text = f"stream error: {code_name(reset_code)}"
-            self._over(stream, status.INTERNAL, text, {})
-
     def _lose_all(self, code: int) -> None:
         super()._lose_all(code)
         self._dissolve_line()
 
     def _dissolve_line(self) -> None:
-        line, self._line = self._line, deque()
-        for call in line:
+        for call in self._waiting_calls.take_all():
             call.unprocessed = True
             self._over(call, status.UNAVAILABLE, self.close_reason, {})
 
@@ -559,25 +297,16 @@ class ClientConnection(Connection):
     def _settings_changed(self) -> None:
         self._next_in_line()
 
-    def _queue_drained(self, stream: Http2Stream) -> None:
-        if isinstance(stream, ClientStream) and not stream.over:
-            stream.receiver.on_writable()
-
     def _expire(self, now: float) -> None:
         for stream_id in self.deadlines.due(now, self.limits.slice_work // LOST_WORK):
             call = self.streams.get(stream_id)
             if isinstance(call, ClientCall):
                 self.cancel(call, status.DEADLINE_EXCEEDED, "context deadline exceeded")
-        for call in [c for c in self._line if c.deadline_s is not None and c.deadline_s <= now]:
-            self._line.remove(call)
+        for call in self._waiting_calls.take_expired(now):
             self._over(call, status.DEADLINE_EXCEEDED, "context deadline exceeded", {})
 
     def next_deadline(self) -> float | None:
-        due = super().next_deadline()
-        for call in self._line:
-            if call.deadline_s is not None and (due is None or call.deadline_s < due):
-                due = call.deadline_s
-        return due
+        return self._waiting_calls.next_deadline(super().next_deadline())
 
     def close(self, now: float) -> None:
         """Ends the connection; calls still open end with UNAVAILABLE."""
@@ -587,9 +316,3 @@ class ClientConnection(Connection):
 
 def _no_reply(code: int, text: str, reply: bytes) -> None:
     """A stream's `done`, which is never called."""
-
-
-def _is_grpc(values: Mapping[bytes, bytes]) -> bool:
-    content_type = values.get(b"content-type", b"")
-    rest = content_type.removeprefix(b"application/grpc")
-    return rest != content_type and rest[:1] in (b"", b"+", b";")

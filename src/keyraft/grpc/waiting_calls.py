@@ -1,0 +1,41 @@
+"""Calls that wait for a stream: the server's SETTINGS_MAX_CONCURRENT_STREAMS are in use
+(RFC 9113 §5.1.2)."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from .client_calls import ClientCall
+
+
+class WaitingCalls(deque[ClientCall]):
+    """In the order they were made."""
+
+    def next_call(self) -> ClientCall | None:
+        """Takes the first that is not over out of the line."""
+        while self:
+            call = self.popleft()
+            if not call.over:
+                return call
+        return None
+
+    def take_all(self) -> list[ClientCall]:
+        """Empties the line."""
+        calls = list(self)
+        self.clear()
+        return calls
+
+    def take_expired(self, now: float) -> list[ClientCall]:
+        """Takes out those whose time is up."""
+        expired = [c for c in self if c.deadline_s is not None and c.deadline_s <= now]
+        for call in expired:
+            self.remove(call)
+        return expired
+
+    def next_deadline(self, other: float | None) -> float | None:
+        """The earliest of all and `other`."""
+        due = other
+        for call in self:
+            if call.deadline_s is not None and (due is None or call.deadline_s < due):
+                due = call.deadline_s
+        return due
