@@ -1,5 +1,5 @@
-"""What every folder may use: identifiers, limits, the error table, waiters, histograms, clock and
-chance protocols.
+"""What every folder may use: identifiers, limits, the error table, waiters, histograms, protocols
+for clock and random.
 
 Import the modules: `from keyraft.base import errors`, `from keyraft.base.ids import Term`.
 """

@@ -1,14 +1,14 @@
-"""Accepting: so many connections as there are places for, and nothing that a client does ends it.
+"""Accepting connections: at most as many as there are places; no client can end it.
 
-A place is a descriptor that connections may take; the process keeps others back for its files,
-pipes and peers (etcd `server/embed/etcd.go`, reservedInternalFDNum). A connection beyond is closed
-at once, so that its client tries elsewhere. A place is given back when its descriptor is closed,
-whoever closes it, and held from the accept on: TLS handshakes count.
+A place is a descriptor that a connection may use; the process reserves others for its files, pipes
+and peers (etcd `server/embed/etcd.go`, reservedInternalFDNum). When no place is free a new
+connection is closed at once, so that its client tries another member. A connection holds its place
+from the accept on, also during its TLS handshake, until its descriptor is closed.
 
 DEVIATION: etcd leaves connections beyond its limit in the listener's backlog, where they hang.
 
-When the system itself has no descriptor left, accepting rests for a moment instead of being woken
-for the same connection again and again.
+When the system itself has no descriptor left, accepting pauses for a moment. Otherwise the loop
+would be woken for the same connection again and again.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from .protocol import Http2Protocol
 from .reasons import handshake_reason
 from .tls import on_alert
 
-ACCEPTS_PER_TURN: Final = 64  # of one listener; the others' turn comes in between
+ACCEPTS_PER_TURN: Final = 64  # of one listener; others get their turn in between
 ACCEPT_REST_S: Final = 0.5  # after the system refused to accept
 TLS_HANDSHAKE_S_MAX: Final = 10.0
 _TLS_HANDSHAKE: Final = b"\x16"  # of a record (RFC 8446 §5.1); no HTTP begins so
 _EXHAUSTED: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 
 Say = Callable[[str], None]
-"""Told, once for each time, why connections are refused."""
+"""Called with the reason when connections begin to be refused."""
 
 Failed = Callable[[str, str, str], None]
-"""Told of each TLS handshake that failed: the client's address, the name it asked for, why."""
+"""Called for each failed TLS handshake: the client's address, the name it asked for, the reason."""
 
 _asked_name: ContextVar[list[str]] = ContextVar("asked_name")
-"""Where the handshake that runs in this context notes the name that its client asked for."""
+"""Holds the server name that the client asked for, in the context of its handshake."""
 
 
 def _note_name(handshake: object, name: str | None, context: ssl.SSLContext) -> None:
@@ -78,11 +78,11 @@ class Places:
         assert self.taken > 0, self.taken
         self.taken -= 1
         if self.taken <= self.most // 2:
-            self._told = False  # what comes now is another crowd
+            self._told = False  # a place is free: the next refusal is logged again
 
 
 class _Accepted(socket.socket):
-    """A socket that gives its place back with its descriptor.
+    """A socket that gives its place back when its descriptor is closed.
 
     uvloop detaches a transport's socket when it closes the descriptor itself; asyncio closes it.
     """
@@ -121,7 +121,7 @@ class Acceptor:
         failed: Failed | None = None,
         plain_too: bool = False,
     ) -> None:
-        """`plain_too`: the first byte of a connection tells whether it begins with TLS."""
+        """`plain_too`: take connections without TLS, too; the first byte tells which."""
         listening.setblocking(False)
         self._loop = loop
         self._listening = listening
@@ -141,13 +141,13 @@ class Acceptor:
         self._closed = False
 
     def start(self) -> None:
-        """Accepts from now on; connections that came before wait in the backlog."""
+        """Begins to accept; earlier connections have waited in the backlog."""
         self._rest = None
         if not self._closed:
             self._loop.add_reader(self._listening.fileno(), self.accept)
 
     def accept(self) -> None:
-        """Takes what waits in the backlog, ACCEPTS_PER_TURN at most."""
+        """Accepts connections from the backlog, at most ACCEPTS_PER_TURN."""
         for _ in range(ACCEPTS_PER_TURN):
             try:
                 accepted, _ = self._listening.accept()
@@ -155,7 +155,7 @@ class Acceptor:
                 return
             except OSError as error:
                 if error.errno not in _EXHAUSTED:
-                    continue  # that client is gone already
+                    continue  # the client has closed it already
                 self._pause(error)
                 return
             self._told = False
@@ -194,7 +194,7 @@ class Acceptor:
                 taken.close()
                 raise
         if extra:
-            on_alert.set(_sender(taken))  # of this task and what it starts
+            on_alert.set(_sender(taken))  # in this task and those that it starts
         if not extra or self._failed is None:
             with contextlib.suppress(OSError, TimeoutError):
                 await self._hand_over(taken, extra)
@@ -204,7 +204,7 @@ class Acceptor:
         client = _address(taken)
         try:
             await self._hand_over(taken, extra)
-        except (OSError, TimeoutError) as error:  # it has closed its transport already
+        except (OSError, TimeoutError) as error:  # the transport is closed already
             self._failed(client, names[-1] if names else "", handshake_reason(error))
 
     async def _hand_over(self, taken: socket.socket, extra: dict[str, Any]) -> None:
@@ -218,7 +218,8 @@ class Acceptor:
         try:
             await self._loop.connect_accepted_socket(make, taken, **extra)
         except asyncio.CancelledError:
-            # The transport is closed, and uvloop does not tell a protocol that knows it already.
+            # uvloop does not call `connection_lost` of a protocol that has closed its transport
+            # itself.
             for protocol in made:
                 if isinstance(protocol, Http2Protocol):
                     protocol.transport = None  # uvloop raises for a write to it
@@ -226,7 +227,7 @@ class Acceptor:
             raise
 
     def close(self) -> None:
-        """Stops to listen; handshakes under way end."""
+        """Stops listening; handshakes under way are ended."""
         if self._closed:
             return
         self._closed = True
@@ -259,7 +260,7 @@ def _address(accepted: socket.socket) -> str:
 
 
 async def _first_byte(loop: asyncio.AbstractEventLoop, accepted: socket.socket) -> bytes:
-    """The first byte that comes, left in the socket; empty when the other end has gone."""
+    """Waits for the first byte and leaves it in the socket; empty when the other end has closed."""
     while True:
         with contextlib.suppress(BlockingIOError):
             return accepted.recv(1, socket.MSG_PEEK)
@@ -287,7 +288,7 @@ def bind(
             try:
                 opened = socket.socket(family, kind, protocol)
             except OSError:
-                continue  # a family that this system does not have
+                continue  # an address family that this system lacks
             bound.append(opened)
             if reuse_address:
                 opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -306,7 +307,7 @@ def bind(
 
 
 def bind_unix(path: str) -> socket.socket:
-    """A socket bound to a path; one that nobody listens on is removed, as etcd does."""
+    """A socket bound to a path; removes an old socket file that nobody listens on, as etcd does."""
     opened = socket.socket(socket.AF_UNIX)
     try:
         if os.path.exists(path):

@@ -1,9 +1,9 @@
-"""The asyncio end of `ClientConnection`: one endpoint, dialled when needed.
+"""Client calls over asyncio: one endpoint, which is dialled when needed.
 
 `Channel.call` is the cheap way, with a callback and no task; `unary` and `stream` are the same
-for `async` code. A channel dials on the first call and again after its connection is lost or told
-to go away; a call that the server surely never looked at is sent once more on the new connection,
-all others end with UNAVAILABLE, for only the caller knows whether they may run twice.
+for `async` code. A channel dials for the first call, and again after its connection is lost or gets
+GOAWAY. A call that the server surely has not processed is sent once more on the new connection. All
+others end with UNAVAILABLE, because only the caller knows whether they may run twice.
 
 Ownership: a channel owns at most one connection that takes calls, and keeps drained ones until
 their last call ends.
@@ -65,7 +65,7 @@ class _Waiting:
 
 
 class CallHandle:
-    """A call made with `Channel.call`, to be cancelled by."""
+    """A call made with `Channel.call`; `cancel` ends it."""
 
     __slots__ = ("_call", "_done", "_timer", "_waiting")
 
@@ -96,8 +96,8 @@ class CallHandle:
 class Channel:
     """Calls to one endpoint, `url` being http, https, unix or unixs.
 
-    `authority` is what `:authority` says (default: the URL's host and port), `server_name` what
-    the certificate must say (default: the URL's host).
+    `authority` is what `:authority` says (default: the URL's host and port), `server_name` the name
+    that the certificate must have (default: the URL's host).
     """
 
     def __init__(
@@ -150,7 +150,7 @@ class Channel:
         return self._ready() is not None
 
     def new_connection(self) -> ClientConnection:
-        """For ClientProtocol: the pure half of a fresh socket."""
+        """For ClientProtocol: the HTTP/2 connection of a new socket."""
         return ClientConnection(
             self._limits,
             monotonic(),
@@ -205,7 +205,7 @@ class Channel:
                 self._dialling = self.loop.create_task(self._dial())
 
     async def _dial(self) -> None:
-        """Opens the socket and starts what waits, or fails it."""
+        """Opens the socket and starts the waiting calls, or fails them."""
         self.dials_total += 1
         try:
             async with asyncio.timeout(self._connect_s_max):
@@ -340,7 +340,7 @@ class Channel:
         metadata: Metadata = (),
         timeout_s: float | None = None,
     ) -> StreamCall:
-        """Starts a streaming call; raises RpcError when there is no connection to be had."""
+        """Starts a streaming call; raises RpcError when no connection can be made."""
         await self.connect()
         protocol = self._ready()
         if protocol is None or protocol.connection is None:

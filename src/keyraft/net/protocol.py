@@ -1,17 +1,17 @@
 """A socket and its HTTP/2 connection, for both ends.
 
-Bytes are parsed where they arrive, as far as one slice goes (`grpc.Limits.slice_work`); with what
-is left the connection waits for its next turn (`Turns`), and meanwhile is not read. Output is
-collected, and every connection that has some is written once per turn of the loop, by one
-`call_soon` for all of them.
+Bytes are parsed when they arrive, up to one slice of work (`grpc.Limits.slice_work`). With the rest
+the connection waits for its next turn (`Turns`) and is not read meanwhile. Output is collected:
+every connection that has some is written once in each turn of the loop, by one `call_soon` for all
+of them.
 
-Time: a connection is fed with the exact clock, not with the loop's, which may count whole
-milliseconds (uvloop) and so say that it is earlier than it is. A timer may fire early; then it is
-set again. Nothing is ever done before its time: a client that is told of its deadline while it
-still has time left tries again, and what it asked for is done twice.
+Time: a connection gets the time of an exact clock. The loop's clock may count whole milliseconds
+(uvloop), and so be late. A timer may fire early; then it is set again. No deadline is applied
+early: a client that gets DEADLINE_EXCEEDED while it has time left tries again, and its request is
+carried out twice.
 
 Back pressure: when the socket's buffer is above its mark, the connection gets `pause_output` and
-the socket is not read, so that what a slow reader makes us hold is one buffer and its windows.
+the socket is not read. So a slow reader costs at most one buffer and its flow-control windows.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from math import ceil
 from time import monotonic
 from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar, cast
 
-if TYPE_CHECKING:  # each end brings its own
+if TYPE_CHECKING:  # each end has its own class
     from keyraft.grpc import ClientConnection, ServerConnection
 
 WRITE_BUFFER_BYTES: Final = 1_048_576  # the socket's backlog at which a connection is held
 TURN_WORK: Final = 25_000  # of all connections in one turn of the loop, about 25 ms
-HEAVY_WORK: Final = 5_000  # of it for those that ask for more than a slice
-LIGHT_BYTES_MAX: Final = 4_096  # that wait; a client that sends more at once asks for much
-COALESCE_CONNECTIONS_MIN: Final = 8  # with output in one turn: that is load
+HEAVY_WORK: Final = 5_000  # of it for connections that need more than a slice
+LIGHT_BYTES_MAX: Final = 4_096  # waiting bytes; a connection with more counts as heavy
+COALESCE_CONNECTIONS_MIN: Final = 8  # with output in one turn count as load
 TIMER_TICKS_PER_S: Final = 1_000  # of the loop's timers
 _FOREVER: Final = float("inf")
 
@@ -39,14 +39,15 @@ C = TypeVar("C", "ServerConnection", "ClientConnection")
 
 class _Flushed(Protocol):
     def flush(self) -> None:
-        """Writes what is collected."""
+        """Writes the collected output."""
 
 
 class Flusher:
-    """The connections to be written at the end of this turn, and whose turn it is to be read.
+    """The connections to be written at the end of this turn, and the turns of those to be read.
 
-    `hold_turns` more turns are waited while at least COALESCE_CONNECTIONS_MIN connections have
-    output: under load their writes get fewer and larger, for a little latency; zero turns it off.
+    While at least COALESCE_CONNECTIONS_MIN connections have output, writing waits for `hold_turns`
+    more turns: under load this makes fewer and larger writes for a little latency. Zero turns it
+    off.
     """
 
     __slots__ = ("_dirty", "_held", "_hold_turns", "_loop", "turns")
@@ -80,20 +81,22 @@ class Flusher:
 
 
 class _Served(Protocol):
-    """What has its turn."""
+    """A connection that waits for its turn."""
 
     def serve(self) -> int:
-        """Does one slice of what waits; the work done, and whether it wants another is its own
-        matter: it queues again."""
+        """Does one slice of the waiting work and returns how much that was.
+
+        If more is left it queues itself again.
+        """
 
 
 class Turns:
-    """Whose slice is next, for all connections of a loop's servers or of a channel.
+    """The order in which waiting connections get their slices of work.
 
-    A turn of the loop does about TURN_WORK for all connections together: first what arrives, then
-    the queue. Of those whose slice was too short for all they sent a few go on in each turn, in
-    order, for HEAVY_WORK together: a turn stays short, and a put takes three or four of them.
-    Those with little to ask, who only came too late in a turn, all go on in the next.
+    A turn of the loop does about TURN_WORK for all connections together: first for arriving bytes,
+    then for the queue. Heavy connections, which sent more than a slice of work, share HEAVY_WORK in
+    each turn, in order. So a turn stays short, which matters because a put takes three or four of
+    them. Light connections, which only came too late in a turn, all go on in the next.
     """
 
     __slots__ = ("_flusher", "_heavy", "_left", "_light", "_loop", "_scheduled")
@@ -108,17 +111,17 @@ class Turns:
 
     @property
     def open(self) -> bool:
-        """Whether what arrives now may be handled at once."""
+        """Whether bytes that arrive now may be handled at once."""
         return self._left > 0
 
     def charge(self, work: int) -> None:
-        """Counts what was handled at once."""
+        """Counts work that was done at once."""
         self._left -= work
         if not self._scheduled:
             self._schedule()
 
     def wait(self, served: _Served, heavy: bool) -> None:
-        """Queues one that is not queued; `heavy`: it has used a slice up, or well may."""
+        """Queues a connection that is not queued; `heavy`: one that needs more than a slice."""
         (self._heavy if heavy else self._light).append(served)
         if not self._scheduled:
             self._schedule()
@@ -135,7 +138,7 @@ class Turns:
             return
         floor = self._left - HEAVY_WORK
         for _ in range(len(heavy)):
-            work = heavy.popleft().serve()  # which may charge for what it hands out
+            work = heavy.popleft().serve()  # it may call `charge` for requests it hands out
             self._left -= work
             if self._left <= floor:
                 break
@@ -168,7 +171,7 @@ class Http2Protocol(asyncio.Protocol, Generic[C]):
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = _FOREVER
         self._paused = False
-        self._queued = False  # for a turn
+        self._queued = False  # waits for a turn
         self._plain = True
 
     def start(self, connection: C) -> None:
@@ -201,7 +204,7 @@ class Http2Protocol(asyncio.Protocol, Generic[C]):
             self.take(connection, data)
 
     def take(self, connection: C, data: bytes) -> None:
-        """Has the connection handle what arrived: now, or when it is its turn."""
+        """Lets the connection handle arrived bytes: now, or when it has its turn."""
         turns = self.turns
         now = self.clock()
         if self._queued or not turns.open:
@@ -223,12 +226,12 @@ class Http2Protocol(asyncio.Protocol, Generic[C]):
         self.turns.wait(self, heavy)
 
     def serve(self) -> int:
-        """One slice of what waits (Turns)."""
+        """Does one slice of the waiting work (Turns)."""
         self._queued = False
         connection, transport = self.connection, self.transport
         assert connection is not None and transport is not None
         if self._paused and not connection.closed:
-            return 0  # goes on when the socket takes output again
+            return 0  # continues when the socket takes output again
         connection.resume_output(self.clock())
         if connection.wants_turn:
             self._wait(heavy=True)
@@ -284,7 +287,7 @@ class Http2Protocol(asyncio.Protocol, Generic[C]):
     # --- time -----------------------------------------------------------------------------------
 
     def arm(self) -> None:
-        """Sees to it that `tick` is called in time."""
+        """Sets the timer, so that `tick` is called in time."""
         connection = self.connection
         assert connection is not None, "a timer for a connection that is not there"
         due = connection.next_deadline()
@@ -292,7 +295,7 @@ class Http2Protocol(asyncio.Protocol, Generic[C]):
             self.call_at(due)
 
     def call_at(self, due: float) -> None:
-        """Moves the timer; it fires a tick of the loop's early or late at most."""
+        """Moves the timer; it fires at most one tick of the loop early or late."""
         self.cancel_timer()
         self._timer_at = due
         ticks = max(ceil((due - self.clock()) * TIMER_TICKS_PER_S), 1)

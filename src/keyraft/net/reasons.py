@@ -1,7 +1,7 @@
 """Why a connection failed, in the words of Go's `net` and `crypto/tls`, which operators search for.
 
-OpenSSL tells a record that is no TLS, a missing certificate and an alert of the other end by
-names of its own; what has no counterpart in Go keeps OpenSSL's.
+OpenSSL has its own names for a record that is no TLS, a missing certificate and an alert. Errors
+without a counterpart in Go keep OpenSSL's text.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ EOF: Final = "EOF"
 NO_TLS: Final = "tls: first record does not look like a TLS handshake"
 TIMEOUT: Final = "i/o timeout"
 
-# Go `crypto/tls/alert.go`, by what OpenSSL calls them behind SSLV3_ALERT_, TLSV1_ALERT_, TLSV13_ALERT_.
+# Go `crypto/tls/alert.go`, by OpenSSL's names behind SSLV3_ALERT_, TLSV1_ALERT_, TLSV13_ALERT_.
 ALERTS: Final = MappingProxyType(
     {
         "ACCESS_DENIED": "access denied",
@@ -71,8 +71,8 @@ _CERTIFICATE: Final = MappingProxyType(  # X509_V_ERR_*, `openssl/x509_vfy.h`
     {
         9: "x509: certificate has expired or is not yet valid",
         10: "x509: certificate has expired or is not yet valid",
-        18: _UNKNOWN_AUTHORITY,  # it signed itself
-        19: _UNKNOWN_AUTHORITY,  # the chain's end did
+        18: _UNKNOWN_AUTHORITY,  # the certificate is self-signed
+        19: _UNKNOWN_AUTHORITY,  # the last one of the chain is self-signed
         20: _UNKNOWN_AUTHORITY,
         21: _UNKNOWN_AUTHORITY,
         26: "x509: certificate specifies an incompatible key usage",
@@ -81,7 +81,7 @@ _CERTIFICATE: Final = MappingProxyType(  # X509_V_ERR_*, `openssl/x509_vfy.h`
 
 
 def system_reason(error: OSError) -> str:
-    """What the system says of an error: "connection refused"."""
+    """The system's text for an error: "connection refused"."""
     if error.errno is None:
         return str(error) or type(error).__name__
     return os.strerror(error.errno).lower()

@@ -1,6 +1,6 @@
-"""Listeners and the asyncio end of `ServerConnection`.
+"""Listeners, and the accepted sockets with their connections.
 
-One port speaks HTTP/2 and HTTP/1.1: the first bytes tell which.
+One port serves HTTP/2 and HTTP/1.1: the first bytes tell which.
 
 Ownership: the server owns its listeners and protocols; a protocol owns its transport and its
 connection. Everything runs on the loop's thread.
@@ -25,21 +25,21 @@ from .http1 import CLIENT_PORT, Http1Connection, Http1Service
 from .protocol import Flusher, Http2Protocol
 
 HANDSHAKE_S_MAX: Final = 10.0  # from accept, or the end of the TLS handshake, to the first bytes
-ABORT_S_MAX: Final = 0.5  # in which aborted connections tell that they are gone
+ABORT_S_MAX: Final = 0.5  # for aborted connections to be reported as lost
 DRAIN_POLL_S: Final = 0.02
 CONNECTIONS_MAX: Final = 100_000  # open at once, where the caller has not counted descriptors
 BACKLOG_CONNECTIONS: Final = 4_096
 _SNIFF: Final = 3  # bytes that tell the HTTP/2 preface from every HTTP/1 method
 
 _TEXT: Final = frozenset((*b"\r\n", *range(0x20, 0x7F)))
-"""What a request in HTTP/1.1 may begin with, be it a bad one: a method, or an empty line before it."""
+"""The first byte of an HTTP/1.1 request, even of an invalid one: of a method or an empty line."""
 
 HttpHandler = Callable[[HttpRequest], None]
 
 
 @dataclass(slots=True)
 class Statistics:
-    """What the server has done; counters never fall."""
+    """Counters of the server; they never fall."""
 
     connections_open: int = 0
     connections_total: int = 0
@@ -78,7 +78,7 @@ class ServerProtocol(Http2Protocol[ServerConnection]):
         if connection is not None:
             self.take(connection, data)
             return
-        # Neither ALPN nor the configuration has told: the first bytes do.
+        # Neither ALPN nor the configuration decides the protocol, so the first bytes do.
         first = self._first = self._first + data
         if len(first) < _SNIFF and PREFACE.startswith(first):
             return
@@ -86,7 +86,7 @@ class ServerProtocol(Http2Protocol[ServerConnection]):
             self._first = b""
             self._start_http2(first)
         elif first[0] not in _TEXT and self.transport is not None:
-            self.transport.abort()  # TLS, most likely: its client waits for an answer to that
+            self.transport.abort()  # most likely TLS, whose client waits for an answer
         else:
             self._first = b""
             self._start_http1(first)
@@ -130,7 +130,7 @@ class ServerProtocol(Http2Protocol[ServerConnection]):
             self.transport.abort()
 
     def shutdown(self) -> None:
-        """Begins the graceful end."""
+        """Begins a graceful shutdown."""
         if self.connection is not None:
             self.connection.shutdown(self.clock())
             self.arm()
@@ -157,11 +157,11 @@ class Server:
         http1: Http1Service | None = None,
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        """`places` may be shared with other servers; `say` is told why nothing is accepted, and
-        `failed` of TLS handshakes.
+        """`places` may be shared with other servers. `say` is called when nothing is accepted,
+        `failed` for failed TLS handshakes.
 
-        `http1` instead of `on_http`: what speaks HTTP/1.1 in another way; an `early` one is alone.
-        `clock` is the loop's, but exact.
+        `http1` instead of `on_http`: another HTTP/1.1 service; with an `early` one there is no
+        HTTP/2. `clock` is the loop's, but exact.
         """
         self.loop = loop
         self.clock = clock
@@ -237,7 +237,7 @@ class Server:
                 acceptor.start()
 
     def start(self) -> None:
-        """Accepts on every listener that was opened without."""
+        """Begins to accept on listeners that were opened without `start_serving`."""
         for acceptor in self._acceptors:
             acceptor.start()
 
@@ -281,10 +281,11 @@ class Server:
         while self._protocols and self.loop.time() < until:
             await asyncio.sleep(min(DRAIN_POLL_S, max(until - self.loop.time(), 0.0)))
         self.flusher.flush()
-        # A connection whose start was broken off is closed by uvloop without a word to its protocol.
+        # uvloop closes a connection that was interrupted at its start without calling its protocol.
         until = self.loop.time() + ABORT_S_MAX
         while self._protocols and self.loop.time() < until:
-            # Again and again: a connection may have been accepted as the listeners were closed.
+            # In a loop, because a connection may have been accepted while the listeners were
+            # closed.
             for protocol in list(self._protocols):
                 if protocol.transport is not None:
                     protocol.transport.abort()

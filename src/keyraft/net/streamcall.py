@@ -9,9 +9,9 @@ from typing import Final
 
 from keyraft.grpc import Budget, ClientStream, RpcError, status
 
-# gRPC-Go's server measures the path with a ping for every turn of answers, thousands a second.
+# gRPC-Go's server sends a ping with each batch of answers to measure the path: thousands a second.
 PINGS_FROM_SERVER: Final = Budget(1_000_000, 100_000.0)
-READ_AHEAD_MESSAGES_MAX: Final = 64  # received and not yet read, before the server is held
+READ_AHEAD_MESSAGES_MAX: Final = 64  # received and not yet read; more hold the server up
 
 
 class StreamCall:

@@ -1,8 +1,8 @@
 """HTTP/1.1 (RFC 9112) for every port and for the calls between members.
 
-`heads` and `chunks` know the grammar, `connection` is the serving end of one socket, `request`
-what it hands out, `client` the asking end. Every bound on what a stranger may send, and how slowly,
-is in `limits`.
+`heads` and `chunks` know the grammar, `connection` is the server's end of one socket, `request` one
+request on it, `client` the client's end. All limits on what a client may send, and how slowly, are
+in `limits`.
 """
 
 from .bodies import Body, BodyError

@@ -1,4 +1,4 @@
-"""The body of a request, for a handler that begins before it is there."""
+"""The body of a request, for a handler that begins before the body has arrived."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from .limits import CLIENT_PORT
 
 
 class BodyError(Exception):
-    """The rest of the body will not come, or is no body."""
+    """The rest of the body does not come, or is malformed."""
 
 
 class Body:
-    """What has arrived and was not read yet. Owned by the connection that fills it.
+    """The bytes that arrived and were not read yet. Owned by the connection that fills it.
 
-    `on_read` is called before each wait: the client may have to be asked, or was held up.
+    `on_read` is called before each wait: to send 100 Continue, or to go on reading.
     """
 
     __slots__ = ("_pieces", "_waiter", "broken", "ended", "on_read", "unread_bytes")
@@ -38,12 +38,12 @@ class Body:
         self._wake()
 
     def end(self) -> None:
-        """That was all."""
+        """The body is complete."""
         self.ended = True
         self._wake()
 
     def fail(self) -> None:
-        """The client is gone, too slow, or sent what is no body."""
+        """The client is gone, was too slow, or sent a malformed body."""
         self.broken = True
         self._wake()
 
@@ -81,7 +81,7 @@ class Body:
     ) -> bytes | None:
         """All of it; None when it is longer than `bytes_max`. Raises BodyError.
 
-        `on_piece` is told the length of each piece, and says whether to go on.
+        `on_piece` gets the length of each piece and returns whether to go on.
         """
         pieces: list[bytes] = []
         size = 0
@@ -112,6 +112,6 @@ class Body:
         return b"".join(pieces)
 
     async def pieces(self) -> AsyncIterator[bytes]:
-        """What is left, as it comes; raises BodyError."""
+        """The rest of the body, piece by piece as it comes; raises BodyError."""
         while piece := await self.read():
             yield piece

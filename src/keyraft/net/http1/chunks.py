@@ -5,17 +5,17 @@ from __future__ import annotations
 from typing import Final
 
 CHUNK_LINE_BYTES_MAX: Final = 256  # a chunk's size and its extensions
-TRAILER_BYTES_MAX: Final = 16_384  # the fields behind the last chunk, which nobody looks at
+TRAILER_BYTES_MAX: Final = 16_384  # the fields behind the last chunk, which are ignored
 _SIZE_DIGITS_MAX: Final = 16
 _LINE: Final = b"\r\n"
 
 
 class ChunkError(ValueError):
-    """What came is no chunked body."""
+    """The bytes are no chunked body."""
 
 
 class ChunkDecoder:
-    """Pieces come out as soon as they are there; raises ChunkError."""
+    """Returns pieces as soon as they arrive; raises ChunkError."""
 
     __slots__ = ("_left", "_line", "_trailer_bytes", "ended", "rest")
 
@@ -24,7 +24,7 @@ class ChunkDecoder:
         self._left = 0  # of the chunk that is read, its line end included; 0: a size line is next
         self._trailer_bytes = -1  # -1 before the last chunk
         self.ended = False
-        self.rest = b""  # what came behind the end
+        self.rest = b""  # the bytes behind the body
 
     def feed(self, data: bytes) -> bytes:
         """The content in `data`; raises ChunkError."""
@@ -65,7 +65,7 @@ class ChunkDecoder:
                 self._left = 0
                 position = stop
                 continue
-            # The line end stays behind until it is whole, so that it is checked in one place.
+            # An incomplete line end is kept back until it is whole, so that one place checks it.
             content_end = min(size, stop - 2)
             parts.append(data[position:content_end])
             self._left = left - (content_end - position)

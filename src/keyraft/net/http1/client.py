@@ -1,10 +1,10 @@
-"""Calls over HTTP/1.1 to members: one connection for each call that is under way, kept for more.
+"""Requests over HTTP/1.1 to members: one connection for each request, kept for later ones.
 
     answer = await client.request("POST", "http://host:1", "/path", body=..., timeout_s=5.0)
 
-httptools reads the answers. A connection that is not at the exact end of an answer is never used
-again. A call that finds its kept connection closed by the other end is made once more on a new
-one, if it is a GET; whoever makes others must know whether they may run twice.
+httptools parses the responses. A connection that is not at the exact end of a response is never
+used again. If the other end has closed a kept connection, a GET is sent once more on a new one. For
+other methods the caller must know whether they may run twice.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from urllib.parse import SplitResult, urlsplit
 import httptools
 
 HEAD_BYTES_MAX: Final = 65_536  # status line and headers of an answer
-ANSWER_BYTES_MAX: Final = 65_536  # of its body, unless the caller says otherwise
+ANSWER_BYTES_MAX: Final = 65_536  # of its body, if the caller gives no other limit
 KEPT_S_MAX: Final = (
     4.5  # without a call; a member closes its end after five seconds, and probes every four
 )
@@ -29,7 +29,7 @@ _P = TypeVar("_P", bound=asyncio.BaseProtocol)
 
 
 class HttpError(Exception):
-    """No answer: it can't be reached, speaks something else, or says too much."""
+    """No answer: the server can't be reached, or its response is invalid or too long."""
 
 
 class HttpAnswer:
@@ -79,7 +79,7 @@ class _Connection(asyncio.Protocol):
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self.transport: asyncio.Transport | None = None
-        self.moved_s = self._loop.time()  # when a byte last went either way
+        self.moved_s = self._loop.time()  # when a byte was last sent or received
         self.lost = False
         self.fresh = True  # for its first call
         self.address = ""
@@ -98,7 +98,7 @@ class _Connection(asyncio.Protocol):
     # --- one call -----------------------------------------------------------------------------
 
     def expect(self, bytes_max: int) -> asyncio.Future[None]:
-        """An answer is awaited; the future is done when it is whole, or has the reason."""
+        """Expects a response; the future is done when it is complete, or has the error."""
         self._parser = httptools.HttpResponseParser(self)
         self._answer = HttpAnswer()
         self._pieces = []
@@ -111,7 +111,7 @@ class _Connection(asyncio.Protocol):
 
     @property
     def heard(self) -> bool:
-        """Whether anything of the answer has come."""
+        """Whether any byte of the response has come."""
         return self._head_bytes > 0
 
     def take(self) -> HttpAnswer:
@@ -128,7 +128,8 @@ class _Connection(asyncio.Protocol):
     def write(self, data: bytes) -> None:
         """Queues bytes."""
         transport = self.transport
-        # A transport that we have closed is lost a turn later; until then uvloop raises.
+        # `connection_lost` comes a turn after closing a transport; until then uvloop raises for
+        # writes.
         if transport is not None and not self.lost and not transport.is_closing():
             transport.write(data)
             self.moved_s = self._loop.time()
@@ -180,7 +181,7 @@ class _Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self.moved_s = self._loop.time()
         if self._answered is None or self._answered.done():
-            self.close()  # nobody has asked
+            self.close()  # nobody has sent a request
             return
         self._head_bytes += len(data) if self._in_head else 0
         try:
@@ -203,7 +204,7 @@ class _Connection(asyncio.Protocol):
         return False
 
     def _ends_with_eof(self) -> bool:
-        """An answer without length and chunks ends with its connection."""
+        """A response without length and chunks ends with its connection."""
         headers = self._answer.headers
         return not self._in_head and not (
             "content-length" in headers or "transfer-encoding" in headers
@@ -230,12 +231,12 @@ class _Connection(asyncio.Protocol):
     def _fail(self, error: BaseException) -> None:
         if self._answered is not None and not self._answered.done():
             self._answered.set_exception(error)
-            self._answered.exception()  # nobody may be waiting any more
+            self._answered.exception()  # perhaps nobody waits for it any more
         self.close()
 
 
 class Http1Client:
-    """Owned by the loop's thread; `close` ends what is kept and what is under way."""
+    """Owned by the loop's thread; `close` ends kept connections and requests under way."""
 
     def __init__(
         self, *, tls: ssl.SSLContext | None = None, dial_timeout_s: float | None = None
@@ -261,7 +262,7 @@ class Http1Client:
         """One call; raises HttpError, OSError (ssl.SSLError among them) and TimeoutError.
 
         `address` is a URL without a path, or that of a unix socket; `target` the path and query.
-        `timeout_s` is for all of it; `still_s_max` for not a byte moving either way.
+        `timeout_s` limits the whole call, `still_s_max` the time without a byte sent or received.
         """
         host = urlsplit(address).netloc or "localhost"
         head = _head(method, target, host, headers or {}, body)
@@ -293,7 +294,7 @@ class Http1Client:
                 sending = asyncio.get_running_loop().create_task(_send(connection, body, answered))
             await _wait(connection, answered, sending, still_s_max)
             answer = connection.take()
-            # An answer before the end of the question: the rest of that may not be sent.
+            # The response came before the end of the request, whose rest may not be sent.
             reusable = connection.reusable and (sending is None or sending.done())
             return answer
         finally:
@@ -354,7 +355,7 @@ def _head(
     headers: Mapping[str, str],
     body: bytes | AsyncIterator[bytes] | None,
 ) -> bytes:
-    """The head of a question; raises HttpError for what would not be one field."""
+    """The head of a request; raises HttpError for a value that would not be one field."""
     lines = [f"{method} {target} HTTP/1.1", f"Host: {host}", "User-Agent: keyraft"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
     if isinstance(body, bytes):
@@ -372,7 +373,7 @@ def _head(
 async def _send(
     connection: _Connection, body: AsyncIterator[bytes], answered: asyncio.Future[None]
 ) -> None:
-    """Sends the body in chunks, as fast as they are taken, unless the answer comes first."""
+    """Sends the body in chunks, as fast as they are taken, until a response comes."""
     try:
         async for piece in body:
             if answered.done():
@@ -392,7 +393,7 @@ async def _wait(
     sending: asyncio.Task[None] | None,
     still_s_max: float | None,
 ) -> None:
-    """Until there is an answer; raises what sending raised, and TimeoutError for stillness."""
+    """Waits for the response; raises errors of sending, and TimeoutError if no byte moves."""
     loop = asyncio.get_running_loop()
     while not answered.done():
         wanted: set[asyncio.Future[None]] = {answered}

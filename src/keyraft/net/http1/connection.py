@@ -1,16 +1,17 @@
-"""The serving end of one HTTP/1.1 connection.
+"""The server's end of one HTTP/1.1 connection.
 
     idle -> head -> body -> answer -> idle ...      one request at a time, in the order they came
                         \\-> refused -> lingering -> closed
 
-A port hands its requests out with their whole body (`early` off: clients), or as soon as the head
-is there (`early` on: members, whose databases are larger than memory). Pipelined requests wait in
-the buffer; each gets a turn of the loop of its own, so that one connection never has two turns in
-a row, and on a client port turns are shared with all its connections (`net.protocol.Turns`). Every
-wait for the client has a limit (`limits.Http1Limits`); an answer's own time is its handler's matter.
+A client port hands a request out with its whole body (`early` off). A peer port does so as soon as
+the head is there (`early` on), because databases are larger than memory. Pipelined requests wait in
+the buffer. Each is handled in a turn of the loop of its own, so that one connection never has two
+turns in a row. On a client port turns are shared with all its connections (`net.protocol.Turns`).
+Every wait for the client has a limit (`limits.Http1Limits`); how long an answer takes is up to its
+handler.
 
-Ownership: the connection owns its transport from the day it is made; a handler owns the request
-that it was given until it ends it.
+Ownership: the connection owns its transport from its creation on; a handler owns its request until
+it has ended the answer.
 """
 
 from __future__ import annotations
@@ -35,12 +36,12 @@ from .request import Http1Request
 
 WRITE_BUFFER_BYTES: Final = 262_144  # the socket's backlog at which a connection is held
 _FOREVER: Final = float("inf")
-_STEP_WORK: Final = 50  # a head or a piece of a body, without what its request costs
+_STEP_WORK: Final = 50  # for a head or a piece of a body, without its request's own work
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class Http1Service:
-    """What the HTTP/1.1 connections of one port have in common."""
+    """What the HTTP/1.1 connections of one port share."""
 
     __slots__ = ("early", "limits", "loop", "on_http", "turns")
 
@@ -66,14 +67,14 @@ class Http1Service:
         return self.turns is None or self.turns.open
 
     def soon(self, connection: Http1Connection) -> None:
-        """Has `connection.serve` called in another turn of the loop: plain HTTP is dear."""
+        """Has `connection.serve` called in a later turn of the loop: plain HTTP costs much time."""
         if self.turns is None:
             self.loop.call_soon(connection.serve)
         else:
             self.turns.wait(connection, heavy=True)
 
     def hand_out(self, request: Http1Request) -> None:
-        """A request to its handler."""
+        """Gives a request to its handler."""
         if self.turns is not None:
             self.turns.charge(HTTP_WORK)
         self.on_http(request)
@@ -89,7 +90,7 @@ class Http1Connection(asyncio.Protocol):
         scheme: str,
         on_lost: Callable[[], None],
     ) -> None:
-        """Takes the transport over; the first head's time begins."""
+        """Takes the transport over, and starts the time limit of the first head."""
         self.transport = transport
         self.scheme = scheme
         self.limits = service.limits
@@ -99,8 +100,8 @@ class Http1Connection(asyncio.Protocol):
         self._on_lost = on_lost
         self._plain = transport.get_extra_info("sslcontext") is None
         self._buffer = b""
-        self._in_head = True  # a head is awaited, and within its time
-        self._scanned = 0  # of the buffer, without finding the end of a head
+        self._in_head = True  # a head is awaited, and has its time limit
+        self._scanned = 0  # so many bytes hold no end of a head
         self._request: Http1Request | None = None
         # the body that is being read
         self._reading = False
@@ -110,8 +111,8 @@ class Http1Connection(asyncio.Protocol):
         self._span_bytes = 0
         self._body_until_s = _FOREVER
         self._continue_due = False
-        # what holds us up
-        self._held = False  # we do not read
+        # why nothing is read or written now
+        self._held = False  # reading is paused
         self._full = False  # the client does not read
         self._scheduled = False
         self._stopping = False
@@ -144,7 +145,7 @@ class Http1Connection(asyncio.Protocol):
             return True
         if request is None or self._reading or request.started or request.on_close is not None:
             return False
-        # Half closed: whoever asked and has nothing more to say still wants the answer.
+        # Half closed: a client that sends nothing more still wants its answer.
         self.close_after = True
         return self._plain
 
@@ -180,11 +181,11 @@ class Http1Connection(asyncio.Protocol):
     def must_close(self, head: Http1RequestHead) -> bool:
         """Whether the connection ends with an answer that begins now."""
         if self._stopping or self._continue_due:
-            return True  # a client that was never told to go on may send its body or not
+            return True  # a client that got no 100 Continue may send its body or not
         return self._reading and self._left > self.limits.body_unwanted_bytes_max
 
     def write(self, data: bytes) -> None:
-        """Queues bytes, unless the connection is closed: then uvloop would raise."""
+        """Queues bytes; does nothing when the connection is closed, as uvloop would raise."""
         if not self.transport.is_closing():
             self.transport.write(data)
 
@@ -195,7 +196,7 @@ class Http1Connection(asyncio.Protocol):
         elif not self._reading:
             self._next()
         else:
-            # The rest of a body that was not wanted goes by, so that another request may follow.
+            # The rest of an unwanted body is read and dropped, so that another request may follow.
             assert self._request is not None, "an answer without a request"
             self._unwanted_bytes = len(self._request.incoming.take_all())
             self._hold(False)
@@ -203,7 +204,7 @@ class Http1Connection(asyncio.Protocol):
             self._go_on_soon()
 
     def give_up_limits(self) -> None:
-        """The answer's owner looks after this connection from now on."""
+        """From now on the owner of the answer sees to timeouts of this connection."""
         self._taken = True
         self._wait_until(_FOREVER)
 
@@ -312,7 +313,7 @@ class Http1Connection(asyncio.Protocol):
             self._go_on_soon()
 
     def _wanted(self) -> None:
-        """Somebody waits for more of the body."""
+        """The handler waits for more of the body."""
         if self._continue_due:
             self._continue_due = False
             self.write(_CONTINUE)
@@ -382,7 +383,7 @@ class Http1Connection(asyncio.Protocol):
             self._service.hand_out(request)
 
     def _broken_body(self) -> None:
-        """What follows can't be told from a request: this is the last."""
+        """The bytes that follow could be taken for a request, so this is the last one."""
         request = self._request
         assert request is not None, "a body without a request"
         self._reading = False
@@ -400,7 +401,7 @@ class Http1Connection(asyncio.Protocol):
             self._taken = False
             self.transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
         if self._full:
-            return  # the client must take what it asked for first
+            return  # the client must first read its answers
         if self._buffer:
             self._go_on_soon()
         else:
@@ -409,7 +410,7 @@ class Http1Connection(asyncio.Protocol):
     # --- ending -------------------------------------------------------------------------------
 
     def _refuse(self, refusal: RefusedError) -> None:
-        """Says why, and ends the connection."""
+        """Answers with the reason, and ends the connection."""
         request = self._request
         if request is not None:
             if request.started:
@@ -420,10 +421,10 @@ class Http1Connection(asyncio.Protocol):
             self._close(linger=True)
 
     def _close(self, linger: bool = False) -> None:
-        """Ends the connection when its last bytes are out, or after a while.
+        """Ends the connection when its last bytes are sent, or after a time limit.
 
-        `linger`: the client may still be sending; a reset would destroy the answer before it is
-        read, so we hear it out for a moment (Go `closeWriteAndWait`).
+        `linger`: the client may still be sending, and a reset would destroy the answer before it is
+        read. So for a moment its bytes are read and dropped (Go `closeWriteAndWait`).
         """
         self._closing = True
         self._request = None
@@ -442,7 +443,7 @@ class Http1Connection(asyncio.Protocol):
         self._wait_until(self._loop.time() + seconds)
 
     def _wait_until(self, due_s: float) -> None:
-        """Moves the one timer; one that fires too early is set again, which costs less."""
+        """Sets the time limit; a timer that fires early is set again, which is cheap."""
         self._due_s = due_s
         if due_s < self._timer_s:
             if self._timer is not None:
@@ -470,7 +471,7 @@ class Http1Connection(asyncio.Protocol):
                 self._wait_until(min(self._loop.time() + limits.body_span_s, self._body_until_s))
                 return
         if self._closing and not self.transport.is_closing():
-            # The client was heard out; what it has not been sent yet has a while more.
+            # Lingering is over; bytes that are not sent yet get some more time.
             self.transport.close()
             self._wait(self.limits.closing_s_max)
             return

@@ -1,9 +1,9 @@
-"""The heads of requests: read by httptools, judged by the rules of Go's server, and of answers.
+"""The heads of requests, parsed by httptools and checked by the rules of Go's server; the heads of
+answers.
 
-The request line is taken apart here, because httptools knows a list of methods and Go takes any
-token; where a body ends is decided here, because a message must not be read beyond its end. What
-is between, the grammar of fields and targets, is httptools'. Source: Go `net/http` `readRequest`,
-`readTransfer`; RFC 9112.
+The request line is parsed here, because httptools knows only some methods and Go accepts any token.
+Where a body ends is decided here, too, because nothing may be read beyond it. httptools parses the
+fields and the target. Source: Go `net/http` `readRequest`, `readTransfer`; RFC 9112.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _MONTHS: Final = (
 
 
 class RefusedError(Exception):
-    """A request that is not handled: what its client is told (Go `conn.serve`)."""
+    """A request that is refused, with the answer to its client (Go `conn.serve`)."""
 
     def __init__(self, status: int, detail: str = "", body: str | None = None) -> None:
         """`detail` stands in the status line, too; `body` replaces the usual one."""
@@ -43,7 +43,7 @@ class RefusedError(Exception):
 
     @property
     def answer(self) -> bytes:
-        """All that is sent."""
+        """The complete answer."""
         kind = "Content-Type: text/plain; charset=utf-8" if self.body else "Content-Length: 0"
         return f"HTTP/1.1 {self.line}\r\n{kind}\r\nConnection: close\r\n\r\n{self.body}".encode()
 
@@ -59,7 +59,7 @@ class Http1RequestHead:
         self.headers: list[Header] = []
         self.minor = minor  # of HTTP/1
         self.keep_alive = True
-        self.length = 0  # of the body; CHUNKED when it tells where it ends
+        self.length = 0  # of the body; CHUNKED for a chunked one
         self.expects_continue = False
 
     # --- called by httptools ------------------------------------------------------------------
@@ -75,7 +75,7 @@ class Http1RequestHead:
     # --- after it is whole --------------------------------------------------------------------
 
     def values(self, name: bytes) -> list[bytes]:
-        """Everything that a field says, by line."""
+        """All values of a field, one for each line."""
         return [value for known, value in self.headers if known == name]
 
     def judge(self) -> None:
@@ -111,7 +111,7 @@ class Http1RequestHead:
                 raise RefusedError(501, body="Unsupported transfer encoding")
             self.length = CHUNKED
             if lengths:
-                self.keep_alive = False  # RFC 9112 §6.1: it may be an attempt at smuggling
+                self.keep_alive = False  # RFC 9112 §6.1: it may be request smuggling
         elif lengths:
             self.length = int(lengths[0])
         expect = [value.strip().lower() for value in self.values(b"expect")]
@@ -140,7 +140,7 @@ def parse_request(raw: bytes) -> Http1RequestHead:
         raise RefusedError(400)
     head = Http1RequestHead(words[0], int(version[2]))
     parser = httptools.HttpRequestParser(head)
-    # Where a body ends is judged by `Http1RequestHead`, and Go takes lines that end in LF alone.
+    # `Http1RequestHead` decides where the body ends. Go accepts lines that end in LF alone.
     parser.set_dangerous_leniencies(
         lenient_optional_cr_before_lf=True,
         lenient_chunked_length=True,
@@ -149,7 +149,7 @@ def parse_request(raw: bytes) -> Http1RequestHead:
     try:
         parser.feed_data(b"POST %b HTTP/1.1\r\n%b" % (words[1], fields))
     except httptools.HttpParserUpgrade:
-        pass  # we speak what we speak
+        pass  # an upgrade is ignored
     except httptools.HttpParserError:
         raise RefusedError(400) from None
     if version[1] != b"1":

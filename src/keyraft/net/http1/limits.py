@@ -10,7 +10,7 @@ from typing import Final
 class Http1Limits:
     """What one connection may send and how long it may take.
 
-    A limit that is passed ends the connection; where the client can still be told, with 413 or 431.
+    Passing a limit ends the connection; if the client can still be answered, with 413 or 431.
     """
 
     # DEVIATION: Go's server takes 1 MiB of any number of headers.
@@ -22,19 +22,19 @@ class Http1Limits:
     # of a body that is read before its request is handled
     body_bytes_max: int = 2_097_152
     body_s_max: float = 300.0  # Go's members: `ReadTimeout`
-    # of every body: how much must arrive in a span of time while it is waited for
+    # of every body: how many bytes must arrive in how much time while they are waited for
     body_span_s: float = 20.0
     body_span_bytes_min: int = 4_096
     body_unread_bytes_max: int = 262_144  # received and not yet asked for, before reading stops
     # of a body that its handler did not want: read and thrown away so that the connection lives on
     body_unwanted_bytes_max: int = 262_144
 
-    output_bytes_max: int = 1_048_576  # what `HttpRequest.writable` counts from
+    output_bytes_max: int = 1_048_576  # `HttpRequest.writable` is this minus what is queued
     output_stall_s_max: float = 60.0  # for the client to make room in a full buffer
     linger_s_max: float = 0.5  # for the client to read why it was refused (Go `rstAvoidanceDelay`)
     closing_s_max: float = 5.0  # for the last bytes of an answer after which the connection ends
 
-    turn_bytes_max: int = 16_384  # of chunks taken apart before other connections get their turn
+    turn_bytes_max: int = 16_384  # of chunks, decoded before other connections get their turn
 
 
 CLIENT_PORT: Final = Http1Limits()

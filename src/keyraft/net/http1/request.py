@@ -127,7 +127,7 @@ class Http1Request:
             self._ended()
 
     def _write(self, data: bytes) -> None:
-        """A connection that was closed takes nothing, and uvloop raises for it."""
+        """Writes, unless the connection is closed: then uvloop would raise."""
         transport = self._connection.transport
         if not transport.is_closing():
             transport.write(data)
@@ -139,7 +139,7 @@ class Http1Request:
             self._connection.transport.abort()
 
     def take_over(self) -> asyncio.Transport:
-        """For an answer that never ends: its owner writes, and sees to stalls, itself."""
+        """For an answer that never ends: its owner writes directly and handles stalls."""
         self._connection.give_up_limits()
         return self._connection.transport
 
