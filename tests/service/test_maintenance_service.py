@@ -152,6 +152,32 @@ def test_a_learner_is_added_and_removed_and_its_id_never_returns(one: OneMember)
     assert one.member.readable, "a learner must not cost the sole voter its reads"
 
 
+class TokenCalls:
+    """Stands for the way to the leader."""
+
+    def __init__(self) -> None:
+        self.tokens: list[str | None] = []
+
+    def promote(self, member_id: int, token: str | None, done: Any) -> Any:
+        self.tokens.append(token)
+        done(None)
+        return lambda: None
+
+
+@pytest.mark.parametrize("token", [b"simple.7", b"", b"\xff\xfe", "Schlüssel".encode()])
+def test_a_follower_tells_the_leader_a_callers_token_whatever_its_bytes(
+    one: OneMember, token: bytes
+) -> None:
+    calls = one.member.leader_calls = TokenCalls()  # type: ignore[assignment]  # one of its verbs
+    one.lose_leader()
+    request = rpc_pb2.MemberPromoteRequest(ID=5).SerializeToString()
+    call = FakeCall({b"token": token} if token else {})
+    ask(served(one.member).cluster.member_promote, request, call)
+    assert isinstance(call.answer, bytes)
+    sent = [text and text.encode("utf-8", "surrogateescape") for text in calls.tokens]  # type: ignore[attr-defined]
+    assert sent == [token or None]
+
+
 def test_the_same_urls_are_known_by_their_id_for_a_second(one: OneMember) -> None:
     service = served(one.member).cluster
     request = rpc_pb2.MemberAddRequest(peerURLs=["http://127.0.0.1:9"], isLearner=True)

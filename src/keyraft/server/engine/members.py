@@ -97,8 +97,10 @@ class Members:
         done = self._done(call, answer)
         calls = member.leader_calls
         if calls is not None and not member.leadership.leading:
-            token = call.metadata.get(b"token") or call.metadata.get(b"authorization")
-            stop = calls.promote(member_id, token.decode() if token else None, done)
+            token = call.metadata.get(b"token") or call.metadata.get(b"authorization") or b""
+            # Any bytes may stand in a header, and leave as they came.
+            text = token.decode("utf-8", "surrogateescape")
+            stop = calls.promote(member_id, text or None, done)
             call.on_cancel = lambda _, code: stop()
         else:
             take_back = member.membership_changes.promote(member_id, done)
