@@ -15,7 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
-from keyraft.base import errors
+from keyraft.base import codes, errors
 from keyraft.base.errors import EtcdError, RawError
 
 PASSWORD_BYTES_MAX: Final = 72
@@ -39,7 +39,7 @@ class BcryptPasswords:
     def hash(self, password: bytes, done: Callable[[bytes | EtcdError | RawError], None]) -> None:
         """The bcrypt text of a password of at most 72 bytes."""
         if len(password) > PASSWORD_BYTES_MAX:
-            done(RawError(2, TOO_LONG))
+            done(RawError(codes.UNKNOWN, TOO_LONG))
         elif not self._run(lambda: self.hash_now(password), done):
             done(errors.TooManyRequestsError())
 

@@ -27,12 +27,13 @@ from jwt.exceptions import InvalidKeyError
 
 from keyraft.auth.identity import Identity
 from keyraft.auth.options import INVALID, OptionsError
+from keyraft.base import codes
 from keyraft.base.clock import WallClock
 from keyraft.base.errors import RawError
 
 TOKEN_BYTES_MAX: Final = 16_384
 KNOWN_MAX: Final = 10_000  # verified tokens that are remembered, about 1 KiB each
-VERIFY_ONLY: Final = (2, "auth: token signing attempted with verify-only key")
+VERIFY_ONLY: Final = (codes.UNKNOWN, "auth: token signing attempted with verify-only key")
 METHODS: Final = frozenset(
     f"{family}{bits}" for family in ("HS", "RS", "PS", "ES") for bits in (256, 384, 512)
 ) | {"EdDSA"}
@@ -133,7 +134,7 @@ class JWTTokens:
         try:
             signature = self._keys.algorithm.sign(signed, self._keys.private)
         except (ValueError, InvalidKeyError) as error:
-            raise RawError(2, str(error)) from None
+            raise RawError(codes.UNKNOWN, str(error)) from None
         return (signed + b"." + _base64(signature)).decode()
 
     def identify(self, token: bytes, revision: int) -> Identity | None:

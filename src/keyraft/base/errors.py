@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from keyraft.base import codes
+
 
 class EtcdError(Exception):
     """An error with etcd's own code and text; each kind is a class below."""
 
-    code: int = 2
+    code: int = codes.UNKNOWN
     text: str = ""
 
     def __init__(self) -> None:
@@ -31,317 +33,317 @@ class RawError(Exception):
 
 
 class EmptyKeyError(EtcdError):
-    code = 3
+    code = codes.INVALID_ARGUMENT
     text = "etcdserver: key is not provided"
 
 
 class KeyNotFoundError(EtcdError):
-    code = 3
+    code = codes.INVALID_ARGUMENT
     text = "etcdserver: key not found"
 
 
 class ValueProvidedError(EtcdError):
-    code = 3
+    code = codes.INVALID_ARGUMENT
     text = "etcdserver: value is provided"
 
 
 class LeaseProvidedError(EtcdError):
-    code = 3
+    code = codes.INVALID_ARGUMENT
     text = "etcdserver: lease is provided"
 
 
 class TooManyOpsError(EtcdError):
-    code = 3
+    code = codes.INVALID_ARGUMENT
     text = "etcdserver: too many operations in txn request"
 
 
 class DuplicateKeyError(EtcdError):
-    code = 3
+    code = codes.INVALID_ARGUMENT
     text = "etcdserver: duplicate key given in txn request"
 
 
 class InvalidClientAPIVersionError(EtcdError):
-    code = 3
+    code = codes.INVALID_ARGUMENT
     text = "etcdserver: invalid client api version"
 
 
 class InvalidSortOptionError(EtcdError):
-    code = 3
+    code = codes.INVALID_ARGUMENT
     text = "etcdserver: invalid sort option"
 
 
 class CompactedError(EtcdError):
-    code = 11
+    code = codes.OUT_OF_RANGE
     text = "etcdserver: mvcc: required revision has been compacted"
 
 
 class FutureRevisionError(EtcdError):
-    code = 11
+    code = codes.OUT_OF_RANGE
     text = "etcdserver: mvcc: required revision is a future revision"
 
 
 class NoSpaceError(EtcdError):
-    code = 8
+    code = codes.RESOURCE_EXHAUSTED
     text = "etcdserver: mvcc: database space exceeded"
 
 
 class LeaseNotFoundError(EtcdError):
-    code = 5
+    code = codes.NOT_FOUND
     text = "etcdserver: requested lease not found"
 
 
 class LeaseExistsError(EtcdError):
-    code = 9
+    code = codes.FAILED_PRECONDITION
     text = "etcdserver: lease already exists"
 
 
 class LeaseTTLTooLargeError(EtcdError):
-    code = 11
+    code = codes.OUT_OF_RANGE
     text = "etcdserver: too large lease TTL"
 
 
 class WatchCanceledError(EtcdError):
-    code = 1
+    code = codes.CANCELLED
     text = "etcdserver: watch canceled"
 
 
 class MemberExistsError(EtcdError):
-    code = 9
+    code = codes.FAILED_PRECONDITION
     text = "etcdserver: member ID already exist"
 
 
 class PeerURLExistsError(EtcdError):
-    code = 9
+    code = codes.FAILED_PRECONDITION
     text = "etcdserver: Peer URLs already exists"
 
 
 class NotEnoughStartedMembersError(EtcdError):
-    code = 2
+    code = codes.UNKNOWN
     text = "etcdserver: re-configuration failed due to not enough started members"
 
 
 class BadPeerURLsError(EtcdError):
-    code = 3
+    code = codes.INVALID_ARGUMENT
     text = "etcdserver: given member URLs are invalid"
 
 
 class MemberNotFoundError(EtcdError):
-    code = 5
+    code = codes.NOT_FOUND
     text = "etcdserver: member not found"
 
 
 class MemberNotLearnerError(EtcdError):
-    code = 9
+    code = codes.FAILED_PRECONDITION
     text = "etcdserver: can only promote a learner member"
 
 
 class LearnerNotReadyError(EtcdError):
-    code = 9
+    code = codes.FAILED_PRECONDITION
     text = "etcdserver: can only promote a learner member which is in sync with leader"
 
 
 class TooManyLearnersError(EtcdError):
-    code = 9
+    code = codes.FAILED_PRECONDITION
     text = "etcdserver: too many learner members in cluster"
 
 
 class ClusterIDMismatchError(EtcdError):
-    code = 9
+    code = codes.FAILED_PRECONDITION
     text = "etcdserver: cluster ID mismatch"
 
 
 class RequestTooLargeError(EtcdError):
-    code = 3
+    code = codes.INVALID_ARGUMENT
     text = "etcdserver: request is too large"
 
 
 class TooManyRequestsError(EtcdError):
-    code = 2
+    code = codes.UNKNOWN
     text = "etcdserver: too many requests"
 
 
 class RootUserNotExistError(EtcdError):
-    code = 9
+    code = codes.FAILED_PRECONDITION
     text = "etcdserver: root user does not exist"
 
 
 class RootRoleNotGrantedError(EtcdError):
-    code = 9
+    code = codes.FAILED_PRECONDITION
     text = "etcdserver: root user does not have root role"
 
 
 class UserExistsError(EtcdError):
-    code = 9
+    code = codes.FAILED_PRECONDITION
     text = "etcdserver: user name already exists"
 
 
 class UserEmptyError(EtcdError):
-    code = 3
+    code = codes.INVALID_ARGUMENT
     text = "etcdserver: user name is empty"
 
 
 class UserNotFoundError(EtcdError):
-    code = 9
+    code = codes.FAILED_PRECONDITION
     text = "etcdserver: user name not found"
 
 
 class RoleExistsError(EtcdError):
-    code = 9
+    code = codes.FAILED_PRECONDITION
     text = "etcdserver: role name already exists"
 
 
 class RoleNotFoundError(EtcdError):
-    code = 9
+    code = codes.FAILED_PRECONDITION
     text = "etcdserver: role name not found"
 
 
 class RoleEmptyError(EtcdError):
-    code = 3
+    code = codes.INVALID_ARGUMENT
     text = "etcdserver: role name is empty"
 
 
 class AuthFailedError(EtcdError):
-    code = 3
+    code = codes.INVALID_ARGUMENT
     text = "etcdserver: authentication failed, invalid user ID or password"
 
 
 class PermissionNotGivenError(EtcdError):
-    code = 3
+    code = codes.INVALID_ARGUMENT
     text = "etcdserver: permission not given"
 
 
 class PermissionDeniedError(EtcdError):
-    code = 7
+    code = codes.PERMISSION_DENIED
     text = "etcdserver: permission denied"
 
 
 class RoleNotGrantedError(EtcdError):
-    code = 9
+    code = codes.FAILED_PRECONDITION
     text = "etcdserver: role is not granted to the user"
 
 
 class PermissionNotGrantedError(EtcdError):
-    code = 9
+    code = codes.FAILED_PRECONDITION
     text = "etcdserver: permission is not granted to the role"
 
 
 class AuthNotEnabledError(EtcdError):
-    code = 9
+    code = codes.FAILED_PRECONDITION
     text = "etcdserver: authentication is not enabled"
 
 
 class InvalidAuthTokenError(EtcdError):
-    code = 16
+    code = codes.UNAUTHENTICATED
     text = "etcdserver: invalid auth token"
 
 
 class InvalidAuthManagementError(EtcdError):
-    code = 3
+    code = codes.INVALID_ARGUMENT
     text = "etcdserver: invalid auth management"
 
 
 class AuthOldRevisionError(EtcdError):
-    code = 3
+    code = codes.INVALID_ARGUMENT
     text = "etcdserver: revision of auth store is old"
 
 
 class NoLeaderError(EtcdError):
-    code = 14
+    code = codes.UNAVAILABLE
     text = "etcdserver: no leader"
 
 
 class NotLeaderError(EtcdError):
-    code = 9
+    code = codes.FAILED_PRECONDITION
     text = "etcdserver: not leader"
 
 
 class LeaderChangedError(EtcdError):
-    code = 14
+    code = codes.UNAVAILABLE
     text = "etcdserver: leader changed"
 
 
 class NotCapableError(EtcdError):
-    code = 9
+    code = codes.FAILED_PRECONDITION
     text = "etcdserver: not capable"
 
 
 class StoppedError(EtcdError):
-    code = 14
+    code = codes.UNAVAILABLE
     text = "etcdserver: server stopped"
 
 
 class RequestTimeoutError(EtcdError):
-    code = 14
+    code = codes.UNAVAILABLE
     text = "etcdserver: request timed out"
 
 
 class TimeoutLeaderFailError(EtcdError):
-    code = 14
+    code = codes.UNAVAILABLE
     text = "etcdserver: request timed out, possibly due to previous leader failure"
 
 
 class TimeoutConnectionLostError(EtcdError):
-    code = 14
+    code = codes.UNAVAILABLE
     text = "etcdserver: request timed out, possibly due to connection lost"
 
 
 class TimeoutWaitAppliedIndexError(EtcdError):
-    code = 14
+    code = codes.UNAVAILABLE
     text = "etcdserver: request timed out, waiting for the applied index took too long"
 
 
 class UnhealthyError(EtcdError):
-    code = 14
+    code = codes.UNAVAILABLE
     text = "etcdserver: unhealthy cluster"
 
 
 class CorruptError(EtcdError):
-    code = 15
+    code = codes.DATA_LOSS
     text = "etcdserver: corrupt cluster"
 
 
 class LearnerNotSupportedError(EtcdError):
-    code = 9
+    code = codes.FAILED_PRECONDITION
     text = "etcdserver: rpc not supported for learner"
 
 
 class BadLeaderTransfereeError(EtcdError):
-    code = 9
+    code = codes.FAILED_PRECONDITION
     text = "etcdserver: bad leader transferee"
 
 
 class WrongDowngradeVersionFormatError(EtcdError):
-    code = 3
+    code = codes.INVALID_ARGUMENT
     text = "etcdserver: wrong downgrade target version format"
 
 
 class InvalidDowngradeTargetVersionError(EtcdError):
-    code = 3
+    code = codes.INVALID_ARGUMENT
     text = "etcdserver: invalid downgrade target version"
 
 
 class ClusterVersionUnavailableError(EtcdError):
-    code = 9
+    code = codes.FAILED_PRECONDITION
     text = "etcdserver: cluster version not found during downgrade"
 
 
 class DowngradeInProcessError(EtcdError):
-    code = 9
+    code = codes.FAILED_PRECONDITION
     text = "etcdserver: cluster has a downgrade job in progress"
 
 
 class NoInflightDowngradeError(EtcdError):
-    code = 9
+    code = codes.FAILED_PRECONDITION
     text = "etcdserver: no inflight downgrade job"
 
 
 class RequestCanceledError(EtcdError):
-    code = 1
+    code = codes.CANCELLED
     text = "etcdserver: request canceled"
 
 
 class DeadlineExceededError(EtcdError):
-    code = 4
+    code = codes.DEADLINE_EXCEEDED
     text = "etcdserver: context deadline exceeded"
 
 

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Final
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from keyraft.base import http_status
 from keyraft.base.log import Logger
 from keyraft.base.version import VERSION
 from keyraft.gateway.checks import CHECKS, Health, HealthCounts, check_health, run_check
@@ -55,7 +56,7 @@ class Gateway:
         headers = dict(request.headers)
         extra = self._cors_headers(headers.get(b"origin", b"").decode("latin-1"))
         if request.method == "OPTIONS":
-            request.respond(200, extra, b"")
+            request.respond(http_status.OK, extra, b"")
             return
         host = headers.get(b"host", b"").decode("latin-1")
         if request.scheme == "http" and not self._host_allowed(host):
@@ -63,7 +64,7 @@ class Gateway:
                 f"Misdirected Request: host {host!r} is not in --host-whitelist "
                 "(it is meant against DNS rebinding)\n"
             ).encode()
-            request.respond(421, [_TEXT, *extra], body)
+            request.respond(http_status.MISDIRECTED_REQUEST, [_TEXT, *extra], body)
             return
         self._route(request, extra, client_port=True)
 
@@ -75,13 +76,17 @@ class Gateway:
         try:
             parts = urlsplit(request.target)
         except ValueError:  # for instance an unclosed bracket where a host might be
-            request.respond(400, [_TEXT, _NOSNIFF, *extra], b"400 Bad Request\n")
+            request.respond(
+                http_status.BAD_REQUEST, [_TEXT, _NOSNIFF, *extra], b"400 Bad Request\n"
+            )
             return
         path = unquote(parts.path)
         query = parse_qs(parts.query, keep_blank_values=True)
         behind = self._behind
         if behind is None:
-            request.respond(503, [_TEXT, _NOSNIFF, *extra], b"not ready\n")
+            request.respond(
+                http_status.SERVICE_UNAVAILABLE, [_TEXT, _NOSNIFF, *extra], b"not ready\n"
+            )
         elif path == "/metrics":
             self._metrics(request, extra)
         elif path == "/health":
@@ -96,18 +101,24 @@ class Gateway:
             elif name in names:
                 self._checks(request, extra, behind, kind, (name,), query)
             else:
-                request.respond(404, [_TEXT, _NOSNIFF, *extra], b"404 page not found\n")
+                request.respond(
+                    http_status.NOT_FOUND, [_TEXT, _NOSNIFF, *extra], b"404 page not found\n"
+                )
 
     # --- paths --------------------------------------------------------------------------------
 
     def _metrics(self, request: HttpRequest, extra: list[Header]) -> None:
         body = render(family for source in self._sources for family in source())
-        request.respond(200, [(b"content-type", CONTENT_TYPE), *extra], body)
+        request.respond(http_status.OK, [(b"content-type", CONTENT_TYPE), *extra], body)
 
     def _version(self, request: HttpRequest, extra: list[Header], health: Health) -> None:
         if request.method != "GET":
             allow = (b"allow", b"GET")
-            request.respond(405, [_TEXT, _NOSNIFF, allow, *extra], b"Method Not Allowed\n")
+            request.respond(
+                http_status.METHOD_NOT_ALLOWED,
+                [_TEXT, _NOSNIFF, allow, *extra],
+                b"Method Not Allowed\n",
+            )
             return
         cluster, storage = health.versions()
         versions = {
@@ -116,7 +127,7 @@ class Gateway:
             "storage": storage or "unknown",
         }
         body = json.dumps(versions, separators=(",", ":")).encode()
-        request.respond(200, [_JSON, *extra], body)
+        request.respond(http_status.OK, [_JSON, *extra], body)
 
     def _health(
         self,
@@ -135,11 +146,13 @@ class Gateway:
             body = json.dumps(told, separators=(",", ":")).encode()
             if not reason:
                 self.counts.successes += 1
-                request.respond(200, [_TEXT, *extra], body)
+                request.respond(http_status.OK, [_TEXT, *extra], body)
                 return
             self.counts.failures += 1
             self._logger.warn("/health error", output=body.decode(), status_code=503)
-            request.respond(503, [_TEXT, _NOSNIFF, *extra], body + b"\n")
+            request.respond(
+                http_status.SERVICE_UNAVAILABLE, [_TEXT, _NOSNIFF, *extra], body + b"\n"
+            )
 
         check_health(health, self._logger, excluded, serializable, done)
 
@@ -171,10 +184,14 @@ class Gateway:
                 self._logger.error(
                     "Health check error", path=f"/{kind}", reason=lines, status_code=503
                 )
-                request.respond(503, [_TEXT, _NOSNIFF, *extra], lines.encode() + b"\n")
+                request.respond(
+                    http_status.SERVICE_UNAVAILABLE,
+                    [_TEXT, _NOSNIFF, *extra],
+                    lines.encode() + b"\n",
+                )
             else:
                 body = (lines if "verbose" in query else "") + "ok\n"
-                request.respond(200, [_TEXT, _NOSNIFF, *extra], body.encode())
+                request.respond(http_status.OK, [_TEXT, _NOSNIFF, *extra], body.encode())
 
         def done(name: str, reason: str) -> None:
             self.counts.checked(kind, name, not reason)
@@ -192,7 +209,11 @@ class Gateway:
             return False
         self._logger.warn(what, status_code=405)
         allow = (b"allow", b"GET")
-        request.respond(405, [_TEXT, _NOSNIFF, allow, *extra], b"Method Not Allowed\n")
+        request.respond(
+            http_status.METHOD_NOT_ALLOWED,
+            [_TEXT, _NOSNIFF, allow, *extra],
+            b"Method Not Allowed\n",
+        )
         return True
 
     # --- access -------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
+from keyraft.base import http_status
 from keyraft.base.errors import EtcdError, PostponedError, RawError
 
 from . import status
@@ -199,7 +200,7 @@ class Requests(Answering):
         if isinstance(stream, HttpStream):
             if len(inbox.data) > self.limits.message_bytes_max:
                 self._drop_inbox(stream)
-                stream.respond(413, [], b"request body too large\n")
+                stream.respond(http_status.CONTENT_TOO_LARGE, [], b"request body too large\n")
             elif self.inbound_bytes > self.limits.inbound_bytes_max:
                 raise StreamFault(stream.stream_id, ENHANCE_YOUR_CALM, "too much unread")
             return

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from keyraft.base import http_status
 from keyraft.base.gotext import quote
 
 from . import status
@@ -58,26 +59,26 @@ class Responses(Connection):
             return
         fault = check_fields(fields, ANSWER_PSEUDO)
         values = dict(reversed(fields))
-        http_status = values.get(b":status", b"")
-        if fault is not None or len(http_status) != 3 or not http_status.isdigit():
+        http_text = values.get(b":status", b"")
+        if fault is not None or len(http_text) != 3 or not http_text.isdigit():
             raise StreamFault(stream_id, PROTOCOL_ERROR, fault or "an answer without :status")
-        if http_status[:1] == b"1":
+        if http_text[:1] == b"1":
             if ends:
                 raise StreamFault(stream_id, PROTOCOL_ERROR, "an interim answer that ends")
             return
         stream.answered = True
         if b"grpc-status" in values and ends:
             self._ends(stream, values)
-        elif http_status != b"200" or not is_grpc(values):
-            self._not_grpc(stream, http_status, values)
+        elif http_text != b"200" or not is_grpc(values):
+            self._not_grpc(stream, http_text, values)
         elif ends:
             self._ends(stream, values)
 
-    def _not_grpc(self, call: ClientCall, http_status: bytes, values: dict[bytes, bytes]) -> None:
+    def _not_grpc(self, call: ClientCall, http_text: bytes, values: dict[bytes, bytes]) -> None:
         """An answer from something that is no gRPC server (a proxy, an HTTP/1 handler)."""
-        number = int(http_status)
+        number = int(http_text)
         code = status.from_http_status(number)
-        if number != 200:
+        if number != http_status.OK:
             text = f"unexpected HTTP status code received from server: {number}"
         else:
             content_type = values.get(b"content-type", b"")

@@ -4,23 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-OK: Final = 0
-CANCELLED: Final = 1
-UNKNOWN: Final = 2
-INVALID_ARGUMENT: Final = 3
-DEADLINE_EXCEEDED: Final = 4
-NOT_FOUND: Final = 5
-ALREADY_EXISTS: Final = 6
-PERMISSION_DENIED: Final = 7
-RESOURCE_EXHAUSTED: Final = 8
-FAILED_PRECONDITION: Final = 9
-ABORTED: Final = 10
-OUT_OF_RANGE: Final = 11
-UNIMPLEMENTED: Final = 12
-INTERNAL: Final = 13
-UNAVAILABLE: Final = 14
-DATA_LOSS: Final = 15
-UNAUTHENTICATED: Final = 16
+from keyraft.base import codes, http_status
+from keyraft.base.codes import *  # noqa: F403  # the codes are `status.OK` and so on
 
 CODE_NAMES: Final = (
     "OK",
@@ -47,21 +32,21 @@ _PLAIN: Final = frozenset(range(0x20, 0x7F)) - {0x25}
 _HEX: Final = b"0123456789abcdefABCDEF"
 
 _BY_HTTP_STATUS: Final = {
-    400: INTERNAL,
-    401: UNAUTHENTICATED,
-    403: PERMISSION_DENIED,
-    404: UNIMPLEMENTED,
-    429: UNAVAILABLE,
-    502: UNAVAILABLE,
-    503: UNAVAILABLE,
-    504: UNAVAILABLE,
+    http_status.BAD_REQUEST: codes.INTERNAL,
+    http_status.UNAUTHORIZED: codes.UNAUTHENTICATED,
+    http_status.FORBIDDEN: codes.PERMISSION_DENIED,
+    http_status.NOT_FOUND: codes.UNIMPLEMENTED,
+    http_status.TOO_MANY_REQUESTS: codes.UNAVAILABLE,
+    http_status.BAD_GATEWAY: codes.UNAVAILABLE,
+    http_status.SERVICE_UNAVAILABLE: codes.UNAVAILABLE,
+    http_status.GATEWAY_TIMEOUT: codes.UNAVAILABLE,
 }
 
 _BY_RESET_CODE: Final = {
-    0x7: UNAVAILABLE,  # REFUSED_STREAM
-    0x8: CANCELLED,  # CANCEL
-    0xB: RESOURCE_EXHAUSTED,  # ENHANCE_YOUR_CALM
-    0xC: PERMISSION_DENIED,  # INADEQUATE_SECURITY
+    0x7: codes.UNAVAILABLE,  # REFUSED_STREAM
+    0x8: codes.CANCELLED,  # CANCEL
+    0xB: codes.RESOURCE_EXHAUSTED,  # ENHANCE_YOUR_CALM
+    0xC: codes.PERMISSION_DENIED,  # INADEQUATE_SECURITY
 }
 
 
@@ -89,9 +74,9 @@ def decode_text(value: bytes) -> str:
 
 def from_http_status(http_status: int) -> int:
     """The code for an answer that carries no grpc-status."""
-    return _BY_HTTP_STATUS.get(http_status, UNKNOWN)
+    return _BY_HTTP_STATUS.get(http_status, codes.UNKNOWN)
 
 
 def from_reset_code(code: int) -> int:
     """The code for a stream that the peer reset."""
-    return _BY_RESET_CODE.get(code, INTERNAL)
+    return _BY_RESET_CODE.get(code, codes.INTERNAL)

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from keyraft.base import codes
+
 from ..base.errors import RawError
 from ..base.varints import LOW, VARINTS, plain_varint
 
@@ -136,4 +138,4 @@ def plain_range(request: bytes) -> bytes | None:
 
 def malformed(detail: object) -> RawError:
     """The refusal of bytes that are no message (grpc-go: Internal)."""
-    return RawError(13, f"grpc: error unmarshalling request: {detail}")
+    return RawError(codes.INTERNAL, f"grpc: error unmarshalling request: {detail}")

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from google.protobuf.message import DecodeError
 
-from keyraft.base import errors
+from keyraft.base import errors, http_status
 from keyraft.base.log import Logger
 from keyraft.cluster import format_id
 from keyraft.net import Http1Client, HttpError
@@ -71,7 +71,11 @@ class PeerApiClient:
                         "failed to get cluster response", address=address, error=str(error)
                     )
                 continue
-            if status != 200 or not isinstance(members, list) or not all(map(_is_member, members)):
+            if (
+                status != http_status.OK
+                or not isinstance(members, list)
+                or not all(map(_is_member, members))
+            ):
                 self._logger.warn("failed to unmarshal cluster response", address=address)
                 continue
             if not members:
@@ -100,20 +104,20 @@ class PeerApiClient:
             "POST", peer_url, f"{PROMOTE_PATH}{member_id}", timeout_s, headers=headers
         )
         text = body.decode("utf-8", "replace")
-        if status == 200:
+        if status == http_status.OK:
             try:
                 members = parse_json(text)
             except ValueError as error:
                 raise PeerRefusal(f"member promote: {error}") from error
             if isinstance(members, list) and all(map(_is_member, members)):
                 return members
-        if status == 404:
+        if status == http_status.NOT_FOUND:
             raise errors.MemberNotFoundError
-        if status == 408:
+        if status == http_status.REQUEST_TIMEOUT:
             raise errors.RequestTimeoutError
-        if status == 412 and errors.LearnerNotReadyError.text in text:
+        if status == http_status.PRECONDITION_FAILED and errors.LearnerNotReadyError.text in text:
             raise errors.LearnerNotReadyError
-        if status == 412:
+        if status == http_status.PRECONDITION_FAILED:
             raise errors.MemberNotLearnerError
         raise PeerRefusal(f"member promote: unknown error({text})")
 
@@ -156,9 +160,9 @@ class PeerApiClient:
             },
         )
         text = body.decode("utf-8", "replace").strip()
-        if status == 412:
+        if status == http_status.PRECONDITION_FAILED:
             raise errors.ClusterIDMismatchError
-        if status != 200:
+        if status != http_status.OK:
             if text.endswith("future revision"):
                 raise errors.FutureRevisionError
             if text.endswith("compacted"):
@@ -184,9 +188,9 @@ class PeerApiClient:
             body=request,
             headers={"Content-Type": "application/protobuf"},
         )
-        if status == 200:
+        if status == http_status.OK:
             return body
-        if status == 404:
+        if status == http_status.NOT_FOUND:
             raise errors.LeaseNotFoundError
         raise PeerRefusal(f"lease: unknown error({body.decode('utf-8', 'replace')})")
 

@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 
 from google.protobuf.message import DecodeError
 
-from keyraft.base import errors
+from keyraft.base import errors, http_status
 from keyraft.cluster import format_id
 from keyraft.peer.compat import parse_json
 from keyraft.peer.exchange import PeerReply, PeerRequest, Routes, http_error, json_error
@@ -99,49 +99,65 @@ class ApiHandlers:
     async def version(self, request: PeerRequest) -> PeerReply:
         """As on the client port."""
         if request.method != "GET":
-            return http_error(405, "Method Not Allowed", {"Allow": "GET"})
+            return http_error(
+                http_status.METHOD_NOT_ALLOWED, "Method Not Allowed", {"Allow": "GET"}
+            )
         text = json.dumps(self._local.versions_json(), separators=(",", ":"))
-        return PeerReply(200, text, content_type="application/json")
+        return PeerReply(http_status.OK, text, content_type="application/json")
 
     async def members(self, request: PeerRequest) -> PeerReply:
         """Who belongs to the cluster."""
         if request.method != "GET":
-            return http_error(405, "Method Not Allowed", {"Allow": "GET"})
+            return http_error(
+                http_status.METHOD_NOT_ALLOWED, "Method Not Allowed", {"Allow": "GET"}
+            )
         return self._json(self._local.members_json())
 
     async def promote(self, request: PeerRequest) -> PeerReply:
         """A follower forwards a client's request to promote a learner."""
         if request.method != "POST":
-            return http_error(405, "Method Not Allowed", {"Allow": "POST"})
+            return http_error(
+                http_status.METHOD_NOT_ALLOWED, "Method Not Allowed", {"Allow": "POST"}
+            )
         text = request.path.removeprefix(PROMOTE_PATH)
         if not _MEMBER_ID.fullmatch(text) or int(text) >= 1 << 64:
-            return http_error(404, f"member {text} not found in cluster", self._cluster)
+            return http_error(
+                http_status.NOT_FOUND, f"member {text} not found in cluster", self._cluster
+            )
         try:
             members = await self._local.promote(int(text), request.headers.get("authorization"))
         except errors.EtcdError as error:
             status, wording = _PROMOTE_ERRORS.get(type(error), (500, error.text))
-            if status == 500:
-                return json_error(500, "Internal Server Error", self._cluster)
+            if status == http_status.INTERNAL_SERVER_ERROR:
+                return json_error(
+                    http_status.INTERNAL_SERVER_ERROR, "Internal Server Error", self._cluster
+                )
             return http_error(status, wording, self._cluster)
         return self._json(members)
 
     async def hash_kv(self, request: PeerRequest) -> PeerReply:
         """Another member's corruption check asks for a hash."""
         if request.method != "GET":
-            return http_error(405, "Method Not Allowed", {"Allow": "GET"})
+            return http_error(
+                http_status.METHOD_NOT_ALLOWED, "Method Not Allowed", {"Allow": "GET"}
+            )
         asked = request.headers.get("x-etcd-cluster-id")
         if asked and asked != self._cluster["X-Etcd-Cluster-ID"]:
-            return http_error(412, "cluster ID mismatch", self._cluster)
+            return http_error(http_status.PRECONDITION_FAILED, "cluster ID mismatch", self._cluster)
         body = await request.body.read_whole(HASH_BODY_BYTES_MAX)
         if body is None:
-            return http_error(413, "request body too large", self._cluster)
+            return http_error(
+                http_status.CONTENT_TOO_LARGE, "request body too large", self._cluster
+            )
         revision = _revision(body)
         if revision is None:
-            return http_error(400, "error unmarshalling request", self._cluster)
+            return http_error(http_status.BAD_REQUEST, "error unmarshalling request", self._cluster)
         try:
             answer = await self._local.hash_kv(revision)
         except errors.EtcdError as error:
-            return http_error(400, _HASH_ERRORS.get(type(error), error.text), self._cluster)
+            return http_error(
+                http_status.BAD_REQUEST, _HASH_ERRORS.get(type(error), error.text), self._cluster
+            )
         return self._json(
             {
                 "header": {"revision": answer.revision},
@@ -160,15 +176,15 @@ class ApiHandlers:
         try:
             lease_id = rpc_pb2.LeaseKeepAliveRequest.FromString(body).ID
         except DecodeError:
-            return http_error(400, "error unmarshalling request")
+            return http_error(http_status.BAD_REQUEST, "error unmarshalling request")
         if not await self._local.wait_applied():
-            return http_error(408, APPLY_WAIT_TEXT)
+            return http_error(http_status.REQUEST_TIMEOUT, APPLY_WAIT_TEXT)
         try:
             ttl_s = await self._local.renew(lease_id)
         except errors.LeaseNotFoundError:
-            return http_error(404, "lease not found")
+            return http_error(http_status.NOT_FOUND, "lease not found")
         except errors.EtcdError:
-            return http_error(400, NOT_PRIMARY_TEXT)
+            return http_error(http_status.BAD_REQUEST, NOT_PRIMARY_TEXT)
         return self._protobuf(
             rpc_pb2.LeaseKeepAliveResponse(ID=lease_id, TTL=ttl_s).SerializeToString()
         )
@@ -181,15 +197,15 @@ class ApiHandlers:
         try:
             wanted = lease_pb2.LeaseInternalRequest.FromString(body).LeaseTimeToLiveRequest
         except DecodeError:
-            return http_error(400, "error unmarshalling request")
+            return http_error(http_status.BAD_REQUEST, "error unmarshalling request")
         if not await self._local.wait_applied():
-            return http_error(408, APPLY_WAIT_TEXT)
+            return http_error(http_status.REQUEST_TIMEOUT, APPLY_WAIT_TEXT)
         try:
             answer = await self._local.time_to_live(wanted.ID, wanted.keys)
         except errors.LeaseNotFoundError:
-            return http_error(404, "lease not found")
+            return http_error(http_status.NOT_FOUND, "lease not found")
         except errors.EtcdError:
-            return http_error(500, NOT_PRIMARY_TEXT)
+            return http_error(http_status.INTERNAL_SERVER_ERROR, NOT_PRIMARY_TEXT)
         answer.header.SetInParent()
         return self._protobuf(
             lease_pb2.LeaseInternalResponse(LeaseTimeToLiveResponse=answer).SerializeToString()
@@ -198,25 +214,37 @@ class ApiHandlers:
     async def downgrade_enabled(self, request: PeerRequest) -> PeerReply:
         """A joining member asks whether a downgrade is enabled, to know which versions may join."""
         if request.method != "GET":
-            return http_error(405, "Method Not Allowed", {"Allow": "GET"})
+            return http_error(
+                http_status.METHOD_NOT_ALLOWED, "Method Not Allowed", {"Allow": "GET"}
+            )
         try:
             enabled = await self._local.downgrade_enabled()
         except errors.EtcdError as error:
-            return http_error(500, f"failed linearized read: {error.text}", self._cluster)
-        return PeerReply(200, "true" if enabled else "false", self._cluster, "text/plain")
+            return http_error(
+                http_status.INTERNAL_SERVER_ERROR,
+                f"failed linearized read: {error.text}",
+                self._cluster,
+            )
+        return PeerReply(
+            http_status.OK, "true" if enabled else "false", self._cluster, "text/plain"
+        )
 
     async def _lease_body(self, request: PeerRequest) -> bytes | PeerReply:
         if request.method != "POST":
-            return http_error(405, "Method Not Allowed")
+            return http_error(http_status.METHOD_NOT_ALLOWED, "Method Not Allowed")
         body = await request.body.read_whole(LEASE_BODY_BYTES_MAX)
-        return http_error(413, "request body too large") if body is None else body
+        return (
+            http_error(http_status.CONTENT_TOO_LARGE, "request body too large")
+            if body is None
+            else body
+        )
 
     def _json(self, content: object, newline: str = "\n") -> PeerReply:
         text = json.dumps(content, separators=(",", ":"), ensure_ascii=False) + newline
-        return PeerReply(200, text, self._cluster, "application/json")
+        return PeerReply(http_status.OK, text, self._cluster, "application/json")
 
     def _protobuf(self, body: bytes) -> PeerReply:
-        return PeerReply(200, body, content_type="application/protobuf")
+        return PeerReply(http_status.OK, body, content_type="application/protobuf")
 
 
 def _revision(body: bytes) -> int | None:

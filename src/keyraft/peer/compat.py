@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from keyraft.base import http_status
 from keyraft.base.version import MIN_CLUSTER_VERSION, VERSION
 from keyraft.net.http1 import HTTP_PHRASES
 
@@ -87,24 +88,24 @@ def check_stream_status(status: int, text: str, peer: str, local_id: int) -> Non
 
     `text`: the body of a 412.
     """
-    if status == 200:
+    if status == http_status.OK:
         return
-    if status == 410:
+    if status == http_status.GONE:
         raise MemberRemovedError
-    if status == 404:
+    if status == http_status.NOT_FOUND:
         raise PeerRefusal(f"peer {peer} failed to find local node {local_id:x}")
-    if status == 412:
+    if status == http_status.PRECONDITION_FAILED:
         raise PeerRefusal(_refusal(text))
     raise PeerRefusal(f"unhandled http status {status}")
 
 
 def check_post_answer(status: int, text: str, url: str) -> None:
     """Raises when the peer did not take the message."""
-    if status == 204:
+    if status == http_status.NO_CONTENT:
         return
-    if status == 403:
+    if status == http_status.FORBIDDEN:
         raise MemberRemovedError
-    if status == 412:
+    if status == http_status.PRECONDITION_FAILED:
         raise PeerRefusal(_refusal(text))
     raise PeerRefusal(
         f'unexpected http status {HTTP_PHRASES.get(status, "")} while posting to "{url}"'

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 from urllib.parse import unquote
 
+from keyraft.base import http_status
 from keyraft.base.log import Logger
 from keyraft.net import Body, BodyError, Http1Request
 
@@ -102,7 +103,7 @@ class Routes:
                     handler = below
                     break
         if handler is None:
-            _answer(http, http_error(404, "404 page not found"))
+            _answer(http, http_error(http_status.NOT_FOUND, "404 page not found"))
             return
         task = asyncio.get_running_loop().create_task(self._run(handler, asked))
         self._tasks.add(task)
@@ -125,12 +126,12 @@ class Routes:
         try:
             reply = await handler(asked)
         except BodyError:
-            reply = http_error(400, "error reading body")
+            reply = http_error(http_status.BAD_REQUEST, "error reading body")
         except Exception as error:  # noqa: BLE001 - as Go's server ends a connection and goes on
             self._logger.error(
                 "failed to answer a peer", path=asked.path, error=f"{type(error).__name__}: {error}"
             )
-            reply = http_error(500, "Internal Server Error")
+            reply = http_error(http_status.INTERNAL_SERVER_ERROR, "Internal Server Error")
         if reply is not None:
             _answer(http, reply)
 

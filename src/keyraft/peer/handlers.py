@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Final, Protocol
 
+from keyraft.base import http_status
 from keyraft.base.log import Logger
 from keyraft.base.urls import URLError, parse_urls
 from keyraft.base.version import VERSION
@@ -88,24 +89,28 @@ class RaftHandlers:
     async def probing(self, request: PeerRequest) -> PeerReply:
         """Answers a probe with this member's time."""
         now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
-        return PeerReply(200, f'{{"OK":true,"Now":"{now}"}}\n')
+        return PeerReply(http_status.OK, f'{{"OK":true,"Now":"{now}"}}\n')
 
     async def pipeline(self, request: PeerRequest) -> PeerReply:
         """One posted message."""
         if request.method != "POST":
-            return http_error(405, "Method Not Allowed", {"Allow": "POST"})
+            return http_error(
+                http_status.METHOD_NOT_ALLOWED, "Method Not Allowed", {"Allow": "POST"}
+            )
         refusal = self._refuse(request)
         if refusal is not None:
             return refusal
         self._learn(request)
         body = await self._read(request)
         if body is None:
-            return http_error(400, "error reading raft message", self._cluster)
+            return http_error(http_status.BAD_REQUEST, "error reading raft message", self._cluster)
         try:
             message = decode(body)
         except FrameError as error:
             self._logger.warn("failed to unmarshal Raft message", error=str(error))
-            return http_error(400, "error unmarshalling raft message", self._cluster)
+            return http_error(
+                http_status.BAD_REQUEST, "error unmarshalling raft message", self._cluster
+            )
         self._transport.metrics.received_bytes[self._name(message)] += len(body)
         refusal = self._refuse_message(message)
         if refusal is not None:
@@ -115,14 +120,18 @@ class RaftHandlers:
     def _delivered(self, message: Message) -> PeerReply:
         """What became of a message that was posted."""
         if not self._transport.deliver([message]):
-            return http_error(500, "error processing raft message", self._cluster)
-        return PeerReply(204, headers=self._cluster)
+            return http_error(
+                http_status.INTERNAL_SERVER_ERROR, "error processing raft message", self._cluster
+            )
+        return PeerReply(http_status.NO_CONTENT, headers=self._cluster)
 
     async def snapshot(self, request: PeerRequest) -> PeerReply:
         """Receives a database: first it is saved, then Raft gets the message."""
         metrics = self._transport.metrics
         if request.method != "POST":
-            return http_error(405, "Method Not Allowed", {"Allow": "POST"})
+            return http_error(
+                http_status.METHOD_NOT_ALLOWED, "Method Not Allowed", {"Allow": "POST"}
+            )
         refusal = self._refuse(request)
         if refusal is not None:
             return refusal
@@ -133,11 +142,13 @@ class RaftHandlers:
                 raise FrameError("unexpected EOF")
             message = decode(await request.body.read_exactly(length))
         except (FrameError, BodyError) as error:
-            return http_error(400, f"failed to decode raft message ({error})", self._cluster)
+            return http_error(
+                http_status.BAD_REQUEST, f"failed to decode raft message ({error})", self._cluster
+            )
         name = self._name(message)
         if message.type != MessageType.SNAP or message.snapshot is None:
             metrics.snapshot_receive_failures[name] += 1
-            return http_error(400, "wrong raft message type", self._cluster)
+            return http_error(http_status.BAD_REQUEST, "wrong raft message type", self._cluster)
         refusal = self._refuse_message(message)
         if refusal is not None:
             return refusal
@@ -157,7 +168,11 @@ class RaftHandlers:
             self._logger.warn(
                 "failed to save incoming database snapshot", **fields, error=str(error)
             )
-            return http_error(500, f"failed to save KV snapshot ({error})", self._cluster)
+            return http_error(
+                http_status.INTERNAL_SERVER_ERROR,
+                f"failed to save KV snapshot ({error})",
+                self._cluster,
+            )
         finally:
             metrics.snapshot_receive_inflight[name] -= 1
         took_s = loop.time() - started_s
@@ -176,16 +191,18 @@ class RaftHandlers:
         """A peer opens a stream, to read this member's messages to it."""
         headers = {**self._cluster, "X-Server-Version": VERSION}
         if request.method != "GET":
-            return http_error(405, "Method Not Allowed", {"Allow": "GET"})
+            return http_error(
+                http_status.METHOD_NOT_ALLOWED, "Method Not Allowed", {"Allow": "GET"}
+            )
         refusal = self._refuse(request, headers)
         if refusal is not None:
             return refusal
         kind, _, sender = request.path.removeprefix(STREAM_PATH).rpartition("/")
         if kind not in (MSGAPP, MESSAGE):
-            return http_error(404, "invalid path", headers)
+            return http_error(http_status.NOT_FOUND, "invalid path", headers)
         peer_id = parse_id(sender)
         if peer_id is None:
-            return http_error(404, "invalid from", headers)
+            return http_error(http_status.NOT_FOUND, "invalid from", headers)
         transport = self._transport
         if transport.raft.is_id_removed(peer_id):
             self._logger.warn(
@@ -193,7 +210,7 @@ class RaftHandlers:
                 local_member_id=format_id(transport.local_id),
                 remote_peer_id_from=format_id(peer_id),
             )
-            return http_error(410, "removed member", headers)
+            return http_error(http_status.GONE, "removed member", headers)
         if transport.peer(peer_id) is None:
             self._learn(request, peer_id)
             self._logger.warn(
@@ -202,12 +219,13 @@ class RaftHandlers:
                 remote_peer_id_from=format_id(peer_id),
                 cluster_id=format_id(transport.cluster_id),
             )
-            return http_error(404, "error sender not found", headers)
+            return http_error(http_status.NOT_FOUND, "error sender not found", headers)
         if request.headers.get("x-raft-to") != format_id(transport.local_id):
-            return http_error(412, "to field mismatch", headers)
+            return http_error(http_status.PRECONDITION_FAILED, "to field mismatch", headers)
         http = request.http
         http.start(
-            200, [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+            http_status.OK,
+            [(name.lower().encode(), value.encode()) for name, value in headers.items()],
         )
         if http.done:
             return None  # the client has left already
@@ -259,7 +277,7 @@ class RaftHandlers:
             remote_peer_server_version=request.headers.get("x-server-version", ""),
             remote_peer_cluster_id=request.headers.get("x-etcd-cluster-id", ""),
         )
-        return http_error(412, text, headers or self._cluster)
+        return http_error(http_status.PRECONDITION_FAILED, text, headers or self._cluster)
 
     def _refuse_message(self, message: Message) -> PeerReply | None:
         if message.to != self._transport.local_id:
@@ -268,7 +286,7 @@ class RaftHandlers:
             text = "cannot process message from removed member"
         else:
             return None
-        return json_error(403, text, self._cluster)
+        return json_error(http_status.FORBIDDEN, text, self._cluster)
 
     def _learn(self, request: PeerRequest, peer_id: int | None = None) -> None:
         if peer_id is None:

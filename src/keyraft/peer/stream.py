@@ -13,6 +13,7 @@ import ssl
 from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
+from keyraft.base import http_status
 from keyraft.base.log import Logger
 from keyraft.cluster import format_id
 from keyraft.peer.compat import (
@@ -238,7 +239,7 @@ class StreamReader:
                     self._tls,
                     self._dial_timeout_s,
                 )
-                text = await stream.text() if status == 412 else ""
+                text = await stream.text() if status == http_status.PRECONDITION_FAILED else ""
                 check_stream_status(status, text, self._name, self._local_id)
                 action = "read"
                 self._status.activate(loop.time())

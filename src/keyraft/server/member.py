@@ -17,7 +17,7 @@ from contextlib import suppress
 from typing import Final
 
 from keyraft.auth import AuthStore, Identity, TokenAheadError, TokenProvider
-from keyraft.base import errors
+from keyraft.base import codes, errors
 from keyraft.base.clock import Loop, Random, WallClock
 from keyraft.base.errors import EtcdError
 from keyraft.base.ids import RequestIDGenerator
@@ -457,7 +457,7 @@ class Member:
             waiter = self.waiting.pop(stamp, None)
             if waiter is not None:
                 self.counters.proposals_failed += 1
-                waiter.fail(2, "raft proposal dropped")
+                waiter.fail(codes.UNKNOWN, "raft proposal dropped")
 
     # --- apply --------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from keyraft.base import codes
 from keyraft.base.errors import EtcdError, PostponedError, RawError
 from keyraft.base.parsing import parse
 from keyraft.grpc import SERVER_STREAM, Router, ServerStream, StreamHandler, UnaryCall, status
@@ -150,7 +151,7 @@ class _Observer:
         if not self._over:
             self._over = True
             self._guard.left(self._stream)
-            self._stream.finish(0, "")
+            self._stream.finish(codes.OK, "")
 
 
 def _campaign(driver: Driver, request: election_pb2.CampaignRequest) -> Recipe[bytes]:

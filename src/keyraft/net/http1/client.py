@@ -18,6 +18,8 @@ from urllib.parse import SplitResult, urlsplit
 
 import httptools
 
+from keyraft.base import http_status
+
 HEAD_BYTES_MAX: Final = 65_536  # status line and headers of an answer
 ANSWER_BYTES_MAX: Final = 65_536  # of its body, if the caller gives no other limit
 KEPT_S_MAX: Final = (
@@ -167,7 +169,7 @@ class _Connection(asyncio.Protocol):
         self._pieces.append(piece)
 
     def on_message_complete(self) -> None:
-        if self._answer.status >= 200:
+        if self._answer.status >= http_status.OK:
             self._complete = True
         else:  # 100 Continue and its like come before the answer
             self._answer.headers.clear()

@@ -20,6 +20,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
+from keyraft.base import http_status
 from keyraft.grpc import HTTP_WORK
 
 from ..protocol import Turns
@@ -141,7 +142,7 @@ class Http1Connection(asyncio.Protocol):
     def eof_received(self) -> bool:
         request = self._request
         if request is None and self._buffer and not self._closing and self._plain:
-            self._refuse(RefusedError(400))
+            self._refuse(RefusedError(http_status.BAD_REQUEST))
             return True
         if request is None or self._reading or request.started or request.on_close is not None:
             return False
@@ -269,13 +270,13 @@ class Http1Connection(asyncio.Protocol):
         if not ends:
             self._scanned = len(buffer)
             if len(buffer) >= limits.head_bytes_max:
-                self._refuse(RefusedError(431))
+                self._refuse(RefusedError(http_status.HEADER_FIELDS_TOO_LARGE))
             return
         end = min(ends)
         raw, self._buffer, self._scanned = buffer[:end], buffer[end:], 0
         try:
             if raw.count(b"\n") > limits.header_lines_max:
-                raise RefusedError(431)
+                raise RefusedError(http_status.HEADER_FIELDS_TOO_LARGE)
             head = parse_request(raw)
             self._begin(head)
         except RefusedError as refusal:
@@ -284,7 +285,7 @@ class Http1Connection(asyncio.Protocol):
     def _begin(self, head: Http1RequestHead) -> None:
         service, limits = self._service, self.limits
         if not service.early and head.length > limits.body_bytes_max:
-            raise RefusedError(413)
+            raise RefusedError(http_status.CONTENT_TOO_LARGE)
         self._in_head = False
         self._wait_until(_FOREVER)
         request = Http1Request(self, head, Body(self._wanted))
@@ -367,7 +368,7 @@ class Http1Connection(asyncio.Protocol):
         elif content:
             request.incoming.put(content)
             if not self._service.early and request.incoming.unread_bytes > limits.body_bytes_max:
-                self._refuse(RefusedError(413))
+                self._refuse(RefusedError(http_status.CONTENT_TOO_LARGE))
 
     def _body_ended(self) -> None:
         request = self._request
@@ -391,7 +392,7 @@ class Http1Connection(asyncio.Protocol):
         if self._service.early and not request.done:
             request.incoming.fail()
         else:
-            self._refuse(RefusedError(400))
+            self._refuse(RefusedError(http_status.BAD_REQUEST))
 
     def _next(self) -> None:
         """The connection is free for another request."""

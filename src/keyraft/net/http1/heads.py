@@ -14,6 +14,8 @@ from typing import Final
 
 import httptools
 
+from keyraft.base import http_status
+
 from .phrases import HTTP_PHRASES
 
 Header = tuple[bytes, bytes]
@@ -82,15 +84,15 @@ class Http1RequestHead:
         """Decides length and keep-alive; raises RefusedError."""
         target = self.target
         if _BAD_ESCAPE.search(target.partition("?")[0].encode("latin-1")):
-            raise RefusedError(400)
+            raise RefusedError(http_status.BAD_REQUEST)
         hosts = self.values(b"host")
         if len(hosts) > 1:
-            raise RefusedError(400)
+            raise RefusedError(http_status.BAD_REQUEST)
         self._frame()
         if not hosts and self.minor >= 1 and self.method != "CONNECT":
-            raise RefusedError(400, "missing required Host header")
+            raise RefusedError(http_status.BAD_REQUEST, "missing required Host header")
         if hosts and not _HOST.match(hosts[0]):
-            raise RefusedError(400, "malformed Host header")
+            raise RefusedError(http_status.BAD_REQUEST, "malformed Host header")
         if not target.startswith("/") and target != "*":
             self._absolute(target)
 
@@ -108,7 +110,9 @@ class Http1RequestHead:
         codings = self.values(b"transfer-encoding") if self.minor >= 1 else []
         if codings:
             if len(codings) > 1 or codings[0].strip().lower() != b"chunked":
-                raise RefusedError(501, body="Unsupported transfer encoding")
+                raise RefusedError(
+                    http_status.NOT_IMPLEMENTED, body="Unsupported transfer encoding"
+                )
             self.length = CHUNKED
             if lengths:
                 self.keep_alive = False  # RFC 9112 §6.1: it may be request smuggling
@@ -118,7 +122,7 @@ class Http1RequestHead:
         if expect:
             self.expects_continue = expect[0] == b"100-continue"
             if not self.expects_continue and expect[0]:
-                raise RefusedError(417, body="")
+                raise RefusedError(http_status.EXPECTATION_FAILED, body="")
 
     def _absolute(self, target: str) -> None:
         """ "http://host/path" is the path, and the host whatever the field says (RFC 9112 §3.2.2)."""
@@ -134,10 +138,10 @@ def parse_request(raw: bytes) -> Http1RequestHead:
     line, _, fields = raw.partition(b"\n")
     words = line.removesuffix(b"\r").split(b" ", 2)
     if len(words) < 3 or not _METHOD.match(words[0]):
-        raise RefusedError(400)
+        raise RefusedError(http_status.BAD_REQUEST)
     version = _VERSION.match(words[2])
     if version is None:
-        raise RefusedError(400)
+        raise RefusedError(http_status.BAD_REQUEST)
     head = Http1RequestHead(words[0], int(version[2]))
     parser = httptools.HttpRequestParser(head)
     # `Http1RequestHead` decides where the body ends. Go accepts lines that end in LF alone.
@@ -151,9 +155,9 @@ def parse_request(raw: bytes) -> Http1RequestHead:
     except httptools.HttpParserUpgrade:
         pass  # an upgrade is ignored
     except httptools.HttpParserError:
-        raise RefusedError(400) from None
+        raise RefusedError(http_status.BAD_REQUEST) from None
     if version[1] != b"1":
-        raise RefusedError(505, "unsupported protocol version")
+        raise RefusedError(http_status.VERSION_NOT_SUPPORTED, "unsupported protocol version")
     head.judge()
     return head
 
@@ -176,7 +180,7 @@ def answer_head(minor: int, status: int, headers: list[Header], close: bool) -> 
 
 def has_body(method: str, status: int) -> bool:
     """Whether an answer of this status has a body at all."""
-    return method != "HEAD" and status >= 200 and status not in _WITHOUT_BODY
+    return method != "HEAD" and status >= http_status.OK and status not in _WITHOUT_BODY
 
 
 _date_of: tuple[int, bytes] = (0, b"")

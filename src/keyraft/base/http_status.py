@@ -1,0 +1,27 @@
+"""The HTTP statuses that are answered or understood here, by name (RFC 9110 §15)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+OK: Final = 200
+NO_CONTENT: Final = 204
+BAD_REQUEST: Final = 400
+UNAUTHORIZED: Final = 401
+FORBIDDEN: Final = 403
+NOT_FOUND: Final = 404
+METHOD_NOT_ALLOWED: Final = 405
+REQUEST_TIMEOUT: Final = 408
+GONE: Final = 410
+PRECONDITION_FAILED: Final = 412
+CONTENT_TOO_LARGE: Final = 413
+EXPECTATION_FAILED: Final = 417
+MISDIRECTED_REQUEST: Final = 421
+TOO_MANY_REQUESTS: Final = 429
+HEADER_FIELDS_TOO_LARGE: Final = 431
+INTERNAL_SERVER_ERROR: Final = 500
+NOT_IMPLEMENTED: Final = 501
+BAD_GATEWAY: Final = 502
+SERVICE_UNAVAILABLE: Final = 503
+GATEWAY_TIMEOUT: Final = 504
+VERSION_NOT_SUPPORTED: Final = 505
