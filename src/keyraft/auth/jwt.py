@@ -47,7 +47,7 @@ _KINDS: Final[dict[str, tuple[type, type]]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Keys:
+class JWTKeys:
     """A method and its keys; `private` None verifies only."""
 
     method: str
@@ -56,7 +56,7 @@ class Keys:
     public: Any
 
 
-def load_keys(method: str, public_pem: bytes, private_pem: bytes) -> Keys:
+def load_keys(method: str, public_pem: bytes, private_pem: bytes) -> JWTKeys:
     """Raises OptionsError in the original's words."""
     if method not in METHODS:
         raise OptionsError(INVALID)
@@ -64,7 +64,7 @@ def load_keys(method: str, public_pem: bytes, private_pem: bytes) -> Keys:
     if method.startswith("HS"):
         if not private_pem:
             raise OptionsError("auth: missing key data")
-        return Keys(method, algorithm, private_pem, private_pem)
+        return JWTKeys(method, algorithm, private_pem, private_pem)
     kinds = _KINDS[method[:2]]
     private = _private(private_pem) if private_pem else None
     public = _public(public_pem) if public_pem else None
@@ -77,7 +77,7 @@ def load_keys(method: str, public_pem: bytes, private_pem: bytes) -> Keys:
         if public is not None and public != private.public_key():
             raise OptionsError("auth: public and private keys don't match")
         public = private.public_key()
-    return Keys(method, algorithm, private, public)
+    return JWTKeys(method, algorithm, private, public)
 
 
 def _private(pem: bytes) -> Any:
@@ -101,7 +101,7 @@ class JWTTokens:
 
     learned = False
 
-    def __init__(self, keys: Keys, ttl_s: float, now: WallClock) -> None:
+    def __init__(self, keys: JWTKeys, ttl_s: float, now: WallClock) -> None:
         self._keys = keys
         self._ttl_s = ttl_s
         self._now = now

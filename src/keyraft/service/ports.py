@@ -36,7 +36,7 @@ Renewed = Callable[[bytes | EtcdError | RawError], None]
 """Gets the encoded LeaseKeepAliveResponse, or the refusal that ends the stream."""
 
 
-class Leadership(Protocol):
+class LeadershipView(Protocol):
     """What must be known of the member with every call. Plain attributes."""
 
     @property
@@ -52,7 +52,7 @@ class Standing(Protocol):
     """Whether clients are served at all; asked before everything else."""
 
     @property
-    def leadership(self) -> Leadership:
+    def leadership(self) -> LeadershipView:
         """How things are now."""
 
     @property
@@ -68,7 +68,7 @@ class Standing(Protocol):
         """Between two looks for streams that have lost their leader."""
 
 
-class Space(Protocol):
+class QuotaView(Protocol):
     """Whether there is room for what a request would add."""
 
     @property
@@ -109,7 +109,7 @@ class Keys(Writes, Protocol):
     """The keys and their history."""
 
     @property
-    def space(self) -> Space:
+    def space(self) -> QuotaView:
         """What puts and transactions are measured by."""
 
     @property
@@ -210,7 +210,7 @@ class Leases(Writes, Protocol):
     """The leases."""
 
     @property
-    def space(self) -> Space:
+    def space(self) -> QuotaView:
         """What grants are measured by."""
 
     def grant(

@@ -11,7 +11,7 @@ from keyraft.cli.ctl.context import Context, error_text
 from keyraft.cli.ctl.elsewhere import become_etcdutl
 from keyraft.cli.ctl.exits import BAD_ARGS, ERROR, Exit
 from keyraft.cli.ctl.gofmt import duration
-from keyraft.cli.ctl.printers.base import Health, complain, line
+from keyraft.cli.ctl.printers.base import EndpointHealth, complain, line
 
 if TYPE_CHECKING:
     from keyraft.client import Client
@@ -27,7 +27,7 @@ async def health(context: Context) -> None:
         raise Exit(ERROR, "unhealthy cluster")
 
 
-async def _health(context: Context, endpoint: str) -> Health:
+async def _health(context: Context, endpoint: str) -> EndpointHealth:
     from keyraft.client.errors import EtcdError, PermissionDeniedError, RawError
 
     try:
@@ -44,8 +44,8 @@ async def _health(context: Context, endpoint: str) -> Health:
             if not error:
                 error = await _alarms(client)
     except Exit as end:  # of building the client
-        return Health(endpoint, False, "", end.text)
-    return Health(endpoint, not error, took, error)
+        return EndpointHealth(endpoint, False, "", end.text)
+    return EndpointHealth(endpoint, not error, took, error)
 
 
 async def _alarms(client: Client) -> str:

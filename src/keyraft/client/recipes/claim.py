@@ -53,7 +53,7 @@ class Claim:
         self._unheard = False  # a creation was sent, and no answer came
         self._busy = asyncio.Lock()
 
-    async def stand(self, value: bytes, *more: Operation) -> Standing:
+    async def stand(self, value: bytes, *more: Operation) -> ClaimAnswer:
         """Makes the key unless it is there, and carries out `more` in the same transaction."""
         space, lease_id = self._session.space, self._session.lease.id
         async with self._busy:
@@ -65,7 +65,7 @@ class Claim:
             )
             self._unheard = True
             answer = await again(transaction.commit)  # repeated, it finds the key that exists
-            standing = Standing(answer)
+            standing = ClaimAnswer(answer)
             self._revision, self._unheard = standing.revision, False
             return standing
 
@@ -128,7 +128,7 @@ class Claim:
             self._revision = 0
 
 
-class Standing:
+class ClaimAnswer:
     """What `Claim.stand` found."""
 
     def __init__(self, answer: rpc_pb2.TxnResponse) -> None:

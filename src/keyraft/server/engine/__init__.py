@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from keyraft.server.engine.keys import Keys
-from keyraft.server.engine.leases import Leases
-from keyraft.server.engine.members import Members
+from keyraft.server.engine.keys import RaftKeys
+from keyraft.server.engine.leases import RaftLeases
+from keyraft.server.engine.members import RaftMembers
 from keyraft.server.engine.snapshot_feeds import OpenSnapshot
-from keyraft.server.engine.standing import MemberHealth, Standing
-from keyraft.server.engine.upkeep import Upkeep
-from keyraft.server.engine.users import Users
-from keyraft.server.engine.watching import Watching
+from keyraft.server.engine.standing import MemberHealth, RaftStanding
+from keyraft.server.engine.upkeep import RaftUpkeep
+from keyraft.server.engine.users import RaftUsers
+from keyraft.server.engine.watching import RaftWatching
 
 if TYPE_CHECKING:
     from keyraft.server.member import Member
@@ -29,10 +29,10 @@ class RaftEngine:
 
     def __init__(self, member: Member, open_snapshot: OpenSnapshot | None = None) -> None:
         """`open_snapshot` starts the export of the database; without it there are no snapshots."""
-        self.standing = Standing(member)
-        self.keys = Keys(member)
-        self.watching = Watching(member)
-        self.leases = Leases(member)
-        self.users = Users(member)
-        self.members = Members(member)
-        self.upkeep = Upkeep(member, open_snapshot)
+        self.standing = RaftStanding(member)
+        self.keys = RaftKeys(member)
+        self.watching = RaftWatching(member)
+        self.leases = RaftLeases(member)
+        self.users = RaftUsers(member)
+        self.members = RaftMembers(member)
+        self.upkeep = RaftUpkeep(member, open_snapshot)

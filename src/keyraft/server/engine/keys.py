@@ -17,7 +17,7 @@ from keyraft.base.waiters import Waiter
 from keyraft.mvcc import is_serializable
 from keyraft.proto import rpc_pb2
 from keyraft.server.apply import internal_request
-from keyraft.server.engine.range_feeds import RangeFeed, RangeFeeds, RangeSink
+from keyraft.server.engine.range_feeds import RangeFeed, RangeFeeds, RangeOutput
 from keyraft.server.engine.slicing import in_slices, when_readable
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class _PhysicalCompaction:
         self._waiter.fail(code, text)
 
 
-class Keys:
+class RaftKeys:
     """`service.ports.Keys` of one member."""
 
     def __init__(self, member: Member) -> None:
@@ -141,7 +141,7 @@ class Keys:
         return None
 
     def range_stream(
-        self, sink: RangeSink, request: rpc_pb2.RangeRequest, who: Who | None = None
+        self, sink: RangeOutput, request: rpc_pb2.RangeRequest, who: Who | None = None
     ) -> RangeFeed:
         """See the port."""
         return self._feeds.open(

@@ -55,7 +55,7 @@ class _Renewal:
         return self.tail
 
 
-class Leases:
+class RaftLeases:
     """`service.ports.Leases` of one member."""
 
     def __init__(self, member: Member) -> None:

@@ -32,7 +32,7 @@ def member_message(member: MemberRecord) -> rpc_pb2.Member:
     )
 
 
-class Members:
+class RaftMembers:
     """`service.ports.Members` of one member."""
 
     def __init__(self, member: Member) -> None:

@@ -22,7 +22,7 @@ STEP_BYTES: Final = 65_536  # what a step counts for at least
 LOOKED_BYTES: Final = TURN_BYTES // 2  # what one counts for that only looked at keys: about 1 ms
 
 
-class RangeSink(Protocol):
+class RangeOutput(Protocol):
     """Where the chunks go: as the service's port of this name."""
 
     @property
@@ -45,7 +45,7 @@ class RangeFeeds:
         self._scheduled = False
 
     def open(
-        self, sink: RangeSink, request: rpc_pb2.RangeRequest, check: Callable[[], object]
+        self, sink: RangeOutput, request: rpc_pb2.RangeRequest, check: Callable[[], object]
     ) -> RangeFeed:
         """Begins when the member may read for it; `check` raises what keeps the caller from it."""
         feed = RangeFeed(self, sink, request, check)
@@ -81,7 +81,7 @@ class RangeFeed:
     def __init__(
         self,
         feeds: RangeFeeds,
-        sink: RangeSink,
+        sink: RangeOutput,
         request: rpc_pb2.RangeRequest,
         check: Callable[[], object],
     ) -> None:

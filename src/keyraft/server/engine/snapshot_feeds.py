@@ -28,14 +28,14 @@ class BlockSink(Protocol):
         """The client has not read, and what waits for it is given up."""
 
 
-class SnapshotSink(BlockSink, Protocol):
+class SnapshotOutput(BlockSink, Protocol):
     """Where a snapshot goes: as the service's port of this name."""
 
     def begin(self, version: bytes) -> None:
         """The blocks will follow; the version of what is in them."""
 
 
-class Export(Protocol):
+class ExportHandle(Protocol):
     """An export under way."""
 
     def resume(self) -> None:
@@ -45,18 +45,18 @@ class Export(Protocol):
         """No more are wanted."""
 
 
-OpenSnapshot = Callable[[BlockSink], Export]
+OpenSnapshot = Callable[[BlockSink], ExportHandle]
 """Starts an export."""
 
 
-class SnapshotFeed:
+class ClientSnapshot:
     """One snapshot under way: between its export and its sink."""
 
-    def __init__(self, member: Member, sink: SnapshotSink, open_snapshot: OpenSnapshot) -> None:
+    def __init__(self, member: Member, sink: SnapshotOutput, open_snapshot: OpenSnapshot) -> None:
         self._member = member
         self._sink = sink
         self._open_snapshot = open_snapshot
-        self._export: Export | None = None
+        self._export: ExportHandle | None = None
         self._opened_s: float | None = None
         self._over = False
         member.logger.info("sending database snapshot to client")

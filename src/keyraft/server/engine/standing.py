@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _READ: Final = b"\x0a\x01\x00\x18\x01"  # one key, as cheap as a read can be
 
 
-class Standing:
+class RaftStanding:
     """`service.ports.Standing` of one member."""
 
     def __init__(self, member: Member) -> None:

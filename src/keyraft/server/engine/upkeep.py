@@ -18,7 +18,7 @@ from keyraft.mvcc import KVHash
 from keyraft.proto import membership_pb2, rpc_pb2
 from keyraft.server.apply import internal_request
 from keyraft.server.engine.slicing import when_readable
-from keyraft.server.engine.snapshot_feeds import OpenSnapshot, SnapshotFeed, SnapshotSink
+from keyraft.server.engine.snapshot_feeds import ClientSnapshot, OpenSnapshot, SnapshotOutput
 from keyraft.server.upkeep.hashing import hash_buckets, hash_keys
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ _UNKNOWN: Final = 2
 _UNIMPLEMENTED: Final = 12
 
 
-class Upkeep:
+class RaftUpkeep:
     """`service.ports.Upkeep` of one member."""
 
     def __init__(self, member: Member, open_snapshot: OpenSnapshot | None = None) -> None:
@@ -97,11 +97,11 @@ class Upkeep:
 
         backend.defragment(done)
 
-    def snapshot(self, sink: SnapshotSink) -> SnapshotFeed:
+    def snapshot(self, sink: SnapshotOutput) -> ClientSnapshot:
         """See the port."""
         if self._open_snapshot is None:
             raise RawError(_UNIMPLEMENTED, "this member's database cannot be exported")
-        return SnapshotFeed(self._member, sink, self._open_snapshot)
+        return ClientSnapshot(self._member, sink, self._open_snapshot)
 
     def hash(self, call: UnaryCall) -> None:
         """See the port."""

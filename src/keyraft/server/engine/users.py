@@ -61,7 +61,7 @@ def _nobody() -> Identity | None:
     return None
 
 
-class Users:
+class RaftUsers:
     """`service.ports.Users` of one member."""
 
     def __init__(self, member: Member) -> None:

@@ -17,7 +17,7 @@ _VARIANT: Final = {
 }
 
 
-class Watching:
+class RaftWatching:
     """`service.ports.Watching` of one member."""
 
     def __init__(self, member: Member) -> None:
@@ -25,9 +25,9 @@ class Watching:
         self._auth = member.auth
         self.notify_s = member.settings.watch_progress_notify_s
 
-    def open(self, sink: Sink, bulk: BulkSink | None = None) -> Watches:
+    def open(self, sink: Sink, bulk: BulkSink | None = None) -> RaftWatches:
         """See the port."""
-        return Watches(self._hub, sink, bulk)
+        return RaftWatches(self._hub, sink, bulk)
 
     def check(self, key: bytes, range_end: bytes, caller: Identity | None) -> None:
         """See the port."""
@@ -35,7 +35,7 @@ class Watching:
             self._auth.check_range(caller or NOBODY, key or b"\0", range_end)
 
 
-class Watches:
+class RaftWatches:
     """A stream's watches in the words of its requests; the rest is the hub's own."""
 
     def __init__(self, hub: WatchHub, sink: Sink, bulk: BulkSink | None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from . import long_keys
 from .buffer import WriteBuffer
 from .checkpoints import Checkpoints, load_checkpoint, save_checkpoint
-from .engine import Batch, Engine
+from .engine import Batch, StorageEngine
 from .gate import opening
 from .lmdb_engine import DatabaseLockedError, LMDBEngine, LMDBReader
 from .memory import Disk, MemoryEngine
@@ -16,11 +16,11 @@ __all__ = [
     "Checkpoints",
     "DatabaseLockedError",
     "Disk",
-    "Engine",
     "LMDBEngine",
     "LMDBReader",
     "MemoryEngine",
     "ReadOnlyBackend",
+    "StorageEngine",
     "WriteBuffer",
     "load_checkpoint",
     "long_keys",

@@ -21,7 +21,7 @@ from typing import Final
 from ...base.clock import Loop, Timer
 from ...base.limits import BACKEND_BATCH_INTERVAL_S, BACKEND_BATCH_OPS
 from ...mvcc.backend import BUCKETS, OWN, BackendError
-from .engine import Batch, Engine
+from .engine import Batch, StorageEngine
 
 BACKLOG_OPS_MAX: Final = 200_000  # operations waiting behind a slow commit before `overloaded`
 VALUE_SHIFT: Final = 12  # 4 KiB of a value count as one more operation: bounds bytes
@@ -56,7 +56,7 @@ class WriteBuffer:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: StorageEngine,
         loop: Loop,
         fail: Callable[[str], None],
         batch_interval_s: float = BACKEND_BATCH_INTERVAL_S,
@@ -255,7 +255,7 @@ class WriteBuffer:
             self.failure = text
             self._fail(text)
 
-    def exchange(self, replace: Callable[[], Engine]) -> None:
+    def exchange(self, replace: Callable[[], StorageEngine]) -> None:
         """Puts another database in the place of this one and drops what is not yet committed.
 
         The engine is closed, then `replace` opens the new one. Callbacks of a `flush` that is

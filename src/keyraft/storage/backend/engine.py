@@ -9,7 +9,7 @@ Batch = dict[bytes, dict[bytes, bytes | None]]
 """Bucket -> key -> new value, None for a delete. Not changed once handed over."""
 
 
-class Engine(Protocol):
+class StorageEngine(Protocol):
     """Reads see all batches whose `done` was called; the one under way may be visible already."""
 
     def get(self, bucket: bytes, key: bytes) -> bytes | None:

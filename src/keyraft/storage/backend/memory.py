@@ -16,7 +16,7 @@ Disk = dict[bytes, dict[bytes, bytes]]
 
 
 class MemoryEngine:
-    """`Engine` for tests and the simulator."""
+    """`StorageEngine` for tests and the simulator."""
 
     __slots__ = ("_commit", "_latency_s", "_loop", "_report", "_size_bytes", "disk")
 

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from keyraft.storage.transfer.environment import TransferError as TransferError
     from keyraft.storage.transfer.exporting import SnapshotExport as SnapshotExport
     from keyraft.storage.transfer.exporting import export_file as export_file
+    from keyraft.storage.transfer.feed import ExportSink as ExportSink
     from keyraft.storage.transfer.feed import SnapshotFeed as SnapshotFeed
     from keyraft.storage.transfer.feed import SnapshotFeeds as SnapshotFeeds
-    from keyraft.storage.transfer.feed import SnapshotSink as SnapshotSink
     from keyraft.storage.transfer.importing import Imported as Imported
     from keyraft.storage.transfer.importing import import_bolt as import_bolt
     from keyraft.storage.transfer.importing import install as install
@@ -33,7 +33,7 @@ __getattr__ = names_in(
     {
         ".environment": ("TransferError",),
         ".exporting": ("SnapshotExport", "export_file"),
-        ".feed": ("SnapshotSink", "SnapshotFeed", "SnapshotFeeds"),
+        ".feed": ("ExportSink", "SnapshotFeed", "SnapshotFeeds"),
         ".importing": ("Imported", "import_bolt", "install", "prepare", "prepare_in_child"),
         ".layout": ("DIGEST_BYTES", "has_bolt", "has_lmdb", "recover", "replace"),
         ".takeover": ("take_over",),
@@ -42,11 +42,11 @@ __getattr__ = names_in(
 
 __all__ = [
     "DIGEST_BYTES",
+    "ExportSink",
     "Imported",
     "SnapshotExport",
     "SnapshotFeed",
     "SnapshotFeeds",
-    "SnapshotSink",
     "TransferError",
     "export_file",
     "has_bolt",

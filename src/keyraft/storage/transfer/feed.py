@@ -36,7 +36,7 @@ NOT_READ: Final = "etcdserver: snapshot was not read in time"
 TOO_MANY: Final = "etcdserver: too many snapshots are waited for"
 
 
-class SnapshotSink(Protocol):
+class ExportSink(Protocol):
     """Receives a snapshot. Called on the loop."""
 
     def block(self, data: bytes, remaining_bytes: int, last: bool) -> bool:
@@ -69,7 +69,7 @@ class SnapshotFeed:
 
     __slots__ = ("_feeds", "behind_s", "group", "ready", "sink", "taken_bytes", "unread_s")
 
-    def __init__(self, feeds: SnapshotFeeds, sink: SnapshotSink) -> None:
+    def __init__(self, feeds: SnapshotFeeds, sink: ExportSink) -> None:
         self._feeds = feeds
         self.sink = sink
         self.group: _Group | None = None
@@ -141,7 +141,7 @@ class SnapshotFeeds:
     def __len__(self) -> int:
         return len(self._groups)
 
-    def open(self, sink: SnapshotSink) -> SnapshotFeed:
+    def open(self, sink: ExportSink) -> SnapshotFeed:
         """Begins a snapshot, of now or of later; `sink.failed` may be called at once."""
         feed = SnapshotFeed(self, sink)
         if len(self._waiting) >= WAITING_MAX:

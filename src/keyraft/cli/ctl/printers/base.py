@@ -37,7 +37,7 @@ def complain(out: str) -> None:
     sys.stderr.buffer.flush()
 
 
-class Health:
+class EndpointHealth:
     """What `endpoint health` found out about one endpoint; `error` is "" for a healthy one."""
 
     def __init__(self, endpoint: str, healthy: bool, took: str, error: str) -> None:
@@ -123,7 +123,7 @@ class Printer:
         """All members."""
         self.message(response)
 
-    def health(self, found: list[Health]) -> None:
+    def health(self, found: list[EndpointHealth]) -> None:
         """`endpoint health`."""
         self.unsupported()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from keyraft.base.gotext import format_bool, quote
-from keyraft.cli.ctl.printers.base import Health, Printer, line
+from keyraft.cli.ctl.printers.base import EndpointHealth, Printer, line
 from keyraft.proto import auth_pb2, mvcc_pb2, rpc_pb2
 
 
@@ -115,7 +115,7 @@ class FieldsPrinter(Printer):
             line(f'"IsLearner" : {format_bool(member.isLearner)}')
             line()
 
-    def health(self, found: list[Health]) -> None:
+    def health(self, found: list[EndpointHealth]) -> None:
         for one in found:
             line(f'"Endpoint" : {quote(one.endpoint)}')
             line(f'"Health" : {format_bool(one.healthy)}')

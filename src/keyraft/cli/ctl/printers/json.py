@@ -14,7 +14,7 @@ from typing import Any
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
-from keyraft.cli.ctl.printers.base import Health, Printer, line
+from keyraft.cli.ctl.printers.base import EndpointHealth, Printer, line
 from keyraft.proto import rpc_pb2
 
 
@@ -118,7 +118,7 @@ class JSONPrinter(Printer):
     def members(self, response: rpc_pb2.MemberListResponse) -> None:
         self._members(response)
 
-    def health(self, found: list[Health]) -> None:
+    def health(self, found: list[EndpointHealth]) -> None:
         out = []
         for one in found:
             row: dict[str, Any] = {

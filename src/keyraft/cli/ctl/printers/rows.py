@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from keyraft.base.gotext import format_bool
 from keyraft.base.sizes import size
-from keyraft.cli.ctl.printers.base import Health
+from keyraft.cli.ctl.printers.base import EndpointHealth
 from keyraft.proto import rpc_pb2
 
 MEMBER_HEADER = ["ID", "Status", "Name", "Peer Addrs", "Client Addrs", "Is Learner"]
@@ -45,7 +45,7 @@ def members(response: rpc_pb2.MemberListResponse) -> list[list[str]]:
     ]
 
 
-def health(found: list[Health]) -> list[list[str]]:
+def health(found: list[EndpointHealth]) -> list[list[str]]:
     """One row an endpoint."""
     return [[one.endpoint, format_bool(one.healthy), one.took, one.error] for one in found]
 

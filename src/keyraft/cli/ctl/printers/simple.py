@@ -7,7 +7,7 @@ from typing import Any
 
 from keyraft.base.gotext import format_bool
 from keyraft.cli.ctl.printers import rows
-from keyraft.cli.ctl.printers.base import Health, Printer, complain, line, text
+from keyraft.cli.ctl.printers.base import EndpointHealth, Printer, complain, line, text
 from keyraft.client.requests import FROM_KEY, prefix_end
 from keyraft.proto import auth_pb2, mvcc_pb2, rpc_pb2
 
@@ -126,7 +126,7 @@ class SimplePrinter(Printer):
     def members(self, response: rpc_pb2.MemberListResponse) -> None:
         _rows(rows.members(response))
 
-    def health(self, found: list[Health]) -> None:
+    def health(self, found: list[EndpointHealth]) -> None:
         for one in found:
             if one.error:
                 complain(f"{one.endpoint} is unhealthy: failed to commit proposal: {one.error}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from keyraft.cli.ctl.printers import rows
-from keyraft.cli.ctl.printers.base import Health, Printer, write
+from keyraft.cli.ctl.printers.base import EndpointHealth, Printer, write
 from keyraft.proto import rpc_pb2
 
 
@@ -40,7 +40,7 @@ class TablePrinter(Printer):
     def members(self, response: rpc_pb2.MemberListResponse) -> None:
         write(boxed(rows.MEMBER_HEADER, rows.members(response)))
 
-    def health(self, found: list[Health]) -> None:
+    def health(self, found: list[EndpointHealth]) -> None:
         write(boxed(rows.HEALTH_HEADER, rows.health(found)))
 
     def status(self, found: list[tuple[str, rpc_pb2.StatusResponse]]) -> None:
