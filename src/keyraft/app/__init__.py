@@ -1,1 +1,1 @@
-"""Configuration to running member; the only place that builds real clocks, disks and sockets."""
+"""From configuration to running member; only here are real clocks, disks and sockets built."""

@@ -1,8 +1,9 @@
-"""The ports for clients and for metrics: what listens where, and what each speaks.
+"""The ports for clients and for metrics: where they listen, and their protocols.
 
-`--listen-client-urls` speak gRPC and, unless `--listen-client-http-urls` are given, HTTP; these
-speak HTTP alone; `--listen-metrics-urls` have `/metrics` and the health checks. An address that is
-given with http and with https takes both. Source: etcd `embed/etcd.go`, configureClientListeners.
+`--listen-client-urls` serve gRPC and, unless `--listen-client-http-urls` are given, also HTTP.
+`--listen-client-http-urls` serve only HTTP. `--listen-metrics-urls` serve `/metrics` and the health
+checks. An address that is given with http and with https accepts both. Source: etcd
+`embed/etcd.go`, configureClientListeners.
 """
 
 from __future__ import annotations
@@ -94,7 +95,7 @@ class ClientPorts:
         plain = {url.address for url in urls if not url.is_secure}
         for url in urls:
             if not url.is_secure and url.address in secure:
-                continue  # the secure one takes both
+                continue  # the https listener accepts both
             try:
                 await server.listen(
                     str(url),
@@ -109,7 +110,7 @@ class ClientPorts:
                 raise StartError(str(error)) from None
 
     def start(self) -> None:
-        """Takes clients, and says so."""
+        """Begins to accept clients, and logs it."""
         config = self._config
         for server in (self.grpc, *(server for server, _ in self._others)):
             server.start()
@@ -158,13 +159,13 @@ def _client_tls(config: Config) -> ssl.SSLContext | None:
             client_cert_auth=config.client_cert_auth,
             terms=config.tls_terms(),
         )
-    except OSError as error:  # an ssl.SSLError is one too
+    except OSError as error:  # includes ssl.SSLError
         name = error.filename or config.cert_file
         raise StartError(f"cannot load the certificate: {name}: {error.strerror}") from None
 
 
 def _check_addresses(config: Config) -> None:
-    """One address can't be for both kinds of client URLs; raises StartError."""
+    """Refuses an address that is in both kinds of client URLs; raises StartError."""
     taken = {url.address for url in config.listen_client_urls}
     for url in config.listen_client_http_urls:
         if url.address in taken:
@@ -175,5 +176,5 @@ def _check_addresses(config: Config) -> None:
 
 
 def _advertised(streams: int) -> int | None:
-    """The flag's default means "as many as you like"."""
+    """The value to advertise: the flag's default means no limit."""
     return streams if 0 < streams < (1 << 32) - 1 else None

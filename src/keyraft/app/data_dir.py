@@ -1,8 +1,8 @@
-"""From a data directory to what a member starts from: identity, log, database.
+"""Opens a data directory: identity, log and database, from which a member starts.
 
-A directory without a log founds a cluster (or is about to join one); with one, what it says
-counts, whatever the flags say. The order: the database is locked and opened first, its consistent
-index chooses the snapshot to read the log behind, and only then may anything be written.
+With a directory without a log the member founds a cluster or joins one. A directory with a log
+decides, whatever the flags say. The database is locked and opened first. Its consistent index
+chooses the snapshot behind which the log is read. Only then may anything be written.
 """
 
 from __future__ import annotations
@@ -56,16 +56,16 @@ _LOG_TOO_SHORT: Final = (
     "program has gone on with the log and its database is gone. Put back what was removed, or "
     "remove this member from its cluster and add it anew with an empty data directory"
 )
-DEFRAG_LOCK_S: Final = 10.0  # for the storage process that has just ended
+DEFRAG_LOCK_S: Final = 10.0  # to get it from the storage process that has just ended
 
 
 def kv_directory(config: Config) -> str:
-    """Where the database is."""
+    """The directory of the database."""
     return os.path.join(config.snap_directory, "kv")
 
 
 def has_log(config: Config) -> bool:
-    """Whether a member has lived here before."""
+    """Whether a member has run on this directory before."""
     return wal_exists(OsFiles(), config.wal_directory)
 
 
@@ -78,8 +78,8 @@ def open_disk(
 ) -> Opened:
     """Opens, founds or joins; raises StartError with one clear message.
 
-    `running` is what the other initial members say, where they answer; `spare` a storage process
-    that has nothing open yet.
+    `running` is the answer of the other initial members, if they answered; `spare` is a storage
+    process that has opened nothing yet.
     """
     files = OsFiles()
     try:
@@ -160,7 +160,7 @@ def open_disk(
 def _finish_transfer(
     config: Config, files: OsFiles, path: str, open_engine: Callable[[], LMDBEngine]
 ) -> None:
-    """The log knows of a leader's snapshot that the database does not hold: its file does."""
+    """The log has a leader's snapshot that is newer than the database: take its file."""
     received = [name for name in files.list(config.snap_directory) if name.endswith(".snap.db")]
     mark = newest_snapshot(files, path) if received else None
     if mark is None:
@@ -195,7 +195,7 @@ def defragmented(
             bootstrap_defrag_threshold=size(threshold_bytes),
         )
         return engine
-    # Loaded here: few members are started so.
+    # Loaded here, because few members need it.
     from keyraft.offline.defrag import defrag
     from keyraft.offline.source import OfflineError
 
@@ -227,7 +227,7 @@ def _sizes(engine: LMDBEngine) -> dict[str, object]:
 
 
 def _wait_for_lock(config: Config, files: OsFiles, path: str) -> None:
-    """Somebody holds the database: another member, or the last commit of one that was killed."""
+    """Logs that another member, or the last commit of a killed one, locks the database."""
     if wal_exists(files, path):
         newest = [name for name in files.list(path) if name.endswith(".wal")][-1]
         try:
@@ -263,7 +263,7 @@ def _check_empty(config: Config, backend: WriteBuffer) -> None:
 def _join(
     config: Config, files: OsFiles, backend: WriteBuffer, running: ClusterView | None
 ) -> Opened:
-    """A cluster that runs already and has been told of this member: an empty log to be filled."""
+    """Joins a running cluster that has added this member: an empty log, which the leader fills."""
     _check_empty(config, backend)
     initial = config.peer_urls_map()
     check_join(config.name, initial)
@@ -284,7 +284,7 @@ def _join(
 def _found(
     config: Config, files: OsFiles, backend: WriteBuffer, running: ClusterView | None
 ) -> Opened:
-    """A new cluster, as `--initial-cluster` names it."""
+    """Founds the cluster of `--initial-cluster`."""
     _check_empty(config, backend)
     initial = config.peer_urls_map()
     check_new_cluster(config.name, config.initial_advertise_peer_urls, initial, _resolve)

@@ -1,8 +1,8 @@
-"""How many file descriptors this process has, and who may take them.
+"""How many file descriptors this process has, and what they are for.
 
 Clients get all but a reserve for the log, the database, pipes to processes of our own and the
 other members (etcd `server/embed/etcd.go`, reservedInternalFDNum), on all client and metrics ports
-together. Strangers on the peer ports may take a part of the reserve, and no more.
+together. Connections to the peer ports may take only a part of the reserve.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _TOO_MANY: Final = "refused connections: file descriptors are kept back for file
 
 
 def raise_limit() -> int:
-    """Lifts the soft limit to the hard one, as Go's runtime does; what the process now has."""
+    """Raises the soft limit to the hard one, as Go's runtime does; returns the new limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         try:
@@ -51,7 +51,7 @@ def places(limit: int, log: Logger) -> tuple[Places, Places]:
 
 
 def refusal(log: Logger, kind: str, limit: int) -> Say:
-    """One line for each time that all places are taken, or that the system has none."""
+    """Logs one line each time that all places become taken, or that the system has none."""
 
     def say(why: str) -> None:
         log.warn(_TOO_MANY, listener=kind, reason=why, limit=limit)
@@ -60,9 +60,9 @@ def refusal(log: Logger, kind: str, limit: int) -> Say:
 
 
 class Rejections:
-    """Lines about TLS handshakes that failed: some a second, whoever makes how many.
+    """Logs failed TLS handshakes, at most some lines a second.
 
-    A client that only connects and leaves is a matter for --log-level=debug (etcd
+    A client that only connects and closes is logged at level debug (etcd
     `server/embed/config_logging.go`).
     """
 
@@ -75,7 +75,7 @@ class Rejections:
         self._unsaid = 0
 
     def __call__(self, client: str, name: str, reason: str) -> None:
-        """One line, unless there were enough in this second; then it is counted by the next."""
+        """Logs one line, unless this second had enough of them: then the next line counts it."""
         fields: dict[str, object] = {"remote_addr": client, "server_name": name, "error": reason}
         if reason == EOF:
             self._log.debug(self._message, **fields)
@@ -94,7 +94,7 @@ class Rejections:
 
 
 def watch_usage(log: Logger) -> None:
-    """Says when most descriptors are in use (etcd `server/etcdserver/metrics.go`)."""
+    """Warns when most descriptors are in use (etcd `server/etcdserver/metrics.go`)."""
     used = len(os.listdir("/proc/self/fd"))
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if used >= limit // 5 * 4:

@@ -1,7 +1,8 @@
-"""What only the leader can answer, asked of it on behalf of a client that came to a follower.
+"""A follower asks the leader, for its clients, what only the leader can answer.
 
-As etcd does it: every peer URL of the leader in turn, again after 50 ms, until the request timeout;
-"not found" is an answer, everything else a reason to try again, because the leader may change.
+As in etcd, every peer URL of the leader is asked in turn, and again after 50 ms, until the request
+timeout. "Not found" is an answer. After any other error it tries again, because the leader may
+change.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from keyraft.proto import rpc_pb2
 from keyraft.server import Member
 
 RETRY_S: Final = 0.05
-FORWARDED_MAX: Final = 10_000  # questions under way; more are refused
+FORWARDED_MAX: Final = 10_000  # calls under way; more are refused
 
 _T = TypeVar("_T")
 
@@ -34,7 +35,7 @@ class Forwarding:
     def renew(
         self, lease_id: int, done: Callable[[int | EtcdError | RawError], None]
     ) -> Callable[[], None]:
-        """Renews a lease; calling the result takes it back."""
+        """Renews a lease; calling the returned function cancels it."""
         timeout_s = self._member.settings.request_timeout_s
         return self._run(lambda url: self._ask.renew(url, lease_id, timeout_s), done)
 
@@ -63,7 +64,7 @@ class Forwarding:
         return self._run(promote, done)
 
     async def stop(self) -> None:
-        """Gives up what is under way."""
+        """Cancels all calls."""
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -110,4 +111,4 @@ def _cancel(task: asyncio.Task[None]) -> None:
 
 
 def _nothing() -> None:
-    """There is nothing to take back."""
+    """Nothing to cancel."""

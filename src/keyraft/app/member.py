@@ -1,8 +1,8 @@
 """A running member: the only place where real clocks, disks, sockets and signals meet the core.
 
-Order: listen (a port in use is said before anything is written), open the disk, build the member,
-let it find its leader and publish itself, then serve. Stopping goes the other way: clients are
-sent away, the last write ends, the database commits, everything is released.
+The order of a start: listen (so a port in use is reported before anything is written), open the
+disk, build the member, wait until it has a leader and has published itself, then serve. A stop is
+the reverse: clients are sent away, the last write ends, the database commits, everything is closed.
 """
 
 from __future__ import annotations
@@ -64,24 +64,29 @@ from keyraft.storage.wal import StorageThread
 
 SWITCH_INTERVAL_S: Final = 0.0005  # how long the storage thread may wait for the interpreter
 PURGE_INTERVAL_S: Final = 30.0  # etcd `purgeFileInterval`
-STOP_GRACE_S: Final = 1.0  # open calls may finish
-GC_THRESHOLDS: Final = (50_000, 20, 1_000)  # objects made here are freed by counting
+STOP_GRACE_S: Final = 1.0  # for open calls to finish
+GC_THRESHOLDS: Final = (50_000, 20, 1_000)  # most objects are freed by reference counting
 
 
 START_ERRORS: Final = (BootError, BackendError, MembershipDataError, VersionError, RaftError)
-"""What the disk may hold that no member can be made of."""
+"""Errors of a data directory from which no member can start."""
 
 
 class ExactLoop(uvloop.Loop):
-    """uvloop, whose own clock counts whole milliseconds and so is up to one behind: a lease
-    renewed by it would end early."""
+    """uvloop with an exact clock.
 
-    time = staticmethod(time.monotonic)  # called as the method is
+    Its own counts whole milliseconds and may be one behind, so a lease renewed by it would end
+    early.
+    """
+
+    time = staticmethod(time.monotonic)  # replaces the method
 
 
 def run_member(config: Config, spare: StorageProcess) -> int:
-    """Runs until a signal or a failure; the exit code, negative for a signal. `spare` is the
-    storage process, with nothing open yet."""
+    """Runs until a signal or a failure; returns the exit code, negative for a signal.
+
+    `spare` is a storage process that has opened nothing yet.
+    """
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     with asyncio.Runner(loop_factory=ExactLoop) as runner:
         return runner.run(_Running(config, spare).run())
@@ -158,7 +163,7 @@ class _Running:
         )
         member.publisher.on_published = lambda: self._ready(ports, health)
         member.on_removed = self._removed
-        # Nothing was collected since the command began, and next to nothing was to be.
+        # The collector was off since the command began, and there was almost no garbage.
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
         gc.enable()
@@ -182,7 +187,7 @@ class _Running:
     # --- starting -----------------------------------------------------------------------------
 
     async def _running_cluster(self) -> ClusterView | None:
-        """What the other initial members say of a cluster that runs already."""
+        """The members of a cluster that runs already, as the other initial members tell them."""
         config = self._config
         initial = config.peer_urls_map()
         others = sorted(
@@ -283,7 +288,10 @@ class _Running:
         return member, member_log
 
     async def _compare_first(self, member: Member) -> str:
-        """Compares the keys with those of the peers; why the member must not start, or nothing."""
+        """Compares the keys with those of the peers.
+
+        Returns why the member must not start, or "".
+        """
         compared: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         member.corruption.initial(compared.set_result)
         why = await compared
@@ -319,14 +327,14 @@ class _Running:
         return health
 
     def _ready(self, ports: ClientPorts, health: HealthService) -> None:
-        """The member has told the cluster who it is: clients may come."""
+        """The member has published itself: begins to serve clients."""
         health.serving = True
         ports.start()
         notify_ready(self._log)
         preload_later()
 
     def _purge(self, loop: asyncio.AbstractEventLoop, member_log: MemberLog) -> None:
-        """Removes what no start would read any more, now and every half minute."""
+        """Removes files that no start would read any more, now and every half minute."""
         config = self._config
         if not self._stop.is_set():
             member_log.purge(config.wal_directory, config.max_wals, config.max_snapshots)
@@ -352,7 +360,7 @@ class _Running:
         self._stop.set()
 
     def _fatal(self, what: str, why: str) -> None:
-        """Something that a member cannot go on without has failed."""
+        """A part without which a member cannot run has failed."""
         if self._code != 1:
             self._code = 1
             with contextlib.suppress(SystemExit):
@@ -363,7 +371,7 @@ class _Running:
         self._fatal("failed to write the database", why)
 
     def _unexpected(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """A callback has raised what it must not: our own bug, or damage."""
+        """A callback has raised an unexpected error: a bug, or damaged data."""
         error = context.get("exception")
         if error is None or isinstance(error, ConnectionError):
             self._log.debug("event loop", error=str(context.get("message")))
@@ -374,7 +382,7 @@ class _Running:
         self._fatal("the member cannot go on", text)
 
     async def _hand_over(self, member: Member) -> None:
-        """A leader that stops gives its office to the voter it has heard from for longest."""
+        """A stopping leader transfers leadership to the voter that is connected for longest."""
         target = member.leadership_transfer.best_transferee() if member.leadership.leading else 0
         if not target:
             return
@@ -429,7 +437,7 @@ def _texts(urls: tuple[URL, ...]) -> list[str]:
 
 
 def _summary(config: Config) -> dict[str, object]:
-    """What "starting an etcd server" lists; URLs as texts."""
+    """The fields of the line "starting an etcd server"; URLs as texts."""
     listed = config.summary()
     return {
         name: _texts(value)

@@ -1,7 +1,7 @@
-"""What a scrape collects of a member: etcd's names over its plain counts.
+"""The metrics of a member, collected at a scrape.
 
-Names, types and labels are etcd's, oddities included (gauges called `_total`). Gauges are asked
-for here, at the scrape; the hot path knows nothing of them.
+Names, types and labels are etcd's, with their oddities (gauges called `_total`). Gauges are
+computed at the scrape, so they cost the hot path nothing.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from keyraft.server import Member
 
 @dataclass(slots=True)
 class MemberMetrics:
-    """Where the numbers of one member are. `families` is a source."""
+    """Reads the numbers of one member. `families` is a source of metrics."""
 
     member: Member
     fsync_s: Histogram
@@ -33,7 +33,7 @@ class MemberMetrics:
     _observed: dict[str, Histograms] = field(default_factory=dict)
 
     def families(self) -> Iterator[Family]:
-        """Everything, in any order."""
+        """All families, in any order."""
         yield from self._member()
         yield from self._store()
         yield from self._disk()

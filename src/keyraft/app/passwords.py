@@ -1,7 +1,7 @@
 """bcrypt in threads, so that a login of tens of milliseconds costs the loop nothing.
 
-The library works without the interpreter's lock. Who waits beyond the limit is refused at once:
-a flood of logins costs the processors no more than the threads there are.
+The library releases the interpreter's lock. Above WAITING_MAX a login is refused at once. So a
+flood of logins uses no more processors than there are threads.
 
 Source: golang.org/x/crypto/bcrypt. Passwords are compared by their first 72 bytes, longer ones are
 not hashed; the prefix is "$2a$", which both sides write.
@@ -46,18 +46,18 @@ class BcryptPasswords:
     def verify(
         self, password: bytes, hashed: bytes, done: Callable[[bool | EtcdError], None]
     ) -> None:
-        """Whether it is the one."""
+        """Whether it is the password that was hashed."""
         if not self._run(lambda: _is_same(password, hashed), done):
             done(errors.TooManyRequestsError())
 
     def hash_now(self, password: bytes) -> bytes:
-        """The same in this thread; a longer password is cut, as etcd 3.4 did."""
-        import bcrypt  # in the thread; a start does without
+        """`hash` in this thread; a longer password is cut, as etcd 3.4 did."""
+        import bcrypt  # in the thread, because a start does not need it
 
         return bcrypt.hashpw(password[:PASSWORD_BYTES_MAX], bcrypt.gensalt(self._cost, b"2a"))
 
     def close(self) -> None:
-        """Gives up what waits."""
+        """Drops waiting passwords."""
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
 
@@ -83,5 +83,5 @@ def _is_same(password: bytes, hashed: bytes) -> bool:
 
     try:
         return bcrypt.checkpw(password[:PASSWORD_BYTES_MAX], hashed)
-    except ValueError:  # what is stored is no bcrypt text: nobody's password
+    except ValueError:  # the stored text is no bcrypt hash: no password matches
         return False

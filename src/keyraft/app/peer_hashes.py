@@ -38,7 +38,7 @@ class HashQuestions:
         task.add_done_callback(self._tasks.discard)
 
     async def _one(self, peer: MemberRecord, revision: int) -> PeerHash:
-        """Its URLs in turn, until one answers."""
+        """Asks the URLs of one peer in turn, until one answers."""
         settings = self._member.settings
         refusal: EtcdError | None = None
         for url in peer.peer_urls:
@@ -56,13 +56,13 @@ class HashQuestions:
                     error=str(error),
                 )
                 continue
-            # 3.5 does not tell at which revision it hashed: at the one it was asked for.
+            # 3.5 does not return the revision that it hashed: it is the requested one.
             found = KVHash(answer.hash, answer.compact_revision, answer.hash_revision or revision)
             return PeerHash(peer.id, peer.peer_urls, answer.revision, found)
         return PeerHash(peer.id, peer.peer_urls, error=refusal)
 
     async def stop(self) -> None:
-        """Gives up what is under way."""
+        """Cancels all requests."""
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()

@@ -1,8 +1,8 @@
-"""The member's place among the others: the peer port, the transport, and what passes between.
+"""The connection to other members: the peer port and the transport.
 
-Order: the port is bound before anything is written, so that a port in use is said first; requests
-wait in its backlog until `serve`. The transport needs to know who the member is, so it is made
-once the disk is open; the member is attached last.
+The port is bound before anything is written, so that a port in use is reported first; requests wait
+in its backlog until `serve`. The transport needs the member's id, so it is made when the disk is
+open. The member is attached last.
 """
 
 from __future__ import annotations
@@ -55,17 +55,17 @@ from keyraft.server import Member, hash_keys
 
 _T = TypeVar("_T")
 _SNAP: Final = int(MessageType.SNAP)
-APPLY_WAIT_S: Final = 1.0  # etcd `applyTimeout`: a forwarded lease question waits so long
-VERSIONS_TIMEOUT_S: Final = 5.0  # of each peer URL of a cluster that is to be joined
-BOOTSTRAPPED_TIMEOUT_S: Final = 1.0  # nobody answers while a cluster is being founded
-DISBELIEF_REPORT_S: Final = 1.0  # refused messages are told at most so often
+APPLY_WAIT_S: Final = 1.0  # etcd `applyTimeout`: how long a forwarded lease request waits
+VERSIONS_TIMEOUT_S: Final = 5.0  # for each peer URL of a cluster to join
+BOOTSTRAPPED_TIMEOUT_S: Final = 1.0  # short: nobody answers while a cluster is being founded
+DISBELIEF_REPORT_S: Final = 1.0  # refused messages are logged at most so often
 
 
 class PeerPort:
-    """Everything between this member and the others. Owned by the loop."""
+    """All communication between this member and others. Owned by the loop."""
 
     def __init__(self, config: Config, transfers: Transfers, places: Places) -> None:
-        """`places`: what others may open to this member at once."""
+        """`places`: how many connections others may open at once."""
         self._config = config
         self._places = places
         self._transfers = transfers
@@ -76,14 +76,14 @@ class PeerPort:
         self._routes = Routes(config.log)
         self._forwarding: Forwarding | None = None
         self._hashes: HashQuestions | None = None
-        self._disbelieved = 0  # messages refused since the log last said so
+        self._disbelieved = 0  # messages refused since the last log line about it
         self._disbelieved_s = float("-inf")
         self._server_tls, self._client_tls = _contexts(config)
 
     # --- starting -----------------------------------------------------------------------------
 
     async def bind(self) -> None:
-        """Takes the peer URLs' ports; raises StartError."""
+        """Binds the ports of the peer URLs; raises StartError."""
         config = self._config
         loop = asyncio.get_running_loop()
         self._server = Server(
@@ -115,12 +115,12 @@ class PeerPort:
                 raise StartError(listen_error(url.address, error)) from None
 
     async def release(self) -> None:
-        """Gives the ports back, and closes what was accepted on them."""
+        """Closes the ports and all connections accepted on them."""
         if self._server is not None:
             await self._server.stop()
 
     async def ask_cluster(self, peer_urls: Sequence[str], joining: bool) -> ClusterView:
-        """Who belongs to the running cluster; raises PeerRefusal when nobody answers."""
+        """The members of the running cluster; raises PeerRefusal when nobody answers."""
         client = Http1Client(tls=self._client_tls)
         try:
             ask = PeerApiClient(client, self._log)
@@ -134,7 +134,7 @@ class PeerPort:
             client.close()
 
     async def _versions(self, ask: PeerApiClient, view: ClusterView) -> dict[int, str | None]:
-        """What version each member of a running cluster says that the cluster has."""
+        """The cluster version, as each member of a running cluster gives it."""
         own = {str(url) for url in self._config.initial_advertise_peer_urls}
 
         async def version(member: Mapping[str, Any]) -> str | None:
@@ -147,12 +147,12 @@ class PeerPort:
 
     @property
     def metrics(self) -> PeerMetrics:
-        """The traffic's counts, once `open` has been called."""
+        """The counts of the traffic; only after `open`."""
         assert self._transport is not None, "no network yet"
         return self._transport.metrics
 
     def open(self, member_id: int, cluster_id: int) -> PeerNetwork:
-        """The network for a member of this identity."""
+        """Makes the network for a member with these ids."""
         config = self._config
         self._transport = Transport(
             member_id,
@@ -171,19 +171,19 @@ class PeerPort:
             self._transfers.send(self._member, self._transport, message)
 
     def attach(self, member: Member) -> None:
-        """The member may ask its peers."""
+        """Lets the member use this port."""
         self._hashes = HashQuestions(member, self.api_client)
         member.peer_hashes = self._hashes
 
     async def serve(self, member: Member) -> None:
-        """Answers the others from now on; `attach` has been called."""
+        """Begins to answer others; `attach` has been called."""
         transport = self._transport
         assert transport is not None, "the port serves before it has a transport"
         self._member = member
         self._forwarding = Forwarding(member, self.api_client)
         member.leader_calls = self._forwarding
         assert self._server is not None, "the port serves before it is bound"
-        # A request that this member takes from its clients, others take from theirs, too.
+        # The other members accept client requests of the same size as this member.
         posted_bytes_max = max(PIPELINE_BYTES_MAX, 2 * self._config.max_request_bytes)
         RaftHandlers(transport, self, self._log, posted_bytes_max).register(self._routes)
         ApiHandlers(self, transport.cluster_id).register(self._routes)
@@ -192,7 +192,7 @@ class PeerPort:
             self._log.info("serving peer traffic", address=url.address)
 
     async def stop(self) -> None:
-        """Leaves the others."""
+        """Ends all communication."""
         await self._transfers.stop()
         if self._hashes is not None:
             await self._hashes.stop()
@@ -206,7 +206,7 @@ class PeerPort:
     # --- what the transport tells (peer.transport.Raft) ---------------------------------------
 
     def process(self, messages: list[Message]) -> bool:
-        """Messages for this member; whether they were such as members send."""
+        """Takes messages for this member; False if one is invalid."""
         member = self._member
         if member is None or member.stopped:
             return True
@@ -232,9 +232,9 @@ class PeerPort:
             try:
                 step(message)
             except ProposalDroppedError:
-                continue  # its member will time out and its client try again
+                continue  # the proposal times out at its member, and the client tries again
             except FatalError as error:
-                # The log was lost or contradicts what is committed: the member must stop.
+                # The log was lost, or contradicts committed entries: the member must stop.
                 asyncio.get_running_loop().call_exception_handler(
                     {"message": "Raft cannot go on", "exception": error}
                 )
@@ -247,7 +247,7 @@ class PeerPort:
         return believed
 
     def _disbelieve(self, why: str) -> None:
-        """Tells it, but lets no stranger fill the log."""
+        """Logs refused messages, but not so often that they fill the log."""
         now_s = asyncio.get_running_loop().time()
         self._disbelieved += 1
         if now_s - self._disbelieved_s >= DISBELIEF_REPORT_S:
@@ -273,7 +273,7 @@ class PeerPort:
             self._member.raft.report_snapshot(member_id, ok)
 
     def removed_from_cluster(self) -> None:
-        """The others say that this member is no longer one of them."""
+        """Other members say that this member was removed."""
         if self._member is not None:
             self._member.removals.dismissed()
 
@@ -297,13 +297,13 @@ class PeerPort:
 
         def forget_unused() -> None:
             if not raft.takes_snapshot:
-                member.received.forget()  # Raft has no use for it
+                member.received.forget()  # Raft did not take it
 
-        # Behind the caller, who tells Raft in this very turn.
+        # Runs after the caller, which steps the message in this turn.
         asyncio.get_running_loop().call_soon(forget_unused)
         return size
 
-    # --- for the handlers of the peer port (peer.api_handlers.LocalMember) -------------------------------------------------
+    # --- for the handlers of the peer port (peer.api_handlers.LocalMember) ----------------------
 
     @property
     def _here(self) -> Member:
@@ -326,7 +326,7 @@ class PeerPort:
         }
 
     async def promote(self, member_id: int, token: str | None) -> list[dict[str, Any]]:
-        """A learner becomes a voter, if the token is an administrator's."""
+        """Promotes a learner, if the token is an administrator's."""
         await self._check_admin(token)
         reconfiguration = self._here.membership_changes
         error: EtcdError | RawError | None = await _answer(
@@ -339,7 +339,7 @@ class PeerPort:
         return self.members_json()
 
     async def _check_admin(self, token: str | None) -> None:
-        """The follower that asks has let its client through; the leader looks for itself."""
+        """The follower has checked its client already; the leader checks again."""
         member = self._here
         auth = member.auth
         if not auth.enabled:
@@ -372,7 +372,7 @@ class PeerPort:
         return HashKVAnswer(current, found.hash, found.compact_revision, found.revision)
 
     async def wait_applied(self) -> bool:
-        """Everything committed now is applied within a second."""
+        """Waits up to a second for all entries that are committed now to be applied."""
         member = self._here
         target = member.committed_index
         loop = asyncio.get_running_loop()
@@ -384,7 +384,10 @@ class PeerPort:
         return True
 
     async def renew(self, lease_id: int) -> int:
-        """A keep-alive passed on by a follower; one that comes too late waits for the revocation."""
+        """A keep-alive that a follower forwarded.
+
+        For an expired lease it waits for the revocation.
+        """
         member = self._here
         if not member.lessor.primary:
             raise errors.NotLeaderError
@@ -409,7 +412,7 @@ class PeerPort:
         return outcome
 
     async def time_to_live(self, lease_id: int, keys: bool) -> rpc_pb2.LeaseTimeToLiveResponse:
-        """A question passed on by a follower."""
+        """A TimeToLive request that a follower forwarded."""
         leasing = self._here.leasing
         answer: rpc_pb2.LeaseTimeToLiveResponse | EtcdError | RawError = await _answer(
             lambda done: leasing.remaining(lease_id, keys, done)
@@ -442,7 +445,7 @@ class PeerNetwork:
         self.last_versions = transport.last_versions
 
     def send(self, messages: Sequence[Message]) -> None:
-        """Sends each to its receiver; a snapshot goes with its database."""
+        """Sends each message to its receiver; a snapshot message goes with its database."""
         for message in messages:
             if message.type == _SNAP:
                 self._send_snapshot(message)
@@ -450,12 +453,12 @@ class PeerNetwork:
         self._transport.send(messages)
 
     def versions(self) -> Mapping[int, str | None]:
-        """What the others say of themselves."""
+        """The versions that the other members give."""
         return self._transport.versions()
 
 
 async def _answer(ask: Callable[[Callable[[_T], None]], object]) -> _T:
-    """What `ask` calls back with."""
+    """The callback for `ask`."""
     answer: asyncio.Future[_T] = asyncio.get_running_loop().create_future()
 
     def answered(value: _T) -> None:
@@ -467,7 +470,10 @@ async def _answer(ask: Callable[[Callable[[_T], None]], object]) -> _T:
 
 
 def _contexts(config: Config) -> tuple[ssl.SSLContext | None, ssl.SSLContext | None]:
-    """For serving peers and for dialling them; None without a certificate. Raises StartError."""
+    """TLS contexts for serving and for dialling peers; None without a certificate.
+
+    Raises StartError.
+    """
     if not config.peer_cert_file:
         return None, None
     try:

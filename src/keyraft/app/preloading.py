@@ -1,7 +1,8 @@
-"""What a start does without is loaded once the member serves, so that no request waits for it.
+"""Loads modules that a start does not need once the member serves, so that no request waits for
+them.
 
-A thread of its own does it, one module at a time with a rest between: it holds the interpreter for
-SWITCH_INTERVAL_S at most before the loop has its turn (`app.member`).
+A thread does so, one module at a time, with a rest after each. It holds the interpreter for at most
+SWITCH_INTERVAL_S before the loop gets its turn (`app.member`).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import threading
 import time
 from typing import Final
 
-QUIET_S: Final = 1.0  # from ready to the first module: clients come back then
+QUIET_S: Final = 1.0  # from ready to the first module: clients reconnect in this time
 REST_S: Final = 0.02  # between two modules
 LATER: Final = (
     "bcrypt",

@@ -1,10 +1,10 @@
-"""The line "request stats": what took longer than `--warning-unary-request-duration`.
+"""The log line "request stats", for requests slower than `--warning-unary-request-duration`.
 
-With debug lines on, every unary request has one (etcd `api/v3rpc/interceptor.go`). Sizes and counts
-are given for the KV methods, -1 for the others. Values never show, only their sizes.
+At level debug every unary request has one (etcd `api/v3rpc/interceptor.go`). Sizes and counts are
+given for the KV methods, -1 for others. Values are never shown, only their sizes.
 
-Answers are not parsed: one of a hundred megabytes would hold up the loop. What is counted stands
-right behind the header, or, in a RangeResponse, at the very end.
+Answers are not parsed, because one of a hundred megabytes would hold up the loop. The count is the
+field right behind the header, or the last field of a RangeResponse.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from keyraft.grpc import UNARY, CallEnd, Router
 from keyraft.logs.zap import Duration, ZapLogger, time_stamp
 from keyraft.proto.lazy import rpc_pb2
 
-CONTENT_CHARACTERS_MAX: Final = 4_096  # of a request in the line; the rest is left out
+CONTENT_CHARACTERS_MAX: Final = 4_096  # of a request in the line; the rest is cut
 _HEADER: Final = 0x0A
 _SECOND_FIELD: Final = 0x10  # DeleteRangeResponse.deleted, TxnResponse.succeeded
 _RANGE_COUNT: Final = 0x20
@@ -39,7 +39,7 @@ class RequestStats:
         router.ends.listen(self.report, 0.0 if self._log.is_enabled("debug") else slow_s)
 
     def report(self, call: CallEnd) -> None:
-        """One call that is over. Streams have no such line, nor have requests for no method."""
+        """Reports a call that has ended. Streams and unknown methods have no such line."""
         if call.route is None or call.route.kind != UNARY:
             return
         write = self._log.debug if self._log.is_enabled("debug") else self._log.warn
@@ -61,7 +61,7 @@ class RequestStats:
 
 
 def _measure(call: CallEnd) -> tuple[int, int, int, int, str]:
-    """How much was asked and answered: counts, sizes, and the request as text."""
+    """Counts and sizes of request and answer, and the request as text."""
     reply = call.reply
     sent = 0 if reply is None else len(reply)
     size = len(call.request)

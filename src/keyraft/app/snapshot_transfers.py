@@ -1,18 +1,18 @@
-"""Databases on their way between members: sent to one that fell behind, received, put in place.
+"""Sending databases to members that fell behind, and receiving and installing them.
 
 A transfer carries the database as it is when it starts, not as it was when Raft asked: the message
 gets the index, term and configuration of exactly what the file holds (etcd's "merged" snapshot).
-Both the reading and the building happen in processes of their own.
+Reading and building a database happen in processes of their own.
 
-Receiving, in this order, so that a crash leaves either the old database with a log that still fits
-it, or everything that the new one can be made from:
+Receiving has this order, so that a crash leaves either the old database with a log that fits it, or
+everything needed to build the new one:
 
 1. the file is saved as `INDEX.snap.db` and synced;
 2. the database is built from it beside the one in use (`kv.ready`), and read;
 3. Raft takes the message; the log records the snapshot;
-4. the new database takes the place of the old one, and the file goes.
+4. the new database takes the place of the old one, and the file is removed.
 
-A start that finds the log's snapshot ahead of the database does 2 and 4 from the file.
+A start does steps 2 and 4 from the file if the log's snapshot is newer than the database.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ if TYPE_CHECKING:
 
 TRANSFERS_MAX: Final = 16  # under way at once (etcd `maxInFlightMsgSnap`)
 CHUNK_BYTES: Final = 256 * 1024
-BEHIND_ENTRIES_MAX: Final = 10_000  # entries without effect that a foreign member did not count
+BEHIND_ENTRIES_MAX: Final = 10_000  # without effect, which other members do not count
 
 
 def snapshot_db_path(snap_directory: str, index: int) -> str:
-    """Where a received database waits to be put in place."""
+    """The file of a received database, until it is installed."""
     return os.path.join(snap_directory, f"{index:016x}.snap.db")
 
 
@@ -62,12 +62,12 @@ class Transfers:
         self._receiving = asyncio.Lock()
         self.fsync_s = Histogram(exponential(0.001, 2, 14))
         self.saved_s = Histogram(exponential(0.1, 2, 10))
-        self.prepared_index = 0  # of the database that stands ready to be put in place
+        self.prepared_index = 0  # of the database that is ready to be installed
 
     # --- sending ------------------------------------------------------------------------------
 
     def send(self, member: Member, transport: Transport, message: Message) -> None:
-        """Starts to send the database to `message.to`; Raft is told what became of it."""
+        """Starts to send the database to `message.to`; the result is reported to Raft."""
         if len(self._tasks) >= TRANSFERS_MAX:
             self._failed(member, message, "too many snapshot transfers are under way")
             return
@@ -90,7 +90,7 @@ class Transfers:
                 export.consistent_index,
                 member.raft.term_at(export.consistent_index),
             )
-            # Of the moment that the file holds: the member has applied more since.
+            # As of the file's index: the member has applied more since.
             tree = encode_rows(export.membership)
         except (StorageError, ValueError) as error:
             await export.close()
@@ -110,7 +110,7 @@ class Transfers:
     # --- receiving ----------------------------------------------------------------------------
 
     def has_database(self, message: Message) -> bool:
-        """Whether what a snapshot message stands for has been received."""
+        """Whether the database of a snapshot message has been received."""
         snapshot = message.snapshot
         return snapshot is not None and 0 < snapshot.meta.index == self.prepared_index
 
@@ -123,8 +123,8 @@ class Transfers:
     ) -> int:
         """Saves the file, builds the database from it and reads that; its size in bytes.
 
-        `installing`: the one received before is on its way to its place just now. Raises OSError,
-        and ValueError for a file that is no database or not the one of this index.
+        `installing`: the database received before is being installed now. Raises OSError, and
+        ValueError for a file that is no database or has another index.
         """
         loop = asyncio.get_running_loop()
         async with self._receiving:
@@ -154,8 +154,7 @@ class Transfers:
 
                 prepare = partial(prepare_in_child, path, self._directory)
                 stored = await loop.run_in_executor(None, prepare)
-                # Changes that the database does not have would be missing for ever, and those that
-                # it has and the log goes on to bring would be made twice.
+                # With another index, changes would be missing for ever, or be applied twice.
                 if not 0 <= index - stored <= BEHIND_ENTRIES_MAX:
                     raise TransferError(f"a database of index {stored} for a snapshot of {index}")
                 await _read(index, os.path.join(self._directory, READY), received)
@@ -174,7 +173,7 @@ class Transfers:
                     os.unlink(os.path.join(self._directory, name))
 
     async def stop(self) -> None:
-        """Breaks off what is under way."""
+        """Cancels transfers."""
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()

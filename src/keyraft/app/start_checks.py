@@ -1,4 +1,4 @@
-"""Why a member does not start, in etcd's words, and the data directory's first look.
+"""Checks before a start, with etcd's messages.
 
 `StartError` is what a part raises when the member cannot start; the command logs it as one fatal
 line and ends with exit code 1.
@@ -39,7 +39,7 @@ def listen_error(address: str, error: OSError, network: str = "tcp") -> str:
 
 
 def identify_data_dir(path: str, log: Logger) -> DirectoryKind:
-    """What the directory holds; "empty" when it is not there. Raises StartError."""
+    """What kind of data the directory holds; "empty" if it does not exist. Raises StartError."""
     try:
         names = sorted(os.listdir(path))
     except FileNotFoundError:
@@ -60,7 +60,7 @@ def identify_data_dir(path: str, log: Logger) -> DirectoryKind:
 def check_data_dir(path: str, log: Logger, what: str = "data") -> None:
     """Makes the directory (0700) if need be and writes a probe into it; raises StartError.
 
-    One that others may look into is taken as it is, with a warning.
+    A directory that others may read is accepted, with a warning.
     """
     try:
         if os.path.exists(path):

@@ -1,4 +1,4 @@
-"""The kind of tokens that `--auth-token` asks for."""
+"""Makes the token provider of `--auth-token`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def token_provider(config: Config, loop: asyncio.AbstractEventLoop) -> TokenProv
             return NoTokens()
         if options.unknown:
             config.log.warn("unknown JWT options", keys=list(options.unknown))
-        # Signatures bring a large library, which most members never need.
+        # Loaded here: signatures need a large library, which most members never use.
         from keyraft.auth.jwt import JWTTokens, load_keys
 
         try:

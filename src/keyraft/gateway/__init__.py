@@ -1,7 +1,7 @@
 """What clients ask over plain HTTP: `/health`, `/version`, `/metrics`.
 
-It knows the port (its router, its guard, its traffic); of whoever stands behind it, it knows
-`Health` and the sources of its metrics, no more.
+It knows the port (its router, its guard, its traffic). Of the member behind the port it knows only
+`Health` and the sources of metrics.
 """
 
 from keyraft.gateway.checks import Health, HealthCounts

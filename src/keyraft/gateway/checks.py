@@ -1,4 +1,4 @@
-"""/health, /livez and /readyz: what is asked, in which order, and how the answer reads.
+"""/health, /livez and /readyz: their checks, in order, and the form of the answers.
 
 Source: etcd `api/etcdhttp/health.go`.
 """
@@ -21,32 +21,32 @@ CHECKS: Final = {
 _CORRUPT: Final = "CORRUPT"
 
 Done = Callable[[str], None]
-"""Told why it failed, or nothing."""
+"""Gets the reason of the failure, or ""."""
 
 
 class Health(Protocol):
-    """What is asked of whoever stands behind the port."""
+    """The questions to the member behind the port."""
 
     @property
     def has_leader(self) -> bool:
-        """Somebody leads."""
+        """Whether there is a leader."""
 
     @property
     def is_learner(self) -> bool:
-        """It has no vote."""
+        """Whether this member has no vote."""
 
     def alarms(self) -> Sequence[str]:
         """The names of the raised alarms (NOSPACE, CORRUPT)."""
 
     def read(self, serializable: bool, done: Done) -> None:
-        """Reads a key, past all permissions; `done` at once or later."""
+        """Reads a key without permission checks; `done` is called at once or later."""
 
     def versions(self) -> tuple[str, str]:
-        """The cluster's and the storage's; empty where it is not known."""
+        """The versions of cluster and storage; empty if unknown."""
 
 
 class HealthCounts:
-    """How often what was found. Counted here, told by the metrics."""
+    """Counts of the results, for metrics."""
 
     def __init__(self) -> None:
         self.successes = 0

@@ -1,7 +1,7 @@
 """Prometheus text: families and their samples as lines (exposition format 0.0.4).
 
-Written by hand where the client library would not do: it gives every counter the suffix `_total`,
-and some of etcd's have none.
+Written by hand, because the client library gives every counter the suffix `_total`, and some of
+etcd's have none.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Family:
 
 
 Source = Callable[[], Iterable[Family]]
-"""Where families come from, in any order; asked with each scrape."""
+"""A source of families, in any order; called at each scrape."""
 
 
 def histograms(name: str, text: str, found: Histograms, labels: tuple[str, ...]) -> Family:
@@ -60,7 +60,7 @@ def histograms(name: str, text: str, found: Histograms, labels: tuple[str, ...])
 
 
 def number(value: float) -> str:
-    """As Go prints a float: no needless point, an exponent from 1e+06 on or below 1e-4."""
+    """A float as Go prints it: no needless point, an exponent from 1e+06 on or below 1e-4."""
     if abs(value) < 1e6:
         return str(int(value)) if value == int(value) else repr(float(value))
     from decimal import Decimal  # a start does without

@@ -1,6 +1,6 @@
-"""What a scrape collects of a client port: its calls, its checks, its traffic, its process.
+"""The metrics of a client port: its calls, its checks, its traffic, its process.
 
-Names, types and labels are etcd's. Whoever stands behind the port has sources of its own
+Names, types and labels are etcd's. The member behind the port has sources of its own
 (`app.member_metrics`).
 """
 
@@ -21,7 +21,7 @@ from keyraft.service import Guard
 
 @dataclass(slots=True)
 class PortMetrics:
-    """Where the numbers of one client port are. `families` is a source."""
+    """Reads the numbers of one client port. `families` is a source of metrics."""
 
     router: Router
     guard: Guard
@@ -30,7 +30,7 @@ class PortMetrics:
     process: ProcessFamilies
 
     def families(self) -> Iterator[Family]:
-        """Everything, in any order."""
+        """All families, in any order."""
         yield from self.process.collect()
         yield from self._health()
         yield from self._grpc()

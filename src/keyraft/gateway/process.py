@@ -1,6 +1,6 @@
 """The families process_*: this process as Linux sees it (`/proc`), named as Prometheus's clients do.
 
-What cannot be read has no sample.
+A value that cannot be read has no sample.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from keyraft.gateway.exposition import COUNTER, GAUGE, Family
 
 
 class ProcessFamilies:
-    """Reads anew with each scrape."""
+    """Reads the values at each scrape."""
 
     def __init__(self) -> None:
         self._ticks_per_s = os.sysconf("SC_CLK_TCK")
@@ -24,7 +24,8 @@ class ProcessFamilies:
         """The families now."""
         try:
             with open("/proc/self/stat", "rb") as file:
-                # Behind the name, which may hold anything: proc(5), from field 3 on.
+                # The fields behind the name, which may hold any characters: proc(5), from field 3
+                # on.
                 stat = file.read().rpartition(b")")[2].split()
             open_fds = len(os.listdir("/proc/self/fd"))
         except OSError:

@@ -29,7 +29,7 @@ _NOSNIFF: Final = (b"x-content-type-options", b"nosniff")
 
 
 class Gateway:
-    """The HTTP side of a client port; refuses until `serve` has said what stands behind it."""
+    """The HTTP side of a client port; refuses requests until `serve` was called."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class Gateway:
         self.counts = HealthCounts()
 
     def serve(self, health: Health, sources: Sequence[Source]) -> None:
-        """From now on there is somebody to ask, and where the metrics come from."""
+        """Sets the member to ask and the sources of metrics."""
         self._behind = health
         self._sources = sources
 

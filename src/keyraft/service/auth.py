@@ -1,6 +1,6 @@
-"""Auth: users, roles, permissions, and Authenticate: passed on to the engine, method by method.
+"""Auth: users, roles, permissions, Authenticate; each method is passed on to the engine.
 
-Who may ask is looked at where it is carried out.
+The engine checks the caller's permissions.
 """
 
 from __future__ import annotations

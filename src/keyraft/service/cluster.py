@@ -55,7 +55,7 @@ class ClusterService:
         return None
 
     def member_update(self, call: UnaryCall, request: bytes) -> bytes | None:
-        """MemberUpdateRequest -> MemberUpdateResponse; the URLs are not looked at."""
+        """MemberUpdateRequest -> MemberUpdateResponse; the URLs are not checked."""
         self._guard.admit(call)
         self._guard.check_admin(call)
         message = parse(rpc_pb2.MemberUpdateRequest, request)

@@ -136,7 +136,7 @@ class _Observer:
             room(None)
 
     def wait_for_room(self, driver: Driver, resume: Resume) -> None:
-        """The operation: goes on when the stream takes another message."""
+        """The operation that waits until the stream takes another message."""
         if self._stream.writable > 0 or self._over:
             resume(None)
         else:
@@ -147,7 +147,7 @@ class _Observer:
         self._stream.send(with_header(election_pb2.LeaderResponse(kv=kv), header))
 
     def _done(self, value: RawError | None) -> None:
-        """As the original's, an observation that fails ends without an error."""
+        """As in the original, an observation that fails ends without an error."""
         if not self._over:
             self._over = True
             self._guard.left(self._stream)
@@ -178,7 +178,7 @@ def _campaign(driver: Driver, request: election_pb2.CampaignRequest) -> Recipe[b
                     yield delete_created(leader.key, leader.rev)
                     raise
         yield from wait_deletes(driver, prefix, leader.rev - 1)
-        # DEVIATION: the original does not look whether the candidate outlived its waiting.
+        # DEVIATION: the original does not check whether the candidate's key survived the wait.
         if (yield from still_there(key, leader.rev)) is None:
             raise RawError(status.UNKNOWN, NOT_LEADER)
     except Gone:
@@ -241,7 +241,7 @@ def _observe(driver: Driver, prefix: bytes, observer: _Observer) -> Recipe[None]
 def _first_put(
     driver: Driver, prefix: bytes, header: rpc_pb2.ResponseHeader
 ) -> Recipe[mvcc_pb2.KeyValue]:
-    """Waits for somebody to stand; sets the header's revision to that of the put."""
+    """Waits for a first candidate; sets the header's revision to that of its put."""
     end = prefix_end(prefix)
     watch = LocalWatch(driver, prefix, end, header.revision)
     try:
@@ -256,7 +256,7 @@ def _first_put(
 
 
 def _follow(driver: Driver, key: bytes, revision: int, observer: _Observer) -> Recipe[None]:
-    """Tells a leader's values until its key is deleted."""
+    """Sends a leader's values until its key is deleted."""
     watch = LocalWatch(driver, key, b"", revision)
     try:
         while True:

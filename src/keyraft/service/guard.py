@@ -1,11 +1,11 @@
-"""What every call must pass before its own checks: etcd's interceptors.
+"""The checks before every call's own: etcd's interceptors.
 
-In order: the cluster version must be known (not capable), a learner serves next to nothing, the
-client's API version must be UTF-8, and a client that demands a leader is refused without one
+In order: the cluster version must be known (else "not capable"), a learner serves few methods, the
+client's API version must be UTF-8, and a client that requires a leader is refused if there is none
 (etcd `api/v3rpc/interceptor.go`). While the member has a leader and is a voter, only the count of
 client versions is left to do.
 
-Streams that demanded a leader are ended after three election timeouts without one.
+Streams that require a leader end after three election timeouts without one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from keyraft.base.clock import Loop
 from keyraft.grpc import CallContext, ServerStream
 from keyraft.service.ports import Standing, Users, Who
 
-CLIENT_VERSIONS_MAX: Final = 256  # distinct ones that are counted apart; the rest share a series
+CLIENT_VERSIONS_MAX: Final = 256  # versions that have a series of their own; all others share one
 OTHER_VERSIONS: Final = b"other"
 NO_LEADER_CHECKS_MAX: Final = 3  # election timeouts without a leader that streams survive
 
@@ -29,7 +29,7 @@ _HAS_LEADER: Final = b"hasleader"
 
 
 class Guard:
-    """The interceptors of one member. `identify` is its users' own."""
+    """The interceptors of one member."""
 
     def __init__(self, standing: Standing, users: Users, loop: Loop) -> None:
         self._standing = standing
@@ -55,7 +55,7 @@ class Guard:
             self._count_new(self.unary_versions, version)
 
     def admit_stream(self, stream: ServerStream, learner_may: bool = False) -> None:
-        """The same for a stream; call `left` when a stream that was let through is over."""
+        """The same for a stream; call `left` when an admitted stream ends."""
         if not self._leadership.in_service:
             self._refuse(stream, learner_may)
         version = stream.metadata.get(_API_VERSION, _UNKNOWN)
@@ -70,15 +70,15 @@ class Guard:
                 self.loop.call_later(self._standing.election_s, self._check_leader)
 
     def left(self, stream: ServerStream) -> None:
-        """A stream is over."""
+        """A stream has ended."""
         self._streams.discard(stream)
 
     def who(self, call: CallContext) -> Who:
-        """What finds out who calls, when the answer is made."""
+        """The function that identifies the caller when the answer is made."""
         return partial(self.identify, call)
 
     def caller(self, call: CallContext) -> Identity:
-        """Who calls, or nobody."""
+        """The caller; None without credentials or users."""
         return self.identify(call) or NOBODY
 
     def check_admin(self, call: CallContext) -> None:
@@ -92,7 +92,7 @@ class Guard:
             raise errors.UserEmptyError
 
     def _refuse(self, call: CallContext, learner_may: bool) -> None:
-        """The slow way, taken only while something is missing."""
+        """The slow path, taken only while a condition is not met."""
         if not self._standing.capable:
             raise errors.NotCapableError
         if self._standing.is_learner and not learner_may:

@@ -13,7 +13,7 @@ _UNKNOWN_SERVICE: Final = "unknown service"
 
 
 class HealthService:
-    """Registered on a router. `serving` is set by whoever knows."""
+    """Registered on a router; the owner sets `serving`."""
 
     def __init__(self) -> None:
         self._serving = False
@@ -27,7 +27,7 @@ class HealthService:
 
     @property
     def serving(self) -> bool:
-        """Whether clients are told to come."""
+        """Whether the state is SERVING."""
         return self._serving
 
     @serving.setter
@@ -58,16 +58,16 @@ class HealthService:
         return _Watcher(self, stream)
 
     def follow(self, watcher: _Watcher) -> None:
-        """Has `watcher` told of changes."""
+        """Adds a watcher of changes."""
         self._watchers.add(watcher)
 
     def leave(self, watcher: _Watcher) -> None:
-        """No longer."""
+        """Removes a watcher."""
         self._watchers.discard(watcher)
 
 
 class _Watcher:
-    """One Watch call. A change that meets a full queue is told when there is room again."""
+    """One Watch call. While the queue is full, a change waits until there is room."""
 
     def __init__(self, service: HealthService, stream: ServerStream) -> None:
         self._service = service
@@ -76,7 +76,7 @@ class _Watcher:
         self._told: health_pb2.HealthCheckResponse | None = None
 
     def on_message(self, message: bytes) -> None:
-        """The name to watch; an unknown one is watched for ever and never served."""
+        """The name to watch; an unknown name stays SERVICE_UNKNOWN for ever."""
         try:
             self._known = not parse(health_pb2.HealthCheckRequest, message).service
         except RawError as refusal:
@@ -86,7 +86,7 @@ class _Watcher:
         self.tell()
 
     def tell(self) -> None:
-        """Sends the state if it is news."""
+        """Sends the state if it has changed."""
         kinds = health_pb2.HealthCheckResponse
         state = self._service.state() if self._known else kinds(status=kinds.SERVICE_UNKNOWN)
         if state != self._told and self._stream.writable > 0:
@@ -101,5 +101,5 @@ class _Watcher:
         self._service.leave(self)
 
     def on_writable(self) -> None:
-        """What was held back may be told."""
+        """Sends a change that was held back."""
         self.tell()

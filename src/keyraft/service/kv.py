@@ -1,9 +1,8 @@
 """KV: Range, RangeStream, Put, DeleteRange, Txn, Compact.
 
-A put costs no parsing here when it is a plain one, and no task or future ever: the answer is given
-by the callback that the engine calls. Order of the checks: the guard, the quota, the request's own
-shape; behind them the engine's: the apply gap, permissions, size (etcd `api/v3rpc/key.go`,
-`quota.go`, `v3_server.go`).
+A plain put is not parsed here, and no call needs a task or a future: the engine calls a callback
+with the answer. The order of the checks: the guard, the quota, the request's own form; then the
+engine's: apply gap, permissions, size (etcd `api/v3rpc/key.go`, `quota.go`, `v3_server.go`).
 """
 
 from __future__ import annotations

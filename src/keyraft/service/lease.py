@@ -1,7 +1,6 @@
 """Lease: grant, revoke, time to live, the list, and streams of renewals.
 
-Renewals of one stream are answered in order: while one waits, the stream's further requests are
-left with the client.
+Renewals of one stream are answered in order: while one waits, the stream is not read.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ class LeaseService:
         return None
 
     def time_to_live(self, call: UnaryCall, request: bytes) -> bytes | None:
-        """LeaseTimeToLiveRequest -> LeaseTimeToLiveResponse; TTL -1 for a lease that is not."""
+        """LeaseTimeToLiveRequest -> LeaseTimeToLiveResponse; TTL -1 for an unknown lease."""
         self._guard.admit(call)
         message = parse(rpc_pb2.LeaseTimeToLiveRequest, request)
         self._guard.check_user(call)
@@ -94,7 +93,7 @@ class KeepAliveStream:
             self._hold()
 
     def on_messages(self, messages: list[bytes]) -> int:
-        """Renews what can be renewed at once and answers it in one piece; else one lease."""
+        """Renews those that can be renewed at once, with one answer; else renews one lease."""
         taken = self._renew_at_once(self._stream, messages, self._who)
         if not taken:
             self._renew(messages[0])

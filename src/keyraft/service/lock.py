@@ -1,7 +1,7 @@
 """Lock: the mutex recipe. Whoever's key under `name/` is oldest holds the lock.
 
-A waiter watches the key created before its own and no other. Its key hangs on its lease, so a
-client that dies lets the lock go (etcd `client/v3/concurrency/mutex.go`, `api/v3lock/lock.go`).
+A waiter watches only the key created just before its own. Its key is attached to its lease, so the
+lock of a dead client is released (etcd `client/v3/concurrency/mutex.go`, `api/v3lock/lock.go`).
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class LockService:
 
 
 def start(driver: Driver, recipe: Recipe[bytes], call: UnaryCall) -> None:
-    """Runs a recipe whose value is the answer to a call."""
+    """Runs a recipe whose result is the answer to a call."""
 
     def done(value: bytes | RawError) -> None:
         call.on_cancel = None
@@ -95,7 +95,8 @@ def lock(driver: Driver, request: lock_pb2.LockRequest) -> Recipe[bytes]:
             yield from wait_deletes(driver, prefix, revision - 1)
             found = yield from still_there(key, revision)
         except (Gone, EtcdError, RawError):
-            # DEVIATION: the original deletes by name, and with it a later key of the same lease.
+            # DEVIATION: the original deletes by name, and so may delete a later key of the same
+            # lease.
             yield delete_created(key, revision)
             raise
         if found is None:

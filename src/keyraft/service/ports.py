@@ -1,20 +1,20 @@
-"""What the services ask for: small Protocols that a member, a proxy or another engine implements.
+"""The ports of the services: small Protocols that a member, a proxy or another engine implements.
 
-A service knows gRPC (the call, its credentials, the stream's back pressure), the shape of a request
-and its refusals. What a request means, and when, is the engine's: `server.engine` carries them out
-with Raft, `tests/service/other_engine.py` with dictionaries.
+A service knows gRPC (the call, its credentials, the stream's back pressure), the form of a request
+and how it is refused. An engine carries requests out: `server.engine` with Raft,
+`tests/service/other_engine.py` with dictionaries.
 
 The rules of all verbs:
-- Writes take a request's own bytes, which go on as they came; reads take the parsed message, since
-  it was parsed to be checked. Whoever wants the answer is the waiter; a gRPC call is one as it is.
-- The answer is a whole encoded response, its header included. A verb that returns `bytes | None`
-  may return it at once; with None the waiter is answered later, once. A refusal is raised while
-  the verb runs, else it is the waiter's.
-- A verb that answers later sets the waiter's `on_cancel`, if it can stop, and may look at
-  `cancelled`. Everything happens on the loop.
-- `caller` is who asks, `who` finds out when it is called: a read is answered for its caller as the
-  users are then. Services pass both on and never look into an identity. No `who`, or one that
-  says None: nobody was named, or there are no users.
+- Writes take a request's bytes unchanged; reads take the parsed message, which was parsed to check
+  it. The waiter gets the answer; a gRPC call is itself a waiter.
+- The answer is a whole encoded response with its header. A verb that returns `bytes | None` may
+  return it at once; after None the waiter is answered later, once. A refusal during the verb is
+  raised; a later one goes to the waiter.
+- A verb that answers later sets the waiter's `on_cancel`, if it can stop, and may read `cancelled`.
+  Everything happens on the loop.
+- `caller` is the identified caller. `who` identifies the caller when it is called: a read is
+  answered with the permissions at that moment. Services pass both on and never look into an
+  identity. Without `who`, or if it returns None, the call has no credentials or there are no users.
 """
 
 from __future__ import annotations
@@ -30,30 +30,30 @@ from keyraft.mvcc import BulkSink, Sink
 from keyraft.proto import rpc_pb2
 
 Who = Callable[[], Identity | None]
-"""Finds out who asks. Raises InvalidAuthTokenError, PostponedError."""
+"""Identifies the caller. Raises InvalidAuthTokenError, PostponedError."""
 
 Renewed = Callable[[bytes | EtcdError | RawError], None]
 """Gets the encoded LeaseKeepAliveResponse, or the refusal that ends the stream."""
 
 
 class LeadershipView(Protocol):
-    """What must be known of the member with every call. Plain attributes."""
+    """The member's state that every call reads. Plain attributes."""
 
     @property
     def in_service(self) -> bool:
-        """A call needs no closer look."""
+        """Calls need no further checks of the member's state."""
 
     @property
     def leader(self) -> int:
-        """Who leads; 0 while nobody does."""
+        """The leader's id; 0 without one."""
 
 
 class Standing(Protocol):
-    """Whether clients are served at all; asked before everything else."""
+    """Whether clients are served at all; checked first."""
 
     @property
     def leadership(self) -> LeadershipView:
-        """How things are now."""
+        """The present state."""
 
     @property
     def capable(self) -> bool:
@@ -61,11 +61,11 @@ class Standing(Protocol):
 
     @property
     def is_learner(self) -> bool:
-        """This member has no vote, and serves next to nothing."""
+        """This member has no vote, and serves few methods."""
 
     @property
     def election_s(self) -> float:
-        """Between two looks for streams that have lost their leader."""
+        """Seconds between two checks for streams that have lost their leader."""
 
 
 class QuotaView(Protocol):
@@ -73,36 +73,38 @@ class QuotaView(Protocol):
 
     @property
     def room(self) -> int:
-        """Bytes that a put's encoded request may take without a closer look. A plain attribute."""
+        """A put's encoded request up to so many bytes needs no further check. A plain attribute."""
 
     def check(self, cost: int) -> None:
-        """Raises NoSpaceError, and the alarm, where `cost` more bytes do not fit."""
+        """Raises NoSpaceError, and raises the alarm, if `cost` more bytes do not fit."""
 
 
 class Rules(Protocol):
-    """What must be known of the users with every call."""
+    """The state of authentication that every call reads."""
 
     @property
     def enabled(self) -> bool:
-        """Callers are asked who they are. A plain attribute."""
+        """Authentication is on. A plain attribute."""
 
 
 class Feed(Protocol):
-    """Something large on its way to a stream that may be slow."""
+    """A large answer that is being sent to a stream, which may be slow."""
 
     def resume(self) -> None:
-        """The stream takes more again."""
+        """The stream has room again."""
 
     def close(self) -> None:
-        """No more is wanted; harmless at the end."""
+        """Ends the feed; harmless when it has ended."""
 
 
 class Writes(Protocol):
-    """What can be taken back before anything has come of it."""
+    """Writes that can be withdrawn before they have an effect."""
 
     def withdraw(self, waiter: Waiter) -> bool:
-        """Takes a write back: it will never be carried out, and its waiter hears no more. False
-        when it may be, or was; then the waiter is answered as ever."""
+        """Withdraws a write: it is never carried out, and its waiter is not called.
+
+        False if it may be or was carried out; then the waiter is answered as usual.
+        """
 
 
 class Keys(Writes, Protocol):
@@ -110,7 +112,7 @@ class Keys(Writes, Protocol):
 
     @property
     def space(self) -> QuotaView:
-        """What puts and transactions are measured by."""
+        """The quota for puts and transactions."""
 
     @property
     def txn_ops_max(self) -> int:
@@ -119,7 +121,7 @@ class Keys(Writes, Protocol):
     def get(
         self, waiter: Waiter, key: bytes, serializable: bool, who: Who | None = None
     ) -> bytes | None:
-        """`range` of one key at the present, with nothing else asked for: the fast path."""
+        """`range` of one key at the present revision without options: the fast path."""
 
     def range(
         self, waiter: Waiter, request: rpc_pb2.RangeRequest, who: Who | None = None
@@ -129,7 +131,7 @@ class Keys(Writes, Protocol):
     def range_stream(
         self, sink: RangeSink, request: rpc_pb2.RangeRequest, who: Who | None = None
     ) -> Feed:
-        """RangeStreamResponses to `sink`, as fast as it takes them."""
+        """Sends RangeStreamResponses to `sink`, as fast as it takes them."""
 
     def read_txn(
         self, waiter: Waiter, request: rpc_pb2.TxnRequest, who: Who | None = None
@@ -150,7 +152,7 @@ class Keys(Writes, Protocol):
 
 
 class RangeSink(Protocol):
-    """Where a RangeStream's chunks go."""
+    """Receives the chunks of a RangeStream."""
 
     @property
     def writable(self) -> int:
@@ -160,40 +162,43 @@ class RangeSink(Protocol):
         """One RangeStreamResponse."""
 
     def finish(self, code: int = 0, text: str = "") -> None:
-        """That was all, or it was refused."""
+        """Ends the stream, with or without an error."""
 
 
 class Watching(Protocol):
-    """The changes of keys."""
+    """Watching changes of keys."""
 
     @property
     def notify_s(self) -> float:
         """Between two progress notifications of a watch that wants them."""
 
     def open(self, sink: Sink, bulk: BulkSink | None = None) -> Watches:
-        """The watches of one stream; `bulk` is the same sink's ways for many messages."""
+        """Opens the watches of one stream.
+
+        `bulk` is the same sink's interface for many messages.
+        """
 
     def check(self, key: bytes, range_end: bytes, caller: Identity | None) -> None:
-        """Raises what keeps a caller from watching a range, where that can be said at once."""
+        """Raises the error if it is known at once that the caller may not watch a range."""
 
 
 class Watches(Protocol):
-    """The watches of one stream, by id; close them. Answers are WatchResponses to the sink."""
+    """The watches of one stream, by id; must be closed. Answers are WatchResponses to the sink."""
 
     def create(self, request: rpc_pb2.WatchCreateRequest, caller: Identity | None = None) -> None:
-        """Starts one, or refuses it, and says so, at once or later."""
+        """Creates a watch or refuses it, and answers, at once or later."""
 
     def refuse(self, reason: str) -> None:
         """Answers a create request that makes no watch."""
 
     def cancel(self, watch_id: int) -> None:
-        """Ends one and says so; an unknown id is not answered."""
+        """Cancels a watch and answers; an unknown id is not answered."""
 
     def progress(self) -> None:
         """Answers a progress request once all has been sent."""
 
     def tick(self) -> None:
-        """`notify_s` are over: tells the progress of the watches that want it."""
+        """Call after `notify_s`: sends the progress of the watches that want it."""
 
     @property
     def notifying(self) -> bool:
@@ -203,7 +208,7 @@ class Watches(Protocol):
         """The sink has room again."""
 
     def close(self) -> None:
-        """Ends all; nothing is sent any more."""
+        """Ends all watches; nothing is sent any more."""
 
 
 class Leases(Writes, Protocol):
@@ -211,7 +216,7 @@ class Leases(Writes, Protocol):
 
     @property
     def space(self) -> QuotaView:
-        """What grants are measured by."""
+        """The quota for grants."""
 
     def grant(
         self, waiter: Waiter, request: rpc_pb2.LeaseGrantRequest, caller: Identity | None = None
@@ -224,7 +229,7 @@ class Leases(Writes, Protocol):
     def time_to_live(
         self, waiter: Waiter, request: rpc_pb2.LeaseTimeToLiveRequest, who: Who | None = None
     ) -> bytes | None:
-        """A LeaseTimeToLiveResponse; TTL -1 for a lease that is not there."""
+        """A LeaseTimeToLiveResponse; TTL -1 for an unknown lease."""
 
     def list(self, waiter: Waiter, who: Who | None = None) -> bytes | None:
         """A LeaseLeasesResponse."""
@@ -232,36 +237,46 @@ class Leases(Writes, Protocol):
     def renew_at_once(
         self, stream: ServerStream, requests: Sequence[bytes], who: Who | None = None
     ) -> int:
-        """Answers the first so many LeaseKeepAliveRequests as need not wait for anything, in one
-        piece; how many. Never raises."""
+        """Answers, in one piece, the first LeaseKeepAliveRequests as far as none must wait.
+
+        Returns how many. Never raises.
+        """
 
     def renew(
         self, request: bytes, done: Renewed, who: Who | None = None
     ) -> Callable[[], None] | None:
-        """Renews one; `done` is called at once or later, unless it was taken back with what is
-        returned (None: there is nothing to take back)."""
+        """Renews one.
+
+        `done` is called at once or later, unless it is cancelled by calling the returned function
+        (None if there is nothing to cancel).
+        """
 
 
 class Users(Protocol):
-    """The users, the roles, and who a caller is."""
+    """Users and roles, and identifying callers."""
 
     @property
     def rules(self) -> Rules:
-        """Whether there is anything to ask."""
+        """The state of authentication."""
 
     def identify(self, call: CallContext) -> Identity | None:
-        """Who calls; None while there are no users or the caller names none. Raises
-        InvalidAuthTokenError; PostponedError when that is known only later."""
+        """Identifies the caller; None without users or credentials.
+
+        Raises InvalidAuthTokenError; PostponedError if that is known only later.
+        """
 
     def check_admin(self, caller: Identity | None) -> None:
         """The caller holds the root role. Raises UserEmptyError, PermissionDeniedError."""
 
     def ask(self, method: str, waiter: Waiter, request: bytes, who: Who | None = None) -> None:
-        """One of etcd's Auth methods, by its name; the request is known to be of its type."""
+        """Carries out one of etcd's Auth methods, by name.
+
+        The request must have the method's type.
+        """
 
 
 class Members(Protocol):
-    """Who belongs to the cluster. That the caller may ask for a change was checked before."""
+    """The members of the cluster. The caller's permission was checked before."""
 
     def list(self, call: UnaryCall, linearizable: bool, who: Who | None = None) -> bytes | None:
         """A MemberListResponse, for any user."""
@@ -280,7 +295,7 @@ class Members(Protocol):
 
 
 class Upkeep(Protocol):
-    """What is asked of a member beside its keys. Who may ask was checked before."""
+    """Maintenance of a member. The caller's permission was checked before."""
 
     def status(self, call: UnaryCall) -> bytes | None:
         """A StatusResponse."""
@@ -292,7 +307,7 @@ class Upkeep(Protocol):
         """A DefragmentResponse."""
 
     def hash(self, call: UnaryCall) -> None:
-        """A HashResponse: all there is."""
+        """A HashResponse over all buckets."""
 
     def hash_kv(self, call: UnaryCall, revision: int) -> None:
         """A HashKVResponse up to a revision; 0 is the present one."""
@@ -304,27 +319,27 @@ class Upkeep(Protocol):
         """A DowngradeResponse."""
 
     def snapshot(self, sink: SnapshotSink) -> Feed:
-        """Everything, as a database file and its SHA-256, to `sink`."""
+        """Sends the database as a file, then its SHA-256, to `sink`."""
 
 
 class SnapshotSink(Protocol):
-    """Where a snapshot's blocks go."""
+    """Receives the blocks of a snapshot."""
 
     def begin(self, version: bytes) -> None:
-        """The blocks will follow; the version of what is in them."""
+        """Called before the blocks, with the storage version of the database."""
 
     def block(self, data: bytes, remaining_bytes: int, last: bool) -> bool:
-        """Takes a block; whether more may come at once, else the feed waits for its `resume`."""
+        """Takes a block; False: the feed waits for `resume` before the next."""
 
     def failed(self, text: str) -> None:
-        """It came to nothing."""
+        """The snapshot failed."""
 
     def unread(self, text: str) -> None:
-        """The client has not read, and what waits for it is given up."""
+        """The snapshot ends because the client did not read for too long."""
 
 
 class Engine(Protocol):
-    """All of them together."""
+    """All ports of one engine."""
 
     @property
     def standing(self) -> Standing: ...

@@ -1,13 +1,14 @@
-"""Recipes: what takes a client several requests, carried out inside the member.
+"""Recipes: operations that need several requests, carried out inside the member.
 
 Lock and Election are etcd's client recipes run by the server. A recipe here is a generator that
-yields one operation at a time (a write, a linearizable range, the next events of a watch) and is
-given its answer, or has its refusal thrown in. No task is involved: the driver resumes it from the
-callbacks of the engine.
+yields one operation at a time (a write, a linearizable range, the next events of a watch). It is
+sent the answer, or the refusal is thrown into it. No task is involved: the driver resumes it from
+the callbacks of the engine.
 
 A client that goes away has `Gone` thrown into its recipe at the next step, which may yet yield
-operations to clean up; a write is withdrawn if it can be. Every refusal reaches the client as Unknown with etcd's text, because the
-original answers through a client of its own that strips the code.
+operations to clean up; a write is withdrawn if it can be. Every refusal reaches the client as
+Unknown with etcd's text, because the original answers through a client of its own that strips the
+code.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from keyraft.service.guard import Guard
 from keyraft.service.ports import Keys, Leases, Watching, Writes
 
 SESSION_TTL_S: Final = 60  # of the lease that a session without one is given
-QUEUED_RESPONSES_MAX: Final = 16  # that a local watch holds; the rest stays in the store
+QUEUED_RESPONSES_MAX: Final = 16  # held by a local watch; later ones stay in the store
 CREATE_ASCENDING: Final = (rpc_pb2.RangeRequest.ASCEND, rpc_pb2.RangeRequest.CREATE)
 
 M = TypeVar("M", bound=Message)
@@ -40,14 +41,14 @@ Resume = Callable[[object], None]
 """Gives an operation's answer, or its refusal, back to the recipe. Called once."""
 
 Operation = Callable[["Driver", Resume], None]
-"""Something that a recipe yields; starts the work."""
+"""An operation that a recipe yields; the call starts it."""
 
 Recipe = Generator[Operation, object, T]
 
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """What recipes are made of."""
+    """The ports that recipes use."""
 
     keys: Keys
     watching: Watching
@@ -56,14 +57,14 @@ class Means:
 
 
 class Gone(Exception):
-    """The client no longer wants the outcome."""
+    """The client has left."""
 
 
 class LocalWatch:
-    """A watch without a client: responses in a short queue, the next one to whoever asks."""
+    """A watch for a recipe: a short queue of responses."""
 
     def __init__(self, driver: Driver, key: bytes, range_end: bytes, start_revision: int) -> None:
-        """Raises what keeps the caller from watching."""
+        """Raises if the caller may not watch."""
         watching, caller = driver.means.watching, driver.caller()
         watching.check(key, range_end, caller)
         self._queue: deque[rpc_pb2.WatchResponse] = deque()
@@ -111,10 +112,10 @@ class LocalWatch:
 
 
 class Driver:
-    """Runs one recipe for one caller; `done` gets its value, or the refusal to tell."""
+    """Runs one recipe for one caller; `done` gets its result, or the refusal."""
 
     def __init__(self, means: Means, call: CallContext) -> None:
-        """Raises what keeps the caller from asking at all."""
+        """Raises if the caller cannot be identified."""
         self.means = means
         self._call = call
         self.caller()
@@ -123,15 +124,15 @@ class Driver:
         self._gone = False
         self._gone_code = status.CANCELLED
         self._interruptible = False
-        self._write: tuple[Writes, DoneWaiter] | None = None  # what the recipe waits for
+        self._write: tuple[Writes, DoneWaiter] | None = None  # the write that the recipe waits for
         self._running = False
-        self._step = 0  # answers to any other step come too late
-        self._answer: list[object] = []  # one that came while the operation was being started
+        self._step = 0  # answers to earlier steps are ignored
+        self._answer: list[object] = []  # an answer that came while the operation was being started
 
     def caller(self) -> Identity | None:
-        """Who asks, as of now: users may change while a recipe waits.
+        """Identifies the caller anew: users may change while a recipe waits.
 
-        Like every other refusal here, that of a bad token has lost its code on the way.
+        Like every other refusal here, that of a bad token has no code.
         """
         try:
             return self.means.guard.identify(self._call)
@@ -147,9 +148,11 @@ class Driver:
         self._resume(self._step, None)
 
     def cancel(self, code: int) -> None:
-        """The client has gone: `Gone` is thrown in now if the recipe waits for a watch or for a
-        write that can be withdrawn, else at its next step, so that it has heard what became of
-        this one."""
+        """The client has left.
+
+        `Gone` is thrown in now if the recipe waits for a watch or for a write that can be
+        withdrawn, else at its next step, so that it knows the result of this one.
+        """
         self._gone_code = code
         if self._interruptible or (
             self._write is not None and self._write[0].withdraw(self._write[1])
@@ -159,7 +162,7 @@ class Driver:
             self._gone = True
 
     def waiter(self, done: Callable[[Result], None]) -> DoneWaiter:
-        """Passes an answer of the engine's on."""
+        """The waiter of the present step."""
         return DoneWaiter(done, self.means.guard.loop.time())
 
     def writes(self, to: Writes, answer: type[Message], resume: Resume) -> DoneWaiter:
@@ -173,7 +176,7 @@ class Driver:
         return waiter
 
     def _resume(self, step: int, answer: object) -> None:
-        """Gives an answer to the recipe and starts what it yields next, until something waits."""
+        """Sends an answer to the recipe and starts its next operations, until one must wait."""
         if step != self._step or self._recipe is None:
             return
         self._write = None
@@ -201,7 +204,7 @@ class Driver:
             self._answer.append(refusal)
 
     def _advance(self, recipe: Recipe[object], answer: object) -> Operation | None:
-        """The recipe's next operation; None when it has come to an end."""
+        """The recipe's next operation; None when the recipe has ended."""
         try:
             gone, self._gone = self._gone, False
             if isinstance(answer, Exception):
@@ -293,7 +296,7 @@ def first_created(prefix: bytes) -> rpc_pb2.RangeRequest:
 
 
 def delete_created(key: bytes, create_revision: int) -> Operation:
-    """Deletes a key as it was created then, and no later one of its name; a TxnResponse."""
+    """Deletes a key only if it has that create revision; a TxnResponse."""
     request = rpc_pb2.TxnRequest()
     request.compare.add(target=rpc_pb2.Compare.CREATE, key=key, create_revision=create_revision)
     request.success.add(request_delete_range=rpc_pb2.DeleteRangeRequest(key=key))
@@ -304,7 +307,7 @@ def delete_created(key: bytes, create_revision: int) -> Operation:
 
 
 def expect(answer: object, kind: type[M]) -> M:
-    """An operation's answer, whose kind the operation decides."""
+    """Yields an operation and returns its answer; the operation decides the type."""
     assert isinstance(answer, kind), f"{type(answer)} instead of {kind}"
     return answer
 
@@ -318,7 +321,7 @@ def session(lease_id: int) -> Recipe[int]:
 
 
 def next_response(watch: LocalWatch) -> Recipe[rpc_pb2.WatchResponse]:
-    """The next events of a watch; CompactedError when they are gone."""
+    """The next events of a watch; CompactedError when they are compacted."""
     response = expect((yield watch.next), rpc_pb2.WatchResponse)
     if response.canceled:
         raise errors.CompactedError if response.compact_revision else errors.WatchCanceledError
@@ -338,7 +341,7 @@ def wait_delete(driver: Driver, key: bytes, revision: int) -> Recipe[None]:
 
 
 def wait_deletes(driver: Driver, prefix: bytes, max_create_revision: int) -> Recipe[None]:
-    """Waits until no key with the prefix is left that was created up to a revision.
+    """Waits until all keys with the prefix that were created up to a revision are deleted.
 
     Only the youngest of them is watched, so that one deletion wakes one waiter.
     """
@@ -358,9 +361,9 @@ def wait_deletes(driver: Driver, prefix: bytes, max_create_revision: int) -> Rec
 
 
 def still_there(key: bytes, create_revision: int) -> Recipe[rpc_pb2.ResponseHeader | None]:
-    """The header of a read that found the key as it was created then; None when it is gone.
+    """The header of a read that found the key with that create revision; None if it is gone.
 
-    Who waits for others' keys hears nothing of the end of its own.
+    A waiter for other keys is not told when its own key is deleted.
     """
     own = rpc_pb2.RangeRequest(key=key)
     found = expect((yield range_(own)), rpc_pb2.RangeResponse)

@@ -1,5 +1,7 @@
-"""Maintenance.Snapshot: the database as a file and its SHA-256, in pieces of 32 KiB, passed on as
-fast as the client takes them (etcd `api/v3rpc/maintenance.go`)."""
+"""Maintenance.Snapshot: the database file and its SHA-256, in pieces of 32 KiB.
+
+They are sent as fast as the client takes them (etcd `api/v3rpc/maintenance.go`).
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,8 @@ from keyraft.service.ports import Feed, Upkeep
 
 BLOB_BYTES: Final = 32_768  # of one SnapshotResponse, as etcd sends them
 
-# Fields of a SnapshotResponse. A gigabyte is passed on here: each copy of it that is not made, and
-# each call for a message of its own, leaves the loop to the others.
+# Fields of a SnapshotResponse. A gigabyte may pass here, so copies and calls for single messages
+# are avoided: the loop serves others meanwhile.
 _REMAINING: Final = b"\x10"
 _BLOB: Final = b"\x1a"
 _VERSION: Final = b"\x22"
@@ -30,7 +32,7 @@ class SnapshotHandler:
         self._guard = guard
         self._stream = stream
         self._feed: Feed | None = None
-        self._version = b""  # as a field of each answer
+        self._version = b""  # the field that each answer carries
         self._started = False
         self._over = False
 
@@ -66,11 +68,11 @@ class SnapshotHandler:
     # --- the feed's side ----------------------------------------------------------------------
 
     def begin(self, version: bytes) -> None:
-        """The version of what will come."""
+        """Stores the version of the database that follows."""
         self._version = field(_VERSION, version) if version else b""
 
     def block(self, data: bytes, remaining_bytes: int, last: bool) -> bool:
-        """Passes a block on, cut into messages; whether more may come at once."""
+        """Sends a block in several messages; returns whether more may come at once."""
         if self._over:
             return False
         view, version = memoryview(data), self._version
@@ -89,11 +91,11 @@ class SnapshotHandler:
         return self._stream.writable > 0
 
     def failed(self, text: str) -> None:
-        """The export came to nothing."""
+        """The export failed."""
         self._finish(status.UNKNOWN, text)
 
     def unread(self, text: str) -> None:
-        """The client has not read, and what waits for it is given up."""
+        """The snapshot ends because the client did not read for too long."""
         if not self._over:
             self._end()
             self._stream.drop(status.UNAVAILABLE, text)

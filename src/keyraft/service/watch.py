@@ -1,8 +1,8 @@
-"""Watch: the stream's requests to its watches, and its queue's state to and fro.
+"""Watch: passes a stream's requests to its watches, and handles its back pressure.
 
-A stream that does not read gets no further requests read either: answers to creates and cancels
-would otherwise pile up. What watches are owed is the engine's matter, so a stream holds at most its
-queue (1 MiB, `grpc.Limits.stream_queue_bytes`) and the message that filled it.
+While a client does not read, its requests are not read either: otherwise answers to creates and
+cancels would pile up. The engine keeps the pending events, so a stream holds at most its queue (1
+MiB, `grpc.Limits.stream_queue_bytes`) and the message that filled it.
 
 Source: etcd `server/etcdserver/api/v3rpc/watch.go`.
 """
@@ -20,7 +20,7 @@ from keyraft.proto import rpc_pb2
 from keyraft.service.guard import Guard
 from keyraft.service.ports import Watching
 
-NOTIFY_JITTER: Final = 0.1  # of the interval, so that streams do not all speak at once
+NOTIFY_JITTER: Final = 0.1  # of the interval, so that streams do not all send at once
 _REASONS: Final = (
     errors.InvalidAuthTokenError,
     errors.AuthOldRevisionError,
@@ -64,7 +64,7 @@ class WatchHandler:
     # --- the transport's side -----------------------------------------------------------------
 
     def on_message(self, message: bytes) -> None:
-        """A request to create, to cancel, or for progress; anything else is passed over."""
+        """A request to create, to cancel, or for progress; any other is ignored."""
         try:
             request = parse(rpc_pb2.WatchRequest, message)
         except RawError as refusal:
@@ -83,7 +83,7 @@ class WatchHandler:
             self._stream.pause_reading()
 
     def on_half_close(self) -> None:
-        """The client will ask for nothing more, and still wants its events."""
+        """The client sends no more requests, but still wants its events."""
 
     def on_cancel(self, code: int) -> None:
         """The client is gone."""
@@ -137,7 +137,7 @@ class WatchHandler:
 
 
 def _reason(refusal: EtcdError | RawError) -> str:
-    """Why the caller may not watch this, in the words of Go's status."""
+    """Why the caller may not watch this range, in the words of Go's status."""
     known = isinstance(refusal, _REASONS)
     error = refusal if known else errors.PermissionDeniedError()
     return f"rpc error: code = {status.CODE_NAMES[error.code]} desc = {error.text}"

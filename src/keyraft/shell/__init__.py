@@ -1,2 +1,4 @@
-"""What every member runs around its deterministic core, in life as in the simulator: the first
-words and the last ones, the durable log. The world (files, loop, clock) is handed in."""
+"""What every member runs around its deterministic core, real or simulated: start, durable log.
+
+Files, loop and clock are handed in.
+"""

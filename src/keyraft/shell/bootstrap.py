@@ -42,7 +42,7 @@ from keyraft.storage.wal import (
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a member lives."""
+    """The directories of a member, and who it is."""
 
     files: Files
     wal_path: str
@@ -54,12 +54,12 @@ class Place:
 
 
 def _nothing() -> None:
-    """Until the database is open there is none to replace."""
+    """The default of `replace_database`: no database is open yet."""
 
 
 @dataclass(slots=True)
 class Opened:
-    """A member's disk, ready."""
+    """An opened data directory."""
 
     member_id: int
     cluster_id: int
@@ -68,12 +68,12 @@ class Opened:
     cluster: RaftCluster
     boot: Boot
     fresh: bool
-    replace_database: Callable[[], None] = _nothing  # a received one takes the place of ours
-    others: list[MemberRecord] = field(default_factory=list)  # whom a joining member may speak to
+    replace_database: Callable[[], None] = _nothing  # puts a received database in the place of ours
+    others: list[MemberRecord] = field(default_factory=list)  # that a joining one can contact
 
 
 def found(place: Place, own: MemberRecord, members: Sequence[MemberRecord]) -> Opened:
-    """One of the founders of a new cluster: the log begins with everybody's addition, committed."""
+    """Founds a new cluster: the log begins with committed entries that add all its members."""
     number = cluster_id([member.id for member in members])
     entries = [
         Entry(
@@ -100,7 +100,7 @@ def found(place: Place, own: MemberRecord, members: Sequence[MemberRecord]) -> O
 
 
 def join(place: Place, own: MemberRecord, number: int, others: list[MemberRecord]) -> Opened:
-    """A member that a running cluster has been told of: an empty log, to be filled by its leader."""
+    """Joins a running cluster that has added this member: an empty log, which the leader fills."""
     wal = WAL.create(
         place.files,
         place.wal_path,
@@ -113,7 +113,7 @@ def join(place: Place, own: MemberRecord, number: int, others: list[MemberRecord
 
 
 def reopen(place: Place) -> Opened:
-    """A member that has lived here before. Raises WALError, MembershipDataError."""
+    """Restarts on an existing data directory. Raises WALError, MembershipDataError."""
     backend = place.backend
     stored = backend.get(META, META_CONSISTENT_INDEX)
     consistent_index = int.from_bytes(stored, "big") if stored else 0

@@ -1,8 +1,8 @@
-"""The member's log on its disk: appends, snapshots, and letting old segments go.
+"""The member's log on its disk: appends, snapshots, and removing old segments.
 
-Small writes go to a fast disk on the loop itself, everything else through the log's thread (see
-`storage.wal.appender`). A write that fails stops the member at once: what is on the disk is in
-doubt, and nobody may be told anything that rests on it. Disk, threads and clock are handed in.
+On a fast disk the loop itself does small writes; the log's thread does all others (see
+`storage.wal.appender`). A failed write stops the member at once: it is unknown what is on the disk,
+so nothing that depends on it may be acknowledged. Disk, threads and clock are handed in.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from keyraft.storage.files import Files
 from keyraft.storage.snap import SnapDir
 from keyraft.storage.wal import WAL, Appender, SnapshotMark, WALError, purge_segments
 
-SYNC_EXPECTED_S: Final = 1.0  # a slower one is told (etcd `warnSyncDuration`)
+SYNC_EXPECTED_S: Final = 1.0  # a slower one is logged (etcd `warnSyncDuration`)
 
 
 class Thread(Protocol):
@@ -34,17 +34,17 @@ class Thread(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class DiskWorld:
-    """What a log works with; real ones in life, simulated ones in the simulator."""
+    """Disk, clock and threads of a log: real ones, or simulated ones in the simulator."""
 
     files: Files
-    clock: Callable[[], float]  # monotonic seconds, as fine as there are
-    call_loop: Callable[..., Any]  # `call_soon_threadsafe`: has the loop call, from any thread
+    clock: Callable[[], float]  # monotonic seconds, of the finest clock
+    call_loop: Callable[..., Any]  # `call_soon_threadsafe` of the loop
     log_thread: Thread  # writes the log
-    files_thread: Thread  # writes snapshot files: they are synced beside the log, not before it
+    files_thread: Thread  # writes snapshot files, so that their syncs do not delay the log
 
 
 class MemberLog:
-    """A `DurableLog` over a WAL. Owned by the loop, but for what the threads run."""
+    """A `DurableLog` over a WAL. Owned by the loop, except for what the threads run."""
 
     def __init__(
         self,
@@ -106,7 +106,7 @@ class MemberLog:
         self._appender.append(entries, hard_state, must_sync, written, alone)
 
     def save_snapshot(self, meta: SnapshotMeta, data: bytes, done: Callable[[], None]) -> None:
-        """The file first, then the mark that makes it count."""
+        """Writes the file first, then the mark that makes it valid."""
 
         def write_file() -> None:
             try:
@@ -133,7 +133,7 @@ class MemberLog:
     def install(
         self, snapshot: Snapshot, hard_state: HardState | None, done: Callable[[], None]
     ) -> None:
-        """A snapshot from the leader; its database has been received before."""
+        """Installs a snapshot of the leader, whose database has been received already."""
 
         def recorded() -> None:
             self.append([], hard_state, True, counted)
@@ -149,7 +149,7 @@ class MemberLog:
         self.save_snapshot(snapshot.meta, snapshot.data, recorded)
 
     def purge(self, wal_directory: str, wals_max: int, snapshots_max: int) -> None:
-        """Has old segments and snapshot files removed, but the newest so many; 0 keeps all."""
+        """Removes old segments and snapshot files, except for the newest so many; 0 keeps all."""
 
         def work() -> None:
             try:
@@ -164,7 +164,7 @@ class MemberLog:
         self._files_thread.submit(work)
 
     def close(self) -> None:
-        """Waits for what is under way and lets go of the files."""
+        """Waits for writes under way and closes the files."""
         self._files_thread.stop()
         self._log_thread.stop()
         try:

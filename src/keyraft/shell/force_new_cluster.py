@@ -1,9 +1,9 @@
-"""`--force-new-cluster`: the last survivor of a cluster that lost its quorum goes on alone.
+"""`--force-new-cluster`: one member of a cluster that lost its quorum continues alone.
 
-What is not known to be committed is dropped, because nobody is left who could say; then the log is
-given the changes that remove everybody else, as if the old cluster had agreed on them. Member id,
-cluster id and keys stay. The flag belongs to one start only: a cluster that was grown again would
-be cut down again (etcd `bootstrapWALFromSnapshot`, `CreateConfigChangeEnts`).
+Entries that are not known to be committed are dropped, because nobody can tell any more. Then the
+log gets entries that remove all other members, as if the old cluster had agreed on them. Member id,
+cluster id and keys stay. The flag is for one start only: with it, a cluster that has grown again
+would be reduced to one member again (etcd `bootstrapWALFromSnapshot`, `CreateConfigChangeEnts`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from keyraft.raft import (
 from keyraft.server.membership.recovery import changed
 from keyraft.shell.bootstrap import Opened
 
-LOST_PEER_URLS = ("http://localhost:2380", "http://localhost:7001")  # etcd's, for a member unknown
+LOST_PEER_URLS = ("http://localhost:2380", "http://localhost:7001")  # etcd's, for an unknown member
 
 
 def force_new_cluster(opened: Opened, log: Logger) -> None:
@@ -64,18 +64,18 @@ def force_new_cluster(opened: Opened, log: Logger) -> None:
 
 
 def members_after(state: ConfState, entries: Iterable[Entry]) -> tuple[set[int], set[int]]:
-    """Voters and learners once the changes among `entries` have been made."""
+    """Voters and learners after the changes in `entries`."""
     made = (codec.decode_conf_change(e.data) for e in entries if e.type == EntryType.CONF_CHANGE)
     after = changed(state, (ConfChangeSingle(change.type, change.node_id) for change in made))
     return set(after.voters), set(after.learners)
 
 
 def _changes(opened: Opened, voters: set[int], learners: set[int]) -> list[ConfChange]:
-    """This member first: Raft refuses to be left without a voter."""
+    """The changes, this member's first: Raft refuses to have no voter."""
     own = MemberID(opened.member_id)
     changes = []
     if own not in voters:
-        # DEVIATION: etcd leaves a learner a learner, and the member never starts.
+        # DEVIATION: in etcd a learner stays a learner, and so the member never starts.
         context = ChangeContext(MemberRecord(own, LOST_PEER_URLS), is_promote=own in learners)
         changes.append(ConfChange(ConfChangeType.ADD_NODE, own, context.to_json()))
     changes += [
