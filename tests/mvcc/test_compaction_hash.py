@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from keyraft.base.errors import CompactedError
 from keyraft.mvcc import MemoryBackend, Store
 from keyraft.mvcc import backend as b
-from keyraft.mvcc.hash import HASHES_KEPT
+from keyraft.mvcc.hash import HASH_ROWS, HASHES_KEPT
+from keyraft.mvcc.index import Entry
 from keyraft.mvcc.revision import parse
 from keyraft.proto import rpc_pb2
 
@@ -141,3 +142,32 @@ def test_a_large_range_reads_its_revision_whatever_is_compacted_meanwhile() -> N
     next(dropped)
     dropped.close()
     assert store.statistics()["pins"] == 0
+
+
+def test_whether_a_hash_keeps_any_key_is_found_in_steps() -> None:
+    """Where all keys are dead, all of them are looked at; each step looks at few."""
+    store = Store(MemoryBackend())
+    count = 3 * HASH_ROWS
+    for number in range(count):
+        store.put_key(b"%05d" % number, b"v")
+    store.end()
+    store.compact(store.revision)
+    finish(store)
+    store.delete_keys([b"%05d" % number for number in range(count)])
+    wanted = store.hash_kv(0).run()
+    job = store.hash_kv(0)
+    looks: list[int] = []
+    get = store.index.entries
+
+    class Counted(dict[bytes, Entry]):
+        def __getitem__(self, key: bytes) -> Entry:
+            looks[-1] += 1
+            return super().__getitem__(key)
+
+    store.index.entries = Counted(get)
+    over = False
+    while not over:
+        looks.append(0)
+        over = job.step()
+    assert job.result is not None and job.result.hash == wanted.hash
+    assert sum(looks) == count and max(looks) == HASH_ROWS

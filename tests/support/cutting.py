@@ -36,8 +36,8 @@ def owner_of(port: int, target_port: int, pids: Iterable[int]) -> int | None:
         inode = _looked_up(port)
     wanted = f"socket:[{inode}]"
     for pid in pids:
-        with contextlib.suppress(OSError):
-            for entry in os.scandir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(OSError), os.scandir(f"/proc/{pid}/fd") as entries:
+            for entry in entries:
                 with contextlib.suppress(OSError):
                     if os.readlink(entry.path) == wanted:
                         return pid

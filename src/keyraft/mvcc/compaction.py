@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from .backend import KEY, META, META_FINISHED_COMPACT, BackendError
-from .hash import Hasher, KVHash
+from .hash import AnyKey, Hasher, KVHash
 from .index import holds, kept_for_compaction
 from .revision import MalformedRevisionError, first_key, parse, row_key
 from .wire import stored_key
@@ -33,6 +33,7 @@ class Compaction:
         "_batch",
         "_hasher",
         "_keeps",
+        "_keeps_known",
         "_store",
         "done",
         "epoch",
@@ -62,7 +63,8 @@ class Compaction:
         self._at = b""
         self._batch = 0
         self._hasher = Hasher()
-        self._keeps: bool | None = None
+        self._keeps = AnyKey(store, lambda entry: kept_for_compaction(entry, revision))
+        self._keeps_known = previous <= 0  # nobody asks
 
     @property
     def hash(self) -> int:
@@ -72,6 +74,9 @@ class Compaction:
     def step(self) -> float | None:
         """Passes over the next slice of rows; seconds to wait before the next, None at the end."""
         store = self._store
+        if not self._keeps_known:
+            self._keeps_known = self._keeps.step()
+            return 0.0
         limit = min(SLICE_ROWS, store.batch_rows - self._batch)
         rows = list(store.backend.range(KEY, self._at, first_key(self.revision + 1), limit))
         for row, stored in rows:
@@ -102,14 +107,8 @@ class Compaction:
             store.backend.delete(KEY, row)
             self.removed += 1
         if main <= self.previous:
-            if not kept and self._keeps_any():
+            if not kept and self._keeps.found:
                 return
             if tombstone and main == self.previous:
                 return
         self._hasher.add(row, stored)
-
-    def _keeps_any(self) -> bool:
-        if self._keeps is None:
-            entries = self._store.index.entries.values()
-            self._keeps = any(kept_for_compaction(entry, self.revision) for entry in entries)
-        return self._keeps

@@ -8,6 +8,7 @@ deleted and new ones keep.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from ..base.crc import crc32c
@@ -22,7 +23,7 @@ from .backend import (
     Backend,
     BackendError,
 )
-from .index import compacted, holds, kept_for_hash
+from .index import Entry, compacted, holds, kept_for_hash
 from .revision import MalformedRevisionError, first_key, parse
 from .wire import stored_key
 
@@ -86,6 +87,29 @@ class Hasher:
         self.value = crc32c(stored, crc32c(row, self.value))
 
 
+class AnyKey:
+    """Whether some key's entry is of a kind: nearly always the first is; where none is, all are
+    looked at, `HASH_ROWS` a step. What is written or compacted meanwhile must not matter to it."""
+
+    __slots__ = ("_at", "_store", "_test", "found")
+
+    def __init__(self, store: Store, test: Callable[[Entry], object]) -> None:
+        self._store = store
+        self._test = test
+        self._at = b""
+        self.found = False
+
+    def step(self) -> bool:
+        """Looks at some more keys; whether it is known."""
+        index, test = self._store.index, self._test
+        keys = index.first_keys(self._at, None, HASH_ROWS)
+        self.found = any(test(index.entries[key]) for key in keys)
+        if self.found or len(keys) < HASH_ROWS:
+            return True
+        self._at = keys[-1] + b"\x00"
+        return False
+
+
 class HashKVJob:
     """One HashKV, carried out in slices; compactions scheduled meanwhile wait for it."""
 
@@ -93,6 +117,7 @@ class HashKVJob:
         "_at",
         "_hasher",
         "_keeps",
+        "_keeps_known",
         "_life",
         "_pin",
         "_store",
@@ -110,7 +135,8 @@ class HashKVJob:
         self._pin = store.pin() if result is None else -1
         self._hasher = Hasher()
         self._at = b""
-        self._keeps: bool | None = None
+        self._keeps = AnyKey(store, lambda entry: kept_for_hash(entry, revision))
+        self._keeps_known = self.compact_revision <= 0  # nobody asks
 
     def step(self) -> bool:
         """Hashes `HASH_ROWS` more rows; whether `result` is there.
@@ -123,6 +149,9 @@ class HashKVJob:
         if store.lives != self._life:
             self.close()
             raise CompactedError
+        if not self._keeps_known:
+            self._keeps_known = self._keeps.step()
+            return False
         end = first_key(self.revision + 1)
         rows = 0
         for row, stored in store.backend.range(KEY, self._at, end, HASH_ROWS):
@@ -157,7 +186,7 @@ class HashKVJob:
     def _counts(self, key: bytes, main: int, sub: int, tombstone: bool) -> bool:
         """Whether a row up to the compact revision belongs to the hash."""
         entry = self._store.index.entries.get(key)
-        if self._keeps_any():
+        if self._keeps.found:
             return entry is not None and kept_for_hash(entry, self.revision) == (main, sub)
         # Nothing to keep: all rows count. DEVIATION: etcd then also counts rows that a compaction
         # still under way has not removed yet, so equal members may differ for that while.
@@ -165,12 +194,6 @@ class HashKVJob:
             return False
         rest = compacted(entry, self.compact_revision)
         return rest is not None and holds(rest, main, sub, tombstone, self.compact_revision)
-
-    def _keeps_any(self) -> bool:
-        if self._keeps is None:
-            entries = self._store.index.entries.values()
-            self._keeps = any(kept_for_hash(entry, self.revision) for entry in entries)
-        return self._keeps
 
 
 def hash_kv(store: Store, revision: int) -> HashKVJob:
