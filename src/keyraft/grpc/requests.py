@@ -342,7 +342,7 @@ class Requests(Answering):
 
     @property
     def wants_resume(self) -> bool:
-        return super().wants_resume or bool(self._lost)
+        return bool(self._lost) or super().wants_resume
 
     def resume_output(self, now: float) -> None:
         super().resume_output(now)

@@ -99,56 +99,57 @@ class Turns:
     them. Light connections, which only came too late in a turn, all go on in the next.
     """
 
-    __slots__ = ("_flusher", "_heavy", "_left", "_light", "_loop", "_scheduled")
+    __slots__ = ("_flusher", "_heavy", "_light", "_loop", "left", "scheduled")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, flusher: Flusher) -> None:
         self._loop = loop
         self._flusher = flusher
         self._light: deque[_Served] = deque()
         self._heavy: deque[_Served] = deque()
-        self._left = TURN_WORK
-        self._scheduled = False
+        self.left = TURN_WORK  # of this turn; what arrives is handled at once while there is some
+        self.scheduled = False  # a new turn begins soon
 
     @property
     def open(self) -> bool:
         """Whether bytes that arrive now may be handled at once."""
-        return self._left > 0
+        return self.left > 0
 
     def charge(self, work: int) -> None:
         """Counts work that was done at once."""
-        self._left -= work
-        if not self._scheduled:
-            self._schedule()
+        self.left -= work
+        if not self.scheduled:
+            self.schedule()
 
     def wait(self, served: _Served, heavy: bool) -> None:
         """Queues a connection that is not queued; `heavy`: one that needs more than a slice."""
         (self._heavy if heavy else self._light).append(served)
-        if not self._scheduled:
-            self._schedule()
+        if not self.scheduled:
+            self.schedule()
 
-    def _schedule(self) -> None:
-        self._scheduled = True
+    def schedule(self) -> None:
+        """Has a new turn begin soon; whoever charges work and finds none scheduled calls it."""
+        self.scheduled = True
         self._loop.call_soon(self._turn)
 
     def _turn(self) -> None:
-        self._scheduled = False
-        self._left = TURN_WORK
+        self.scheduled = False
+        self.left = TURN_WORK
         light, heavy = self._light, self._heavy
         if not light and not heavy:
             return
-        floor = self._left - HEAVY_WORK
+        floor = self.left - HEAVY_WORK
         for _ in range(len(heavy)):
             work = heavy.popleft().serve()  # it may call `charge` for requests it hands out
-            self._left -= work
-            if self._left <= floor:
+            self.left -= work
+            if self.left <= floor:
                 break
         for _ in range(len(light)):
-            if self._left <= 0:
+            if self.left <= 0:
                 break
             work = light.popleft().serve()
-            self._left -= work
-        if not self._scheduled:
-            self._schedule()
+            self.left -= work
+        if not self.scheduled:
+            self.schedule()
         self._flusher.flush()
 
 
@@ -207,14 +208,17 @@ class Http2Protocol(asyncio.Protocol, Generic[C]):
         """Lets the connection handle arrived bytes: now, or when it has its turn."""
         turns = self.turns
         now = self.clock()
-        if self._queued or not turns.open:
+        if self._queued or turns.left <= 0:
             connection.hold(data, now)
             if not self._queued:
                 self._wait(heavy=connection.pending_bytes > LIGHT_BYTES_MAX)
             return
         connection.receive(data, now)
-        turns.charge(connection.work)
-        if connection.wants_turn:
+        work = connection.work
+        turns.left -= work  # as `charge` does
+        if not turns.scheduled:
+            turns.schedule()
+        if work >= connection.limits.slice_work and connection.wants_turn:
             self._wait(heavy=True)
         self.arm()
 

@@ -21,6 +21,7 @@ the next term overflows, or when what it has written is read again.
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
 from keyraft.raft.errors import PeerMessageError
@@ -40,6 +41,7 @@ from keyraft.raft.types import LOCAL_APPLY_THREAD, ConfState, Message, MessageTy
 if TYPE_CHECKING:
     from keyraft.raft.core import Raft
 
+_ENTRY_TYPE: Final = attrgetter("type")  # zero for a normal entry
 _PROP: Final = MessageType.PROP.value
 _APP: Final = MessageType.APP.value
 _SNAP: Final = MessageType.SNAP.value
@@ -90,7 +92,7 @@ def check(raft: Raft, message: Message) -> None:
     if len(entries) > ENTRIES_MAX:
         raise _refusal(message, f"{len(entries)} entries")
     if type_ == _APP:
-        if any(entry.type for entry in entries):
+        if any(map(_ENTRY_TYPE, entries)):
             _check_changes(message)
     elif type_ == _HEARTBEAT:
         last = raft.log.last_index()

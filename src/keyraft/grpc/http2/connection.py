@@ -62,8 +62,16 @@ class Connection(Receiving):
     def receive(self, data: bytes, now: float) -> None:
         """Takes bytes of any cut and handles whole frames for one slice; `wants_turn` tells
         whether there is more to do."""
-        self.hold(data, now)
         self.work = 0
+        if self.closed:
+            return
+        # As `hold` does, and once more written out: this is every read's way.
+        keepalive = self.keepalive
+        keepalive.due = now + keepalive.interval_s
+        keepalive.unanswered = False
+        self.bytes_in += len(data)
+        self._pending = self._pending + data if self._pending else data
+        self._unseen = True
         self._advance(now)
 
     def hold(self, data: bytes, now: float) -> None:
@@ -88,10 +96,11 @@ class Connection(Receiving):
         awake, self._awake = self._awake, True
         data, self._pending = self._pending, b""
         try:
-            self._deliver_due()
+            if self._due:
+                self._deliver_due()
             used = self._parse(data)
             self._pending = data[used:] if used else data
-            self._unseen = self.stalled
+            self._unseen = bool(self._pending) and self.stalled
         except ConnectionFault as fault:
             self._die(fault.code, fault.text)
         self._end_turn(awake)

@@ -12,7 +12,7 @@ what follows the id there, and no message object is made.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from keyraft.auth import Identity
 from keyraft.base import errors
@@ -112,8 +112,8 @@ class Applier:
             if identity is not None:
                 self._check(kind, request, identity)
             result = handler(request)
-            if not isinstance(result, bytes):
-                return self._begin(result, kind, stamp, waiter)
+            if type(result) is not bytes:  # without a call
+                return self._begin(cast("Steps", result), kind, stamp, waiter)
         except (EtcdError, RawError) as refusal:
             self._failures[kind] += 1
             if waiter is not None:

@@ -191,7 +191,7 @@ class ApplyQueue:
                     return
                 count = self._finish_entry()
                 now_s = time()
-            while queue and now_s < until_s and not self._stopped:
+            while queue and now_s < until_s and not (self._held and self._stopped):
                 entries = queue[0]
                 first = self._at
                 stop = min(first + _CHUNK_ENTRIES, len(entries))

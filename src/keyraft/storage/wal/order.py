@@ -137,5 +137,5 @@ def _check_conf_state(state: ConfState) -> None:
 
 
 def _check_numbers(*numbers: int) -> None:
-    if any(number >> 64 for number in numbers):
+    if numbers and (max(numbers) >> 64 or min(numbers) < 0):
         raise WALRefusedError(f"a number of more than 64 bits: {max(numbers)}")
