@@ -43,7 +43,7 @@ from keyraft.raft.errors import StorageError
 from keyraft.server import Member, MemberSettings, PeerHash, RaftEngine, decode_conf_state
 from keyraft.server.apply.queue import Work
 from keyraft.server.membership.v2_tree import encode_rows
-from keyraft.service import WatchService, guard_of, register
+from keyraft.service import guard_of, register
 from keyraft.shell.bootstrap import Opened, Place, found, join, reopen
 from keyraft.shell.durable_log import DiskWorld, MemberLog
 from keyraft.shell.force_new_cluster import force_new_cluster
@@ -256,7 +256,6 @@ class Node:
         self._database = MemoryEngine().disk
         self._received: dict[int, Database] = {}
         self.member: Member | None = None
-        self.service: WatchService | None = None
         self.server: Server | None = None  # of this life, as `router`
         self.router = Router()
         self.lines: list[Callable[[], None]] = []  # of its clients: told when this life is over
@@ -428,7 +427,6 @@ class Node:
         """Every service of the real one."""
         engine = RaftEngine(member)
         guard = guard_of(engine, member.loop)
-        self.service = WatchService(engine.watching, guard, self.chance)
         self.router = Router()
         register(self.router, engine, guard, self.chance)
         # Deadlines are told by a clock that is right, but in whole milliseconds, like uvloop's.

@@ -108,7 +108,8 @@ class WatchLine:
 
     def __init__(self, client: WatchClient, node: Node, chance: Random) -> None:
         member = node.member
-        assert member is not None and node.service is not None, "it runs"
+        route = node.router.find(b"/etcdserverpb.Watch/Watch")
+        assert member is not None and route is not None and route.open is not None, "it runs"
         self._client = client
         self._node = node
         self._member = member
@@ -121,7 +122,7 @@ class WatchLine:
         self.metadata = {b"hasleader": b"true"} if chance.random() < 0.5 else {}
         self.reads_from_s = 0.0  # the client does not read before
         self.open = True
-        handler = node.service.open(self)  # type: ignore[arg-type]  # what a handler uses of it
+        handler = route.open(self)  # type: ignore[arg-type]  # what a handler uses of it
         assert isinstance(handler, WatchHandler)
         self._handler = handler
 
