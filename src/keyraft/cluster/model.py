@@ -101,12 +101,6 @@ class RaftCluster:
         """This member, None once it was removed."""
         return self._members.get(self.local_id)
 
-    @property
-    def is_local_learner(self) -> bool:
-        """Whether this member has no vote."""
-        local = self._members.get(self.local_id)
-        return local is not None and local.is_learner
-
     def member(self, id: int) -> MemberRecord | None:
         """The member with this id."""
         return self._members.get(id)

@@ -193,11 +193,6 @@ class Config(NamedTuple):
         return self.election_timeout_ms // self.heartbeat_interval_ms
 
     @property
-    def is_new_cluster(self) -> bool:
-        """Whether an empty data directory starts a new cluster."""
-        return self.initial_cluster_state == "new"
-
-    @property
     def member_dir(self) -> str:
         """Where this member's files live."""
         return f"{self.data_dir}/member"

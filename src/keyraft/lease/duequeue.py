@@ -72,7 +72,3 @@ class DueQueue:
                 return item
             heappush(heap, (due, item))
         return None
-
-    def next_due_s(self) -> float | None:
-        """No id falls due before this; None when none ever does."""
-        return self._heap[0][0] if self._heap else None

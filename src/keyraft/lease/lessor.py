@@ -417,10 +417,6 @@ class Lessor:
                 found.append((lease_id, remaining_s))
         return found
 
-    def next_expiry_s(self) -> float | None:
-        """No lease runs out before this time; None when there is no deadline."""
-        return self._expiry.next_due_s()
-
     # --- looking inside ----------------------------------------------------------------------
 
     def statistics(self) -> dict[str, int]:

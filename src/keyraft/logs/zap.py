@@ -39,9 +39,6 @@ SAMPLE_THEREAFTER: Final = 100  # then one in so many
 SAMPLED_MESSAGES_MAX: Final = 4_096  # messages that are counted at a time
 JOURNAL_SOCKET: Final = "/run/systemd/journal/socket"
 MEGABYTE: Final = 1024 * 1024
-DEFAULT_ROTATION: Final = (
-    '{"maxsize": 100, "maxage": 0, "maxbackups": 0, "localtime": false, "compress": false}'
-)
 _CONTROL: Final = {code: f"\\u{code:04x}" for code in range(0x20)} | {
     ord("\n"): "\\n",
     ord("\r"): "\\r",

@@ -96,10 +96,6 @@ class RaftLog:
         except (LogCompactedError, EntryUnavailableError):
             return None
 
-    def is_up_to_date(self, term: int, index: int) -> bool:
-        """Whether a log that ends with (term, index) holds at least as much as this (§3.6.1)."""
-        return (term, index) >= self.last_id()
-
     # --- reading ----------------------------------------------------------------------------
 
     def entries(self, low: int, size_max: int) -> list[Entry]:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Final
 
 from keyraft.auth import AuthStore, Identity, TokenAheadError, TokenProvider
 from keyraft.base import codes, errors
@@ -60,8 +59,6 @@ from keyraft.server.upkeep.leasing import FRESH_TICKS, Leasing
 from keyraft.server.upkeep.quota import Quota
 from keyraft.server.upkeep.received_database import ReceivedDatabase
 from keyraft.server.wait_table import WaitTable
-
-QUOTA_REFRESH_TICKS: Final = 1  # the quota's view of the database is one heartbeat old at most
 
 
 def _never() -> bool:

@@ -120,7 +120,6 @@ class RaftLoop:
         self._began_s = 0.0
         self._stopped = False
         self.batches = 0
-        self.batched_entries = 0
 
     # --- in -----------------------------------------------------------------------------------
 
@@ -347,7 +346,6 @@ class RaftLoop:
             self._queue = {}
             self._queue_bytes = 0
         self.batches += 1
-        self.batched_entries += len(batch)
         try:
             self.node.propose(list(batch.values()))
         except ProposalDroppedError:

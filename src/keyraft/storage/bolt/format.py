@@ -63,8 +63,6 @@ DEPTH_MAX: Final = 64  # of a tree and of nested buckets; a sound file has a han
 header: Final = Struct("<QHHI")
 meta_struct: Final = Struct("<IIIIQQQQQ")
 meta_checksum: Final = Struct("<Q")
-leaf_element: Final = Struct("<IIII")
-branch_element: Final = Struct("<IIQ")
 bucket_header: Final = Struct("<QQ")
 
 
