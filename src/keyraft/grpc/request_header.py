@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final
 
 from keyraft.base.gotext import quote
@@ -21,6 +22,7 @@ from .router import UNARY, Route, Router
 
 _PSEUDO: Final = frozenset((b":method", b":scheme", b":path", b":authority"))
 _IDENTITY: Final = (b"", b"identity")
+_NOTHING: Final[Mapping[bytes, bytes]] = MappingProxyType({})
 
 
 class RequestHeader:
@@ -28,17 +30,18 @@ class RequestHeader:
 
     `malformed` is the fault that resets the stream; `refusal` the (HTTP status, gRPC code, text)
     that answers it; `oversize` a list above the limit, of which nothing is kept; `is_http` marks a
-    request that is not gRPC at all. With none of these, `route`
-    is the method called, and `unary` the same when it is unary and so may take the short way.
+    request that is not gRPC at all. With none of these, `route` is the method called, `unary` the
+    same when it is unary and so may take the short way, and `metadata` are the other fields, the
+    first of each name, "-bin" values decoded.
     """
 
     __slots__ = (
-        "_metadata",
         "content_length",
         "encoding",
         "fields",
         "is_http",
         "malformed",
+        "metadata",
         "method",
         "oversize",
         "path",
@@ -59,18 +62,17 @@ class RequestHeader:
         self.refusal: tuple[int, int, str] | None = None
         self.is_http = False
         self.oversize = False
-        self._metadata: dict[bytes, bytes] | None = None
+        self.metadata: Mapping[bytes, bytes] = _NOTHING
 
-    @property
-    def metadata(self) -> Mapping[bytes, bytes]:
-        """Fields without pseudo-headers; the first of a repeated key; "-bin" values decoded."""
-        if self._metadata is None:
-            found: dict[bytes, bytes] = {}
-            for name, value in self.fields:
-                if name[:1] != b":" and name not in found:
-                    found[name] = decode_binary(value) if name.endswith(b"-bin") else value
-            self._metadata = found
-        return self._metadata
+
+def _metadata(fields: list[Header]) -> dict[bytes, bytes]:
+    """Fields without pseudo-headers; the first of a repeated key; "-bin" values decoded. Raises
+    binascii.Error."""
+    found: dict[bytes, bytes] = {}
+    for name, value in fields:
+        if name[:1] != b":" and name not in found:
+            found[name] = decode_binary(value) if name.endswith(b"-bin") else value
+    return found
 
 
 def decode_binary(value: bytes) -> bytes:
@@ -110,7 +112,7 @@ def _parse_grpc(header: RequestHeader, values: Mapping[bytes, bytes], router: Ro
         header.refusal = (415, status.INVALID_ARGUMENT, text)
         return
     try:
-        header.metadata  # noqa: B018  decodes the binary values
+        header.metadata = _metadata(header.fields)
     except binascii.Error as error:
         header.refusal = (400, status.INTERNAL, f"malformed binary metadata: {error}")
         return

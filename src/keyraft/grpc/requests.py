@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from typing import Final
 
@@ -76,7 +75,6 @@ class Requests(Answering):
         self._preface_seen = False
         self._field_blocks = FieldBlocks(self.decoder, router)
         self._enforcement = KeepaliveEnforcement(limits)
-        self._lost: deque[Call | HttpStream] = deque()  # ended with the connection, not yet told
         values = [
             (frames.SETTINGS_INITIAL_WINDOW_SIZE, limits.stream_window_bytes),
             (frames.SETTINGS_MAX_HEADER_LIST_SIZE, limits.header_list_bytes_max),
@@ -340,10 +338,6 @@ class Requests(Answering):
 
     # --- the end of calls -----------------------------------------------------------------------
 
-    @property
-    def wants_resume(self) -> bool:
-        return bool(self._lost) or super().wants_resume
-
     def resume_output(self, now: float) -> None:
         super().resume_output(now)
         self._lose_some()
@@ -364,7 +358,7 @@ class Requests(Answering):
             stream = lost.popleft()
             if isinstance(stream, Call):
                 self._cancel(stream, status.CANCELLED)
-            elif stream.on_close is not None:
+            elif isinstance(stream, HttpStream) and stream.on_close is not None:
                 stream.on_close()
 
     def _stream_lost(self, stream: Http2Stream, reset_code: int, by_peer: bool) -> None:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from math import ceil
 from time import monotonic
 from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar, cast
@@ -178,12 +179,9 @@ class Http2Protocol(asyncio.Protocol, Generic[C]):
     def start(self, connection: C) -> None:
         """From here on the socket speaks HTTP/2."""
         self.connection = connection
-        connection.on_output = self._output
+        connection.on_output = partial(self.flusher.mark, self)
         if connection.has_output:
-            self._output()
-
-    def _output(self) -> None:
-        self.flusher.mark(self)
+            self.flusher.mark(self)
 
     def lost(self, reason: str) -> None:
         """The socket is gone; for subclasses."""

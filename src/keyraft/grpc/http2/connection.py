@@ -10,6 +10,7 @@ Invariant: after `closed` nothing is parsed and nothing but what is already in t
 
 from __future__ import annotations
 
+from collections import deque
 from math import inf
 
 from keyraft.grpc.deadline import Deadlines
@@ -40,6 +41,7 @@ class Connection(Receiving):
         self.bytes_in = 0
         self.keepalive = Keepalive(limits)
         self.deadlines = Deadlines()  # of calls
+        self._lost: deque[Http2Stream] = deque()  # ended with the connection, not yet told
         self._pending = b""  # received, not yet parsed
         self._unseen = False  # whether whole frames may be in it
 
@@ -133,17 +135,21 @@ class Connection(Receiving):
 
     def _end_turn(self, awake: bool) -> None:
         self._awake = awake
-        if self._out or self.closed:
-            self._wake()
+        if not awake and (self._out or self.closed):
+            self._awake = True
+            self.on_output()
 
     @property
     def wants_resume(self) -> bool:
         """Whether `resume_output` has something to do once the output is taken."""
-        return not self.closed and (
-            bool(self._waiting)
-            or (self._unseen and len(self._pending) >= frames.HEADER_BYTES)
-            or bool(self._due)
-        )
+        return (
+            not self.closed
+            and (
+                bool(self._waiting)
+                or (self._unseen and len(self._pending) >= frames.HEADER_BYTES)
+                or bool(self._due)
+            )
+        ) or bool(self._lost)
 
     @property
     def wants_turn(self) -> bool:

@@ -65,7 +65,7 @@ class Http1Service:
     @property
     def open(self) -> bool:
         """Whether a request that arrives now may be handled at once."""
-        return self.turns is None or self.turns.open
+        return self.turns is None or self.turns.left > 0
 
     def soon(self, connection: Http1Connection) -> None:
         """Has `connection.serve` called in a later turn of the loop: plain HTTP costs much time."""
