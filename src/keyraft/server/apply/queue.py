@@ -159,7 +159,7 @@ class ApplyQueue:
         if not self._queue or self._running or self._ended:
             return
         if self._work is None:
-            if self._stopped:
+            if self._held and self._stopped:
                 return
             if self._overloaded() and not self._waiting:
                 self._scheduled = True
@@ -170,7 +170,7 @@ class ApplyQueue:
             if not self._scheduled and (self._work is not None or not self._stopped):
                 self._scheduled = True
                 self._loop.call_soon(self._slice)
-        else:
+        elif self._waiting:
             self._tell_empty()
 
     def _tell_empty(self) -> None:

@@ -105,7 +105,8 @@ class Order:
 
     def add_state(self, state: HardState) -> None:
         """A hard state behind what was added last; raises WALRefusedError."""
-        _check_numbers(state.term, state.vote, state.commit)
+        if (state.term | state.vote | state.commit) >> 64:
+            _check_numbers(state.term, state.vote, state.commit)
         if not state.term or state.term < self._term:
             raise WALRefusedError(
                 f"a hard state of term {state.term} follows an entry of term {self._term}"
