@@ -9,8 +9,9 @@ from keyraft.cluster import MemberRecord, cluster_id, new_member
 from keyraft.server import Member
 from sim.loop import SimLoop
 from sim.network import SimNetwork
-from sim.node import Habits, Node
+from sim.node import Node
 from sim.witness import Witness
+from sim.witnessed import Habits
 
 
 class SimCluster:
@@ -51,6 +52,7 @@ class SimCluster:
             self.witness,
             cluster_id=joins,
         )
+        node.tell = self.tell
         return node
 
     def newcomer(self, is_learner: bool) -> MemberRecord:
@@ -108,7 +110,7 @@ class SimCluster:
         """All faults end: everybody runs and hears everybody."""
         self.network.heal()
         self.network.weather.drop = self.network.weather.duplicate = 0.0
-        self.network.weather.straggle = 0.0
+        self.network.weather.straggle = self.network.weather.astray = 0.0
         for node in self.nodes.values():
             node.resume()
             node.mend()

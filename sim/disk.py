@@ -141,6 +141,7 @@ class SimDisk:
         self._durable: dict[str, Inode | None] = {"/": None}
         self._changes: list[tuple[str, str, Inode | None]] = []
         self.failing = False
+        self.refused = False  # whether it has failed in this life of its member
         self.on_sync: Callable[[], None] = _nothing  # told of each sync: it takes time
         self._writes_left = 0  # before power is lost amid one; 0: it is not
         self._names_only = False  # and only where a name is changed
@@ -153,6 +154,7 @@ class SimDisk:
     def fail_if_told(self) -> None:
         """Raises ENOSPC while `failing`."""
         if self.failing:
+            self.refused = True
             raise OSError(errno.ENOSPC, "No space left on device")
 
     def lose_power(self, writes: int, names_only: bool) -> None:

@@ -206,9 +206,10 @@ class Chaos:
         weather.drop = self._chance.choice([0.0, 0.02, 0.2])
         weather.duplicate = self._chance.choice([0.0, 0.1])
         weather.straggle = self._chance.choice([0.0, 0.05, 0.3])
+        weather.astray = self._chance.choice([0.0, 0.0, 0.1])
         self._cluster.tell(
             f"weather: drop {weather.drop}, duplicate {weather.duplicate}, "
-            f"straggle {weather.straggle}"
+            f"straggle {weather.straggle}, astray {weather.astray}"
         )
 
     def _heal(self) -> None:

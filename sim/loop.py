@@ -124,11 +124,17 @@ class MemberLoop:
     """
 
     def __init__(
-        self, loop: SimLoop, rate: float = 1.0, power_lost: Callable[[], None] | None = None
+        self,
+        loop: SimLoop,
+        rate: float = 1.0,
+        power_lost: Callable[[], None] | None = None,
+        unexpected: Callable[[Exception], None] | None = None,
     ) -> None:
-        """`power_lost`: the machine went off amid a write, and with it this member."""
+        """`power_lost`: the machine went off amid a write, and with it this member. `unexpected` is
+        told what a callback raised, as an asyncio loop's exception handler is."""
         self._loop = loop
         self._power_lost = power_lost
+        self._unexpected = unexpected
         self._rate = rate
         self._waiting: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
         self._requests: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
@@ -207,3 +213,9 @@ class MemberLoop:
         except PowerLost:
             assert self._power_lost is not None, "only disks of machines lose power"
             self._power_lost()
+        except AssertionError:
+            raise  # a judge's, or our own: the run is over
+        except Exception as error:
+            if self._unexpected is None:
+                raise
+            self._unexpected(error)

@@ -27,6 +27,7 @@ class Weather:
     duplicate: float = 0.0
     straggle: float = 0.0  # probability of a delay of up to `straggle_max_s`
     straggle_max_s: float = 1.0
+    astray: float = 0.0  # probability that another member gets it, too: addresses change hands
 
 
 ENCODED_EVERY: Final = 16  # messages
@@ -99,12 +100,15 @@ class SimNetwork:
                 copy = _copied(message)
             else:
                 copy = codec.decode_message(codec.encode_message(message))
-            self._loop.call_later(delay_s, self._deliver, sender, copy)
+            self._loop.call_later(delay_s, self._deliver, sender, copy, message.to)
+            if chance.random() < weather.astray:
+                other = chance.choice(list(self._receivers))
+                self._loop.call_later(delay_s, self._deliver, sender, _copied(message), other)
         return True
 
-    def _deliver(self, sender: int, message: Message) -> None:
-        receive = self._receivers.get(message.to)
-        if receive is not None and (sender, message.to) not in self._cut:
+    def _deliver(self, sender: int, message: Message, receiver: int) -> None:
+        receive = self._receivers.get(receiver)
+        if receive is not None and (sender, receiver) not in self._cut:
             self.delivered += 1
             self.fingerprint = hash(
                 (

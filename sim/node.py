@@ -10,12 +10,10 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any, Final, cast
+from typing import Final, cast
 
 from keyraft.auth import SimpleTokens
-from keyraft.base.errors import EtcdError
 from keyraft.base.log import NullLogger
-from keyraft.base.version import VERSION
 from keyraft.cluster import MemberRecord
 from keyraft.grpc import Limits, Router
 from keyraft.mvcc import MemoryBackend
@@ -30,32 +28,30 @@ from keyraft.mvcc.backend import (
 from keyraft.net.server import Server
 from keyraft.raft import (
     ConfState,
-    Entry,
-    FatalError,
     Message,
-    MessageType,
-    PeerMessageError,
-    RaftError,
     Snapshot,
     SnapshotMeta,
 )
 from keyraft.raft.errors import StorageError
-from keyraft.server import Member, MemberSettings, PeerHash, RaftEngine, decode_conf_state
-from keyraft.server.apply.queue import Work
+from keyraft.server import Member, MemberSettings, RaftEngine, decode_conf_state
 from keyraft.server.membership.v2_tree import encode_rows
 from keyraft.service import guard_of, register
 from keyraft.shell.bootstrap import Opened, Place, found, join, reopen
 from keyraft.shell.durable_log import DiskWorld, MemberLog
+from keyraft.shell.fatal_stop import FatalStop
 from keyraft.shell.force_new_cluster import force_new_cluster
+from keyraft.shell.inbox import Inbox
 from keyraft.storage.backend import MemoryEngine, WriteBuffer
 from keyraft.storage.backend.memory import Disk
 from keyraft.storage.wal import valid_snapshots
 from sim.disk import PowerLost, SimDisk
-from sim.loop import CoarseLoop, MemberLoop, SimLoop, SimTimer
-from sim.network import MemberNetwork, SimNetwork
+from sim.loop import CoarseLoop, MemberLoop, SimLoop
+from sim.network import SimNetwork
 from sim.passwords import SimPasswords
+from sim.peers import NodeHashes, NodeNetwork
 from sim.threads import DiskClock, SimThread
 from sim.witness import Witness
+from sim.witnessed import Habits, WitnessedMember
 
 WAL_PATH: Final = "/data/member/wal"
 SNAP_PATH: Final = "/data/member/snap"
@@ -64,155 +60,23 @@ EPOCH_UNIX_S: Final = 1_800_000_000.0
 DIAL_S: Final = 1.0  # between two attempts to connect to each other member
 
 
-@dataclass(slots=True)
-class Habits:
-    """How a member of this run behaves; small numbers make rare things happen often."""
+class SimEngine(MemoryEngine):
+    """A database in dictionaries, on a disk that may be full."""
 
-    snapshot_count: int = 40
-    catchup_entries: int = 10
-    sync_min_s: float = 0.0002
-    sync_max_s: float = 0.004
-    commit_s: float = 0.003
-    rate: float = 1.0  # of the member's clock
-    heartbeat_s: float = 0.1
-    election_ticks: int = 10
-    wall_offset_s: float = 0.0  # of its calendar
-    strict_reconfig: bool = True
-    compaction_batch: int = 1_000  # revisions
-    watch_rows: int = 500  # read from the store at once for watchers that are behind
-    watch_message_bytes: int = 2_097_152  # larger ones are fragmented
-    watch_pending_bytes: int = 67_108_864  # above it watchers fall behind
-    corrupt_check_s: float = 0.0
-    compact_hash_check_s: float = 0.0
-    watch_budget: int = 1_000  # of one slice of delivery
-    watch_slice_s: float = 0.0  # how long the next slice waits: others run meanwhile
-    slice_keys: int = 500  # that one step of a transaction or a read looks at
-    slice_s: float = 0.0  # between two such steps: others run meanwhile
-    trim_entries: int = 1  # the memory log is shortened in steps of so many
+    __slots__ = ("_files",)
 
+    def __init__(self, disk: Disk, loop: MemberLoop, latency_s: float, files: SimDisk) -> None:
+        super().__init__(disk, loop, latency_s)
+        self._files = files
 
-class SlowTurns:
-    """A member's loop for those who work in slices: the next turn waits a little."""
-
-    def __init__(self, loop: MemberLoop, pause_s: float) -> None:
-        self._loop = loop
-        self._pause_s = pause_s
-        self.time = loop.time
-        self.call_later = loop.call_later
-        self.call_at = loop.call_at
-
-    def call_soon(self, callback: Callable[..., Any], *args: Any) -> SimTimer:
-        """Not quite."""
-        return self._loop.call_later(self._pause_s, callback, *args)
-
-
-class WitnessedMember(Member):
-    """The real member, looked at."""
-
-    witness: Witness
-    habits: Habits
-
-    def _wake_watches(self) -> None:
-        self.loop.call_later(self.habits.watch_slice_s, self._deliver)
-
-    def _deliver(self) -> None:
-        """As the real one, but other work comes in between."""
-        if not self.stopped and self.watches.deliver(self.habits.watch_budget):
-            self.loop.call_later(self.habits.watch_slice_s, self._deliver)
-
-    def snapshot_installed(self, snapshot: Snapshot) -> None:
-        """The leader's database is in place."""
-        super().snapshot_installed(snapshot)
-        self.witness.snapshots += 1
-
-    def watch(self, witness: Witness, habits: Habits) -> None:
-        """Everything that this member applies is witnessed; called before it starts."""
-        self.witness = witness
-        self.habits = habits
-        self.snapshotter.trim_entries = habits.trim_entries
-        self.snapshotter.release_s = 0.0  # a whole run is shorter
-        self.store.slice_keys = habits.slice_keys
-        if habits.slice_s:
-            assert isinstance(self.loop, MemberLoop), "made by start"
-            turns = SlowTurns(self.loop, habits.slice_s)
-            for worker in (self.queue, self.slices):
-                worker._loop = turns
-                worker.steps_max = 1
-        hub = self.watches
-        hub._chunk_rows = habits.watch_rows
-        hub._message_bytes_max = habits.watch_message_bytes
-        hub._pending_bytes_max = habits.watch_pending_bytes
-        apply = self.queue._apply
-        own = self.settings.member_id
-        leadership = self.leadership
-
-        def leads(_before: int = 0) -> None:
-            if leadership.leading:
-                witness.leads(own, leadership.term)
-
-        leadership.on_leader = (leads, *leadership.on_leader)
-        leadership.on_confirmed = (leads, *leadership.on_confirmed)
-
-        def witnessed(entry: Entry) -> Work | None:
-            witness.applies(own, entry)
-            work = apply(entry)
-            if entry.type:
-                witness.changed(self, entry)
-            return work
-
-        self.queue._apply = witnessed
-
-
-class NodeNetwork(MemberNetwork):
-    """Snapshots take their database with them."""
-
-    def __init__(self, node: Node, loop: MemberLoop) -> None:
-        super().__init__(node.network, loop, node.identity.id, node.report_unreachable, VERSION)
-        self._node = node
-
-    def send(self, messages: Sequence[Message]) -> None:
-        """Sends each to its receiver."""
-        plain = []
-        for message in messages:
-            if message.type == MessageType.SNAP:
-                self._node.send_snapshot(message)
-            else:
-                plain.append(message)
-        super().send(plain)
-
-
-class NodeHashes:
-    """The hashes of all other members that can be reached; a `PeerHashes`."""
-
-    def __init__(self, node: Node, nodes: dict[int, Node], loop: MemberLoop) -> None:
-        self._node = node
-        self._nodes = nodes
-        self._loop = loop
-
-    def ask(self, revision: int, done: Callable[[Sequence[PeerHash]], None]) -> None:
-        """Asks all of them; the answers come back after a while."""
-
-        def answer() -> None:
-            found = [
-                self._one(node, revision) for node in self._nodes.values() if node is not self._node
-            ]
-            self._loop.call_later(0.01, done, found)
-
-        self._loop.call_later(0.01, answer)
-
-    def _one(self, node: Node, revision: int) -> PeerHash:
-        member, network = node.member, self._node.network
-        there, back = (self._node.id, node.id), (node.id, self._node.id)
-        nobody = PeerHash(node.id, node.identity.peer_urls)
-        if member is None or not node.running:
-            return nobody
-        if not (network.reachable(*there) and network.reachable(*back)):
-            return nobody
+    def settle(self) -> None:
+        """The commit under way reaches the disk, if there is room."""
         try:
-            found = member.store.hash_kv(revision).run()
-        except EtcdError as error:
-            return PeerHash(node.id, node.identity.peer_urls, error=error)
-        return PeerHash(node.id, node.identity.peer_urls, member.store.revision, found)
+            self._files.fail_if_told()
+        except OSError as error:
+            self.fail(str(error))
+        else:
+            super().settle()
 
 
 @dataclass(slots=True)
@@ -256,16 +120,19 @@ class Node:
         self._database = MemoryEngine().disk
         self._received: dict[int, Database] = {}
         self.member: Member | None = None
+        self.inbox: Inbox | None = None  # of this life
         self.server: Server | None = None  # of this life, as `router`
         self.router = Router()
         self.lines: list[Callable[[], None]] = []  # of its clients: told when this life is over
         self._loop = MemberLoop(loop, habits.rate)
         self.backend: WriteBuffer | None = None
-        self._engine: MemoryEngine | None = None
+        self._engine: SimEngine | None = None
         self.lives = 0
         self.removed = False
         self._stalled_until_s = 0.0
         self.on_power_lost: Callable[[], None] = lambda: None  # amid a write, as was planned
+        self.doomed = False  # what was done to it ends the member, as it must
+        self.tell: Callable[[str], None] = lambda line: None
         self.forced = False  # starts with --force-new-cluster
 
     @property
@@ -322,7 +189,9 @@ class Node:
         """A new life on the same disk."""
         assert self.member is None, "a member lives here already"
         self.lives += 1
-        self._loop = MemberLoop(self.loop, self.habits.rate, self._power_lost)
+        self._loop = MemberLoop(self.loop, self.habits.rate, self._power_lost, self._unexpected)
+        self.fatal = FatalStop(self._cannot_go_on)
+        self.disk.refused = False
         try:
             self._begin(self._loop)
         except PowerLost:
@@ -332,8 +201,8 @@ class Node:
         had_log = self.disk.exists(WAL_PATH)
         if had_log:
             self._finish_transfer()
-        self._engine = MemoryEngine(self._database, loop, self.habits.commit_s)
-        backend = self.backend = WriteBuffer(self._engine, loop, self._database_failed)
+        self._engine = self._open_database(loop)
+        backend = self.backend = WriteBuffer(self._engine, loop, self.fatal.database_failed)
         place = Place(
             self.disk, WAL_PATH, SNAP_PATH, backend, NullLogger(), segment_bytes=SEGMENT_BYTES
         )
@@ -378,7 +247,9 @@ class Node:
         member.on_removed = self._removed
         self._serve(member)
         member.peer_hashes = NodeHashes(self, self._nodes, loop)
-        self.member = member
+        self.member = self.fatal.member = member
+        self.inbox = Inbox(loop.time, NullLogger(), self.fatal, self._has_database)
+        self.inbox.member = member
         for other in opened.others:
             member.network.add_peer(other.id, other.peer_urls)
         self.network.join(self.id, self._receive)
@@ -395,9 +266,12 @@ class Node:
             SNAP_PATH,
             world,
             NullLogger(),
-            lambda what, why: self.disk_failed(),
+            self.fatal,
             self.put_in_place,
         )
+
+    def _open_database(self, loop: MemberLoop) -> SimEngine:
+        return SimEngine(self._database, loop, self.habits.commit_s, self.disk)
 
     def _check_membership(self) -> None:
         """Who belongs to the cluster also follows from the snapshot and the log alone, as it must
@@ -410,7 +284,7 @@ class Node:
             self.disk,
             WAL_PATH,
             SNAP_PATH,
-            WriteBuffer(MemoryEngine(rows), self._loop, self._database_failed),
+            WriteBuffer(MemoryEngine(rows), self._loop, self.fatal.database_failed),
             NullLogger(),
             segment_bytes=SEGMENT_BYTES,
         )
@@ -454,15 +328,21 @@ class Node:
             engine.settle_silently()
         self.disk.release_locks()
 
-    def disk_failed(self) -> None:
-        """The log cannot be written: the process ends, as the real one does."""
+    def _cannot_go_on(self, what: str, why: str) -> None:
+        """The process ends with one line, as the real one does; nobody may end it but a fault."""
+        line = f"{self.identity.name} stops: {what}: {why}"
+        assert self.disk.refused or self.doomed, line
+        self.tell(line)
         self.loop.call_soon(self._leave)
         self._loop.kill()
+
+    def _unexpected(self, error: Exception) -> None:
+        self.fatal.unexpected(error)
 
     def _end(self) -> None:
         self._loop.kill()
         self.network.leave(self.id)
-        self.member = None
+        self.member = self.inbox = None
         lines, self.lines = self.lines, []
         for broken in lines:
             broken()
@@ -483,28 +363,21 @@ class Node:
         if self.member is not None:
             self.kill()
 
-    def _database_failed(self, why: str) -> None:
-        raise AssertionError(f"the simulated database failed: {why}")
-
     # --- messages -----------------------------------------------------------------------------
 
     def _receive(self, messages: list[Message]) -> None:
         self._loop.call_soon(self._step, messages)
 
     def _step(self, messages: list[Message]) -> None:
-        member = self.member
-        if member is None or member.stopped:
+        inbox = self.inbox
+        if inbox is None:
             return
         for message in messages:
-            if member.membership.cluster.is_removed(message.from_):
+            if inbox.is_id_removed(message.from_):
                 self._refuse(message.from_)
-                continue
-            try:
-                member.raft.step(message)
-            except (PeerMessageError, FatalError):
-                raise  # nobody here says what no member says, or loses a log
-            except RaftError:
-                continue
+        lies = [one for one in messages if one.to != self.id]
+        if not inbox.process(messages):
+            assert lies, f"{self.identity.name} refuses what a member said: {messages}"
 
     def _refuse(self, former: int) -> None:
         """A former member is told that it is none any more (HTTP 410 in life)."""
@@ -514,8 +387,8 @@ class Node:
 
     def learn_removed(self) -> None:
         """Another member says that this one was removed."""
-        if self.member is not None:
-            self._loop.call_soon(self.member.removals.dismissed)
+        if self.inbox is not None:
+            self._loop.call_soon(self.inbox.removed_from_cluster)
 
     def _dial(self, member: Member) -> None:
         """The streams that a member keeps open to each other: there, too, it hears of its removal."""
@@ -534,8 +407,11 @@ class Node:
 
     def report_unreachable(self, member_id: int) -> None:
         """A message had no way."""
-        if self.member is not None:
-            self.member.raft.report_unreachable(member_id)
+        if self.inbox is not None:
+            self.inbox.report_unreachable(member_id)
+
+    def _has_database(self, message: Message) -> bool:
+        return message.snapshot is not None and message.snapshot.meta.index in self._received
 
     # --- databases ----------------------------------------------------------------------------
 
@@ -606,8 +482,8 @@ class Node:
 
     def _report_snapshot(self, member_id: int, ok: bool) -> None:
         def report() -> None:
-            if self.member is not None:
-                self.member.raft.report_snapshot(member_id, ok)
+            if self.inbox is not None:
+                self.inbox.report_snapshot(member_id, ok)
 
         self._loop.call_soon(report)
 
@@ -619,7 +495,7 @@ class Node:
 
         def replaced() -> MemoryEngine:
             self._database = database.content
-            self._engine = MemoryEngine(self._database, self._loop, self.habits.commit_s)
+            self._engine = self._open_database(self._loop)
             return self._engine
 
         backend.exchange(replaced)

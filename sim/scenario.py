@@ -19,8 +19,8 @@ from sim.faults import INTERVAL_S, Chaos, Sleep, Storm
 from sim.leases import LeaseHolder, expiries
 from sim.linearizability import Operation, Undecided, linearizable
 from sim.model import EMPTY, step
-from sim.node import Habits
 from sim.watchers import WatchClient
+from sim.witnessed import Habits
 
 SIZES: Final = (1, 3, 3, 3, 5)
 RUN_S: Final = 30.0

@@ -15,7 +15,7 @@ from keyraft.mvcc.restore import RESTORED_ROWS
 from keyraft.proto import rpc_pb2
 from keyraft.raft import Snapshot, SnapshotMeta
 from keyraft.server import hash_buckets, hash_keys
-from sim.node import SlowTurns
+from sim.witnessed import SlowTurns
 
 from .harness import OneMember
 from .test_slices import count, slow, turn

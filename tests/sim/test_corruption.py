@@ -13,7 +13,8 @@ from keyraft.proto import rpc_pb2
 from keyraft.server import Member
 from keyraft.server.apply import internal_request
 from sim.cluster import SimCluster
-from sim.node import Habits, Node
+from sim.node import Node
+from sim.witnessed import Habits
 
 pytestmark = pytest.mark.sim
 

@@ -9,7 +9,8 @@ from keyraft.base.waiters import Result
 from keyraft.proto import rpc_pb2
 from keyraft.server.apply import internal_request
 from sim.cluster import SimCluster
-from sim.node import Habits, Node
+from sim.node import Node
+from sim.witnessed import Habits
 
 LEASE = 7
 TTL_S = 3

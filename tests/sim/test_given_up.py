@@ -13,8 +13,8 @@ from keyraft.raft import Entry, EntryType
 from keyraft.server import Member
 from keyraft.server.apply import internal_request
 from sim.cluster import SimCluster
-from sim.node import Habits
 from sim.twin import Twin
+from sim.witnessed import Habits
 from tests.service.calls import FakeCall, ask
 
 pytestmark = pytest.mark.sim

@@ -12,7 +12,7 @@ from keyraft.base.waiters import Result, Waiter
 from keyraft.mvcc import Event, Store, WatchHub, txn
 from keyraft.net.server import Server, ServerProtocol
 from keyraft.proto import rpc_pb2
-from keyraft.raft import Entry, HardState, RaftConfig, Snapshot, SnapshotMeta
+from keyraft.raft import Entry, HardState, Message, RaftConfig, Snapshot, SnapshotMeta
 from keyraft.raft.config import ReadOnlyOption
 from keyraft.raft.log import RaftLog
 from keyraft.server import Member
@@ -21,6 +21,8 @@ from keyraft.server.consensus.raft_loop import RaftLoop
 from keyraft.server.consensus.read_index import ReadDone
 from keyraft.server.upkeep.leasing import Leasing
 from keyraft.shell.durable_log import MemberLog
+from keyraft.shell.fatal_stop import FatalStop
+from keyraft.shell.inbox import Inbox
 from keyraft.storage.backend import WriteBuffer
 from keyraft.storage.wal import Appender, SnapshotMark
 from keyraft.storage.wal.appender import Done
@@ -105,6 +107,36 @@ def test_a_received_database_in_its_place_before_the_mark_is_found(monkeypatch: 
 
     monkeypatch.setattr(MemberLog, "install", install)
     assert hunt(range(20, 50), size=3, fault_interval_s=0.25)
+
+
+def test_a_fatal_error_passed_over_is_found(monkeypatch: Patch) -> None:
+    monkeypatch.setattr(FatalStop, "__call__", lambda self, what, why: None)
+    assert "no agreement" in hunt(range(1, 30), size=3)
+
+
+def test_hearing_what_was_said_to_another_is_found(monkeypatch: Patch) -> None:
+    def process(self: Inbox, messages: list[Message]) -> bool:
+        for message in messages:
+            assert self.member is not None
+            message.to = self.member.settings.member_id
+        return honest(self, messages)
+
+    honest = Inbox.process
+    monkeypatch.setattr(Inbox, "process", process)
+    assert hunt(range(4, 60), size=3, fault_interval_s=0.5)
+
+
+def test_hearing_former_members_is_found(monkeypatch: Patch) -> None:
+    honest = Inbox.process
+
+    def process(self: Inbox, messages: list[Message]) -> bool:
+        for message in messages:
+            if self.member is not None and self.is_id_removed(message.from_):
+                self.member.raft.step(message)
+        return honest(self, messages)
+
+    monkeypatch.setattr(Inbox, "process", process)
+    assert "a former member" in hunt(range(1, 60), size=3)
 
 
 def test_answering_a_vote_before_it_is_stored_is_found(monkeypatch: Patch) -> None:

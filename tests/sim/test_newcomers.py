@@ -9,7 +9,7 @@ from keyraft.proto import rpc_pb2
 from keyraft.server import Member
 from keyraft.server.apply import internal_request
 from sim.cluster import SimCluster
-from sim.node import Habits
+from sim.witnessed import Habits
 
 pytestmark = pytest.mark.sim
 

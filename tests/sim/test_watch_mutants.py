@@ -11,10 +11,10 @@ from keyraft.mvcc.watch import WatchHub
 from keyraft.mvcc.watch_cohort import NEVER, Watcher
 from sim.clients import SimClient
 from sim.cluster import SimCluster
-from sim.node import Habits
 from sim.scenario import Violation, run
 from sim.watchers import WatchClient
 from sim.watches import WatchViolation
+from sim.witnessed import Habits
 
 Patch = pytest.MonkeyPatch
 

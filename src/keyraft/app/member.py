@@ -56,6 +56,7 @@ from keyraft.server import (
 from keyraft.service import HealthService, guard_of, register
 from keyraft.shell.bootstrap import Opened
 from keyraft.shell.durable_log import DiskWorld, MemberLog
+from keyraft.shell.fatal_stop import FatalStop
 from keyraft.storage.backend import Checkpoints
 from keyraft.storage.files import OsFiles
 from keyraft.storage.process import StorageProcess
@@ -105,7 +106,8 @@ class _Running:
         self._transfers = Transfers(config.snap_directory, kv_directory(config), config.log)
         self._limit = raise_limit()
         self._places, peers = places(self._limit, config.log)
-        self._peers = PeerPort(config, self._transfers, peers)
+        self._fatal = FatalStop(self._cannot_go_on)
+        self._peers = PeerPort(config, self._transfers, peers, self._fatal)
         self._commit_s = Histogram(exponential(0.001, 2, 14))
 
     async def run(self) -> int:
@@ -135,7 +137,7 @@ class _Running:
             raise
         try:
             running = None if has_log(config) else await self._running_cluster()
-            opened = open_disk(config, loop, self._database_failed, running, self._spare)
+            opened = open_disk(config, loop, self._fatal.database_failed, running, self._spare)
         except BaseException:
             await ports.stop(0.0)
             await self._peers.release()
@@ -285,6 +287,7 @@ class _Running:
             )
         except START_ERRORS as error:
             raise StartError(" ".join(str(error).split())) from None
+        self._fatal.member = member
         return member, member_log
 
     async def _compare_first(self, member: Member) -> str:
@@ -359,16 +362,13 @@ class _Running:
         self._code = 1
         self._stop.set()
 
-    def _fatal(self, what: str, why: str) -> None:
-        """A part without which a member cannot run has failed."""
+    def _cannot_go_on(self, what: str, why: str) -> None:
+        """The one line of a fatal error."""
         if self._code != 1:
             self._code = 1
             with contextlib.suppress(SystemExit):
                 self._log.fatal(what, error=why)
         self._stop.set()
-
-    def _database_failed(self, why: str) -> None:
-        self._fatal("failed to write the database", why)
 
     def _unexpected(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """A callback has raised an unexpected error: a bug, or damaged data."""
@@ -376,10 +376,7 @@ class _Running:
         if error is None or isinstance(error, ConnectionError):
             self._log.debug("event loop", error=str(context.get("message")))
             return
-        import traceback
-
-        text = "".join(traceback.format_exception(error))
-        self._fatal("the member cannot go on", text)
+        self._fatal.unexpected(error)
 
     async def _hand_over(self, member: Member) -> None:
         """A stopping leader transfers leadership to the voter that is connected for longest."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
+import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -43,41 +44,39 @@ from keyraft.peer.handlers import PIPELINE_BYTES_MAX, RaftHandlers
 from keyraft.peer.metrics import PeerMetrics
 from keyraft.peer.transport import Transport
 from keyraft.proto import rpc_pb2
-from keyraft.raft import (
-    FatalError,
-    Message,
-    MessageType,
-    PeerMessageError,
-    ProposalDroppedError,
-    RaftError,
-)
+from keyraft.raft import Message, MessageType
 from keyraft.server import Member, hash_keys
+from keyraft.shell.inbox import Inbox
 
 _T = TypeVar("_T")
 _SNAP: Final = int(MessageType.SNAP)
 APPLY_WAIT_S: Final = 1.0  # etcd `applyTimeout`: how long a forwarded lease request waits
 VERSIONS_TIMEOUT_S: Final = 5.0  # for each peer URL of a cluster to join
 BOOTSTRAPPED_TIMEOUT_S: Final = 1.0  # short: nobody answers while a cluster is being founded
-DISBELIEF_REPORT_S: Final = 1.0  # refused messages are logged at most so often
 
 
 class PeerPort:
     """All communication between this member and others. Owned by the loop."""
 
-    def __init__(self, config: Config, transfers: Transfers, places: Places) -> None:
-        """`places`: how many connections others may open at once."""
+    def __init__(
+        self,
+        config: Config,
+        transfers: Transfers,
+        places: Places,
+        fatal: Callable[[str, str], None],
+    ) -> None:
+        """`places`: how many connections others may open at once. `fatal(what, why)` stops it."""
         self._config = config
         self._places = places
         self._transfers = transfers
         self._log = config.log
+        self._inbox = Inbox(time.monotonic, config.log, fatal, transfers.has_database)
         self._member: Member | None = None
         self._transport: Transport | None = None
         self._server: Server | None = None
         self._routes = Routes(config.log)
         self._forwarding: Forwarding | None = None
         self._hashes: HashQuestions | None = None
-        self._disbelieved = 0  # messages refused since the last log line about it
-        self._disbelieved_s = float("-inf")
         self._server_tls, self._client_tls = _contexts(config)
 
     # --- starting -----------------------------------------------------------------------------
@@ -158,7 +157,7 @@ class PeerPort:
             member_id,
             cluster_id,
             [str(url) for url in config.initial_advertise_peer_urls],
-            self,
+            self._inbox,
             self._log,
             tls=self._client_tls,
             dial_timeout_s=1.0 + config.election_timeout_ms / 1000,
@@ -179,7 +178,7 @@ class PeerPort:
         """Begins to answer others; `attach` has been called."""
         transport = self._transport
         assert transport is not None, "the port serves before it has a transport"
-        self._member = member
+        self._member = self._inbox.member = member
         self._forwarding = Forwarding(member, self.api_client)
         member.leader_calls = self._forwarding
         assert self._server is not None, "the port serves before it is bound"
@@ -203,90 +202,10 @@ class PeerPort:
         await self._routes.stop()
         await self.release()
 
-    # --- what the transport tells (peer.transport.Raft) ---------------------------------------
-
-    def process(self, messages: list[Message]) -> bool:
-        """Takes messages for this member; False if one is invalid."""
-        member = self._member
-        if member is None or member.stopped:
-            return True
-        step = member.raft.step
-        own = member.settings.member_id
-        believed = True
-        for message in messages:
-            if message.to != own:
-                self._disbelieve(f"a message to {message.to:x}, who is not here")
-                believed = False
-                continue
-            if message.type == _SNAP and not self._transfers.has_database(message):
-                self._disbelieve(f"a snapshot from {message.from_:x} without its database")
-                believed = False
-                continue
-            if member.membership.cluster.is_removed(message.from_):
-                self._log.warn(
-                    "rejected Raft message from removed member",
-                    local_member_id=f"{member.settings.member_id:x}",
-                    removed_member_id=f"{message.from_:x}",
-                )
-                continue
-            try:
-                step(message)
-            except ProposalDroppedError:
-                continue  # the proposal times out at its member, and the client tries again
-            except FatalError as error:
-                # The log was lost, or contradicts committed entries: the member must stop.
-                asyncio.get_running_loop().call_exception_handler(
-                    {"message": "Raft cannot go on", "exception": error}
-                )
-                return True
-            except PeerMessageError as error:
-                self._disbelieve(str(error))
-                believed = False
-            except RaftError as error:
-                self._log.warn("failed to process Raft message", error=str(error))
-        return believed
-
-    def _disbelieve(self, why: str) -> None:
-        """Logs refused messages, but not so often that they fill the log."""
-        now_s = asyncio.get_running_loop().time()
-        self._disbelieved += 1
-        if now_s - self._disbelieved_s >= DISBELIEF_REPORT_S:
-            self._log.warn(
-                "refused Raft messages that no member sends", count=self._disbelieved, last=why
-            )
-            self._disbelieved_s = now_s
-            self._disbelieved = 0
-
-    def is_id_removed(self, member_id: int) -> bool:
-        """Whether the id belongs to a former member."""
-        member = self._member
-        return member is not None and member.membership.cluster.is_removed(member_id)
-
-    def report_unreachable(self, member_id: int) -> None:
-        """A message was lost."""
-        if self._member is not None:
-            self._member.raft.report_unreachable(member_id)
-
-    def report_snapshot(self, member_id: int, ok: bool) -> None:
-        """A transfer ended."""
-        if self._member is not None:
-            self._member.raft.report_snapshot(member_id, ok)
-
-    def removed_from_cluster(self) -> None:
-        """Other members say that this member was removed."""
-        if self._member is not None:
-            self._member.removals.dismissed()
-
     async def receive_snapshot(self, message: Message, database: AsyncIterator[bytes]) -> int:
         """A database from the leader."""
-        member = self._member
         assert message.snapshot is not None, "a snapshot message has a snapshot"
-        if member is None or member.stopped:
-            raise ValueError("the member is not there")
-        try:
-            member.raft.check_from_peer(message)
-        except PeerMessageError as error:
-            raise ValueError(str(error)) from None
+        member = self._inbox.check_snapshot(message)
         raft = member.raft
         size = await self._transfers.receive(
             message.snapshot.meta.index,

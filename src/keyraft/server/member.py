@@ -225,9 +225,7 @@ class Member:
         """Refuses everything from now on and calls `done` when the last write has ended."""
         if self.stopped:
             return
-        self.stopped = True
-        self.raft.stop()
-        self.queue.end()
+        self.halt()
         error = errors.StoppedError()
         self.waiting.fail_all(error)
         self.reads.fail_all(error)
@@ -235,6 +233,12 @@ class Member:
         self.leadership_transfer.fail_all(error)
         self._stopping.append(done)
         self._finish_stop()
+
+    def halt(self) -> None:
+        """Takes nothing and carries out nothing from now on; nobody is told anything."""
+        self.stopped = True
+        self.raft.stop()
+        self.queue.end()
 
     def _finish_stop(self) -> None:
         if self.raft.writing:
