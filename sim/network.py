@@ -103,7 +103,8 @@ class SimNetwork:
             self._loop.call_later(delay_s, self._deliver, sender, copy, message.to)
             if chance.random() < weather.astray:
                 other = chance.choice(list(self._receivers))
-                self._loop.call_later(delay_s, self._deliver, sender, _copied(message), other)
+                if other != message.to:
+                    self._loop.call_later(delay_s, self._deliver, sender, _copied(message), other)
         return True
 
     def _deliver(self, sender: int, message: Message, receiver: int) -> None:
