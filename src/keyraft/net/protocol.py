@@ -110,11 +110,6 @@ class Turns:
         self.left = TURN_WORK  # of this turn; what arrives is handled at once while there is some
         self.scheduled = False  # a new turn begins soon
 
-    @property
-    def open(self) -> bool:
-        """Whether bytes that arrive now may be handled at once."""
-        return self.left > 0
-
     def charge(self, work: int) -> None:
         """Counts work that was done at once."""
         self.left -= work

@@ -3,7 +3,7 @@
 Five verbs: feed (`receive`), tick (`tick`), deadline (`next_deadline`), take output
 (`take_output`), and events, which are method calls on the subclass. Time only ever comes in as
 `now`, in seconds of one monotonic clock. `receiving` has what each frame does, `output` what goes
-out.
+out; which storey owns what is in docs/ARCHITECTURE.md, "The storeys of a connection".
 
 Invariant: after `closed` nothing is parsed and nothing but what is already in the output is sent.
 """
