@@ -28,7 +28,7 @@ from .http2.errors import (
     StreamFault,
 )
 from .http2.hpack import Header
-from .http2.stream import Http2Stream, Inbox
+from .http2.stream import Http2Stream, StreamInbox
 from .keepalive_enforcement import KeepaliveEnforcement
 from .limits import (
     HTTP_WORK,
@@ -194,7 +194,7 @@ class Requests(Answering):
             raise StreamFault(stream.stream_id, PROTOCOL_ERROR, "malformed trailers")
         self._remote_end(stream)
 
-    def _messages(self, stream: Http2Stream, inbox: Inbox) -> None:
+    def _messages(self, stream: Http2Stream, inbox: StreamInbox) -> None:
         if isinstance(stream, HttpStream):
             if len(inbox.data) > self.limits.message_bytes_max:
                 self._drop_inbox(stream)
@@ -249,7 +249,7 @@ class Requests(Answering):
             )
         return None
 
-    def _message(self, call: Call, inbox: Inbox, message: bytes) -> None:
+    def _message(self, call: Call, inbox: StreamInbox, message: bytes) -> None:
         """One request message, whole."""
         route = call.header.route
         assert route is not None
@@ -324,7 +324,7 @@ class Requests(Answering):
             if stream.inbox is None:
                 if stream.state == states.HALF_CLOSED_REMOTE:
                     return
-                stream.inbox = Inbox(self.limits.stream_window_bytes)
+                stream.inbox = StreamInbox(self.limits.stream_window_bytes)
             stream.inbox.paused = True
 
     def resume_reading(self, stream: Stream) -> None:
@@ -332,7 +332,7 @@ class Requests(Answering):
         if not stream.done:
             self._resume_inbox(stream)
 
-    def _inbox_ended(self, stream: Http2Stream, inbox: Inbox) -> None:
+    def _inbox_ended(self, stream: Http2Stream, inbox: StreamInbox) -> None:
         assert isinstance(stream, Call), "plain HTTP has no messages"
         self._half_close(stream)
 

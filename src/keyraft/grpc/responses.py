@@ -26,7 +26,7 @@ from .http2.errors import (
     code_name,
 )
 from .http2.hpack import Encoder
-from .http2.stream import Http2Stream, Inbox
+from .http2.stream import Http2Stream, StreamInbox
 from .limits import MESSAGE_WORK, Limits
 
 
@@ -87,7 +87,7 @@ class Responses(Connection):
             self._reset(call, CANCEL)
         self._over(call, code, text, values)
 
-    def _messages(self, stream: Http2Stream, inbox: Inbox) -> None:
+    def _messages(self, stream: Http2Stream, inbox: StreamInbox) -> None:
         assert isinstance(stream, ClientCall)
         if not stream.answered:
             raise StreamFault(stream.stream_id, PROTOCOL_ERROR, "DATA before the response headers")
@@ -192,7 +192,7 @@ class Responses(Connection):
         """ClientStream.pause_reading."""
         if not stream.over:
             if stream.inbox is None:
-                stream.inbox = Inbox(self.limits.stream_window_bytes)
+                stream.inbox = StreamInbox(self.limits.stream_window_bytes)
             stream.inbox.paused = True
 
     def resume_reading(self, stream: ClientStream) -> None:
@@ -200,7 +200,7 @@ class Responses(Connection):
         if not stream.over:
             self._resume_inbox(stream)
 
-    def _inbox_ended(self, stream: Http2Stream, inbox: Inbox) -> None:
+    def _inbox_ended(self, stream: Http2Stream, inbox: StreamInbox) -> None:
         assert isinstance(stream, ClientCall)
         self._finish(stream, inbox.trailers)
 

@@ -26,7 +26,7 @@ from .errors import (
 from .hpack import Encoder
 from .keepalive import OURS, Keepalive
 from .receiving import Receiving
-from .stream import Http2Stream, Inbox
+from .stream import Http2Stream, StreamInbox
 
 
 class Connection(Receiving):
@@ -117,7 +117,7 @@ class Connection(Receiving):
         self._deliver(stream, inbox)
         self._end_turn(awake)
 
-    def _deliver(self, stream: Http2Stream, inbox: Inbox) -> None:
+    def _deliver(self, stream: Http2Stream, inbox: StreamInbox) -> None:
         self._messages(stream, inbox)
         if stream.inbox is inbox and not inbox.paused and not inbox.due:
             if inbox.half_closed:

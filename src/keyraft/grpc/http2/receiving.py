@@ -34,7 +34,7 @@ from .floods import Floods
 from .goaway import DRAIN_PING, Goaway
 from .hpack import Decoder, Encoder
 from .output import Output
-from .stream import Http2Stream, Inbox, ResetStreams
+from .stream import Http2Stream, ResetStreams, StreamInbox
 
 
 class Receiving(Output):
@@ -59,7 +59,7 @@ class Receiving(Output):
         self._recv_window = limits.connection_window_bytes
         self._recv_unacked = 0
         self.inbound_bytes = 0
-        self._due: dict[Http2Stream, Inbox] = {}  # whose messages a slice's end has left
+        self._due: dict[Http2Stream, StreamInbox] = {}  # whose messages a slice's end has left
 
         self.goaway = Goaway()
         self.floods = Floods(limits)
@@ -70,7 +70,7 @@ class Receiving(Output):
     def _headers(self, stream_id: int, block: bytes, ends: bool) -> None:
         raise NotImplementedError
 
-    def _messages(self, stream: Http2Stream, inbox: Inbox) -> None:
+    def _messages(self, stream: Http2Stream, inbox: StreamInbox) -> None:
         """Delivers what `inbox` holds, as far as the receiver takes it, and counts it off."""
         raise NotImplementedError
 
@@ -78,7 +78,7 @@ class Receiving(Output):
         """END_STREAM came, after the last DATA was put into the inbox."""
         raise NotImplementedError
 
-    def _inbox_ended(self, stream: Http2Stream, inbox: Inbox) -> None:
+    def _inbox_ended(self, stream: Http2Stream, inbox: StreamInbox) -> None:
         """What came before the end of a paused stream has been delivered."""
         raise NotImplementedError
 
@@ -243,7 +243,7 @@ class Receiving(Output):
             return
         inbox = stream.inbox
         if inbox is None:
-            inbox = stream.inbox = Inbox(self.limits.stream_window_bytes)
+            inbox = stream.inbox = StreamInbox(self.limits.stream_window_bytes)
         inbox.window_left -= length
         if inbox.window_left < 0:
             raise StreamFault(stream_id, FLOW_CONTROL_ERROR, "DATA beyond the stream's window")
@@ -257,7 +257,7 @@ class Receiving(Output):
         elif stream.inbox is inbox and not inbox.paused and not inbox.due:
             self._grant(stream, inbox)
 
-    def _leave(self, stream: Http2Stream, inbox: Inbox) -> bool:
+    def _leave(self, stream: Http2Stream, inbox: StreamInbox) -> bool:
         """Whether the slice is over, so that the inbox's next message waits for the next one."""
         if self.work < self.limits.slice_work:
             return False
@@ -280,7 +280,7 @@ class Receiving(Output):
             self._out.append(frames.window_update(0, self._recv_unacked))
             self._recv_unacked = 0
 
-    def _grant(self, stream: Http2Stream, inbox: Inbox) -> None:
+    def _grant(self, stream: Http2Stream, inbox: StreamInbox) -> None:
         """The stream's window, while the peer may go on sending."""
         used = self.limits.stream_window_bytes - inbox.window_left
         if used * 2 > self.limits.stream_window_bytes and stream.state in (

@@ -24,7 +24,7 @@ class SendQueue:
         self.full = False  # the limit was reached; tell the handler when it drains
 
 
-class Inbox:
+class StreamInbox:
     """DATA received and not yet delivered: an incomplete message, or all when reading is paused."""
 
     __slots__ = (
@@ -65,7 +65,7 @@ class Http2Stream:
         self.state = state
         self.send_window = send_window
         self.queue: SendQueue | None = None
-        self.inbox: Inbox | None = None
+        self.inbox: StreamInbox | None = None
 
 
 class ResetStreams(dict[int, None]):
