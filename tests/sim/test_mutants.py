@@ -177,7 +177,7 @@ def test_reading_on_a_lease_after_a_pause_is_found(monkeypatch: Patch) -> None:
 
 def test_leases_in_the_hands_of_a_deposed_leader_are_found(monkeypatch: Patch) -> None:
     monkeypatch.setattr(Leasing, "_leads", lambda self: self._member.lessor.primary)
-    monkeypatch.setattr(Leasing, "_fresh", lambda self, now_s: True)
+    monkeypatch.setattr(Leasing, "_runs_steadily", lambda self, now_s: True)
     monkeypatch.setattr(RaftLoop, "leads", lambda self, term: True)
     assert "lease" in hunt(range(1, 60), size=3, sleep=True)
 

@@ -1,5 +1,7 @@
-"""One member: propose, persist, send, apply; reads, alarms, quota. Deterministic: loop, clocks,
-disk, network and chance are handed in."""
+"""One member: propose, persist, send, apply; reads, alarms, quota.
+
+Deterministic: loop, clocks, disk, network and random numbers are handed in.
+"""
 
 from keyraft.server.consensus.boot import Boot, BootError
 from keyraft.server.counters import Counters

@@ -1,8 +1,7 @@
-"""What the member counts: plain integers, read only when somebody scrapes.
+"""The member's counters: plain integers, read only at a scrape.
 
-The hot path pays one addition for a count and nothing for a gauge: gauges are asked for at the
-scrape. Names on the wire are in `gateway.metrics`; the meaning of each is etcd's (its metric of
-the like name).
+A count costs the hot path one addition, and a gauge nothing, as gauges are computed at the scrape.
+The metrics' names are in `app.member_metrics`; each means what etcd's metric of that name means.
 """
 
 from __future__ import annotations

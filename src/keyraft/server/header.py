@@ -1,7 +1,7 @@
 """The ResponseHeader that opens every response, encoded once per revision and term.
 
-Reads between two writes share one revision and get the very same bytes; a put changes only the
-two low varint groups of the revision, so the rest is kept (etcd `api/v3rpc/header.go`).
+Reads between two writes have one revision and get the same bytes. A put mostly changes only the two
+low varint groups of the revision, so the rest is kept (etcd `api/v3rpc/header.go`).
 """
 
 from __future__ import annotations

@@ -1,13 +1,14 @@
 """One member: proposals in, Raft driven, entries applied, answers out.
 
 This module joins the parts and offers the verbs that services use. Each part has its own module:
-`raftloop` carries out Ready, `applying` slices the apply work, `applier` knows what each request
-does, `reads` waits for agreement, `waiting` for results, `membership` knows who belongs to the
-cluster, `snapshotting` shortens the log, `publishing` tells the others about this member.
+`consensus.raft_loop` carries out Ready, `apply.queue` applies entries in slices, `apply.applier`
+knows what each request does, `consensus.read_index` waits for agreement, `wait_table` for results,
+`membership.membership` knows the members of the cluster, `consensus.snapshotter` shortens the log,
+`membership.publisher` tells the others about this member.
 
-All of it runs on one thread, the loop's; nothing here blocks, reads a clock of its own or draws
-chance of its own. Callbacks are called exactly once. Order of what a client may observe: an answer
-to a write is given after the write is applied here, which is after it is on a quorum of disks.
+All of it runs on the loop's thread. Nothing here blocks, and clock and random numbers are handed
+in. Callbacks are called exactly once. A write is answered after it is applied here, which is after
+it is on a quorum of disks.
 """
 
 from __future__ import annotations
@@ -62,12 +63,12 @@ from keyraft.server.wait_table import WaitTable
 
 
 def _never() -> bool:
-    """A database that always keeps up."""
+    """The default of `overloaded`: a database that always keeps up."""
     return False
 
 
 class Member:
-    """A running member. Made by `app` or the simulator; `start` sets it going."""
+    """A running member. Made by `app` or the simulator."""
 
     def __init__(
         self,
@@ -85,7 +86,7 @@ class Member:
         boot: Boot,
         overloaded: Callable[[], bool] = _never,
     ) -> None:
-        """`overloaded` says that the database cannot keep up, so nothing should be applied."""
+        """`overloaded`: whether the database cannot keep up, so nothing should be applied."""
         self.settings = settings
         self.loop = loop
         self.wall_clock = wall_clock
@@ -136,11 +137,11 @@ class Member:
         self.committed_index = boot.applied_index
         self._consistent_index = boot.consistent_index
         self.ticked_s = loop.time()
-        self.stood_still_s = float("-inf")  # when ticks last came again after a longer break
+        self.paused_until_s = float("-inf")  # when ticks last came again after a pause
         self.stopped = False
         self._stopping: list[Callable[[], None]] = []
         self.on_removed: Callable[[], None] | None = None
-        self.leader_calls: LeaderCalls | None = None  # None where there is nobody to ask
+        self.leader_calls: LeaderCalls | None = None  # None without other members
         self.peer_hashes: PeerHashes | None = None  # the same
 
         node, storage = build_node(settings, boot, chance, logger)
@@ -195,9 +196,9 @@ class Member:
     # --- life ---------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Sets the clock going; a sole voter stands for election at once.
+        """Starts ticking; a sole voter campaigns at once.
 
-        DEVIATION: etcd waits one randomized election timeout even with nobody to disturb.
+        DEVIATION: etcd waits one randomized election timeout even for a sole voter.
         """
         version = self.membership.cluster.version
         self.logger.info(
@@ -217,12 +218,12 @@ class Member:
             self.auto_compaction.start()
 
     def campaign_if_alone(self) -> None:
-        """Nobody need be asked: leads, where this is the only voter and nobody leads."""
+        """Campaigns if this is the only voter and there is no leader."""
         if self.membership.sole_voter and not self.leadership.leader and not self.stopped:
             self.raft.campaign()
 
     def stop(self, done: Callable[[], None]) -> None:
-        """Refuses everything from now on and calls `done` when the last write has ended."""
+        """Refuses all requests from now on; calls `done` when the last write has ended."""
         if self.stopped:
             return
         self.halt()
@@ -254,7 +255,7 @@ class Member:
         self.loop.call_later(self.settings.heartbeat_s, self._tick)
         now_s = self.loop.time()
         if now_s - self.ticked_s > FRESH_TICKS * self.settings.heartbeat_s:
-            self.stood_still_s = now_s
+            self.paused_until_s = now_s
         self.ticked_s = now_s
         self.raft.tick()
         self.late_heartbeats.tick(now_s)
@@ -273,7 +274,8 @@ class Member:
     def await_token(self, ahead: TokenAheadError, done: Callable[[EtcdError | None], None]) -> None:
         """`done(None)` once the entry that made a token is applied here, or an error in time.
 
-        What may be the next entry is waited for as long as news of it takes from the leader.
+        If the token may belong to the next entry, it waits only as long as the leader's next
+        heartbeats take.
         """
         settings = self.settings
         patience_s = settings.request_timeout_s
@@ -282,15 +284,17 @@ class Member:
         self.token_waits.add(ahead.index, self.loop.time() + patience_s, done)
 
     def _late(self, stamp: bytes, waiter: Waiter, start_s: float) -> None:
-        """The time for requests is over; the client might have waited longer."""
+        """The request timeout has passed, although the client would wait longer."""
         self.counters.proposals_failed += 1
         self.raft.withdraw(stamp)
         error = self.why_timeout(start_s)
         waiter.fail(error.code, error.text)
 
     def withdraw(self, waiter: Waiter) -> bool:
-        """Takes back a proposal that Raft has not had, which is then never carried out; its waiter
-        hears no more. False when it may be carried out, or was."""
+        """Withdraws a proposal that Raft has not taken; its waiter is not called.
+
+        False if the proposal may be or was carried out.
+        """
         if not self.raft.withdraw(waiter.ticket):
             return False
         self.waiting.pop(waiter.ticket, None)
@@ -298,10 +302,10 @@ class Member:
         return True
 
     def give_up(self, waiter: Waiter, code: int) -> None:
-        """A waiter's `on_cancel`: nobody wants this proposal's answer any more.
+        """A waiter's `on_cancel`: its client has left, or its deadline has passed.
 
-        What can be is withdrawn. Of the rest nobody knows what becomes of it; at its deadline the
-        waiter is told so, with a code after which no client tries again.
+        The proposal is withdrawn if possible. Otherwise its result is unknown; at its deadline the
+        waiter gets a code after which no client tries again.
         """
         if self.withdraw(waiter) or self.waiting.pop(waiter.ticket, None) is None:
             return
@@ -311,7 +315,7 @@ class Member:
             waiter.fail(error.code, error.text)
 
     def why_timeout(self, start_s: float) -> EtcdError:
-        """Which of the three timeouts: a leader was lost meanwhile, the others, or just slow."""
+        """Which timeout error fits: a lost leader, lost connections, or only slowness."""
         since_s = self.leadership.since_s
         if since_s - 2 * self.settings.election_s < start_s < since_s:
             return errors.TimeoutLeaderFailError()
@@ -328,8 +332,10 @@ class Member:
         done: Done,
         caller: Identity | None = None,
     ) -> DoneWaiter:
-        """`propose_for` with a callback that gets the response or the refusal; what is returned can
-        be given up."""
+        """`propose_for` with a callback that gets the response or the refusal.
+
+        Returns the waiter, for `give_up`.
+        """
         waiter = DoneWaiter(done, self.ticked_s)
         self.propose_for(kind, waiter, request, caller)
         return waiter
@@ -363,7 +369,10 @@ class Member:
     def propose_leading(
         self, kind: int, request: bytes, done: Done, caller: Identity | None = None
     ) -> None:
-        """`propose` for what only the leader of this term may ask for; else it is dropped."""
+        """`propose` for a request that only the leader of this term may make.
+
+        Else it is dropped.
+        """
         if caller is None:
             stamp = self._stamp()
         else:
@@ -374,7 +383,7 @@ class Member:
 
     @property
     def readable(self) -> bool:
-        """A linearizable read may be answered this very moment: sole voter, nothing unapplied."""
+        """Whether a linearizable read may be answered now: sole voter, nothing unapplied."""
         return self.leadership.alone and self.committed_index == self.queue.applied_index
 
     def read_index(self, done: ReadDone) -> None:
@@ -399,7 +408,7 @@ class Member:
         return self.queue.applied_index
 
     def next_id(self) -> int:
-        """An id that no other member and no other life of this one uses."""
+        """An id that no other member, and no earlier life of this one, uses."""
         return self._stamper.next_id()
 
     def send_read_index(self, context: bytes) -> None:
@@ -431,7 +440,7 @@ class Member:
             self.queue.when_empty(applied)
 
     def before_snapshot(self, ready: Callable[[], None]) -> None:
-        """The database will be replaced: what is under way comes to its end, no more is begun."""
+        """The database will be replaced: the entry under way is finished, no other is begun."""
         self.queue.hold(ready)
 
     def snapshot_installed(self, snapshot: Snapshot) -> None:
@@ -453,7 +462,7 @@ class Member:
         self.queue.release()
 
     def dropped(self, stamps: list[bytes]) -> None:
-        """Raft refuses them, for instance while leadership is handed over."""
+        """Raft has refused these proposals, for instance during a leadership transfer."""
         for stamp in stamps:
             waiter = self.waiting.pop(stamp, None)
             if waiter is not None:
@@ -490,7 +499,7 @@ class Member:
         self.loop.call_soon(self._deliver)
 
     def _deliver(self) -> None:
-        """One slice of what watchers are owed."""
+        """Delivers one slice of events to watchers."""
         if not self.stopped and self.watches.deliver():
             self.loop.call_soon(self._deliver)
 

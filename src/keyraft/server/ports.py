@@ -1,4 +1,4 @@
-"""What a member is handed: its log on disk, its network, what hashes passwords.
+"""What is handed to a member: its log on disk, its network, its password hashing.
 
 `app` hands in real ones, the simulator its own. Everything runs on the loop's thread; a callback
 given to a port is called on the loop, either before the call returns or later, exactly once.
@@ -29,54 +29,54 @@ class DurableLog(Protocol):
     ) -> None:
         """Writes, syncs if `must_sync`, then calls `done`. One append is under way at a time.
 
-        `alone`: nothing but this write is waited for, so the loop may be held for a fast disk.
+        `alone`: nothing else waits, so the loop itself may do the write on a fast disk.
 
-        A disk that fails never calls `done`: the implementation stops the member, because a log
-        whose last write is in doubt must not be written behind it.
+        When the disk fails `done` is never called. The implementation stops the member, because
+        nothing may be written behind a write whose result is unknown.
         """
 
     def save_snapshot(self, meta: SnapshotMeta, data: bytes, done: Callable[[], None]) -> None:
-        """Makes a snapshot of our own durable and lets the log before it go."""
+        """Makes a snapshot of this member durable and releases the log before it."""
 
     def install(
         self, snapshot: Snapshot, hard_state: HardState | None, done: Callable[[], None]
     ) -> None:
         """Makes a snapshot received from the leader durable, database included.
 
-        The hard state, whose commit makes the snapshot count at the next start, is on the disk
-        before the database takes its place.
+        The hard state, whose commit makes the snapshot valid at the next start, is on the disk
+        before the database is replaced.
         """
 
 
 class Network(Protocol):
-    """The way to the other members. Never blocks, never raises; what cannot go is dropped."""
+    """Sends to the other members. Never blocks, never raises; drops what cannot be sent."""
 
     def send(self, messages: Sequence[Message]) -> None:
         """Sends each to its `to`."""
 
     def add_peer(self, member_id: int, peer_urls: Sequence[str]) -> None:
-        """A member has joined, or is known from the start."""
+        """Adds a member that has joined, or is known from the start."""
 
     def remove_peer(self, member_id: int) -> None:
-        """A member has left for good."""
+        """Removes a member."""
 
     def update_peer(self, member_id: int, peer_urls: Sequence[str]) -> None:
-        """A member has moved."""
+        """Changes a member's URLs."""
 
     def active_since(self, member_id: int) -> float | None:
         """Monotonic seconds since when a peer answers; None while it does not."""
 
     def versions(self) -> Mapping[int, str | None]:
-        """What each peer says its version is; None for those that do not answer."""
+        """The version that each peer gives; None for those that do not answer."""
 
     def last_versions(self) -> Iterable[str]:
-        """What version each peer last said that it is, as far as it ever did."""
+        """The version that each peer last gave, if it ever did."""
 
 
 class LeaderCalls(Protocol):
-    """The way to ask the leader what only it can answer; each call can be taken back.
+    """Calls to the leader for what only it can answer; each can be cancelled.
 
-    `done` is called on the loop, once, unless the call was taken back.
+    `done` is called on the loop, once, unless the call was cancelled.
     """
 
     def renew(
@@ -103,9 +103,9 @@ class LeaderCalls(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PeerHash:
-    """What a peer says of its keys up to a revision; `found` is None when it says nothing.
+    """A peer's hash of its keys up to a revision; `found` is None if it gave none.
 
-    `revision` is the one that the peer itself stands at.
+    `revision` is the peer's own present revision.
     """
 
     member_id: int
@@ -116,45 +116,45 @@ class PeerHash:
 
 
 class PeerHashes(Protocol):
-    """The way to ask every other member for its hash."""
+    """Asks every other member for its hash."""
 
     def ask(self, revision: int, done: Callable[[Sequence[PeerHash]], None]) -> None:
         """Asks all of them; `done` is called once, on the loop, unless the member stops."""
 
 
 class NoNetwork:
-    """The network of a cluster of one: nobody is there."""
+    """The network of a cluster of one."""
 
     def send(self, messages: Sequence[Message]) -> None:
-        """Drops them."""
+        """Drops the messages."""
 
     def add_peer(self, member_id: int, peer_urls: Sequence[str]) -> None:
-        """Nobody to meet."""
+        """Does nothing."""
 
     def remove_peer(self, member_id: int) -> None:
-        """Nobody to leave."""
+        """Has no effect."""
 
     def update_peer(self, member_id: int, peer_urls: Sequence[str]) -> None:
-        """Nobody has moved."""
+        """Changes nothing."""
 
     def active_since(self, member_id: int) -> float | None:
-        """Nobody answers."""
+        """Never connected."""
         return None
 
     def versions(self) -> Mapping[int, str | None]:
-        """Nobody to ask."""
+        """No versions."""
         return {}
 
     def last_versions(self) -> Iterable[str]:
-        """Nobody to say."""
+        """None at all."""
         return ()
 
 
 class Passwords(Protocol):
-    """Where passwords are hashed and compared: slowly on purpose, and so not on the loop."""
+    """Hashes and compares passwords; slow on purpose, so not on the loop."""
 
     def hash(self, password: bytes, done: Callable[[bytes | EtcdError | RawError], None]) -> None:
-        """The bcrypt text of a password, or why it has none."""
+        """Hashes a password; `done` gets the bcrypt text or the error."""
 
     def verify(
         self, password: bytes, hashed: bytes, done: Callable[[bool | EtcdError], None]
@@ -162,11 +162,11 @@ class Passwords(Protocol):
         """Whether a password is the one that was hashed."""
 
     def hash_now(self, password: bytes) -> bytes:
-        """The same at once: only for entries of etcd 3.4, which come with the password itself."""
+        """The same, blocking: only for entries of etcd 3.4, which contain the password itself."""
 
 
 class UnknownRequestError(Exception):
-    """The log holds a request that this member cannot carry out; going on would be divergence."""
+    """The log holds a request that this member cannot carry out; going on would make it diverge."""
 
     def __init__(self, kind: int) -> None:
         super().__init__(f"cannot apply a request of kind {kind}")

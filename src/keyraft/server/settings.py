@@ -1,4 +1,4 @@
-"""What a member must know about itself; made once by `app`, changed by nobody."""
+"""The immutable settings of a member, made once by `app`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from keyraft.base import limits
 
 @dataclass(frozen=True, slots=True)
 class MemberSettings:
-    """The flags that the member's core gives meaning to."""
+    """The flags that the member's core uses."""
 
     member_id: int
     cluster_id: int
@@ -33,7 +33,7 @@ class MemberSettings:
     watch_progress_notify_s: float = 600.0
     corrupt_check_s: float = 0  # between comparisons with the peers' keys; 0 is off
     compact_hash_check_s: float = 0  # between comparisons of compaction hashes; 0 is off
-    client_cert_auth: bool = False  # a certificate's common name is a user's
+    client_cert_auth: bool = False  # a certificate's common name names a user
     feature_gates: frozenset[str] = field(default_factory=frozenset)
 
     @property

@@ -1,9 +1,8 @@
-"""Reading that takes longer than a turn of the loop may: in slices, by turns.
+"""Long reads, done in slices so that a turn of the loop stays short.
 
-All of it together gets `READ_SLICE_S` in each turn of the loop, however many ask, so a put that
-comes meanwhile waits no longer for ten such readers than for one. A job is a `step` that works for
-about a millisecond and says whether it is over; the jobs take steps one after another. What nobody
-waits for any more ends itself at its next step.
+All jobs together get `READ_SLICE_S` in each turn of the loop, so a put waits no longer for ten
+readers than for one. A job is a `step` that works for about a millisecond and returns whether it is
+done; the jobs do steps in turn. A job that nobody waits for any more ends itself at its next step.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from typing import Final
 
 from keyraft.base.clock import Loop
 
-READ_SLICE_S: Final = 0.002  # of a turn, beside what is applied and delivered
+READ_SLICE_S: Final = 0.002  # of a turn, besides applying and delivering
 
 Step = Callable[[], bool]
 
@@ -34,7 +33,7 @@ class Slices:
         return len(self._jobs)
 
     def add(self, step: Step) -> None:
-        """Calls `step` in slices to come until it says that all is done."""
+        """Calls `step` in coming slices until it returns that all is done."""
         self._jobs.append(step)
         if not self._scheduled:
             self._scheduled = True

@@ -1,4 +1,4 @@
-"""Who waits for which proposal: stamps to waiters, forgotten together when their time is over.
+"""The waiters of proposals, by stamp; they expire in batches.
 
 All proposals of one tick share one deadline, so expiry costs one comparison a tick, not one timer
 a request. A waiter is answered exactly once: with the result of apply, with a timeout, or when the
@@ -36,7 +36,7 @@ class WaitTable:
         self._batches.append((start_s, deadline_s, stamps))
 
     def expire(self, now_s: float, late: Callable[[bytes, Waiter, float], None]) -> None:
-        """Forgets what is overdue, and hands it to `late` with the start of its proposal."""
+        """Removes expired waiters, and calls `late` for each with the start of its proposal."""
         waiting = self._waiting
         while self._batches:
             start_s, deadline_s, stamps = self._batches[0]

@@ -1,1 +1,1 @@
-"""From a committed entry to what it does, in log order and in slices."""
+"""Applying committed entries, in log order and in slices."""

@@ -1,12 +1,13 @@
-"""What each request in the log does. The same on every member, from the same entry on.
+"""What each request in the log does; the same on every member.
 
-A handler takes the request's bytes and answers the whole response or raises its refusal, which is
-an answer too. What refuses, in etcd's order: a CORRUPT alarm refuses everything on keys; a NOSPACE
-alarm what makes the database grow; then permissions; a quota that is used up lets the write pass
-and only says so (etcd `server/etcdserver/apply`: corrupt, capped, auth, quota, backend).
+A handler takes the request's bytes and returns the whole response, or raises its refusal. The
+checks have etcd's order: a CORRUPT alarm refuses all requests on keys; a NOSPACE alarm those that
+make the database grow; then permissions. When the quota is used up the write is still carried out,
+and only the answer is an error (etcd `server/etcdserver/apply`: corrupt, capped, auth, quota,
+backend).
 
-The hot path is a put of ours: it is split by hand, its waiter found by its stamp, its proposer by
-what follows the id there, and no message object is made.
+The hot path is a put that Keyraft has proposed. It is split by hand; its stamp leads to its waiter,
+and the bytes behind the id in it to its proposer. No message object is made.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ _CLUSTER = frozenset(
         internal_request.KIND_DOWNGRADE_INFO_SET,
     )
 )
-_KINDS_LOW = 16  # kinds below this are in a list instead of a dictionary
+_KINDS_LOW = 16  # kinds below this are in a list, not in a dictionary
 
 
 class Applier:
@@ -86,9 +87,9 @@ class Applier:
     # --- entries ------------------------------------------------------------------------------
 
     def apply(self, entry: Entry) -> Work | None:
-        """Applies one entry and answers whoever waits for it here.
+        """Applies one entry and answers its waiter, if it has one here.
 
-        Returns what is left to do, when that is more than a millisecond's work.
+        Returns the rest of the work if there is more than a millisecond of it.
         """
         data = entry.data
         if entry.type or not data:
@@ -124,7 +125,10 @@ class Applier:
         return None
 
     def _begin(self, steps: Steps, kind: int, stamp: bytes, waiter: Waiter | None) -> Work | None:
-        """The first step; what is left, if that was not all. Raises the refusal of the first."""
+        """Does the first step and returns the rest, if any.
+
+        Raises the refusal of the first step.
+        """
         try:
             next(steps)
         except StopIteration as end:
@@ -132,7 +136,7 @@ class Applier:
                 waiter.respond(end.value)
             return None
         if waiter is not None:
-            self._member.waiting.add(stamp, waiter)  # whose time may run out meanwhile
+            self._member.waiting.add(stamp, waiter)  # its time may run out meanwhile
         return self._go_on(steps, kind, stamp)
 
     def _go_on(self, steps: Steps, kind: int, stamp: bytes) -> Work:
@@ -150,7 +154,7 @@ class Applier:
             waiter.respond(result)
 
     def _apply_v2(self, data: bytes, request: bytes) -> None:
-        """A request of the v2 API; one of ours has a stamp behind it.
+        """A request of the v2 API; Keyraft's own have a stamp behind them.
 
         Raises MalformedEntryError, MembershipDataError.
         """
@@ -163,7 +167,7 @@ class Applier:
             waiter.respond(b"")
 
     def _apply_slowly(self, entry: Entry) -> Work | None:
-        """Any maker's entry, or one by a user."""
+        """Applies an entry of any origin, or one with a user's name."""
         try:
             v2 = internal_request.is_v2(entry.data)
             if v2 is not None:
@@ -190,10 +194,10 @@ class Applier:
         return None
 
     def _pass_over(self, entry: Entry, error: Exception) -> None:
-        """Nobody can carry this out, so for nobody it has an effect.
+        """No member can carry this entry out, so it has no effect on any.
 
-        DEVIATION: etcd panics, at every start anew: an entry that a foreign or broken member has
-        brought into the log would be the end of all of them.
+        DEVIATION: etcd panics, again at every start. One entry of a foreign or faulty member would
+        end the whole cluster.
         """
         self._member.logger.error(
             "passed over an entry that cannot be carried out",
@@ -205,7 +209,7 @@ class Applier:
     def _carry_out(
         self, parsed: internal_request.Parsed, index: int, is_awaited: bool
     ) -> bytes | Steps:
-        """A request taken apart; one without effect is only done for somebody who waits."""
+        """Carries out a parsed request; one without effect only if somebody waits for it."""
         kind = parsed.kind
         if kind in _CLUSTER:
             self._member.membership.apply_request(kind, parsed.request)
@@ -225,7 +229,7 @@ class Applier:
         return handler(parsed.request)
 
     def _identity(self, stamp: bytes) -> Identity | None:
-        """Who proposed an entry in our own layout; None when it takes a closer look."""
+        """The proposer of an entry in our own layout; None if it needs full parsing."""
         part = internal_request.proposer_part(stamp)
         if part is None:
             return None
@@ -242,7 +246,7 @@ class Applier:
         return identity
 
     def _check(self, kind: int, request: bytes, identity: Identity) -> None:
-        """Whether the proposer may; alarms, which refuse everybody, are asked before."""
+        """Checks the proposer's permissions; alarms, which refuse everybody, come first."""
         auth = self._auth
         if self._member.alarms.any:
             self._refuse_for_alarm(kind, request)
@@ -281,7 +285,7 @@ class Applier:
             self._counts[internal_request.KIND_PUT] == total
             and not self._failures[internal_request.KIND_PUT]
         ):
-            # A slice of puts, most often: a lone client's slice is one put.
+            # Mostly a slice of puts: a lone client's slice is one put.
             if self._put_s is None:
                 self._put_s = counters.apply_duration_s.of(
                     "v3", internal_request.KINDS[internal_request.KIND_PUT], "true"
@@ -370,7 +374,7 @@ class Applier:
         return self._revoke(lease_id, keys)
 
     def _revoke(self, lease_id: int, keys: set[bytes]) -> Steps:
-        """The keys in one transaction, which is none without keys, then the lease."""
+        """Deletes the keys in one transaction (none without keys), then the lease."""
         yield from self._store.delete_keys_steps(keys)
         self._member.lessor.revoke(lease_id)
         return self._member.header(self._store.revision)

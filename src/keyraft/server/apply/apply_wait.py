@@ -1,7 +1,7 @@
-"""Who waits until this member has applied an entry that a client names.
+"""Calls that wait until this member has applied an entry whose index a client gave.
 
-The index comes from the client, as part of a simple token, so it may be one that never comes:
-whoever waits is told after a while. One waiter is one open call, and those are limited.
+The index comes from the client, as part of a simple token, so it may never come. So each wait has a
+time limit. One waiter is one open call, and those are limited.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class ApplyWait:
             heappop(heap)[3](None)
 
     def expire(self, now_s: float, error: EtcdError) -> None:
-        """`done(error)` for who has waited too long."""
+        """Calls `done(error)` of those that have waited too long."""
         late = [each for each in self._heap if each[2] <= now_s]
         if late:
             self._heap = [each for each in self._heap if each[2] > now_s]

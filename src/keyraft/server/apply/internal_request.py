@@ -1,13 +1,13 @@
-"""What a normal log entry holds: a client's own request bytes inside an InternalRaftRequest.
+"""The content of a normal log entry: a client's request bytes inside an InternalRaftRequest.
 
 A proposal is `tag(kind) length request  tag(100) length header`, so the request's bytes enter the
 log as they came from the network and leave it the same way. The part behind the request, the
 *stamp*, holds the request id; our own proposals come back from the log byte for byte, so the stamp
 itself is the key under which the proposer waits and no id is ever decoded on the hot path.
 
-Entries of other makers may order or encode their fields differently; `parse` reads any of them.
-Layout: etcd `api/etcdserverpb/raft_internal.proto`; requests of the v2 API, which members up to
-3.5 put into the log for their own attributes, are told apart by field 2 (see `is_v2`).
+Entries of other implementations may order or encode their fields differently; `parse` reads all.
+Layout: etcd `api/etcdserverpb/raft_internal.proto`; requests of the v2 API, which members up to 3.5
+put into the log for their own attributes, are told apart by field 2 (see `is_v2`).
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ PROPOSERS_MAX: Final = 4_096  # users whose part of a header is remembered
 class Stamper:
     """Makes stamps: encoded RequestHeaders, each with an id of its own.
 
-    The groups of an id above its low bits change once in 16,384 requests and are kept encoded.
+    The upper bits of an id change once in 16,384 requests, so their encoding is kept.
     """
 
     __slots__ = ("_head", "_high", "_high_bytes", "_ids", "_proposers")
@@ -131,7 +131,7 @@ class Stamper:
         self._head = b""
 
     def stamp(self) -> bytes:
-        """The header of a request by nobody in particular (auth is off)."""
+        """The header of a request without a user (authentication is off)."""
         ident = self._ids.next()
         high = ident >> LOW_BITS
         if high != self._high:
@@ -139,7 +139,7 @@ class Stamper:
         return self._head + LOW[ident & LOW_MASK] + self._high_bytes
 
     def stamp_for(self, username: bytes, auth_revision: int) -> bytes:
-        """The header of a request by a user, as permissions were at `auth_revision`."""
+        """The header of a request by a user who was identified at `auth_revision`."""
         ident = self._ids.next()
         high = ident >> LOW_BITS
         if high != self._high:
@@ -156,7 +156,7 @@ class Stamper:
         self._proposers.clear()
 
     def _proposer(self, username: bytes, auth_revision: int) -> tuple[bytes, bytes]:
-        """What is before the id's low bits, and what is behind them."""
+        """The bytes before the id's low bits, and those behind them."""
         behind = self._high_bytes
         if username:
             behind += b"\x12" + varint(len(username)) + username
@@ -169,7 +169,7 @@ class Stamper:
         return parts
 
     def next_id(self) -> int:
-        """A bare id, for read index rounds and leases."""
+        """An id alone, for read index rounds and leases."""
         return self._ids.next()
 
 
@@ -202,7 +202,7 @@ def split(data: bytes) -> tuple[int, bytes, bytes] | None:
     end = at + length
     if data[end : end + 2] != _HEADER_TAG or tag == 0x12:
         return None
-    # The header must be the last field, or the stamp would hide another request behind it.
+    # The header must be the last field, or another request could hide behind the stamp.
     if end + 3 > size or data[end + 2] != size - end - 3:
         return None
     return tag >> 3, data[at:end], data[end:]
@@ -265,7 +265,7 @@ def _fields(data: bytes) -> list[tuple[int, int | bytes]]:
 
 
 def parse(data: bytes) -> Parsed:
-    """Any maker's entry; MalformedEntryError when it is none."""
+    """Parses an entry of any implementation; raises MalformedEntryError."""
     parsed = Parsed()
     bare_id = 0
     rank = 1 << 30
@@ -282,7 +282,8 @@ def parse(data: bytes) -> Parsed:
         elif number == 1 and isinstance(value, int):
             bare_id = value
         elif number in KINDS and isinstance(value, bytes):
-            # Among several requests the original takes membership's first, then by number.
+            # Of several requests the original takes membership requests first, then the lowest
+            # number.
             order = number - 10_000 if number >= KIND_CLUSTER_VERSION_SET else number
             if order < rank:
                 rank, parsed.kind, parsed.request = order, number, value

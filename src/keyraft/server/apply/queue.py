@@ -1,15 +1,15 @@
-"""Committed entries, one after another, in slices that never hold the loop for long.
+"""Applies committed entries, one after another, in slices that never hold the loop for long.
 
-Entries are applied in log order. Most are applied each in one call; one whose work grows with the
-data (`Work`) is carried out in steps over as many turns as it takes. Between two slices the loop
-serves sockets, ticks and syncs; nothing else is applied before an entry has come to its end, and
-the state that others read meanwhile is the one before it (see `mvcc.Store`).
+Entries are applied in log order. Most take one call each. One whose work grows with the data
+(`Work`) is carried out in steps, over several turns of the loop. Between two slices the loop serves
+sockets, ticks and syncs. No other entry is applied before this one has ended, and readers see the
+state before it meanwhile (see `mvcc.Store`).
 
-What was applied before a crash is told by the consistent index in the database: up to it entries
-touch nothing but what lives in memory. It and the writes of an entry land in the same batch of the
-database: batches are sealed between entries, never within one, for which `open_entry` and
-`close_entry` keep the batch open while an entry takes several turns. The index counts an entry
-only once all of it is done, so a crash amid an entry loses the whole of it, and the log has it.
+The consistent index in the database tells what was applied before a crash: entries up to it change
+only state in memory. The index and the writes of an entry are in the same batch of the database.
+Batches are sealed between entries and never within one; `open_entry` and `close_entry` keep the
+batch open while an entry takes several turns. The index counts an entry only when all of it is
+done. So a crash within an entry loses the whole entry from the database, and the log has it.
 
 Invariant: `applied_index` only grows, by one an entry, or with a snapshot to that of the snapshot.
 """
@@ -25,14 +25,14 @@ from keyraft.base.limits import LOOP_SLICE_S
 from keyraft.raft import Entry
 
 Work = Generator[None, None, None]
-"""What is left of an entry that takes several steps, each about a millisecond."""
+"""The rest of an entry that takes several steps, each of about a millisecond."""
 
-_CHUNK_ENTRIES: Final = 64  # between two looks at the clock
-HOLD_S: Final = 0.01  # between two looks at a database that cannot keep up
+_CHUNK_ENTRIES: Final = 64  # between two readings of the clock
+HOLD_S: Final = 0.01  # between two checks of a database that cannot keep up
 
 
 class ApplyQueue:
-    """Entries that wait for their turn. Owned by the member's loop."""
+    """Entries that wait to be applied. Owned by the member's loop."""
 
     __slots__ = (
         "_apply",
@@ -69,13 +69,13 @@ class ApplyQueue:
         open_entry: Callable[[], None],
         close_entry: Callable[[], None],
     ) -> None:
-        """`apply` takes one entry, or returns what is left to do of it; `done(applied index,
-        entries, seconds)` follows every slice that has brought an entry to its end.
+        """`apply` applies one entry, or returns the rest of its work. `done(applied index, entries,
+        seconds)` is called after every slice in which an entry was finished.
 
-        `slow(first index, last index, seconds)` is told of entries that together took longer
-        than `slow_s` although there were no more than a few dozen. While `overloaded` no entry is
-        begun: the database lags so far behind that its buffer must not grow. `open_entry` is
-        called when the loop is given back amid an entry, `close_entry` when that entry is done.
+        `slow(first index, last index, seconds)` is called when at most a few dozen entries took
+        longer than `slow_s` together. While `overloaded()` no entry is begun, so that the
+        database's buffer does not grow. `open_entry` is called when a slice ends within an entry,
+        `close_entry` when that entry is done.
         """
         self._loop = loop
         self._apply = apply
@@ -91,7 +91,7 @@ class ApplyQueue:
         self._running = False
         self._held = 0
         self._ended = False
-        self._holders: list[Callable[[], None]] = []  # wait for the entry under way to end
+        self._holders: list[Callable[[], None]] = []  # wait until no entry is under way
         self._waiting: list[Callable[[], None]] = []  # wait for the queue to be empty
         self._work: Work | None = None  # of the first entry, when it is under way
         self._work_s = 0.0  # when that began
@@ -102,14 +102,16 @@ class ApplyQueue:
         return sum(map(len, self._queue)) - self._at
 
     def submit(self, entries: list[Entry]) -> None:
-        """Queues committed entries and applies a first slice of what waits."""
+        """Queues committed entries and applies a first slice."""
         self._queue.append(entries)
         if not self._scheduled and not self._running:
             self._slice()
 
     def hold(self, held: Callable[[], None]) -> None:
-        """Begins no entry until as many calls of `release` have come; `held` is called once none is
-        under way, most often at once."""
+        """Begins no entry until `release` was called as often.
+
+        `held` is called once none is under way, mostly at once.
+        """
         self._held += 1
         if self._work is None:
             held()
@@ -117,18 +119,18 @@ class ApplyQueue:
             self._holders.append(held)
 
     def release(self) -> None:
-        """Takes one `hold` back."""
+        """Ends one `hold`."""
         assert self._held > 0, self._held
         self._held -= 1
         self._wake()
 
     def end(self) -> None:
-        """Applies nothing any more; an entry under way is left as it is, for the next life."""
+        """Applies nothing any more; the next life applies an entry under way again."""
         self._ended = True
 
     @property
     def _stopped(self) -> bool:
-        """Whether no entry may be begun; while Raft waits for what is queued, that goes first."""
+        """Whether no entry may be begun; entries that Raft waits for are begun anyway."""
         return self._held > 0 and not self._waiting
 
     def when_empty(self, done: Callable[[], None]) -> None:
@@ -142,7 +144,7 @@ class ApplyQueue:
             done()
 
     def replaced(self, index: int) -> None:
-        """A snapshot up to `index` has taken the place of what was to be applied."""
+        """A snapshot up to `index` has replaced the entries that were to be applied."""
         assert self._work is None, "a snapshot in the middle of an entry"
         self._queue.clear()
         self._at = 0
@@ -222,7 +224,7 @@ class ApplyQueue:
             self._done(self.applied_index, count, now_s - start_s)
 
     def _go_on(self, work: Work, until_s: float) -> bool:
-        """Works on an entry until the slice is over; whether it has come to its end."""
+        """Works on an entry until the slice is over; returns whether the entry is finished."""
         time = self._loop.time
         steps = self.steps_max
         for _ in work:
@@ -232,7 +234,7 @@ class ApplyQueue:
         return True
 
     def _finish_entry(self) -> int:
-        """The entry under way has come to its end."""
+        """The entry under way is finished."""
         self._work = None
         entries = self._queue[0]
         entry = entries[self._at]

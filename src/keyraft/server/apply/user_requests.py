@@ -1,9 +1,9 @@
 """Requests about users and roles, as apply carries them out.
 
-Each kind of request has a message, a method of `auth.Accounts` and who may ask: root, the user
-itself (UserGet), a holder of the role (RoleGet), or anybody (AuthStatus, Authenticate). Root is
-asked for by what holds when the entry is applied, not by the revision that the caller was
-identified at: two administrators at work do not get in each other's way.
+Each kind of request has a message, a method of `auth.Accounts` and a rule who may use it: root, the
+user itself (UserGet), a holder of the role (RoleGet), or anybody (AuthStatus, Authenticate). The
+root role is checked as of the moment when the entry is applied, not of the revision at which the
+caller was identified. So two administrators can work at the same time.
 
 Source: etcd `server/etcdserver/apply/auth.go` (needAdminPermission).
 """
@@ -88,9 +88,9 @@ class UserRequests:
     def apply(
         self, kind: int, request: bytes, identity: Identity | None, index: int, wanted: bool
     ) -> bytes:
-        """The response without its header. `identity` is None while users are not asked for.
+        """The response without its header. `identity` is None while authentication is off.
 
-        `wanted`: somebody waits here for the answer. Raises UnknownRequestError for other kinds.
+        `wanted`: a client of this member waits for the answer. Raises UnknownRequestError.
         """
         auth = self._auth
         who = identity or NOBODY
@@ -127,7 +127,7 @@ class UserRequests:
         return answer.SerializeToString()
 
     def _has_old_member(self) -> bool:
-        """Whether some member knows tokens by the other number."""
+        """Whether some member knows tokens by the entry's own index."""
         for text in self._network.last_versions():
             try:
                 version = parse_version(text)

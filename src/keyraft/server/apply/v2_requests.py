@@ -1,10 +1,10 @@
 """Requests of the v2 API that members up to 3.5 put into the log, in today's form and back.
 
-They tell a member's name and client URLs, and the cluster's version; what else the old API could
-say has no effect (etcd 3.6 `v2ToV3Request`). Members of 3.4 know no other form: one that applies
-today's panics. So a member of ours among them writes theirs, as 3.5 does.
+They set a member's name and client URLs, and the cluster's version; all others have no effect (etcd
+3.6 `v2ToV3Request`). Members of 3.4 know no other form, and panic when they apply the new one. So a
+Keyraft member among them proposes the old form, as 3.5 does.
 
-DEVIATION: etcd 3.7 stops at such an entry. Here a log of 3.5 is carried on with.
+DEVIATION: etcd 3.7 stops at such an entry. Keyraft continues a log of 3.5.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Raft carried out: proposals in, Ready to disk and network, reads agreed on, leadership."""
+"""Driving Raft: proposals, Ready to disk and network, read index, leadership."""

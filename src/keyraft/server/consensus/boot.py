@@ -1,10 +1,10 @@
-"""What a member finds on its disk, and the Raft that starts from it.
+"""The state of a member's disk at a start, and the Raft node that begins with it.
 
-The database is ahead of the last snapshot as a rule. It is what counts: Raft starts with the
-database's consistent index as applied and with the configuration stored beside it, so no entry is
-ever applied twice. The hard state's commit may be behind what was acknowledged, because a commit
-alone is not synced; the entries themselves are there, and the next leader commits them anew (Raft
-thesis §3.6.2). What the database holds was committed, whatever the hard state says.
+The database is usually ahead of the last snapshot. Raft starts with the database's consistent index
+as applied and with the configuration stored beside it, so no entry is ever applied twice. The hard
+state's commit may be lower than what was acknowledged, because a commit alone is not synced. The
+entries are on the disk, and the next leader commits them again (Raft thesis §3.6.2). Entries in the
+database were committed, whatever the hard state says.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ UNCOMMITTED_BYTES_MAX: Final = 1 << 30  # a leader's uncommitted tail
 
 
 class BootError(Exception):
-    """What is on the disk does not fit together; the member must not start."""
+    """The parts on the disk contradict each other; the member must not start."""
 
 
 @dataclass(slots=True)
 class Boot:
-    """The log behind the last snapshot, and where the database stands in it.
+    """The log behind the last snapshot, and the database's index in it.
 
     `conf_state` is the configuration at `applied_index`.
     """
@@ -65,7 +65,7 @@ class Boot:
 def build_node(
     settings: MemberSettings, boot: Boot, chance: Random, logger: Logger
 ) -> tuple[RawNode, MemoryStorage]:
-    """Raft as it stood when the member last wrote. Raises BootError."""
+    """The Raft node in the state of the member's last write. Raises BootError."""
     if boot.consistent_index > boot.last_index:
         raise BootError(
             f"the database holds entries up to {boot.consistent_index}, "

@@ -1,16 +1,17 @@
-"""A leader's bare news of a commit index, held back until entries carry it.
+"""Holds back a leader's empty appends that only carry a commit index, until entries carry it.
 
-When an entry is committed Raft tells every follower at once, with an append that holds no entry,
-and every follower answers. With one client, or a few that wait for each other, that doubles the
-messages of each write, and at each end they are in the way of the next one. So such an append
-waits for at most HOLD_S; most often the next append to the same follower comes first, names a
-commit index at least as high, and takes its place. To Raft that is a message lost in the network
-whose successor arrived (Raft thesis §3.5: appends may be lost, and are idempotent).
+When an entry is committed Raft tells every follower at once with an empty append, and every
+follower answers. With one client, or a few that wait for each other, that doubles the messages of
+each write and delays the next one at both ends. So an empty append waits for at most HOLD_S. Mostly
+the next append to the same follower comes first; it carries a commit index at least as high, and
+replaces the empty one. For Raft this is like a lost message (Raft thesis §3.5: appends may be lost,
+and are idempotent).
 
-Nobody's answer waits for held news: a follower's linearizable reads get the commit index with the
-heartbeat that confirms them, and what a follower has proposed itself is told at once.
+No answer to a client waits for a held message. A follower's linearizable reads get the commit index
+with the heartbeat that confirms them, and the commit of a follower's own proposals is sent at once.
 
-DEVIATION: etcd sends it at once. A follower's serializable reads and watches are so much later.
+DEVIATION: etcd sends it at once. A follower's serializable reads and watches are later by up to
+HOLD_S.
 """
 
 from __future__ import annotations
@@ -45,18 +46,18 @@ class CommitNotices:
         self._held: dict[int, Message] = {}  # by receiver
         self._held_s = 0.0  # since when the oldest of them waits
         self._scheduled = False
-        # Followers wait for the commit of entries from the first to the last; 0: for none.
+        # The first and the last entry whose commit followers wait for; 0: none.
         self._awaited_first = 0
         self._awaited_last = 0
 
     def awaited(self, index: int) -> None:
-        """A follower has proposed what ends at `index`: the commit of that is told at once."""
+        """A follower has proposed entries up to `index`: their commit is sent at once."""
         self._awaited_last = index
         if not self._awaited_first:
             self._awaited_first = index
 
     def send(self, messages: Sequence[Message]) -> None:
-        """Sends what a leader's Ready carries, but for what may wait."""
+        """Sends the messages of a leader's Ready, except for those that may wait."""
         held = self._held
         first = self._awaited_first
         out: list[Message] = []
@@ -90,7 +91,7 @@ class CommitNotices:
         self._scheduled = False
         if not self._held:
             return
-        # One timer runs at a time, so it may have been set for news that was carried meanwhile.
+        # Only one timer runs, so it may have been set for a message that was replaced meanwhile.
         left_s = self._held_s + HOLD_S - self._loop.time()
         if left_s > HOLD_S / 8:
             self._scheduled = True

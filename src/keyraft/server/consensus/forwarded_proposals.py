@@ -1,8 +1,8 @@
-"""What a peer passes on from its clients, looked at before it enters the log.
+"""Checks the proposals that a peer forwards, before they enter the log.
 
-A proposal in the log is carried out by every member, at every start anew, so one that nobody can
-carry out must not get there. The member that took it from its client has checked it already; here
-only what would be no entry at all is refused. DEVIATION: etcd's leader takes any bytes, and every
+Every member carries out each proposal in the log, possibly again at each start. So one that cannot
+be carried out must not get there. The member that took it from its client has checked it already;
+here only malformed proposals are refused. DEVIATION: etcd's leader takes any bytes, and every
 member panics when it applies them.
 """
 
@@ -30,7 +30,7 @@ from keyraft.server.apply import internal_request, v2_requests
 
 ENTRY_BYTES_MAX: Final = 64 << 20
 """Of one proposal, unless this member's own limit of a request is higher."""
-_TXN_OPS_MAX: Final = 1 << 20  # how many are allowed is the other member's flag
+_TXN_OPS_MAX: Final = 1 << 20  # the real limit is a flag of the other member
 _CONF_CHANGE: Final = EntryType.CONF_CHANGE.value
 
 _MESSAGES: Final[dict[int, type[Protobuf]]] = {
@@ -76,7 +76,7 @@ def check(entries: Sequence[Entry], request_bytes_max: int) -> None:
             parts = internal_request.split(data)
             if parts is not None and parts[0] == internal_request.KIND_PUT and plain_put(parts[1]):
                 if len(data) <= bytes_max:
-                    continue  # the most frequent, and whole
+                    continue  # the most frequent kind, complete
         why = _problem(entry, bytes_max)
         if why:
             raise PeerMessageError(f"raft: MsgProp: {why}")
@@ -89,7 +89,7 @@ def _problem(entry: Entry, bytes_max: int) -> str:
     if entry.type == _CONF_CHANGE:
         return _change_problem(data)
     if entry.type:
-        return ""  # Raft itself takes one or leaves it
+        return ""  # Raft itself accepts or drops it
     if not data:
         return "an empty proposal"
     try:
@@ -119,7 +119,7 @@ def _change_problem(data: bytes) -> str:
 
 
 def _v2_problem(data: bytes) -> str:
-    """Members up to 3.5 tell their names so. Raises MembershipDataError."""
+    """Members up to 3.5 publish their names so. Raises MembershipDataError."""
     known = v2_requests.translate(data)
     if known is None:
         return ""

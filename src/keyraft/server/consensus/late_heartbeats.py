@@ -1,7 +1,7 @@
 """Says when a leader's disk is so slow that its heartbeats are late.
 
-While a write is under way no Ready is carried out, so no heartbeat leaves either. When that lasts
-for an election, the others choose somebody else; before that the operator is told.
+While a write is under way no Ready is carried out, so no heartbeat is sent either. When that lasts
+for an election timeout, the others elect another leader. A warning is logged before that.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from keyraft.server.member import Member
 
-LATE_TICKS: Final = 2  # heartbeats that a write may keep back unmentioned (etcd's contention)
+LATE_TICKS: Final = 2  # heartbeats that a write may delay without a warning (etcd's contention)
 
 
 class LateHeartbeats:
-    """Owned by the member's loop. Each write is told of once."""
+    """Owned by the member's loop. Each write causes at most one warning."""
 
     def __init__(self, member: Member) -> None:
         self._member = member
-        self._told_s: float | None = None  # when the write began that was told of last
+        self._told_s: float | None = None  # when the write of the last warning began
 
     def tick(self, now_s: float) -> None:
         """Called with every Raft tick."""

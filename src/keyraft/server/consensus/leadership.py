@@ -1,18 +1,19 @@
-"""Who leads: the one value that everybody reads, and the one place where it changes.
+"""Who leads, in which term and since when: the one place where this is stored and changed.
 
-The Raft loop tells it of every change (`follow`), apply of a leader's first entry (`first_applied`),
-the membership of who votes (`standing`). All of the value has changed before anybody is told, so
-whoever is told finds a whole one. Readers read its attributes, which are plain because every
-request reads one of them; nobody else writes them (`tests/server/test_leadership.py` looks).
+Three callers change it: the Raft loop (`follow`), apply after a leader's first entry
+(`first_applied`), and the membership when voters or the version change (`standing`). All attributes
+are set before any callback runs, so callbacks see a consistent state. Attributes are plain because
+every request reads one of them; no other code writes them (checked by
+`tests/server/test_leadership.py`).
 
-It says what this member has been told, which may be behind what its Raft knows by then:
-`RaftLoop.leads` asks Raft itself, and is what counts where a former leader could do harm.
+It may be older than what this member's Raft knows. `RaftLoop.leads` asks Raft itself, and must be
+used where a deposed leader could do harm.
 
 Invariants (`check`):
 - `leading` exactly if `leader` is this member;
 - `alone` only if `confirmed`, `confirmed` only if `leading`;
-- `in_service` exactly if there is a leader and the membership lets this member serve;
-- `term` never falls and is none that Raft has not reached.
+- `in_service` exactly if there is a leader, and this member is a voter and knows the version;
+- `term` never falls and is never above Raft's.
 """
 
 from __future__ import annotations
@@ -56,20 +57,20 @@ class Leadership:
         self._counters = counters
         self._sole_voter = False
         self._serves = False
-        self.leader = 0  # its id; 0: nobody is known to lead
+        self.leader = 0  # its id; 0: no known leader
         self.term = term  # of the leader, or of the entries that are applied, if that is later
         self.since_s = 0.0  # when `leader` became known, in loop time; kept while nobody leads
         self.leading = False  # this member leads
-        self.confirmed = False  # it does, and has applied an entry of its term: all before is known
-        self.alone = False  # confirmed, and since then the only voter: it may read at any moment
-        self.in_service = False  # a call needs no closer look: voter, leader and version are there
-        # Told in this order; `on_leader` gets who led before (0: nobody).
-        self.on_leader: Sequence[Callable[[int], None]] = ()  # somebody else leads than before
-        self.on_deposed: Sequence[Callable[[], None]] = ()  # this member leads no longer
+        self.confirmed = False  # it has applied an entry of its term, too
+        self.alone = False  # confirmed, and the only voter since then: it may read at any moment
+        self.in_service = False  # calls need no more checks: voter, with leader and version
+        # Called in this order; `on_leader` gets the previous leader (0: none).
+        self.on_leader: Sequence[Callable[[int], None]] = ()  # the leader has changed
+        self.on_deposed: Sequence[Callable[[], None]] = ()  # this member no longer leads
         self.on_confirmed: Sequence[Callable[[], None]] = ()  # `confirmed`, once for each term
 
     def follow(self, soft: SoftState, term: int) -> None:
-        """Raft has another leader or role, in `term`."""
+        """Raft's leader or role has changed, in `term`."""
         before, led = self.leader, self.leading
         self.leader = leader = soft.lead
         self.leading = leading = soft.state is StateType.LEADER
@@ -90,10 +91,11 @@ class Leadership:
                 deposed()
 
     def first_applied(self, term: int, leads: bool) -> None:
-        """The first entry of a leader of `term` is applied; `leads`: Raft says that it is ours.
+        """The first entry of the leader of `term` is applied; `leads`: Raft says that it is this
+        member.
 
-        The member may have been deposed and elected again without having been told: then only the
-        term is new to it, and leases have been renewed elsewhere.
+        The member may have been deposed and elected again unnoticed. Then only the term is new, and
+        leases may have been renewed elsewhere.
         """
         self.term = max(self.term, term)
         if not (leads and self.leading):
@@ -104,11 +106,11 @@ class Leadership:
             confirmed()
 
     def standing(self, sole_voter: bool, serves: bool) -> None:
-        """What the membership says: this member is the only voter; it votes, and the cluster's
-        version is known.
+        """From the membership: whether this member is the only voter, and whether it votes and the
+        cluster's version is known.
 
-        One that was left alone reads at once only from its next term on: those who are gone may
-        have answered for entries that it has committed and not yet handed out.
+        A member that became the only voter may read at once only from its next term on. The removed
+        members may have answered for entries that are committed and not yet applied here.
         """
         self._sole_voter = sole_voter
         self._serves = serves
@@ -127,7 +129,7 @@ class Leadership:
         hold(self.term <= raft_term, "no term that Raft has not reached", self.term, raft_term)
 
     def _say(self, before: int) -> None:
-        """In the words of etcd's Raft node."""
+        """Logs the change in the words of etcd's Raft node."""
         own, term, leader = self._own, self.term, self.leader
         if not before:
             text = f"raft.node: {own:x} elected leader {leader:x} at term {term}"

@@ -1,6 +1,6 @@
-"""Handing leadership over: on a client's wish, or before the leader stops.
+"""Leadership transfers: on a client's request, or before the leader stops.
 
-Raft does the work (thesis §3.10); here is who waits for it, and until when.
+Raft does the work (thesis §3.10). Here are those who wait for it, and their deadlines.
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ class LeadershipTransfer:
         self._waiting: list[tuple[int, float, MoveDone]] = []
 
     def move(self, target: int, done: MoveDone) -> None:
-        """Moves leadership to `target`; `done(None)` when it leads. Raises BadLeaderTransfereeError."""
+        """Transfers leadership to `target`; `done(None)` when it leads.
+
+        Raises BadLeaderTransfereeError.
+        """
         member = self._member
         transferee = member.membership.cluster.member(target)
         if transferee is None or transferee.is_learner:
@@ -73,7 +76,7 @@ class LeadershipTransfer:
             done(error)
 
     def best_transferee(self) -> int:
-        """The voter that has answered longest without a break; 0 when there is none."""
+        """The voter that is connected for longest; 0 when there is none."""
         member = self._member
         since = member.network.active_since
         active = [

@@ -1,25 +1,25 @@
-"""The member's Raft: what arrives in a turn goes in together, and one function carries out Ready.
+"""Drives the member's Raft: collects a turn's input, and carries out Ready in one function.
 
 The order is persist -> send -> apply -> acknowledge:
 
-- an entry is applied only when it is on our own disk, and answered only when it is applied;
-- a follower's or candidate's messages leave only after the state they speak of is on disk; a
-  leader's may leave while its disk is busy, because it counts itself only when its own write is
+- an entry is applied only when it is on this member's disk, and answered only when it is applied;
+- a follower's or candidate's messages are sent only after the state that they promise is on disk; a
+  leader's may be sent while its disk is busy, because it counts itself only when its own write is
   done (Raft thesis §10.2.1);
 - one write is under way at a time. While it syncs, proposals gather into the next batch and the
   entries of the batch before are applied and answered, so disk and interpreter work side by side.
 
-- a follower answers the leader first and applies then: its answer is waited for, its state is not;
-- a leader's bare news of a commit index waits for the next entries to carry it (`commit_notices`);
-- what Raft does next depends on a configuration change that is committed, so it waits until that is
-  applied. Mostly this is at once; behind a transaction that takes many turns it is not, and then
-  the loop goes on but Raft stands still, as in the original.
+- a follower answers the leader before it applies, because the leader waits for the answer;
+- a leader's empty append with a commit index waits for the next entries (`commit_notices`);
+- Raft's next steps depend on a committed configuration change, so Raft waits until it is applied.
+  Mostly this is at once. Behind a transaction that takes many turns it is not; then the loop goes
+  on while Raft waits, as in the original.
 
 Proposals of one turn of the event loop become one call of `propose`, one write and one sync. While
-there is no leader, or while the disk is busy, they wait, as long as their proposers do: what nobody
-waits for any more is not proposed.
+there is no leader, or while the disk is busy, they wait. A proposal whose proposer has left is not
+proposed.
 
-Nobody else touches `node`: each verb here has the loop take a turn, so no caller must remember to.
+No other code calls `node`: each verb here schedules a turn, so callers need not.
 """
 
 from __future__ import annotations
@@ -60,21 +60,27 @@ ALONE_ENTRIES_MAX: Final = 4  # a batch so small may be synced on the loop itsel
 
 
 class RaftEvents(Protocol):
-    """What the loop tells its member."""
+    """The callbacks to the member."""
 
     def read_states(self, states: Sequence[ReadState]) -> None:
         """Read index rounds have been agreed."""
 
     def committed(self, entries: list[Entry], applied: Callable[[], None] | None) -> None:
-        """To be applied in order; `applied`, if given, is called once all of it is, at once or
-        later: there is a configuration change among it."""
+        """Entries to apply in order.
+
+        `applied` is given if a configuration change is among them, and is called, at once or later,
+        when all are applied.
+        """
 
     def before_snapshot(self, ready: Callable[[], None]) -> None:
-        """A snapshot is going to be installed: `ready` is called, at once or later, when nothing is
-        being applied; nothing will be until `snapshot_installed`."""
+        """A snapshot will be installed.
+
+        `ready` is called, at once or later, when no entry is being applied; none is begun until
+        `snapshot_installed`.
+        """
 
     def snapshot_installed(self, snapshot: Snapshot) -> None:
-        """A snapshot of the leader's is durable: take its state over."""
+        """A snapshot of the leader is durable: load its state."""
 
     def dropped(self, stamps: list[bytes]) -> None:
         """Raft has refused these proposals (no leader, or a transfer is under way)."""
@@ -95,7 +101,7 @@ class RaftLoop:
         stable_index: int,
         request_bytes_max: int = REQUEST_BYTES_MAX,
     ) -> None:
-        """`request_bytes_max`: how large a request this member's own clients may send."""
+        """`request_bytes_max`: the largest request that this member's own clients may send."""
         self._loop = loop
         self.node = node
         self._storage = storage
@@ -115,8 +121,8 @@ class RaftLoop:
         self._early: list[Entry] = []
         self._held: list[Entry] = []
         self._changes = 0  # configuration changes handed out and not yet applied
-        self._persisted_fully = False  # the Ready waits for nothing else
-        self._as_leader = False  # the Ready under way is a leader's, whose messages have left
+        self._persisted_fully = False  # this Ready waits for no write
+        self._as_leader = False  # the Ready under way is a leader's, whose messages are sent
         self._began_s = 0.0
         self._stopped = False
         self.batches = 0
@@ -136,11 +142,11 @@ class RaftLoop:
 
     @property
     def queued(self) -> int:
-        """Proposals that Raft has not had."""
+        """Proposals that Raft has not taken."""
         return len(self._queue)
 
     def withdraw(self, stamp: bytes) -> bool:
-        """Takes a proposal back; False when Raft has had it, so that it may be carried out."""
+        """Withdraws a proposal; False if Raft has taken it, so that it may be carried out."""
         data = self._queue.pop(stamp, None)
         if data is None:
             return False
@@ -150,27 +156,27 @@ class RaftLoop:
     def propose_leading(self, stamp: bytes, data: bytes) -> None:
         """Queues an entry that only the leader of this term may propose; else it is dropped.
 
-        A proposal may wait while the disk is slow, and would then be passed on to whoever leads.
+        Otherwise a proposal that waits for a slow disk could be forwarded to a later leader.
         """
         self._leading_queue.append((self._leadership.term, stamp, data))
         self._wake()
 
     def step(self, message: Message) -> None:
-        """Takes a message from a peer; the outcome is carried out this turn.
+        """Takes a message from a peer; its result is carried out in this turn.
 
-        Raises RaftError: PeerMessageError for what no member says, and what Raft refuses.
+        Raises RaftError: PeerMessageError for an invalid message, and what Raft refuses.
         """
         if not self._stopped:
             if message.type == _PROP:
                 forwarded_proposals.check(message.entries, self._request_bytes_max)
             self.node.step_from_peer(message)
             if message.type == _PROP:
-                # A follower's client waits for the commit of these.
+                # A follower's client waits for the commit of these entries.
                 self._notices.awaited(self.node.raft.log.last_index())
             self._wake()
 
     def check_from_peer(self, message: Message) -> None:
-        """Raises PeerMessageError for what no member says."""
+        """Raises PeerMessageError for an invalid message."""
         self.node.check_from_peer(message)
 
     def tick(self) -> None:
@@ -181,20 +187,20 @@ class RaftLoop:
         self._wake()
 
     def _look_at_lead(self) -> None:
-        """The disk stalls, and with it everything that a Ready would tell.
+        """Checks the leadership while the disk stalls, as no Ready is carried out meanwhile.
 
-        No heartbeat leaves meanwhile, so the others elect somebody and Raft, hearing of no quorum,
-        steps down. The member must know at once: it still answers clients.
+        No heartbeat is sent meanwhile, so the others elect another leader, and Raft steps down
+        without a quorum. The member must know at once, because it still answers clients.
         """
         if self.node.raft.state != StateType.LEADER:
             self._leadership.follow(self.node.raft.soft_state(), self.node.raft.term)
 
     def start(self) -> None:
-        """What a former life has left to do is done."""
+        """Carries out the work that a former life has left."""
         self._wake()
 
     def campaign(self) -> None:
-        """Stands for election now."""
+        """Campaigns now."""
         self.node.campaign()
         self._wake()
 
@@ -204,12 +210,12 @@ class RaftLoop:
         self._wake()
 
     def transfer(self, target: int) -> None:
-        """Hands leadership to `target`, if this member has it, or asks the leader to."""
+        """Transfers leadership to `target`, or asks the leader to."""
         self.node.transfer_leader(target)
         self._wake()
 
     def propose_conf_change(self, change: ConfChange) -> None:
-        """Raises ProposalDroppedError: nobody leads, or a change is under way."""
+        """Raises ProposalDroppedError: there is no leader, or a change is under way."""
         self.node.propose_conf_change(change)
         self._wake()
 
@@ -220,7 +226,7 @@ class RaftLoop:
         return state
 
     def forget(self, member_id: int) -> bool:
-        """This member is gone for good; whether it led, so that nobody leads now."""
+        """A member was removed; returns whether it led, so that there is no leader now."""
         if member_id != self.node.raft.lead:
             return False
         self.node.forget_leader()
@@ -243,11 +249,11 @@ class RaftLoop:
 
     @property
     def has_leader(self) -> bool:
-        """Whether Raft knows a leader, told or not yet told."""
+        """Whether Raft knows a leader, even if the member has not been told yet."""
         return self.node.raft.lead != 0
 
     def leads(self, term: int) -> bool:
-        """Whether this member leads in `term` as far as Raft knows, told or not yet told."""
+        """Whether this member leads in `term` by Raft's own knowledge."""
         raft = self.node.raft
         return raft.state is StateType.LEADER and raft.term == term
 
@@ -265,7 +271,7 @@ class RaftLoop:
         return self.node.raft.log.unstable.snapshot is not None
 
     def matched(self) -> dict[int, int]:
-        """Up to which entry each member's log is known to be a leader's; nothing on others."""
+        """The match index of each member, on a leader; empty on others."""
         return {ident: one.match for ident, one in self.node.status().progress.items()}
 
     @property
@@ -286,17 +292,17 @@ class RaftLoop:
 
     @property
     def applied_index(self) -> int:
-        """What Raft knows to be applied: all but the entries that are carried out just now."""
+        """The applied index that Raft knows: without the entries of the Ready under way."""
         return self.node.raft.log.applied
 
     def stop(self) -> None:
-        """Nothing is carried out after this but the write that is under way."""
+        """Stops; only the write under way is finished."""
         self._stopped = True
         self._notices.stop()
 
     @property
     def writing(self) -> bool:
-        """A Ready is being carried out, beyond what only waits to be applied."""
+        """Whether a Ready is being written."""
         return self._ready is not None and not self._persisted_fully
 
     # --- the turn -----------------------------------------------------------------------------
@@ -319,7 +325,7 @@ class RaftLoop:
             self._in_turn = False
 
     def _take_leading(self) -> None:
-        """In front of the others, so that they are in the batch that is offered now."""
+        """Moves these proposals to the front, so that they are in the present batch."""
         waiting, self._leading_queue = self._leading_queue, []
         mine = {stamp: data for term, stamp, data in waiting if self.leads(term)}
         if len(mine) < len(waiting):
@@ -328,7 +334,7 @@ class RaftLoop:
         self._queue = mine | self._queue
 
     def _offer(self) -> None:
-        """One batch of proposals goes to Raft."""
+        """Gives one batch of proposals to Raft."""
         batch = self._queue
         if len(batch) > BATCH_ENTRIES_MAX or self._queue_bytes > BATCH_BYTES_MAX:
             size = 0
@@ -352,7 +358,7 @@ class RaftLoop:
             self._events.dropped(list(batch))
 
     def _carry_out(self, ready: Ready) -> None:
-        """The one place where a Ready becomes deeds."""
+        """The one place where a Ready is carried out."""
         if ready.soft_state is not None:
             self._leadership.follow(ready.soft_state, self.node.raft.term)
         if ready.read_states:
@@ -386,10 +392,10 @@ class RaftLoop:
         committed = ready.committed_entries
         early = committed
         if entries and entries[0].index <= self._stable_index:
-            # What is on the disk under these indexes is another leader's, and is replaced.
+            # The entries on the disk at these indexes are an earlier leader's, and are replaced.
             self._stable_index = entries[0].index - 1
         if committed and committed[-1].index > self._stable_index:
-            # Committed by others before our own disk had it: applied once it has.
+            # Committed by others before it was on our own disk: applied when it is.
             split = len(committed)
             while split and committed[split - 1].index > self._stable_index:
                 split -= 1
@@ -397,7 +403,7 @@ class RaftLoop:
         if entries or ready.hard_state is not None:
             self._early = early
             self._began_s = self._loop.time()
-            # On a follower nobody waits for what is to be applied.
+            # On a follower no client waits for these entries.
             waits = self._queue or (early and self._as_leader) or len(early) > ALONE_ENTRIES_MAX
             alone = len(entries) <= ALONE_ENTRIES_MAX and not waits
             self._log.append(entries, ready.hard_state, ready.must_sync, self._persisted, alone)
@@ -407,8 +413,7 @@ class RaftLoop:
             self._persisted()
 
     def _apply_early(self) -> None:
-        """What was on our disk before this Ready; runs while the write is under way, or after it
-        when the write was done at once."""
+        """Applies entries that were on our disk before this Ready, mostly during its write."""
         if self._early:
             early, self._early = self._early, []
             self._apply(early)

@@ -1,11 +1,11 @@
-"""Linearizable reads: one read index round for everybody who asked in a turn.
+"""Linearizable reads: one read index round for all that are requested in a turn.
 
-A read at index r may be answered once everything up to r is applied, where r was the commit index
-of a leader that then proved to be still leader (Raft thesis §6.4, ReadIndex). A sole voter is its
-own quorum: its commit index is the read index at once, as soon as it has committed an entry of its
-own term. Otherwise one round is in flight at a time; readers that come meanwhile share the next
-one. A round is asked for again every 500 ms and fails with the request timeout, or when the leader
-changes (etcd `server/etcdserver/read/read.go`).
+A read at index r may be answered once everything up to r is applied. r is the commit index of a
+leader that has then confirmed its leadership (Raft thesis §6.4, ReadIndex). A sole voter is its own
+quorum: its commit index is the read index, once it has committed an entry of its own term.
+Otherwise one round is in flight at a time; readers that come meanwhile share the next one. A round
+is asked for again every 500 ms and fails with the request timeout, or when the leader changes (etcd
+`server/etcdserver/read/read.go`).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ ReadDone = Callable[[EtcdError | None], None]
 
 
 class ReadSource(Protocol):
-    """What a round asks of the member's Raft."""
+    """How a round uses the member's Raft."""
 
     def send_read_index(self, context: bytes) -> None:
         """Starts a round; its answer comes back through `ReadIndex.confirmed`."""
@@ -64,7 +64,7 @@ class ReadIndex:
         self._scheduled = False
         self._applying: deque[tuple[int, list[ReadDone]]] = deque()
         self._answers: deque[tuple[list[ReadDone], EtcdError | None]] = deque()
-        self._answered = 0  # of the first list
+        self._answered = 0  # so many of the first list are answered
 
     def __len__(self) -> int:
         waiting = len(self._next) + len(self._round) + sum(len(w[1]) for w in self._applying)
@@ -101,7 +101,7 @@ class ReadIndex:
             self._loop.call_soon(self._start)
 
     def wait_applied(self, index: int, done: ReadDone) -> None:
-        """Agreement is known already: wait for apply to reach `index`."""
+        """Waits only for apply to reach `index`; the index is agreed already."""
         waiting = self._applying
         if waiting and waiting[-1][0] == index:
             waiting[-1][1].append(done)
@@ -154,13 +154,13 @@ class ReadIndex:
         self._continue()
 
     def first_commit_in_term(self) -> None:
-        """The leader could not answer before this; asks again at once."""
+        """The leader could not answer before; asks again at once."""
         if self._round:
             self._logger.info("first commit in current term: resending ReadIndex request")
             self._send()
 
     def leader_changed(self, before: int) -> None:
-        """The answer may be lost with the leader before; without one the round is asked for now."""
+        """The answer may be lost with the previous leader, so the round is asked for again."""
         if self._round and not before:
             self._send()
         elif self._round:

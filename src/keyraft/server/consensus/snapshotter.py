@@ -26,7 +26,7 @@ RELEASE_S: Final = (
 
 
 class Snapshotter:
-    """Decides when, and keeps the memory log short. Owned by the member's loop."""
+    """Decides when to make a snapshot, and trims the log in memory. Owned by the member's loop."""
 
     def __init__(
         self, member: Member, storage: MemoryStorage, log: DurableLog, snapshot_index: int
@@ -35,7 +35,7 @@ class Snapshotter:
         self._storage = storage
         self._log = log
         self._index = snapshot_index
-        self._life = 0  # databases that were replaced by a leader's
+        self._life = 0  # counts databases that a leader's replaced
         self._busy = False
         self._forced = False
         settings = member.settings
@@ -44,11 +44,11 @@ class Snapshotter:
         self.trim_entries = TRIM_ENTRIES
         self.release_s = RELEASE_S
         self._next_trim = snapshot_index + TRIM_ENTRIES + 1
-        self._sending_s = float("-inf")  # when a database was last on its way to somebody
+        self._sending_s = float("-inf")  # when a database was last being sent
 
     @property
     def index(self) -> int:
-        """Where the newest snapshot stands."""
+        """The index of the newest snapshot."""
         return self._index
 
     def force(self) -> None:
@@ -63,9 +63,9 @@ class Snapshotter:
             self._begin(index)
 
     def _is_sending(self) -> bool:
-        """Whether a follower is being sent the database, or was a moment ago.
+        """Whether a database is being sent to a follower, or was a moment ago.
 
-        It goes on with the entries behind that, or needs the database again.
+        The follower then needs the entries behind it, or else the database again.
         """
         now_s = self._member.loop.time()
         if self._member.raft.sends_database:
@@ -74,11 +74,12 @@ class Snapshotter:
 
     def _trim(self, index: int) -> None:
         self._next_trim = index + self.trim_entries
-        # Raft learns of what was applied when the write under way ends, and may read it until then.
+        # Raft learns the applied index when the write under way ends, and may read entries until
+        # then.
         last_wanted = min(index - self._keep, self._member.raft.applied_index)
         if last_wanted >= self._storage.first_index():
-            # A follower that needs what is forgotten here is sent the database, and Raft wants to
-            # know that there is one to send; what is sent is always newer (app/snapshot_transfers.py).
+            # A follower that needs trimmed entries is sent the database. Raft only needs to know
+            # that there is a snapshot; what is sent is always newer (app/snapshot_transfers.py).
             self._storage.create_snapshot(index, self._member.membership.state)
             self._storage.compact(last_wanted)
 
@@ -116,7 +117,7 @@ class Snapshotter:
         self._member.logger.info("saved snapshot", snapshot_index=meta.index)
 
     def installed(self, meta: SnapshotMeta) -> None:
-        """A snapshot came from the leader: what was under way here is about a former database."""
+        """A snapshot came from the leader: one under way here is about the old database."""
         self._life += 1
         self._busy = False
         self._index = meta.index

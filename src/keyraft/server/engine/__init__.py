@@ -1,7 +1,7 @@
-"""What the services ask for, carried out with Raft: the ports of `service.ports` over a member.
+"""The ports of the services (`service.ports`), implemented with Raft over a member.
 
-The verbs of the hot path are the member's own bound methods, or read the member's parts directly:
-a port costs no call of its own. Nothing of `service/` is imported here; where both meet (`app`, the
+On the hot path a verb is a bound method of the member, or reads the member's parts directly, so a
+port costs no call of its own. Nothing of `service/` is imported here; where both meet (`app`, the
 simulator, tests) mypy compares them.
 """
 

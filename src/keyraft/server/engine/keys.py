@@ -1,8 +1,8 @@
 """The keys: writes go through the log, reads are answered when the member may read.
 
-A range of one key at the present is answered at once when the member may read right now. Who may
-see the keys is asked when they are read, and behind the last of them whether the users are still
-the same (etcd `v3_server.go`).
+A range of one key at the present revision is answered at once when the member may read now.
+Permissions are checked when keys are read. After the last key it is checked that users have not
+changed meanwhile (etcd `v3_server.go`).
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from keyraft.server.member import Member
 
 Who = Callable[[], Identity | None]
-"""Finds out who asks."""
+"""Identifies the caller."""
 
 
 class _PhysicalCompaction:
-    """Waits for the rows to be gone before it answers."""
+    """Answers when the rows are deleted."""
 
     ticket: bytes
     on_cancel: Callable[[Any, int], None] | None
@@ -149,7 +149,10 @@ class RaftKeys:
         )
 
     def _check(self, who: Who | None, key: bytes, range_end: bytes) -> Identity | None:
-        """Who reads a range; raises what keeps them from it. None: there are no users."""
+        """Identifies the reader of a range and checks its permissions.
+
+        None if there are no users.
+        """
         auth = self._auth
         if not auth.enabled:
             return None
@@ -161,9 +164,9 @@ class RaftKeys:
     def _sliced(
         self, waiter: Waiter, work: Generator[None, None, bytes], identity: Identity | None
     ) -> bytes | None:
-        """A read of many keys: at once if it is small, else over turns.
+        """A read of many keys: at once if it is small, else over several turns.
 
-        Who may see them is asked before, and at the end whether the users are still the same.
+        Permissions are checked first; at the end, that users have not changed meanwhile.
         """
         member = self._member
         header = member.header(self._store.revision)

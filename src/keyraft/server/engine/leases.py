@@ -1,6 +1,6 @@
 """The leases: grant and revoke through the log; renewals, time to live and the list without it.
 
-Only the leader knows deadlines: what a follower is asked, it asks the leader (`leader_calls`).
+Only the leader knows deadlines, so a follower asks the leader (`leader_calls`).
 
 Source: etcd `server/etcdserver/api/v3rpc/lease.go`, `server/etcdserver/v3_server.go`.
 """
@@ -38,7 +38,7 @@ Remaining = rpc_pb2.LeaseTimeToLiveResponse | EtcdError | RawError
 
 
 class _Renewal:
-    """What the answers to one LeaseKeepAliveRequest have in common."""
+    """The parts that all answers to one LeaseKeepAliveRequest share."""
 
     __slots__ = ("field", "lease_id", "tail", "ttl_s")
 
@@ -61,7 +61,7 @@ class RaftLeases:
     def __init__(self, member: Member) -> None:
         self._member = member
         self._auth = member.auth
-        # Renewals come again and again: their bytes -> what does not change in the answer.
+        # Renewals repeat. Request bytes -> the constant parts of the answer.
         self._known: dict[bytes, _Renewal] = {}
         self.space = member.quota
         self.revoke = partial(member.propose_for, internal_request.KIND_LEASE_REVOKE)
@@ -82,7 +82,7 @@ class RaftLeases:
     def time_to_live(
         self, waiter: Waiter, request: rpc_pb2.LeaseTimeToLiveRequest, who: Who | None = None
     ) -> bytes | None:
-        """See the port. Who asks for the keys must be allowed to read all of them."""
+        """See the port. A caller that asks for the keys must be allowed to read all of them."""
         auth = self._auth
         users = auth.revision
         if request.keys and auth.enabled:
@@ -98,7 +98,10 @@ class RaftLeases:
         return None
 
     def _ask(self, waiter: Waiter, request: rpc_pb2.LeaseTimeToLiveRequest, users: int) -> None:
-        """Asks whoever knows. `users`: the auth revision at which permissions were looked at."""
+        """Asks the lessor that knows.
+
+        `users`: the auth revision at which permissions were checked.
+        """
         member = self._member
 
         def told(answer: Remaining) -> None:
@@ -130,7 +133,7 @@ class RaftLeases:
         waiter.respond(self._header() + answer.SerializeToString())
 
     def list(self, waiter: Waiter, who: Who | None = None) -> bytes | None:
-        """See the port: of this member's own knowledge."""
+        """See the port: as this member knows them."""
         auth = self._auth
         identity: Identity | None = None
         if auth.enabled:
@@ -148,7 +151,7 @@ class RaftLeases:
         return in_slices(self._member, waiter, self._list(identity), finish)
 
     def _list(self, identity: Identity | None) -> Generator[None, None, bytes]:
-        """All leases; root sees them, and who may read every key on every one of them."""
+        """All leases; allowed for root, and for users who may read every key of every lease."""
         ids = yield from self._member.lessor.ids_steps()
         if identity is not None and not self._auth.is_admin(identity):
             yield from self._auth.lease_read_steps(identity, ids)
@@ -171,8 +174,7 @@ class RaftLeases:
     def renew_at_once(
         self, stream: ServerStream, requests: Sequence[bytes], who: Who | None = None
     ) -> int:
-        """See the port: leases that are known, run, and have no checkpoint, at a leader that is
-        sure to be one."""
+        """See the port: for known, running leases without a checkpoint, on a sure leader."""
         member = self._member
         now_s = member.loop.time()
         if not member.leasing.may_renew_at_once(now_s):
@@ -183,7 +185,7 @@ class RaftLeases:
             try:
                 caller = who() if who is not None else None
             except EtcdError:
-                return 0  # and then refused, or postponed
+                return 0  # `renew` then refuses or postpones it
             if caller is None:
                 return 0
         known = self._known
@@ -223,8 +225,8 @@ class RaftLeases:
             if identity is None:
                 raise errors.UserEmptyError
             auth.check_lease_revoke(identity, lease_id)
-        # The header is from before the renewal: a client must not see a revision at which the
-        # lease was revoked together with the news that it lives.
+        # The header is from before the renewal. Otherwise a client could get the answer that the
+        # lease lives with a revision at which it was revoked.
         head = self._header() + renewal.field
 
         def renewed(outcome: int | EtcdError | RawError) -> None:

@@ -1,7 +1,7 @@
-"""Who belongs to the cluster: told, and changed.
+"""Listing and changing the members of the cluster.
 
-Headers carry no revision. Members are listed by id. Whether a change is wise (strict
-reconfiguration) is asked before it is proposed; whether it is possible, when it is applied.
+Headers carry no revision. Members are sorted by id. Whether a change is safe (strict
+reconfiguration) is checked before it is proposed; whether it is valid, when it is applied.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class RaftMembers:
         call.on_cancel = lambda _, code: take_back(code)
 
     def promote(self, call: UnaryCall, member_id: int) -> None:
-        """See the port: the leader's to do, which is told the caller's token."""
+        """See the port: the leader does it; a follower forwards the caller's token."""
         member = self._member
 
         def answer() -> bytes:

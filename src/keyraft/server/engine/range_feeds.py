@@ -1,8 +1,8 @@
 """RangeStreams: ranges in chunks, each of one revision, as fast as their clients read.
 
-What is in the chunks is the store's matter (`mvcc/range_stream.py`); here they are sent, only while
-the sink takes them. All feeds of a member take turns, a chunk each, and together they send about
-TURN_BYTES in a turn of the loop: fifty of them hold the others up no longer than one does.
+The store makes the chunks (`mvcc/range_stream.py`); here they are sent while the sink has room. All
+feeds of a member send in turn, a chunk each, and together about TURN_BYTES in a turn of the loop.
+So fifty feeds hold others up no longer than one does.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from keyraft.server.member import Member
 
 TURN_BYTES: Final = 1_048_576  # of all feeds in one turn of the loop: about 2 ms
-STEP_BYTES: Final = 65_536  # what a step counts for at least
-LOOKED_BYTES: Final = TURN_BYTES // 2  # what one counts for that only looked at keys: about 1 ms
+STEP_BYTES: Final = 65_536  # the least that a step counts
+LOOKED_BYTES: Final = TURN_BYTES // 2  # what a step counts that only read keys: about 1 ms
 
 
 class RangeOutput(Protocol):
-    """Where the chunks go: as the service's port of this name."""
+    """Receives the chunks: the same as `service.ports.RangeSink`."""
 
     @property
     def writable(self) -> int:
@@ -33,11 +33,11 @@ class RangeOutput(Protocol):
         """One chunk."""
 
     def finish(self, code: int = 0, text: str = "") -> None:
-        """That was all, or it was refused."""
+        """Ends the stream, with or without an error."""
 
 
 class RangeFeeds:
-    """The feeds of one member, and whose turn it is."""
+    """The feeds of one member, and their order."""
 
     def __init__(self, member: Member) -> None:
         self.member = member
@@ -47,7 +47,7 @@ class RangeFeeds:
     def open(
         self, sink: RangeOutput, request: rpc_pb2.RangeRequest, check: Callable[[], object]
     ) -> RangeFeed:
-        """Begins when the member may read for it; `check` raises what keeps the caller from it."""
+        """Begins when the member may read; `check` raises if the caller may not read the range."""
         feed = RangeFeed(self, sink, request, check)
         member = self.member
         if request.serializable or member.readable:
@@ -94,7 +94,7 @@ class RangeFeed:
         self._over = False
 
     def ready(self, error: EtcdError | None) -> None:
-        """The member may read, or it may not."""
+        """The member may read now, or the read was refused."""
         if self._over:
             return
         if error is not None:
@@ -106,7 +106,7 @@ class RangeFeed:
             self._finish(refusal.code, refusal.text)
 
     def begin(self) -> None:
-        """The range as it is now. Raises what refuses it."""
+        """Starts the range at the present revision. Raises its refusal."""
         self._check()
         member = self._feeds.member
         self._chunks = member.store.range_stream(
@@ -115,14 +115,17 @@ class RangeFeed:
         self.resume()
 
     def resume(self) -> None:
-        """Takes its turn for the next chunk, while the sink takes it."""
+        """Queues for the next chunk if the sink has room."""
         if not self._over and not self._queued and self._chunks is not None:
             if self._sink.writable > 0:
                 self._queued = True
                 self._feeds.wait(self)
 
     def step(self) -> int:
-        """Sends one chunk, or looks for it; the bytes sent (RangeFeeds)."""
+        """Sends one chunk, or searches for it.
+
+        Returns the bytes that this step counts (RangeFeeds).
+        """
         self._queued = False
         if self._over or self._chunks is None or self._sink.writable <= 0:
             return 0
@@ -140,7 +143,7 @@ class RangeFeed:
         return len(message) or LOOKED_BYTES
 
     def close(self) -> None:
-        """No more is wanted."""
+        """Ends the feed."""
         self._over = True
         if self._chunks is not None:
             self._chunks.close()

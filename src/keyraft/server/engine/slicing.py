@@ -1,4 +1,4 @@
-"""Answers that are not given at once: reads in the member's slices, or behind a read index."""
+"""Answers that may come later: reads in the member's slices, or after a read index round."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ def in_slices(
     work: Generator[None, None, T],
     finish: Callable[[T], bytes | None],
 ) -> bytes | None:
-    """`finish(value of work)` as the answer: at once when one step was all of it, else None now,
-    and the waiter is answered later; `finish` may also see to the answer itself. A waiter that is
-    cancelled, also because its deadline has passed, ends the work. Raises the refusals of the first
-    step."""
+    """Answers `finish(value of work)`, at once if one step was enough, else later.
+
+    `finish` may also give the answer itself. The work ends when the waiter is cancelled, also by
+    its deadline. Raises the refusals of the first step.
+    """
     try:
         next(work)
     except StopIteration as end:
@@ -49,7 +50,7 @@ def in_slices(
 
 
 def when_readable(member: Member, waiter: Waiter, read: Callable[[], bytes | None]) -> None:
-    """Answers with `read()` once the member may read for its waiter."""
+    """Answers with `read()` when the member may read."""
 
     def ready(error: EtcdError | None) -> None:
         if waiter.cancelled:
@@ -63,8 +64,10 @@ def when_readable(member: Member, waiter: Waiter, read: Callable[[], bytes | Non
 
 
 def answer(waiter: Waiter, work: Callable[[], bytes | None]) -> None:
-    """Does something outside of the verb that was asked: its value is the answer, unless it is None
-    and the answer comes later; a refusal is the answer, too."""
+    """Runs a function after its verb has returned.
+
+    Its value or its refusal is the answer; None means that the answer comes later.
+    """
     try:
         found = work()
     except (EtcdError, RawError) as refusal:

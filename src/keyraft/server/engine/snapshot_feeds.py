@@ -1,7 +1,7 @@
-"""A snapshot for a client: what was written before it was asked for is in it.
+"""Snapshots for clients: each holds everything that was written before the request.
 
-The write buffer is committed first. The blocks come from a process of its own that reads one
-transaction, and may go to several who asked at the same time (`storage.transfer`).
+The write buffer is committed first. An exporting process reads the blocks in one transaction;
+several clients may share it (`storage.transfer`).
 """
 
 from __future__ import annotations
@@ -16,33 +16,33 @@ if TYPE_CHECKING:
 
 
 class BlockSink(Protocol):
-    """Where an export's blocks go."""
+    """Receives the blocks of an export."""
 
     def block(self, data: bytes, remaining_bytes: int, last: bool) -> bool:
-        """Takes a block; whether more may come at once."""
+        """Takes a block; returns whether more may come at once."""
 
     def failed(self, text: str) -> None:
         """The export came to nothing."""
 
     def unread(self, text: str) -> None:
-        """The client has not read, and what waits for it is given up."""
+        """The export ends because the client did not read for too long."""
 
 
 class SnapshotOutput(BlockSink, Protocol):
-    """Where a snapshot goes: as the service's port of this name."""
+    """Receives a snapshot: the same as `service.ports.SnapshotSink`."""
 
     def begin(self, version: bytes) -> None:
-        """The blocks will follow; the version of what is in them."""
+        """Called before the blocks, with the storage version."""
 
 
 class ExportHandle(Protocol):
     """An export under way."""
 
     def resume(self) -> None:
-        """More blocks may come."""
+        """The sink has room again."""
 
     def close(self) -> None:
-        """No more are wanted."""
+        """Ends the export."""
 
 
 OpenSnapshot = Callable[[BlockSink], ExportHandle]
@@ -50,7 +50,7 @@ OpenSnapshot = Callable[[BlockSink], ExportHandle]
 
 
 class ClientSnapshot:
-    """One snapshot under way: between its export and its sink."""
+    """One snapshot for a client, between its export and its sink."""
 
     def __init__(self, member: Member, sink: SnapshotOutput, open_snapshot: OpenSnapshot) -> None:
         self._member = member
@@ -79,7 +79,7 @@ class ClientSnapshot:
             self._export.resume()
 
     def close(self) -> None:
-        """No more is wanted."""
+        """Ends the snapshot."""
         if not self._over:
             self._end()
             if self._export is not None:

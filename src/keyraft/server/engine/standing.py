@@ -1,4 +1,4 @@
-"""Whether this member serves clients, and how it is."""
+"""Whether this member serves clients, and its health."""
 
 from __future__ import annotations
 

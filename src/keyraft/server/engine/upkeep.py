@@ -1,7 +1,7 @@
-"""What is asked of this member beside its keys: status, alarms, hashes, downgrades, the database.
+"""Maintenance of this member: status, alarms, hashes, downgrades, snapshots.
 
-Status tells of this member alone; Hash and HashKV scan in slices that leave the loop free; an alarm
-goes through the log, even to list (etcd `api/v3rpc/maintenance.go`).
+Status is about this member only. Hash and HashKV scan in slices that leave the loop free. An alarm
+request goes through the log, even to list alarms (etcd `api/v3rpc/maintenance.go`).
 """
 
 from __future__ import annotations
@@ -181,7 +181,7 @@ class RaftUpkeep:
         if cluster.version is None:
             raise errors.ClusterVersionUnavailableError
         if not cluster.downgrade.enabled:
-            # The original logs that there is none to cancel and answers all the same.
+            # The original logs that there is no downgrade to cancel, and answers nevertheless.
             self._member.logger.warn(
                 "failed to cancel downgrade", error=errors.NoInflightDowngradeError.text
             )

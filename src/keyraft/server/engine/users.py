@@ -1,17 +1,17 @@
-"""The users: who a caller is, and what is asked of users and roles.
+"""Identifying callers, and requests about users and roles.
 
-All of it goes through the log; who may ask is looked at there (`server/apply/user_requests.py`).
-What is done here is what the log must not see: a password is hashed before its request is proposed,
-and a password to log in with is compared before the name alone is proposed. The comparison holds
-for the users as they were at one revision; if they have changed by the time the entry is applied,
-all is done again (etcd `v3_server.go`, Authenticate).
+All of them go through the log, and permissions are checked at apply
+(`server/apply/user_requests.py`). Passwords must not get into the log. So a new password is hashed
+before its request is proposed, and at a login the password is compared before the name alone is
+proposed. The comparison is valid for one auth revision; if users have changed when the entry is
+applied, it is all done again (etcd `v3_server.go`, Authenticate).
 
-DEVIATION: a permission that is granted again on a range that the role holds already takes the place
-of what it held. The original looks only at the first permission with that key, adds a second one
-on the same range where that is not it, and what was granted before stays. All members, original
-ones too, must store the same bytes for an entry, so its meaning cannot be changed where it is
-applied; instead the member that is asked proposes the revocation of the range and the grant one
-behind the other in one batch. It counts as two changes of the users.
+DEVIATION: a permission on a range that the role already has replaces the old one. The original
+looks only at the first permission with that key; if that has another range, it adds a second
+permission on the same range, and the old one stays valid. All members, original ones too, must
+store the same bytes for an entry, so apply cannot do otherwise. Instead the asked member proposes a
+revocation of the range and the grant, one after the other in one batch. This counts as two changes
+of the auth revision.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from keyraft.server.engine.keys import Who
     from keyraft.server.member import Member
 
-ATTEMPTS_MAX: Final = 16  # of one Authenticate while users change all the time
+ATTEMPTS_MAX: Final = 16  # of one Authenticate while users keep changing
 
 _PASSED_ON: Final = {
     "AuthEnable": internal_request.KIND_AUTH_ENABLE,
@@ -52,12 +52,12 @@ _PASSED_ON: Final = {
 }
 
 
-def _told_by_the_grant(_: Result) -> None:
-    """Whether the range was revoked tells nobody: the grant behind it says what the caller wants."""
+def _ignore_revocation(_: Result) -> None:
+    """Ignores the answer to the revocation: the caller gets the answer to the grant behind it."""
 
 
-def _nobody() -> Identity | None:
-    """Nobody was named."""
+def _no_caller() -> Identity | None:
+    """There is no caller."""
     return None
 
 
@@ -83,7 +83,7 @@ class RaftUsers:
 
     def ask(self, method: str, waiter: Waiter, request: bytes, who: Who | None = None) -> None:
         """See the port."""
-        who = who or _nobody
+        who = who or _no_caller
         kind = _PASSED_ON.get(method)
         if kind is not None:
             self._member.propose_for(kind, waiter, request, who())
@@ -111,14 +111,14 @@ class RaftUsers:
                 revoke = rpc_pb2.AuthRoleRevokePermissionRequest(
                     role=message.name, key=perm.key, range_end=perm.range_end
                 )
-                revoked = DoneWaiter(_told_by_the_grant, member.loop.time())
+                revoked = DoneWaiter(_ignore_revocation, member.loop.time())
                 propose(
                     internal_request.KIND_AUTH_ROLE_REVOKE_PERMISSION,
                     revoked,
                     revoke.SerializeToString(),
                 )
                 propose(internal_request.KIND_AUTH_ROLE_GRANT_PERMISSION, waiter, request)
-                # Both are withdrawn, or neither: a range is not to be revoked alone.
+                # Both are withdrawn, or neither: the range must not be revoked alone.
                 waiter.on_cancel = lambda _, code: (
                     member.give_up(waiter, code) if member.withdraw(revoked) else None
                 )
@@ -158,7 +158,7 @@ class RaftUsers:
     ) -> None:
         def hashed(text: bytes | EtcdError | RawError) -> None:
             if waiter.cancelled:
-                return  # and nobody would hear of it
+                return  # the caller has left
             if not isinstance(text, bytes):
                 waiter.fail(text.code, text.text)
                 return
@@ -167,7 +167,7 @@ class RaftUsers:
             request = message.SerializeToString()
             answer(waiter, lambda: self._member.propose_for(kind, waiter, request, who()))
 
-        who()  # a bad token should not cost a hash
+        who()  # check the token first: a hash is expensive
         self._member.passwords.hash(message.password.encode(), hashed)
 
 
@@ -184,7 +184,7 @@ class _Attempt:
         self._left = ATTEMPTS_MAX
 
     def start(self) -> None:
-        """Begins once all that is committed is applied here."""
+        """Begins when everything that is committed now is applied here."""
         when_readable(self._member, self._waiter, self._compare)
 
     def _compare(self) -> None:

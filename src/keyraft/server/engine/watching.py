@@ -1,4 +1,4 @@
-"""The watches: a stream's own in the member's hub."""
+"""The watches of a stream, in the member's hub."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class RaftWatching:
 
 
 class RaftWatches:
-    """A stream's watches in the words of its requests; the rest is the hub's own."""
+    """The watches of one stream, created from its requests; all else is done by the hub."""
 
     def __init__(self, hub: WatchHub, sink: Sink, bulk: BulkSink | None) -> None:
         self._stream = stream = WatchStream(hub, sink, bulk)

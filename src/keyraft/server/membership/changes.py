@@ -1,8 +1,8 @@
 """Changes of membership that a client asks for, checked before they are proposed.
 
-Strict reconfiguration refuses what could lose the quorum: with members that have not started, or
-while too few have been connected for the last five seconds (etcd `mayAddMember`,
-`mayRemoveMember`, `mayPromoteMember`). What the log then says is checked again when it is applied.
+Strict reconfiguration refuses a change that could lose the quorum: if members have not started, or
+if too few were connected during the last five seconds (etcd `mayAddMember`, `mayRemoveMember`,
+`mayPromoteMember`). The change is checked again when it is applied.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class MembershipChanges:
             if not added.is_learner:
                 cluster.check_ready_to_add_voter()
             voters = len(cluster.voters)
-            # The new one counts as not connected; one alone may always grow.
+            # The new member counts as not connected; a single member may always add one.
             if voters > 1 and self._connected() < (voters + 1) // 2 + 1:
                 raise errors.UnhealthyError
         kind = ConfChangeType.ADD_LEARNER_NODE if added.is_learner else ConfChangeType.ADD_NODE
@@ -59,7 +59,7 @@ class MembershipChanges:
         return self._propose(ConfChangeType.REMOVE_NODE, member_id, b"", done)
 
     def update(self, member_id: int, peer_urls: Sequence[str], done: ChangeDone) -> TakeBack:
-        """A member moves."""
+        """Changes a member's peer URLs."""
         moved = MemberRecord(MemberID(member_id), tuple(peer_urls))
         return self._propose(
             ConfChangeType.UPDATE_NODE, member_id, ChangeContext(moved).to_json(), done

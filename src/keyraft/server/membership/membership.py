@@ -56,7 +56,7 @@ _UNKNOWN: Final = 2
 ChangeDone = Callable[[EtcdError | RawError | None], None]
 
 TakeBack = Callable[[int], None]
-"""Its caller gives a change up, for the reason that a status code names."""
+"""Called when the caller of a change gives up, with the reason as a status code."""
 
 
 class Membership:
@@ -68,12 +68,12 @@ class Membership:
         self.state = state
         self._stored: ConfState | None = None
         self._waiting: dict[int, tuple[float, ChangeDone]] = {}
-        self._held: dict[int, ConfChange] = {}  # of them those that have no leader to go to
+        self._held: dict[int, ConfChange] = {}  # those of them that wait for a leader
         self.capable = cluster.version is not None
         self._look()
 
     def _look(self) -> None:
-        """What other parts ask for often."""
+        """Updates what other parts read often."""
         own = self._member.settings.member_id
         state = self.state
         self.sole_voter = state.voters == [own] and not state.voters_outgoing
@@ -84,7 +84,7 @@ class Membership:
         self._member.leadership.standing(self.sole_voter, self.capable and not self.is_learner)
 
     def start_peers(self) -> None:
-        """Tells the network whom to talk to."""
+        """Gives the other members to the network."""
         for other in self.cluster.members:
             if other.id != self._member.settings.member_id:
                 self._member.network.add_peer(other.id, other.peer_urls)
@@ -94,8 +94,8 @@ class Membership:
     def propose(self, change: ConfChange, done: ChangeDone) -> TakeBack:
         """Sends a change through the log; `done(None)` when it is applied, or its refusal.
 
-        While there is no leader it waits for one, as any proposal, and as long as its caller does.
-        Raises StoppedError; RawError when the leader takes none now.
+        Without a leader it waits for one, as any proposal, until its caller gives up. Raises
+        StoppedError; RawError if the leader accepts no change now.
         """
         member = self._member
         if member.stopped:
@@ -113,14 +113,14 @@ class Membership:
         return partial(self._take_back, change.id, began_s)
 
     def _take_back(self, ident: int, began_s: float, code: int) -> None:
-        """As `Member.give_up`."""
+        """The same as `Member.give_up`, for a change."""
         unproposed = self._held.pop(ident, None)
         waiting = self._waiting.pop(ident, None)
         if waiting is not None and unproposed is None and code == status.DEADLINE_EXCEEDED:
             waiting[1](self._member.why_timeout(began_s))
 
     def leader_changed(self, _before: int) -> None:
-        """What has waited for a leader is proposed."""
+        """Proposes the changes that waited for a leader."""
         held, self._held = self._held, {}
         for change in held.values():
             try:
@@ -150,8 +150,8 @@ class Membership:
     def apply(self, entry: Entry) -> None:
         """A configuration change has been committed.
 
-        DEVIATION: etcd panics at one that no member can make, at every start anew; here it has no
-        effect, the same on every member.
+        DEVIATION: etcd panics at a change that cannot be made, again at every start. Here it has no
+        effect, on every member alike.
         """
         raft = self._member.raft
         if readable_change(entry) is None:
@@ -177,7 +177,7 @@ class Membership:
             self._pass_over(entry, str(problem))
             error = RawError(_UNKNOWN, str(problem))
         if error is not None:
-            # Raft may count the next one: a change of nobody.
+            # A change with id 0 changes nothing, and lets Raft accept the next change.
             with suppress(ConfChangeError):
                 self._take(raft.apply_conf_change(ConfChange(change.type, 0), entry.index))
         else:
@@ -215,7 +215,7 @@ class Membership:
             network.add_peer(member_id, context.member.peer_urls)
 
     def restored(self, meta: SnapshotMeta, tree: bytes) -> None:
-        """A snapshot of the leader's has replaced the database."""
+        """A snapshot of the leader has replaced the database."""
         before = {other.id for other in self.cluster.members}
         self.cluster.load()
         self._stored = None
@@ -252,7 +252,7 @@ class Membership:
             self.cluster.set_downgrade(Downgrade(target, wanted.enabled))
 
     def set_version(self, text: str) -> None:
-        """The cluster's version is agreed. Raises MembershipDataError when it is none."""
+        """Sets the agreed cluster version. Raises MembershipDataError if it is no version."""
         version = _parse_version(text)
         before = self.cluster.version
         self.cluster.set_version(version)
@@ -268,7 +268,7 @@ class Membership:
             self._member.snapshotter.force()
 
     def set_attributes(self, member_id: int, name: str, client_urls: Sequence[str]) -> None:
-        """A member tells its name and where clients find it."""
+        """Stores a member's name and client URLs."""
         self.cluster.update_attributes(member_id, name, client_urls)  # type: ignore[arg-type]  # an id from the wire
 
     def _store_storage_version(self) -> None:
@@ -283,18 +283,18 @@ class Membership:
 
     @property
     def storage_version(self) -> str:
-        """What the database says its layout's version is; empty when nothing."""
+        """The storage version in the database; empty if there is none."""
         stored = self._member.backend.get(META, META_STORAGE_VERSION)
         return stored.decode("ascii", "replace") if stored else ""
 
     # --- on disk ------------------------------------------------------------------------------
 
     def encode_v2(self) -> bytes:
-        """The membership as members up to 3.6 read it from a snapshot file."""
+        """The membership in the form in which members up to 3.6 read it from a snapshot file."""
         return v2_tree.encode(self.cluster)
 
     def seal(self, backend: Backend) -> None:
-        """The configuration goes into the batch that holds the entries that led to it."""
+        """Stores the configuration in the same batch as the entries that led to it."""
         if self.state is not self._stored:
             self._stored = self.state
             recovery.vouch(backend, self.state)
@@ -302,7 +302,7 @@ class Membership:
     # --- connection ---------------------------------------------------------------------------
 
     def connected_since(self, start_s: float) -> bool:
-        """Whether this member has heard, all the time since `start_s`, from those it needs.
+        """Whether this member has been connected since `start_s` to the members that it needs.
 
         A leader needs a quorum of voters, anybody else the leader (etcd `isConnectedToQuorumSince`).
         """

@@ -1,4 +1,4 @@
-"""What a member tells the cluster on its own: its name and client URLs, and, leading, the version.
+"""Publishes a member's name and client URLs, and as a leader the cluster's version.
 
 Every start proposes the attributes until they are applied; the member serves clients only then.
 The leader sets the cluster's version to the lowest minor version of all members, at once when it
@@ -42,7 +42,7 @@ class Publisher:
         self._setting_version = False
 
     def tick(self, now_s: float) -> None:
-        """Tries what is still to be told; called with every Raft tick."""
+        """Publishes what is not yet published; called with every Raft tick."""
         if self._member.leadership.leader:
             self._publish_if_known()
         if self._member.leadership.leading and now_s >= self._version_due_s:
@@ -54,9 +54,9 @@ class Publisher:
         self._check_version(self._member.loop.time())
 
     def restored(self) -> None:
-        """A snapshot has come: what was proposed may be in it, and will then never be applied here.
+        """A snapshot has come. A proposal may be in it, and is then never applied here.
 
-        DEVIATION: etcd waits in vain for its request timeout before it publishes anew.
+        DEVIATION: etcd waits for its request timeout before it publishes again.
         """
         member = self._member
         settings = member.settings
@@ -67,7 +67,7 @@ class Publisher:
             self._published(b"")
 
     def _publish_if_known(self) -> None:
-        """Not before the own addition is applied: what the others understand is known by then."""
+        """Publishes once this member's addition is applied: then the others' versions are known."""
         known = self._member.membership.cluster.local is not None
         if known and not self.published and not self._publishing:
             self._publish()
@@ -95,10 +95,10 @@ class Publisher:
         )
 
     def _among_old_members(self) -> bool:
-        """Whether a member may be of 3.4, which knows requests of the v2 API only.
+        """Whether a member may be of 3.4, which knows only requests of the v2 API.
 
-        The cluster's version is the lowest of its members'. While it is not decided, what those
-        say that can be reached counts.
+        The cluster's version is the lowest of its members'. Before it is decided, the versions of
+        the members that can be reached count.
         """
         version = self._member.membership.cluster.version
         if version is not None:
@@ -117,7 +117,7 @@ class Publisher:
         settings = member.settings
         self._publishing = False
         if self.published:
-            return  # the proposal whose outcome a snapshot has told before
+            return  # the result of this proposal was in a snapshot already
         identity = {
             "local_member_id": f"{settings.member_id:x}",
             "local_member_attributes": (

@@ -1,14 +1,14 @@
-"""Who belonged to the cluster at the database's consistent index, where the database cannot say.
+"""Finds the members at the database's consistent index, when the database does not hold them.
 
 The invariant, for every index i that the log reaches:
 
 - the configuration at i is that of the newest snapshot mark at or before i, changed by every
-  configuration change between the two that was accepted;
+  accepted configuration change between the two;
 - the members at i (names, URLs, who is a learner, who was removed) are those in the tree of that
   snapshot's file, changed by the same entries and by what members told of themselves in between.
 
 A database that we have written holds both, in the batch of its consistent index, and says so
-(`backend.OWN_MEMBERSHIP`): it is believed. No other database is, because
+(`backend.OWN_MEMBERSHIP`), so it is used. No other database is, because
 
 - `snapshot restore` of the original leaves the configuration of the old cluster in `confState`;
 - 3.5.0 and 3.5.1 write a member's row once and never again: its name, client URLs, promotion and
@@ -17,8 +17,9 @@ A database that we have written holds both, in the batch of its consistent index
   that changes behind it may be in the rows already;
 - 3.5.x that replays its log writes the configuration of an old entry beside a newer index.
 
-A file whose tree names others than its mark's configuration was made of two moments, and one of
-3.8 has no tree: then the rows of the database stand in for it, as far as the mark knows their ids.
+If a file's tree names other members than its mark's configuration, the two are of different
+moments; a file of 3.8 has no tree. Then the rows of the database are used instead, for the ids in
+the mark.
 """
 
 from __future__ import annotations
@@ -78,7 +79,8 @@ def recover(
     index: int,
     log: Logger,
 ) -> ConfState:
-    """Makes `cluster` and its database say who belonged to it at `index`; the configuration there.
+    """Sets the members in `cluster` and its database to those at `index`; returns the
+    configuration.
 
     `start` and `tree`: the snapshot that `entries` follow, index 0 and empty where the log begins.
     Raises MembershipDataError.
@@ -127,7 +129,7 @@ def _read(tree: bytes, log: Logger) -> v2_tree.Told | None:
 
 
 def _fits(told: v2_tree.Told, state: ConfState) -> bool:
-    """Whether tree and configuration are of one moment."""
+    """Whether tree and configuration are of the same moment."""
     voters = {member.id for member in told.members if not member.is_learner}
     learners = {member.id for member in told.members if member.is_learner}
     return voters == {*state.voters} and learners == {*state.learners, *state.learners_next}
@@ -136,7 +138,7 @@ def _fits(told: v2_tree.Told, state: ConfState) -> bool:
 def _at_mark(
     cluster: RaftCluster, state: ConfState, told: v2_tree.Told | None
 ) -> list[MemberRecord]:
-    """The configuration's members, with what tree and database know of them."""
+    """The configuration's members, with their data from tree and database."""
     learners = {*state.learners, *state.learners_next}
     named: dict[int, MemberRecord] = {member.id: member for member in told.members} if told else {}
     members = []
@@ -147,7 +149,7 @@ def _at_mark(
 
 
 def _change(known: RaftCluster, state: ConfState, entry: Entry) -> ConfState:
-    """The configuration behind an entry, which `known` follows (`Membership.apply`)."""
+    """The configuration after an entry; updates `known` as `Membership.apply` does."""
     if readable_change(entry) is None:
         return state
     if entry.type == EntryType.CONF_CHANGE_V2:
@@ -166,7 +168,7 @@ def _change(known: RaftCluster, state: ConfState, entry: Entry) -> ConfState:
 
 
 def changed(state: ConfState, changes: Iterable[ConfChangeSingle]) -> ConfState:
-    """The configuration behind accepted changes, one voter at a time."""
+    """The configuration after an accepted change, one voter at a time."""
     voters, learners = set(state.voters), {*state.learners, *state.learners_next}
     for change in changes:
         if change.type == ConfChangeType.REMOVE_NODE:
@@ -182,7 +184,7 @@ def changed(state: ConfState, changes: Iterable[ConfChangeSingle]) -> ConfState:
 
 
 def _tell(known: RaftCluster, data: bytes) -> None:
-    """What an entry that is no change says of members and version."""
+    """Takes members' attributes and the version from an entry that is no change."""
     try:
         v2 = internal_request.is_v2(data)
         if v2 is not None:
@@ -208,4 +210,4 @@ def _tell(known: RaftCluster, data: bytes) -> None:
         VersionError,
         DecodeError,
     ):
-        return  # it was applied once, whatever that made of it
+        return  # it was applied before, whatever its effect

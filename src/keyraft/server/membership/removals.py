@@ -1,4 +1,4 @@
-"""What follows when a member has been removed: this one, or another that may have led."""
+"""What a member does when it, or another that may have led, has been removed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from keyraft.server.member import Member
 
-REMOVED_STAY_S: Final = 1.0  # a removed member tells the others so long (etcd `stopWithDelay`)
+REMOVED_STAY_S: Final = (
+    1.0  # how long a removed member stays, to tell the others (etcd `stopWithDelay`)
+)
 
 
 class Removals:
@@ -19,22 +21,22 @@ class Removals:
     def own(self) -> None:
         """This member was removed, as its own log says.
 
-        It stays for a moment: a leader that removes itself may be the only one that knows, and of
-        two members the other could not go on without being told.
+        It stays for a moment. A leader that removes itself may be the only one that knows of it,
+        and the other one of two members could not continue without being told.
         """
         self._member.loop.call_later(REMOVED_STAY_S, self.dismissed)
 
     def dismissed(self) -> None:
-        """The others have gone on without this member; `on_removed` stops it."""
+        """Other members say that this one was removed; `on_removed` stops it."""
         member = self._member
         if member.on_removed is not None and not member.stopped:
             member.on_removed()
 
     def other(self, member_id: int) -> None:
-        """Somebody else was removed. If it led, nothing more will come from it.
+        """Another member was removed. If it led, there is no leader now.
 
-        DEVIATION: etcd goes on passing proposals to it until its election timeout ends, and they
-        are lost; here they wait for the next leader.
+        DEVIATION: etcd forwards proposals to it until the election timeout, and they are lost. Here
+        they wait for the next leader.
         """
         member = self._member
         if member.raft.forget(member_id):

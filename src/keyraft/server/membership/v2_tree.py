@@ -53,7 +53,7 @@ _STATISTICS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What a tree says."""
+    """The content of a tree."""
 
     members: tuple[MemberRecord, ...]
     removed: frozenset[int]
@@ -61,7 +61,7 @@ class Told:
 
 
 class _Tree:
-    """Nodes with increasing indexes, as if they had been set one after another."""
+    """Builds nodes with increasing indexes, as if they had been set one after another."""
 
     def __init__(self) -> None:
         self.index = 0
@@ -138,7 +138,7 @@ def _json(value: object) -> str:
 
 
 def decode(data: bytes) -> Told:
-    """Reads a tree of any maker; raises MembershipDataError."""
+    """Reads a tree of any implementation; raises MembershipDataError."""
     try:
         root = json.loads(data)["Root"]
         top = _children(_children(root).get("0"))

@@ -1,1 +1,1 @@
-"""What a member does beside requests: leases, compaction, quota, alarms, comparing hashes."""
+"""A member's background work: leases, compaction, quota, alarms, comparing hashes."""

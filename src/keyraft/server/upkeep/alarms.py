@@ -1,4 +1,4 @@
-"""Alarms: what is wrong with which member, known to all of them and kept in the database.
+"""Alarms of members, stored in the database of every member.
 
 An alarm is raised and disarmed through the log, so every member refuses the same requests from the
 same entry on: NOSPACE refuses what makes the database grow, CORRUPT refuses everything that reads
@@ -41,7 +41,7 @@ class AlarmStore:
         self.load(backend)
 
     def load(self, backend: Backend) -> None:
-        """Reads them anew, at start and when a snapshot has replaced the database.
+        """Reads the alarms again, at the start and after a snapshot has replaced the database.
 
         Raises BackendError for a record that is none.
         """

@@ -1,13 +1,13 @@
-"""Compaction by itself: `--auto-compaction-mode` and `--auto-compaction-retention`.
+"""Automatic compaction: `--auto-compaction-mode` and `--auto-compaction-retention`.
 
 Periodic: the revision is noted every tenth of the retention (of an hour, if the retention is
 longer); once the retention has passed, what was current that long ago is compacted, and again
 every retention or hour, whichever is shorter. By revision: every five minutes all but the newest
 `retention` revisions are compacted.
 
-Only the leader compacts; the others keep their notes, so a new leader goes on where the old one
-was. A compaction that fails is tried again at the next look
-(etcd `server/etcdserver/api/v3compactor`).
+Only the leader compacts. The others note revisions too, so a new leader continues where the old one
+stopped. A compaction that fails is tried again at the next check (etcd
+`server/etcdserver/api/v3compactor`).
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 HOUR_S: Final = 3_600.0
 NOTES_PER_INTERVAL: Final = 10
 REVISION_INTERVAL_S: Final = 300.0
-NOTES_MAX: Final = 100_000  # a retention of more than a year: the oldest note counts
+NOTES_MAX: Final = 100_000  # enough for a year; beyond it the oldest note is used
 
 
 class Retention(Protocol):
-    """When to look, and up to which revision to compact then."""
+    """When to check, and up to which revision to compact."""
 
     interval_s: float
 
@@ -43,7 +43,7 @@ class Retention(Protocol):
         """The revision to compact now, or None."""
 
     def done(self, revision: int, now_s: float) -> None:
-        """It is compacted."""
+        """The compaction was done."""
 
 
 class PeriodicRetention:
@@ -60,13 +60,13 @@ class PeriodicRetention:
         self._last_revision = 0
 
     def note(self, revision: int) -> None:
-        """Keeps what was current now; the first of the full list is `retention_s` old."""
+        """Notes the current revision; the first of a full list is `retention_s` old."""
         self._notes.append(revision)
 
     def due(self, revision: int, now_s: float) -> int | None:
-        """The oldest note, if the interval has passed and it is news."""
+        """The oldest note, if the interval has passed and it is not compacted yet."""
         oldest = self._notes[0]
-        # A timer may fire a hair early; a tenth of an interval more would be the price.
+        # A timer may fire slightly early; without tolerance that would cost a tenth of an interval.
         if now_s - self._last_s < self._wait_s - 1e-3 or oldest == self._last_revision:
             return None
         self._wait_s = self.compact_interval_s
@@ -91,17 +91,17 @@ class RevisionRetention:
         """Nothing to remember."""
 
     def due(self, revision: int, now_s: float) -> int | None:
-        """All but the newest, if that is news."""
+        """The revision behind which the newest `retention` are, if it is not compacted yet."""
         wanted = revision - self._retention
         return wanted if wanted > 0 and wanted != self._last_revision else None
 
     def done(self, revision: int, now_s: float) -> None:
-        """Not again before there is more."""
+        """Remembers it, so that it is not compacted again."""
         self._last_revision = revision
 
 
 class AutoCompaction:
-    """Carries a plan out. Owned by the member's loop."""
+    """Compacts by a retention. Owned by the member's loop."""
 
     def __init__(self, member: Member, plan: Retention, mode: str) -> None:
         self._member = member

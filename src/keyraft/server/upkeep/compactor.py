@@ -1,7 +1,7 @@
-"""Carries out compactions: the revisions go at once for readers, their rows in small slices.
+"""Carries out compactions: revisions are gone for readers at once, and rows are deleted in slices.
 
 Between two slices the loop is free and `--compaction-sleep-interval` passes, so a compaction of
-millions of rows is felt by nobody.
+millions of rows does not slow requests.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ class Compactor:
         self.resume()
 
     def when_done(self, revision: int, done: Callable[[], None]) -> None:
-        """Calls `done` once the rows up to `revision` are gone and the database knows."""
+        """Calls `done` once the rows up to `revision` are deleted and that is recorded."""
         if revision <= self._finished:
             done()
         else:
             self._waiting.append((revision, done))
 
     def resume(self) -> None:
-        """Goes on with what is left, for instance from before a restart."""
+        """Continues an unfinished compaction, for instance after a restart."""
         if self._store.compacting and not self._scheduled:
             self._scheduled = True
             self._began_s = self._loop.time()

@@ -1,16 +1,17 @@
-"""Do all members hold the same keys? The leader asks, now and then; a member asks before it serves.
+"""Checks that all members hold the same keys: at a start, periodically, and after compactions.
 
 Three checks after etcd's `server/etcdserver/corrupt.go`:
 
-- initial (gate InitialCorruptCheck): a member that wakes up compares its hash with what its peers
-  give for the same revision, and does not start when one differs;
-- periodic (`--corrupt-check-time`): the leader compares its hash at the revision that it had when
-  it asked, reads linearizably, and hashes again, so that a peer may be behind but never ahead;
-- after compactions (gate CompactHashCheck): the hashes that finished compactions left, which cost
-  nothing to compare; the majority is taken to be right.
+- initial (gate InitialCorruptCheck): a starting member compares its hash with that of its peers for
+  the same revision, and does not start if one differs;
+- periodic (`--corrupt-check-time`): the leader hashes at its present revision, asks the peers,
+  reads linearizably, and hashes again; so a peer may be behind the second hash but never ahead of
+  it;
+- after compactions (gate CompactHashCheck): compares the stored hashes of finished compactions,
+  which costs almost nothing; the majority counts as right.
 
-Who differs gets a CORRUPT alarm through the log, and from then on every member refuses what reads
-or writes keys. A hash is taken in slices; peers that do not answer are passed over.
+A member that differs gets a CORRUPT alarm through the log; from then on every member refuses to
+read or write keys. Hashing is done in slices; peers that do not answer are ignored.
 """
 
 from __future__ import annotations
@@ -39,15 +40,15 @@ _REFUSALS: Final = (
 
 
 class CorruptionChecker:
-    """Owned by the member's loop; does nothing where there are no peers to ask."""
+    """Owned by the member's loop; does nothing without peers."""
 
     def __init__(self, member: Member) -> None:
         self._member = member
         self._checking = False
-        self._checked_revision = 0  # the newest whose compaction hashes agreed everywhere
+        self._checked_revision = 0  # the newest revision whose compaction hashes all agreed
 
     def start(self) -> None:
-        """Begins what the settings ask for."""
+        """Starts the checks of the settings."""
         member = self._member
         settings = member.settings
         if settings.corrupt_check_s > 0:
@@ -84,7 +85,7 @@ class CorruptionChecker:
             asking.ask(revision, done)
 
     def _alarm(self, member_id: int) -> None:
-        """Proposes that this member is corrupt; 0: nobody knows which."""
+        """Proposes a CORRUPT alarm for a member; 0: the member is unknown."""
         request = rpc_pb2.AlarmRequest(
             action=rpc_pb2.AlarmRequest.ACTIVATE, memberID=member_id, alarm=rpc_pb2.CORRUPT
         )
@@ -94,7 +95,7 @@ class CorruptionChecker:
     # --- before serving -----------------------------------------------------------------------
 
     def initial(self, done: Callable[[str], None]) -> None:
-        """Compares with the peers; `done` gets why the member must not start, or nothing."""
+        """Compares with the peers; `done` gets why the member must not start, or ""."""
         member = self._member
         own = f"{member.settings.member_id:x}"
         member.logger.info(
@@ -115,7 +116,7 @@ class CorruptionChecker:
         self._hash(lambda mine: self._ask(mine.revision, lambda peers: compared(mine, peers)))
 
     def _differs(self, mine: KVHash, peer: PeerHash) -> bool:
-        """Whether the peer has other keys at the same revision; tells what was found."""
+        """Whether the peer has other keys at the same revision; logs the result."""
         logger = self._member.logger
         fields: dict[str, Any] = {
             "local_member_id": f"{self._member.settings.member_id:x}",
@@ -210,7 +211,7 @@ class CorruptionChecker:
                 )
                 guilty.append(peer.member_id)
         if guilty:
-            self._alarm(guilty[0])  # the first only, as the original
+            self._alarm(guilty[0])  # only the first, as in the original
         logger.info("finished peer corruption check", number_of_peers_checked=checked)
 
     # --- after compactions --------------------------------------------------------------------
@@ -248,7 +249,7 @@ class CorruptionChecker:
         next_one()
 
     def _agreed(self, mine: KVHash, peers: Sequence[PeerHash]) -> bool:
-        """Whether nothing is left to find out: all have answered, or alarms were raised."""
+        """Whether the check is complete: all have answered, or alarms were raised."""
         member = self._member
         logger = member.logger
         own = member.settings.member_id
@@ -324,4 +325,4 @@ class CorruptionChecker:
 
 
 def _ignore(_: Result) -> None:
-    """The alarm itself is the answer."""
+    """Ignores the answer to the alarm request."""

@@ -1,4 +1,4 @@
-"""Hashing what a member holds beside its work: in slices that leave the loop to the others."""
+"""Hashing a member's keys or buckets, in slices that leave the loop free."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def hash_keys(
 ) -> None:
     """`done` gets HashKV at `revision` (0: the present one), unless it was `cancelled` before.
 
-    `failed`: a leader's database took the place of the one that was being hashed. Raises
-    CompactedError, FutureRevisionError.
+    `failed`: a leader's database replaced the one that was being hashed. Raises CompactedError,
+    FutureRevisionError.
     """
     loop = member.loop
     started_s = loop.time()
@@ -56,7 +56,7 @@ def hash_buckets(
 ) -> None:
     """`done` gets the hash of all buckets, unless it was `cancelled` before.
 
-    As in the original nothing is applied while all is read; only here the loop goes on.
+    As in the original nothing is applied meanwhile, but here the loop goes on.
     """
     loop = member.loop
     started_s = loop.time()
@@ -65,7 +65,7 @@ def hash_buckets(
 
     def step() -> bool:
         nonlocal job, life
-        if member.store.lives != life:  # a leader's database has come: all of it is another
+        if member.store.lives != life:  # a leader's database has replaced all of it
             job, life = HashAllJob(member.backend), member.store.lives
         return job.step()
 
@@ -84,7 +84,7 @@ def _in_slices(
     cancelled: Callable[[], bool],
     ended: Callable[[], None],
 ) -> None:
-    """Calls `step` until it says that all is done, or `cancelled` does; then `ended`."""
+    """Calls `step` until it or `cancelled` returns True; then `ended`."""
 
     def go_on() -> bool:
         if cancelled() or step():

@@ -1,15 +1,16 @@
-"""The leader's work for leases: revoke what has run out, checkpoint what is long, renew.
+"""The leader's work for leases: revoke expired ones, checkpoint long ones, renew.
 
-Revocations and checkpoints go through the log like a client's requests. Both are looked for every
-half second, and no more than 500 leases are revoked each time, so that ten thousand leases that
-run out together do not crowd out the puts (etcd `lessor.runLoop`, `revokeExpiredLeases`).
+Revocations and checkpoints go through the log like a client's requests. A scan every half second
+finds both. It revokes at most 500 leases, so that ten thousand leases that expire together do not
+crowd out puts (etcd `lessor.runLoop`, `revokeExpiredLeases`).
 
-A leader that was paused, or whose disk was, may have been deposed and not know it, while its
-successor renews the leases. So nothing is revoked or renewed on the word of a clock that stood
-still, or of a member whose Raft already follows somebody else: the first asks a quorum, the second
-refuses. A revocation that was proposed and waits is not passed on to a successor.
-DEVIATION: etcd looks at the clock only (`ensureLeadership`), its successor may be handed the
-revocations of a leader whose disk stood still, and a leader that is cut off says for a second or
+A leader whose process or disk was paused may have been deposed without knowing it, while its
+successor renews the leases. So after a pause of its clock a leader asks a quorum before it revokes
+or renews. A member whose Raft already follows another leader refuses. A proposed revocation that
+waits is not forwarded to a successor.
+
+DEVIATION: etcd only checks the clock (`ensureLeadership`). There a successor may get the
+revocations of a leader whose disk was paused, and a leader that is cut off answers for a second or
 two that leases granted elsewhere do not exist.
 """
 
@@ -29,8 +30,10 @@ from keyraft.server.apply.internal_request import KIND_LEASE_CHECKPOINT, KIND_LE
 if TYPE_CHECKING:
     from keyraft.server.member import Member
 
-FRESH_TICKS: Final = 3  # heartbeats since the last tick; more, and the clock stood still (etcd)
-STEADY_ELECTIONS: Final = 2  # election timeouts after which Raft would have given up by itself
+FRESH_TICKS: Final = (
+    3  # heartbeats since the last tick; more means that the clock was paused (etcd)
+)
+STEADY_ELECTIONS: Final = 2  # election timeouts after which Raft itself would have stepped down
 CHECKPOINT_BATCHES_MAX: Final = 500  # of a scan (etcd `leaseCheckpointRate` / 2)
 
 Renewed = Callable[["int | EtcdError | RawError"], None]
@@ -42,27 +45,26 @@ Told = Callable[["rpc_pb2.LeaseTimeToLiveResponse | EtcdError | RawError"], None
 
 
 class Leasing:
-    """Owned by the member's loop. `expired_total` counts leases revoked because they ran out."""
+    """Owned by the member's loop. `expired_total` counts leases revoked because they expired."""
 
     def __init__(self, member: Member) -> None:
         self._member = member
         self.expired_total = 0
-        self._turn = 0  # counts promotions and demotions: each ends what is left of the one before
+        self._turn = 0  # counts promotions and demotions: each cancels the rest of the one before
 
     def start(self) -> None:
-        """Begins to look for leases that have run out."""
+        """Starts the scans for expired leases."""
         self._member.loop.call_later(SCAN_INTERVAL_S, self._scan)
 
     def promote(self) -> None:
-        """This member leads: all leases get their deadlines, in slices, once those of an earlier
-        time as leader are forgotten."""
+        """This member leads: leases get deadlines, in slices, after any old ones are removed."""
         if self._member.lessor.primary:
             self.demote()
         self._turn += 1
         self._promote_when_forgotten(self._turn)
 
     def demote(self) -> None:
-        """This member leads no longer: deadlines are forgotten, in slices."""
+        """This member no longer leads: deadlines are removed, in slices."""
         self._turn += 1
         self._member.lessor.demote()
         self._member.loop.call_soon(self._demote_on, self._turn)
@@ -99,15 +101,15 @@ class Leasing:
         if not self._leads():
             return
         now_s = member.loop.time()
-        if not self._fresh(now_s):
+        if not self._runs_steadily(now_s):
             member.read_index(self._asked)
             return
         self._revoke_expired(now_s)
 
     def _asked(self, error: EtcdError | RawError | None) -> None:
-        """A quorum has answered, or nobody has."""
+        """The result of asking a quorum."""
         if error is None and self._leads():
-            self._member.stood_still_s = -inf
+            self._member.paused_until_s = -inf
             self._revoke_expired(self._member.loop.time())
 
     def _leads(self) -> bool:
@@ -115,17 +117,18 @@ class Leasing:
         member = self._member
         return member.lessor.primary and member.raft.leads(member.leadership.term)
 
-    def _fresh(self, now_s: float) -> bool:
-        """Whether the loop has run all the time, so that Raft knows what its leadership is worth.
+    def _runs_steadily(self, now_s: float) -> bool:
+        """Whether the loop has run without a pause, so that Raft's view of its leadership is
+        recent.
 
-        The first tick after a pause does not make it so, but a quorum's answer or time for
-        check-quorum.
+        After a pause that takes a quorum's answer, or enough time for check-quorum; a first tick is
+        not enough.
         """
         member = self._member
         settings = member.settings
         return (
             now_s - member.ticked_s <= FRESH_TICKS * settings.heartbeat_s
-            and now_s - member.stood_still_s >= STEADY_ELECTIONS * settings.election_s
+            and now_s - member.paused_until_s >= STEADY_ELECTIONS * settings.election_s
         )
 
     def _revoke_expired(self, now_s: float) -> None:
@@ -136,7 +139,7 @@ class Leasing:
         self._checkpoint(CHECKPOINT_BATCHES_MAX)
 
     def _checkpoint(self, batches: int) -> None:
-        """Proposes checkpoints of what is due, a batch a turn."""
+        """Proposes due checkpoints, one batch in each turn."""
         member = self._member
         if member.stopped or not self._leads():
             return
@@ -153,7 +156,7 @@ class Leasing:
             self._member.logger.warn("failed to revoke lease", error=result.text)
 
     def _propose(self, kind: int, request: bytes, done: Callable[[Result], None]) -> None:
-        """As root, for this is nobody's request; what is refused is tried again by a later scan."""
+        """Proposes as root, as there is no caller; a later scan tries again what was refused."""
         member = self._member
         try:
             member.propose_leading(kind, request, done, member.auth.own())
@@ -163,10 +166,10 @@ class Leasing:
     # --- telling ------------------------------------------------------------------------------
 
     def remaining(self, lease_id: int, keys: bool, done: Told) -> None:
-        """Tells what is left of a lease, at once or later. NotLeaderError: ask the leader.
+        """Answers with the remaining TTL, at once or later. NotLeaderError: ask the leader.
 
-        That a lease is gone must be true of the cluster, not of a leader that was cut off, so
-        a quorum is asked first then.
+        "Not found" must be true for the cluster, not only for a leader that is cut off. So a quorum
+        is asked first in that case.
         """
         member = self._member
         if self.may_renew_at_once(member.loop.time()) and member.lessor.exists(lease_id):
@@ -209,12 +212,12 @@ class Leasing:
                     return True
                 return False
 
-            over = step()  # takes what it is going to sort
+            over = step()  # copies the keys that it will sort
             member.queue.release()
             if not over:
                 member.slices.add(step)
 
-        # Not while a transaction has taken only some of its keys off.
+        # Not while a transaction has detached only some of its keys.
         member.queue.hold(list_keys)
 
     # --- renewing -----------------------------------------------------------------------------
@@ -222,10 +225,10 @@ class Leasing:
     def renew(self, lease_id: int, done: Renewed) -> Callable[[], None] | None:
         """Renews a lease, or asks the leader to; `done` is called at once or later.
 
-        Returns what takes back a renewal that has to wait, or None when there is nothing to take
-        back. A lease not known is looked for once more behind a read index; one
-        that has run out waits for its revocation; one with a checkpoint has it taken back first.
-        NotLeaderError: ask the leader.
+        Returns a function that cancels a waiting renewal, or None when there is nothing to cancel.
+        An unknown lease is searched again after a read index round. An expired one waits for its
+        revocation. For one with a checkpoint, the checkpoint is removed first. NotLeaderError: ask
+        the leader.
         """
         member = self._member
         lessor = member.lessor
@@ -237,35 +240,35 @@ class Leasing:
         if not self._leads():
             done(errors.NotLeaderError())
             return None
-        if not self._fresh(member.loop.time()):
+        if not self._runs_steadily(member.loop.time()):
             member.read_index(lambda error: self._renew_sure(lease_id, done, error))
             return None
         return self._renew_leading(lease_id, done)
 
     def may_renew_at_once(self, now_s: float) -> bool:
-        """Whether `lessor.renew_at_once` may be asked now; else `renew` has more to do."""
+        """Whether `lessor.renew_at_once` may be used now; else `renew` must do more."""
         member = self._member
-        return member.raft.leads(member.leadership.term) and self._fresh(now_s)
+        return member.raft.leads(member.leadership.term) and self._runs_steadily(now_s)
 
     def _renew_sure(self, lease_id: int, done: Renewed, error: EtcdError | RawError | None) -> None:
-        """A quorum has answered that this member leads, or nobody has."""
+        """The result of asking a quorum whether this member leads."""
         if error is not None or not self._leads():
             done(errors.NotLeaderError())
         else:
-            self._member.stood_still_s = -inf
+            self._member.paused_until_s = -inf
             self._renew_leading(lease_id, done)
 
     def _renew_leading(self, lease_id: int, done: Renewed) -> Callable[[], None] | None:
         if self._member.lessor.exists(lease_id):
             return self._renew(lease_id, done)
-        # That a lease is gone must be true of the cluster, not of a leader that was cut off.
+        # "Not found" must be true for the cluster, not only for a leader that is cut off.
         self._member.read_index(lambda error: self._renew_found(lease_id, done, error))
         return None
 
     def _renew_found(
         self, lease_id: int, done: Renewed, error: EtcdError | RawError | None
     ) -> None:
-        """Everything that was committed when the renewal came is applied, or cannot be."""
+        """Everything that was committed when the renewal came is applied, or the wait failed."""
         if error is not None:
             done(error)
         elif not self._leads():

@@ -1,7 +1,7 @@
 """How large the database may become, and whether there is room for what a request would add.
 
-It is asked twice: before a proposal, where a refusal raises NOSPACE for this member, and at apply,
-where only the answer says so. What requests cost is in `mvcc.cost`.
+It is checked twice: before a proposal, where a refusal raises NOSPACE for this member, and at
+apply, where only the answer is an error. The cost of requests is in `mvcc.cost`.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ UNLIMITED_BYTES: Final = 1 << 62
 
 
 class Sized(Protocol):
-    """What holds data."""
+    """A database with a size."""
 
     @property
     def size_in_use_bytes(self) -> int:
-        """Bytes that hold data; what was freed is written again before the database grows."""
+        """Bytes that hold data; freed pages are reused before the database grows."""
 
 
 def _nothing() -> None:
-    """Nobody is told."""
+    """Raises no alarm."""
 
 
 class Quota:
-    """The rule for one member. `quota_bytes` 0 means the default, negative none at all.
+    """The quota of one member. `quota_bytes` 0 means the default, negative no quota.
 
-    DEVIATION: what counts is the data, not the file. Freed pages are used again, so a member whose
-    users have deleted and compacted takes writes again without a defragmentation.
+    DEVIATION: the data counts, not the file. Freed pages are reused, so after deletes and a
+    compaction a member accepts writes again without a defragmentation.
 
-    `room` is what a put's encoded request may take so that no closer look is needed; it is one
-    heartbeat old at most, and generous by no more than what was written since. `raise_alarm` is
-    called for each proposal that is refused.
+    A put whose encoded request has at most `room` bytes needs no further check. `room` is at most
+    one heartbeat old, and too large by no more than what was written since. `raise_alarm` is called
+    for each proposal that is refused.
     """
 
     __slots__ = ("_backend", "_raise_alarm", "_used_bytes", "bytes_max", "room")
@@ -53,7 +53,7 @@ class Quota:
         self.refresh()
 
     def refresh(self) -> None:
-        """Looks at the database's size."""
+        """Reads the database's size."""
         self._used_bytes = self._backend.size_in_use_bytes
         if self.bytes_max < 0:
             self.room = UNLIMITED_BYTES
@@ -65,7 +65,7 @@ class Quota:
         return self.bytes_max < 0 or self._used_bytes + cost < self.bytes_max
 
     def check(self, cost: int) -> None:
-        """Before a proposal: raises NoSpaceError, and the alarm, where `cost` bytes do not fit."""
+        """Before a proposal: raises NoSpaceError and the alarm if `cost` bytes do not fit."""
         if not self.allows(cost):
             self._raise_alarm()
             raise NoSpaceError

@@ -1,9 +1,9 @@
-"""The leader's database on its way into a member that fell behind.
+"""Takes over the leader's database on a member that fell behind.
 
-It is read while it lies beside the member's own, in slices as any reading, and Raft hears of it
-only then: heartbeats, health and clients go on, with the state there was before. Once it has taken
-the place of the member's own, what was read is taken over at once, so nobody is served from a
-state that is half built; the state before goes in slices.
+It is read while it is beside the member's own, in slices as any long read. Only then Raft gets the
+snapshot message. Meanwhile heartbeats, health checks and clients are served from the old state.
+When it has replaced the member's own database, the new state is used at once, so no client sees a
+half-built state. The old state is freed in slices.
 """
 
 from __future__ import annotations
@@ -39,8 +39,10 @@ class ReceivedDatabase:
         self._read: tuple[Restored, Leases] | None = None  # of the snapshot at that index
 
     def read(self, index: int, database: Backend, done: Callable[[Exception | None], None]) -> None:
-        """Reads the database of the snapshot at `index`, which nobody writes to before it is in
-        place; `done` is told BackendError for one that is damaged, or StoppedError."""
+        """Reads the database of the snapshot at `index`; nobody may write it meanwhile.
+
+        `done` gets None, BackendError for a damaged one, or StoppedError.
+        """
         self.forget()
         member = self._member
         work = self._reading = self._steps(database)
@@ -68,7 +70,7 @@ class ReceivedDatabase:
         member.slices.add(step)
 
     def forget(self) -> None:
-        """Ends the reading that is under way, whose `done` hears no more, and drops what was read."""
+        """Cancels a read under way, without calling its `done`, and drops what was read."""
         if self._reading is not None:
             self._reading.close()
             self._reading = None
@@ -79,7 +81,7 @@ class ReceivedDatabase:
             self._free(emptied(leases))
 
     def take_over(self, index: int) -> None:
-        """The database of the snapshot at `index` is the member's own from now on."""
+        """Uses the state of the snapshot at `index` from now on: its database is installed."""
         member = self._member
         store = member.store
         if self._read is None or self._index != index:
