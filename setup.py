@@ -15,6 +15,7 @@ from setuptools import setup
 
 SOURCE = Path("src") / "keyraft"
 FOLDERS = ("raft", "mvcc")
+BESIDE = (SOURCE / "base" / "varints.py", SOURCE / "base" / "protofields.py")
 AS_THEY_ARE = (
     # Derived from a builtin exception, which mypyc does not compile, or not with class attributes.
     SOURCE / "raft" / "errors.py",
@@ -36,6 +37,7 @@ def extensions() -> list[Any]:
         for path in (SOURCE / folder).glob("*.py")
         if path.name != "__init__.py" and path not in AS_THEY_ARE
     )
+    modules += BESIDE
     return mypycify(["--config-file=pyproject.toml", *map(str, modules)])
 
 

@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError, Message
 
 from keyraft.base.clock import WallClock
 from keyraft.base.gotext import quote
+from keyraft.base.varints import read_varint
 from keyraft.grpc import UNARY, CallEnd, Router
 from keyraft.logs.zap import Duration, ZapLogger, time_stamp
 from keyraft.proto.lazy import rpc_pb2
@@ -88,13 +89,17 @@ def _behind_header(reply: bytes) -> int:
     """Where the second field of an answer begins; its end if there is none."""
     if reply[:1] != bytes((_HEADER,)):
         return len(reply)
-    length, at = _varint(reply, 1)
+    length, at = read_varint(reply, 1, len(reply))
     return at + length
 
 
 def _second_field(reply: bytes) -> int:
     at = _behind_header(reply)
-    return _varint(reply, at + 1)[0] if reply[at : at + 1] == bytes((_SECOND_FIELD,)) else 0
+    return (
+        read_varint(reply, at + 1, len(reply))[0]
+        if reply[at : at + 1] == bytes((_SECOND_FIELD,))
+        else 0
+    )
 
 
 def _last_count(reply: bytes) -> int:
@@ -103,19 +108,9 @@ def _last_count(reply: bytes) -> int:
     at = len(reply) - 1
     while at > first and reply[at - 1] & 0x80:
         at -= 1
-    return _varint(reply, at)[0] if at > first and reply[at - 1] == _RANGE_COUNT else 0
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while at < len(data):
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            break
-        shift += 7
-    return value, at
+    return (
+        read_varint(reply, at, len(reply))[0] if at > first and reply[at - 1] == _RANGE_COUNT else 0
+    )
 
 
 def _content(message: Message, request: bytes) -> str:

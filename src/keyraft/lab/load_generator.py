@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Final
 
+from keyraft.base.varints import encode_varint as varint
 from keyraft.grpc import Metadata, status
 from keyraft.net import Channel
 from keyraft.proto import rpc_pb2
@@ -169,16 +170,6 @@ async def _authenticate(channel: Channel, credentials: Credentials) -> bytes:
 
 
 # --- requests ------------------------------------------------------------------------------------
-
-
-def varint(value: int) -> bytes:
-    """A protobuf varint."""
-    out = bytearray()
-    while value >= 0x80:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
 
 
 def bytes_field(number: int, value: bytes) -> bytes:

@@ -15,6 +15,7 @@ import lmdb
 
 from keyraft.base.gotext import parse_int
 from keyraft.base.log import Logger
+from keyraft.base.protofields import fields
 from keyraft.mvcc.backend import META, META_CONSISTENT_INDEX, META_STORAGE_VERSION, META_TERM
 from keyraft.offline.source import (
     OfflineError,
@@ -26,7 +27,6 @@ from keyraft.offline.source import (
 from keyraft.raft import Entry, EntryType
 from keyraft.storage.bolt import BoltError, Update
 from keyraft.storage.files import OsFiles
-from keyraft.storage.protofields import fields
 from keyraft.storage.transfer.environment import open_environment
 from keyraft.storage.wal import SnapshotMark, WALError, read_wal, valid_snapshots
 

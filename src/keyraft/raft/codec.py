@@ -24,7 +24,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from keyraft.base.varints import LOW, VARINTS
+from keyraft.base.protofields import check_wire_type, read_length, skip
+from keyraft.base.varints import LOW, VARINTS, read_id, read_varint
+from keyraft.base.varints import CodecError as CodecError
+from keyraft.base.varints import encode_varint as encode_varint
+from keyraft.base.varints import varint_size as varint_size
 from keyraft.raft.limits import ENTRIES_MAX, MEMBERS_MAX
 from keyraft.raft.types import (
     ConfChange,
@@ -38,16 +42,6 @@ from keyraft.raft.types import (
     Snapshot,
     SnapshotMeta,
 )
-from keyraft.raft.varints import CodecError as CodecError
-from keyraft.raft.varints import (
-    check_wire_type,
-    read_id,
-    read_length,
-    read_varint,
-    skip,
-)
-from keyraft.raft.varints import encode_varint as encode_varint
-from keyraft.raft.varints import varint_size as varint_size
 
 RESPONSES_DEPTH_MAX: Final = 4  # nesting of responses; two levels are ever made
 

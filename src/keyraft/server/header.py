@@ -7,7 +7,7 @@ low varint groups of the revision, so the rest is kept (etcd `api/v3rpc/header.g
 from __future__ import annotations
 
 from keyraft.base.varints import LOW, LOW_BITS, LOW_MASK
-from keyraft.raft.codec import encode_varint as varint
+from keyraft.base.varints import encode_varint as varint
 
 
 class HeaderEncoder:

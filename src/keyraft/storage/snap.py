@@ -20,10 +20,10 @@ from typing import Final
 
 from keyraft.base.crc import crc32c
 from keyraft.base.log import Logger, NullLogger
+from keyraft.base.protofields import fields
 from keyraft.raft import codec
 from keyraft.raft.types import Snapshot
 from keyraft.storage.files import FileLockedError, Files
-from keyraft.storage.protofields import fields
 from keyraft.storage.wal.record import SnapshotMark
 
 SNAP_BYTES_MAX: Final = 512 << 20  # a file beyond this is taken for damaged

@@ -15,8 +15,9 @@ from __future__ import annotations
 from typing import Final
 
 from keyraft.base.ids import RequestIDGenerator
-from keyraft.base.varints import LOW, LOW_BITS, LOW_MASK
-from keyraft.raft.codec import encode_varint as varint
+from keyraft.base.protofields import fields
+from keyraft.base.varints import LOW, LOW_BITS, LOW_MASK, CodecError, read_varint
+from keyraft.base.varints import encode_varint as varint
 
 KIND_V2: Final = 2  # a Request of the v2 API; see `v2_requests`
 KIND_RANGE: Final = 3
@@ -90,23 +91,6 @@ _HEADER_TAG: Final = b"\xa2\x06"
 
 class MalformedEntryError(Exception):
     """The bytes are no InternalRaftRequest."""
-
-
-def read_varint(data: bytes, at: int) -> tuple[int, int]:
-    """(value, position behind it); MalformedEntryError when it is cut off or too long."""
-    value = shift = 0
-    try:
-        while True:
-            byte = data[at]
-            at += 1
-            value |= (byte & 0x7F) << shift
-            if byte < 0x80:
-                return value, at
-            shift += 7
-            if shift > 63:
-                raise MalformedEntryError("varint of more than ten bytes")
-    except IndexError:
-        raise MalformedEntryError("varint cut off") from None
 
 
 _TAGS: Final = {kind: varint(kind << 3 | 2) for kind in (KIND_V2, *KINDS)}
@@ -196,8 +180,8 @@ def split(data: bytes) -> tuple[int, bytes, bytes] | None:
         length = length & 0x7F | (high & 0x7F) << 7
         if high >= 0x80:
             try:
-                length, at = read_varint(data, 1)
-            except MalformedEntryError:
+                length, at = read_varint(data, 1, len(data))
+            except CodecError:
                 return None
     end = at + length
     if data[end : end + 2] != _HEADER_TAG or tag == 0x12:
@@ -239,29 +223,10 @@ class Parsed:
 
 
 def _fields(data: bytes) -> list[tuple[int, int | bytes]]:
-    """Every field of a message as (number, varint or bytes), in order."""
-    out: list[tuple[int, int | bytes]] = []
-    at, size = 0, len(data)
-    while at < size:
-        tag, at = read_varint(data, at)
-        kind = tag & 7
-        if kind == 0:
-            value, at = read_varint(data, at)
-            out.append((tag >> 3, value))
-            continue
-        if kind == 2:
-            length, at = read_varint(data, at)
-        elif kind == 1:
-            length = 8
-        elif kind == 5:
-            length = 4
-        else:
-            raise MalformedEntryError(f"wire type {kind}")
-        if at + length > size:
-            raise MalformedEntryError("field cut off")
-        out.append((tag >> 3, data[at : at + length]))
-        at += length
-    return out
+    try:
+        return fields(data)
+    except CodecError as error:
+        raise MalformedEntryError(str(error)) from None
 
 
 def parse(data: bytes) -> Parsed:
@@ -299,10 +264,10 @@ def is_v2(data: bytes) -> bytes | None:
     message; no method's letters parse as a message, so upper-case letters decide.
     """
     try:
-        fields = _fields(data)
+        found = _fields(data)
     except MalformedEntryError:
         return data
-    for number, value in fields:
+    for number, value in found:
         if number == KIND_V2 and isinstance(value, bytes):
             return data if value.isalpha() and value.isupper() else value
     return None

@@ -22,10 +22,10 @@ from collections.abc import Sequence
 from typing import Final
 
 from keyraft.base.log import Logger, NullLogger
+from keyraft.base.protofields import fields
 from keyraft.raft import codec
 from keyraft.raft.types import Entry, EntryType, HardState
 from keyraft.storage.files import File, FileLockedError, Files
-from keyraft.storage.protofields import fields
 from keyraft.storage.wal.decode import READ_BYTES, WALDecoder
 from keyraft.storage.wal.encode import WALBatch, WALEncoder
 from keyraft.storage.wal.record import (

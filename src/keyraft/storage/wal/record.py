@@ -33,9 +33,9 @@ from dataclasses import dataclass
 from struct import Struct
 from typing import Final
 
+from keyraft.base.protofields import fields
 from keyraft.raft import codec
 from keyraft.raft.types import ConfState
-from keyraft.storage.protofields import fields
 
 SEGMENT_BYTES: Final = 64_000_000  # a segment is cut once a batch ends at or behind this offset
 
