@@ -5,9 +5,10 @@ Each function raises the error of the first fault, in etcd's order of looking.
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Iterable
 from typing import Final
+
+from keyraft.base.intervals import Intervals
 
 from ..base.errors import (
     DuplicateKeyError,
@@ -95,42 +96,12 @@ def _check_txn(request: rpc_pb2.TxnRequest, ops_max: int) -> None:
                 raise KeyNotFoundError
 
 
-class _Intervals:
-    """A union of half-open intervals of keys; `None` as an end is the end of the keyspace."""
-
-    __slots__ = ("ends", "starts")
-
-    def __init__(self) -> None:
-        self.starts: list[bytes] = []
-        self.ends: list[bytes] = []
-
-    def add(self, start: bytes, end: bytes) -> None:
-        """Adds [start, end); an inverted one is empty, as in etcd (a range to the end of the
-        keyspace, written with the end \\0, is such a one: it never counts as overlapping)."""
-        if end <= start:
-            return
-        low = bisect_right(self.starts, start)
-        if low and self.ends[low - 1] >= start:
-            low -= 1
-            start = self.starts[low]
-        high = bisect_right(self.starts, end)
-        if high > low:
-            end = max(end, self.ends[high - 1])
-        self.starts[low:high] = [start]
-        self.ends[low:high] = [end]
-
-    def holds(self, key: bytes) -> bool:
-        """Whether some interval holds `key`."""
-        at = bisect_right(self.starts, key)
-        return at > 0 and key < self.ends[at - 1]
-
-
-def _check_overlaps(ops: Iterable[rpc_pb2.RequestOp]) -> tuple[set[bytes], _Intervals]:
+def _check_overlaps(ops: Iterable[rpc_pb2.RequestOp]) -> tuple[set[bytes], Intervals]:
     """What the operations put and delete; raises DuplicateKeyError if they touch a key twice.
 
     The branches of one nested transaction exclude each other, so both may put the same key.
     """
-    deletes = _Intervals()
+    deletes = Intervals()
     puts: set[bytes] = set()
     nested: list[rpc_pb2.TxnRequest] = []
     own: list[bytes] = []
@@ -138,6 +109,8 @@ def _check_overlaps(ops: Iterable[rpc_pb2.RequestOp]) -> tuple[set[bytes], _Inte
         kind = op.WhichOneof("request")
         if kind == "request_delete_range":
             key, end = op.request_delete_range.key, op.request_delete_range.range_end
+            # One to the end of the keyspace, written with the end \\0, is empty here, as in etcd: it
+            # never counts as overlapping.
             deletes.add(key, end or key + b"\x00")
         elif kind == "request_txn":
             nested.append(op.request_txn)
@@ -147,18 +120,18 @@ def _check_overlaps(ops: Iterable[rpc_pb2.RequestOp]) -> tuple[set[bytes], _Inte
         puts_then, deletes_then = _check_overlaps(txn.success)
         puts_else, deletes_else = _check_overlaps(txn.failure)
         for key in puts_then:
-            if key in puts or deletes.holds(key):
+            if key in puts or deletes.has(key):
                 raise DuplicateKeyError
         puts |= puts_then
         for key in puts_else:
-            if (key in puts and key not in puts_then) or deletes.holds(key):
+            if (key in puts and key not in puts_then) or deletes.has(key):
                 raise DuplicateKeyError
         puts |= puts_else
         for inner in (deletes_then, deletes_else):
-            for start, stop in zip(inner.starts, inner.ends, strict=True):
-                deletes.add(start, stop)
+            for begin, stop in inner:
+                deletes.add(begin, stop)
     for key in own:
-        if key in puts or deletes.holds(key):
+        if key in puts or deletes.has(key):
             raise DuplicateKeyError
         puts.add(key)
     return puts, deletes
