@@ -39,7 +39,7 @@ from keyraft.base.version import GIT_SHA, VERSION, runtime_version
 from keyraft.cluster import MembershipDataError, VersionError
 from keyraft.config.config import Config
 from keyraft.config.feature_gates import GATES
-from keyraft.gateway import Gateway, PortMetrics, ProcessFamilies
+from keyraft.gateway import Gateway, HandlingTime, PortMetrics, ProcessFamilies, Source
 from keyraft.grpc import Router
 from keyraft.mvcc import BackendError
 from keyraft.net import Server
@@ -326,7 +326,10 @@ class _Running:
             health=self._gateway.counts,
             process=ProcessFamilies(),
         )
-        self._gateway.serve(MemberHealth(member), (own.families, port.families))
+        sources: list[Source] = [own.families, port.families]
+        if self._config.metrics == "extensive":
+            sources.append(HandlingTime(self._router).families)
+        self._gateway.serve(MemberHealth(member), sources)
         return health
 
     def _ready(self, ports: ClientPorts, health: HealthService) -> None:

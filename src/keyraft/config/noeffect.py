@@ -65,7 +65,6 @@ WARNED: Final[Mapping[str, str]] = MappingProxyType(
         "self-signed-cert-validity": "no certificate is made",
         "enable-grpc-gateway": "there is no JSON gateway",
         "enable-pprof": "there are no profiles",
-        "metrics": "latency histograms of every RPC are not kept",
         "enable-distributed-tracing": "nothing is traced",
         "distributed-tracing-address": _WITH_TRACING,
         "distributed-tracing-service-name": _WITH_TRACING,

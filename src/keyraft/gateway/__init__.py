@@ -6,7 +6,7 @@ It knows the port (its router, its guard, its traffic). Of the member behind the
 
 from keyraft.gateway.checks import Health, HealthCounts
 from keyraft.gateway.exposition import COUNTER, GAUGE, HISTOGRAM, Family, Source, histograms
-from keyraft.gateway.metrics import PortMetrics
+from keyraft.gateway.metrics import HandlingTime, PortMetrics
 from keyraft.gateway.process import ProcessFamilies
 from keyraft.gateway.routes import Gateway
 
@@ -16,6 +16,7 @@ __all__ = [
     "HISTOGRAM",
     "Family",
     "Gateway",
+    "HandlingTime",
     "Health",
     "HealthCounts",
     "PortMetrics",
