@@ -27,6 +27,16 @@ class Leases:
     def keys(self, lease_id: int) -> list[bytes]:
         return self.on.get(lease_id, [])
 
+    def attachments(self, lease_id: int) -> tuple[int, int]:
+        keys = self.keys(lease_id)
+        return (id(keys), len(keys)) if keys else (0, 0)
+
+    def newest_keys(self, lease_id: int, count: int) -> list[bytes]:
+        return self.keys(lease_id)[::-1][:count]
+
+    def has_key(self, lease_id: int, key: bytes) -> bool:
+        return key in self.keys(lease_id)
+
 
 class Letters:
     """Chance that always says the same."""

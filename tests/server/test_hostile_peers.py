@@ -7,10 +7,13 @@ import random
 import pytest
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message as Protobuf
+from hypothesis import given
+from hypothesis import strategies as st
 
-from keyraft.base.ids import UINT64_MAX
+from keyraft.base.ids import UINT64_MAX, RequestIDGenerator
 from keyraft.cluster import encode_json
-from keyraft.proto import membership_pb2, raft_internal_pb2
+from keyraft.mvcc import plain_put
+from keyraft.proto import membership_pb2, raft_internal_pb2, rpc_pb2
 from keyraft.raft import ConfChange, Entry, EntryType, Message, MessageType, PeerMessageError, codec
 from keyraft.server.apply import internal_request
 from keyraft.server.consensus import forwarded_proposals
@@ -215,3 +218,23 @@ def test_the_last_voter_is_not_removed() -> None:
     one.run()
     assert one.member.leadership.leading
     assert [member.id for member in one.member.membership.cluster.members] == [own]
+
+
+@given(data=st.data())
+def test_the_short_look_at_a_forwarded_put_is_the_long_one(data: st.DataObject) -> None:
+    sizes = st.sampled_from([0, 1, 2, 126, 127, 128, 129, 300, 16_382, 16_383, 16_384, 17_000])
+    request = rpc_pb2.PutRequest(
+        key=b"k" * data.draw(sizes),
+        value=b"v" * data.draw(sizes),
+        lease=data.draw(st.integers(0, 1)),
+    ).SerializeToString()
+    kind = data.draw(st.sampled_from([internal_request.KIND_PUT, internal_request.KIND_RANGE]))
+    stamp = internal_request.Stamper(RequestIDGenerator(1, 1.0)).stamp()
+    entry = bytearray(internal_request.wrap(kind, request, stamp))
+    for _ in range(data.draw(st.integers(0, 2))):
+        at = data.draw(st.integers(0, min(len(entry), 400) - 1))
+        entry[at] = data.draw(st.sampled_from([0, 1, 2, 10, 18, 127, 128, 129, 255]))
+    cut = bytes(entry[: len(entry) - data.draw(st.sampled_from([0, 0, 0, 1, 5]))])
+    parts = internal_request.split(cut)
+    wanted = parts is not None and parts[0] == internal_request.KIND_PUT and plain_put(parts[1]) > 0
+    assert forwarded_proposals._is_plain_put(cut) == wanted

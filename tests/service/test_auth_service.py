@@ -9,6 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from keyraft.auth import Identity
+from keyraft.auth.ranges import Ranges
+from keyraft.auth.store import CHECK_SLICE
 from keyraft.base.errors import EtcdError, PostponedError
 from keyraft.proto import auth_pb2, lock_pb2, rpc_pb2
 from keyraft.server.apply import internal_request
@@ -113,6 +115,68 @@ def test_puts_are_checked_when_they_are_applied(users: Users) -> None:
     users.one.run(0.05)
     assert late.answer == (3, "etcdserver: revision of auth store is old")
     assert users.one.get(b"a/late") is None
+
+
+def test_a_lease_with_many_keys_is_looked_at_in_steps_and_once(
+    users: Users, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, member = users.one, users.one.member
+    member.lessor.grant(7, 600, one.loop.time())
+    keys = 3 * CHECK_SLICE + 500
+    for number in range(keys):
+        member.lessor.attach(7, b"a/%05d" % number)
+    looks = 0
+    look = Ranges.has_key
+
+    def counted(self: Ranges, key: bytes) -> bool:
+        nonlocal looks
+        looks += 1
+        return look(self, key)
+
+    monkeypatch.setattr(Ranges, "has_key", counted)
+    member.queue.steps_max = member.slices.steps_max = 1
+
+    def answer(call: FakeCall) -> tuple[Answer, int, int]:
+        """The answer, how many keys were looked at for it, and how many at most in one turn."""
+        nonlocal looks
+        total = most = 0
+        while call.answer is None:
+            looks = 0
+            calls = iter((False, True))
+            one.loop.run_until(one.loop.time() + 10.0, calls.__next__)
+            total, most = total + looks, max(most, looks)
+        return call.answer, total, most
+
+    def put(key: bytes) -> tuple[Answer, int, int]:
+        call = users.as_user("alice")
+        request = rpc_pb2.PutRequest(key=key, value=b"v", lease=7)
+        ask(users.kv.put, request.SerializeToString(), call)
+        return answer(call)
+
+    said, total, most = put(b"a/new")
+    assert (
+        isinstance(said, bytes) and total > keys and most <= 2 * CHECK_SLICE
+    )  # an entry begins with two steps
+    said, total, most = put(b"a/newer")
+    assert isinstance(said, bytes) and total < 10
+    member.lessor.attach(7, b"z")
+    for _ in range(2):
+        said, total, most = put(b"a/no")
+        assert said == DENIED and total < 10
+    member.lessor.detach(7, b"z")
+
+    users.do("UserAdd", rpc_pb2.AuthUserAddRequest(name="b", password="pw"), "root")
+    users.log_in("alice")  # the users have changed: all is looked at anew
+    caller = member.auth.identify({b"token": users.tokens["alice"]}, None, member.applied_index)
+    renewed: list[object] = []
+    request = rpc_pb2.LeaseKeepAliveRequest(ID=7).SerializeToString()
+    leases = users.services.engine.leases
+    looks = 0
+    assert leases.renew(request, renewed.append, lambda: caller) is not None
+    assert looks == 0 and not renewed
+    one.run(0.1)
+    assert isinstance(renewed[0], bytes) and keys <= looks < keys + 10
+    assert leases.renew(request, renewed.append, lambda: caller) is None and len(renewed) == 2
 
 
 def test_granting_less_takes_effect_whatever_else_has_the_same_key(users: Users) -> None:

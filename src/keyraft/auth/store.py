@@ -16,7 +16,7 @@ Source: etcd `server/auth/store.go`, `server/etcdserver/apply/auth.go`.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Mapping
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 from keyraft.auth.accounts import NO_PASSWORD_USER, ROOT, Accounts
 from keyraft.auth.identity import Identity
@@ -25,7 +25,7 @@ from keyraft.auth.records import Records
 from keyraft.auth.tokens import TokenProvider
 from keyraft.base import errors
 from keyraft.base.errors import EtcdError, RawError
-from keyraft.mvcc import Backend
+from keyraft.mvcc import Backend, finished
 from keyraft.proto import auth_pb2, raft_internal_pb2, rpc_pb2
 
 _BEARER: Final = b"Bearer "
@@ -38,10 +38,23 @@ _READ, _WRITE, _READWRITE = (
 
 
 CHECK_SLICE: Final = 1_000  # keys of a lease that one step looks at
+REMEMBERED_KEYS_MIN: Final = 64  # a lease with fewer is looked at anew each time
+REMEMBERED_LEASES_MAX: Final = 4_096  # of one user
+
+T = TypeVar("T")
 
 
 class LeaseKeys(Protocol):
     """The keys that are attached to leases."""
+
+    def attachments(self, lease_id: int) -> tuple[int, int]:
+        """(number, how many keys were attached so far) of a lease; zeros when it has no key."""
+
+    def newest_keys(self, lease_id: int, count: int) -> list[bytes]:
+        """The keys that are on a lease and among the `count` attached last, and perhaps others."""
+
+    def has_key(self, lease_id: int, key: bytes) -> bool:
+        """Whether the key is attached to the lease."""
 
     def keys(self, lease_id: int) -> list[bytes]:
         """The keys on a lease in any order; none for an unknown one."""
@@ -50,12 +63,22 @@ class LeaseKeys(Protocol):
 class _Grants:
     """What one user may do, computed from its roles."""
 
-    __slots__ = ("is_root", "read", "write")
+    __slots__ = ("is_root", "looked", "read", "refused", "write")
 
     def __init__(self, is_root: bool, read: Ranges, write: Ranges) -> None:
         self.is_root = is_root
         self.read = read
         self.write = write
+        # Of leases with many keys, by their number and whether it was to write: how many of the
+        # keys attached so far it may reach all of; and one key that it may not.
+        self.looked: dict[tuple[int, bool], int] = {}
+        self.refused: dict[tuple[int, bool], bytes] = {}
+
+    def remember(self, where: dict[tuple[int, bool], T], place: tuple[int, bool], what: T) -> None:
+        """Notes what was found about a lease."""
+        if len(where) >= REMEMBERED_LEASES_MAX:
+            where.clear()
+        where[place] = what
 
 
 class TokenAheadError(Exception):
@@ -218,9 +241,55 @@ class AuthStore:
 
     def check_lease_revoke(self, identity: Identity, lease_id: int) -> None:
         """WRITE on every key that is attached to the lease; not checked for root."""
-        if not self.is_admin(identity):
-            for key in self._leases.keys(lease_id):
-                self.check_write(identity, key)
+        finished(self.lease_steps(identity, lease_id, True))
+
+    def check_lease_read(self, identity: Identity, lease_id: int) -> None:
+        """READ on every key that is attached to the lease."""
+        finished(self.lease_steps(identity, lease_id, False))
+
+    def lease_steps(
+        self, identity: Identity, lease_id: int, write: bool
+    ) -> Generator[None, None, None]:
+        """The same in steps. What was seen of a lease with many keys is remembered until the users
+        change: only keys that were attached since are looked at again."""
+        if self.is_admin(identity):
+            return
+        number, attached = self._leases.attachments(lease_id)
+        if not attached:
+            return
+        grants = self._current(identity)
+        may = grants.write if write else grants.read
+        place = (number, write)
+        refused = grants.refused.get(place)
+        if refused is not None and self._leases.has_key(lease_id, refused):
+            raise errors.PermissionDeniedError
+        left = CHECK_SLICE
+        for key in self._leases.newest_keys(lease_id, attached - grants.looked.get(place, 0)):
+            if not may.has_key(key):
+                grants.remember(grants.refused, place, key)
+                raise errors.PermissionDeniedError
+            left -= 1
+            if not left:
+                left = CHECK_SLICE
+                yield
+                if self._grants.get(identity.username) is not grants:
+                    raise errors.AuthOldRevisionError
+        if attached >= REMEMBERED_KEYS_MIN:
+            grants.remember(grants.looked, place, attached)
+
+    def must_look(self, identity: Identity, lease_id: int) -> bool:
+        """Whether `check_lease_revoke` would look at more keys than one step should."""
+        number, attached = self._leases.attachments(lease_id)
+        if attached <= CHECK_SLICE or not 0 < self.revision <= identity.revision:
+            return False
+        grants = self._grants_of(identity.username)
+        if grants is None or grants.is_root:
+            return False
+        place = (number, True)
+        refused = grants.refused.get(place)
+        if refused is not None and self._leases.has_key(lease_id, refused):
+            return False
+        return attached - grants.looked.get(place, 0) > CHECK_SLICE
 
     def lease_read_steps(
         self, identity: Identity, lease_ids: Iterable[int]
@@ -228,26 +297,29 @@ class AuthStore:
         """`check_lease_read` of many leases, in steps; raises in the one that finds a refusal."""
         looked = 0
         for lease_id in lease_ids:
-            for key in self._leases.keys(lease_id):
-                self.check_range(identity, key, b"")
-                looked += 1
-                if not looked % CHECK_SLICE:
-                    yield
-            looked += 1
+            looked += 1 + self._leases.attachments(lease_id)[1]
+            yield from self.lease_steps(identity, lease_id, False)
+            if looked >= CHECK_SLICE:
+                looked = 0
+                yield
 
     def may_revoke(self, identity: Identity, lease_id: int) -> bool:
-        """`check_lease_revoke` as a question."""
+        """`check_lease_revoke` as a question, for a short way: False also when there is much to
+        look at."""
+        if self.must_look(identity, lease_id):
+            return False
         try:
             self.check_lease_revoke(identity, lease_id)
         except EtcdError:
             return False
         return True
 
-    def check_lease_read(self, identity: Identity, lease_id: int) -> None:
-        """READ on every key that is attached to the lease."""
-        if not self.is_admin(identity):
-            for key in self._leases.keys(lease_id):
-                self.check_range(identity, key, b"")
+    def _current(self, identity: Identity) -> _Grants:
+        """What the caller may do, as `_standing` says, without a look where it is known."""
+        grants = self._grants.get(identity.username)
+        if grants is None or identity.revision < self.revision:
+            grants = self._standing(identity)
+        return grants
 
     def _standing(self, identity: Identity) -> _Grants:
         """What the caller may do; raises if it is unnamed, or identified at an old revision."""

@@ -27,7 +27,9 @@ any second", and none is moved to an earlier time.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Generator, Mapping
+from itertools import islice
 from math import ceil, inf
 from typing import Final
 
@@ -66,10 +68,12 @@ class _Lease:
     """One lease; changed by the lessor only. Times in monotonic seconds."""
 
     __slots__ = (
+        "attached",
         "checkpoint_due_s",
         "expiry_s",
         "id",
         "keys",
+        "number",
         "remaining_ttl_s",
         "retry_s",
         "ttl_s",
@@ -82,14 +86,20 @@ class _Lease:
         self.expiry_s = inf  # inf on a follower
         self.retry_s = 0.0  # not handed out for revocation again before this
         self.checkpoint_due_s: float | None = None  # None: not in the checkpoint queue
-        self.keys: set[bytes] | None = None  # made when the first key comes
+        self.keys: dict[bytes, None] | None = None  # in the order they came; made with the first
+        self.attached = 0  # how many came, those that went counted too
+        self.number = next(_numbers)  # no other lease of this process has it, whatever its id
 
     def attach(self, key: bytes) -> None:
-        """Hangs a key on it."""
+        """Attaches a key that is not on it."""
+        self.attached += 1
         if self.keys is None:
-            self.keys = {key}
+            self.keys = {key: None}
         else:
-            self.keys.add(key)
+            self.keys[key] = None
+
+
+_numbers: Final = itertools.count(1)
 
 
 Leases = dict[int, _Lease]
@@ -182,6 +192,22 @@ class Lessor:
         lease = self._leases.get(lease_id)
         return list(lease.keys) if lease is not None and lease.keys else []
 
+    def attachments(self, lease_id: int) -> tuple[int, int]:
+        """(number, how many keys were attached to it so far) of a lease, zeros when it has no key.
+        The number is no other lease's, neither an earlier one's of the same id."""
+        lease = self._leases.get(lease_id)
+        return (lease.number, lease.attached) if lease is not None and lease.keys else (0, 0)
+
+    def newest_keys(self, lease_id: int, count: int) -> list[bytes]:
+        """The keys that are on a lease and among the `count` attached last, and perhaps others."""
+        lease = self._leases.get(lease_id)
+        return list(islice(reversed(lease.keys), count)) if lease is not None and lease.keys else []
+
+    def has_key(self, lease_id: int, key: bytes) -> bool:
+        """Whether the key is attached to the lease."""
+        lease = self._leases.get(lease_id)
+        return lease is not None and lease.keys is not None and key in lease.keys
+
     def ids(self) -> list[int]:
         """All leases, the one that runs out first in front."""
         return finished(self.ids_steps())
@@ -262,7 +288,7 @@ class Lessor:
         """Detaches a key from a lease; harmless if either is gone."""
         lease = self._leases.get(lease_id)
         if lease is not None and lease.keys is not None:
-            lease.keys.discard(key)
+            lease.keys.pop(key, None)
 
     # --- the leader's part -------------------------------------------------------------------
 

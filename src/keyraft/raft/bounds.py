@@ -65,6 +65,7 @@ _BETWEEN_MEMBERS: Final = _PASSED_ON | {
 }
 _WITHOUT_TERM: Final = frozenset({_PROP, _READ_INDEX})
 _READS: Final = frozenset({_READ_INDEX, _READ_INDEX_RESP})
+_LOOKED_INTO: Final = _READS | {_APP, _HEARTBEAT, _SNAP}
 
 
 def check(raft: Raft, message: Message) -> None:
@@ -84,13 +85,15 @@ def check(raft: Raft, message: Message) -> None:
             raise _refusal(message, f"term {term} where none belongs")
     if (message.index | message.commit | message.log_term | message.reject_hint) >> INDEX_BITS:
         raise _refusal(message, "an index or term that no log reaches")
-    if len(message.context) > CONTEXT_BYTES_MAX:
+    if message.context and len(message.context) > CONTEXT_BYTES_MAX:
         raise _refusal(message, f"a context of {len(message.context)} bytes")
     if message.responses:
         raise _refusal(message, "responses to a member's own storage")
     entries = message.entries
-    if len(entries) > ENTRIES_MAX:
+    if entries and len(entries) > ENTRIES_MAX:
         raise _refusal(message, f"{len(entries)} entries")
+    if type_ not in _LOOKED_INTO:
+        return
     if type_ == _APP:
         if any(map(_ENTRY_TYPE, entries)):
             _check_changes(message)

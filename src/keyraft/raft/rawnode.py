@@ -52,6 +52,8 @@ from keyraft.raft.types import (
     is_response_message,
 )
 
+_RESPONSES = frozenset(each.value for each in MessageType if is_response_message(each.value))
+
 # Messages that always carry a term, and those of them that a member also sends to itself.
 _WITH_TERM = frozenset(
     {
@@ -172,7 +174,8 @@ class RawNode:
     def step_from_peer(self, message: Message) -> None:
         """Checks and steps a message of a peer; raises PeerMessageError and what `step` raises."""
         bounds.check(self.raft, message)
-        self.step(message)
+        self._check_sender(message)
+        self.raft.step(message)
 
     def check_from_peer(self, message: Message) -> None:
         """Only checks a message of a peer; raises PeerMessageError."""
@@ -186,23 +189,22 @@ class RawNode:
         if not is_local_target(message.from_):
             if is_local_message(message.type):
                 raise StepLocalMessageError
-            if (
-                is_response_message(message.type)
-                and message.from_ not in self.raft.tracker.progress
-            ):
-                raise StepPeerNotFoundError
-            if message.type in _WITH_TERM and (
-                not message.term
-                or (
-                    message.from_ == self.raft.id
-                    and (message.reject or message.type not in _TO_ITSELF)
-                )
-            ):
-                # DEVIATION: etcd's library panics on a vote without a term, and on an answer that
-                # names this member as its sender. It takes a leader's message without a term for
-                # one of the present leader. It would follow itself.
-                raise StepLocalMessageError
+            self._check_sender(message)
         self.raft.step(message)
+
+    def _check_sender(self, message: Message) -> None:
+        """Whether its sender may say it. Raises StepLocalMessageError, StepPeerNotFoundError."""
+        type_ = message.type
+        if type_ in _RESPONSES and message.from_ not in self.raft.tracker.progress:
+            raise StepPeerNotFoundError
+        if type_ in _WITH_TERM and (
+            not message.term
+            or (message.from_ == self.raft.id and (message.reject or type_ not in _TO_ITSELF))
+        ):
+            # DEVIATION: etcd's library panics on a vote without a term, and on an answer that
+            # names this member as its sender. It takes a leader's message without a term for
+            # one of the present leader. It would follow itself.
+            raise StepLocalMessageError
 
     def campaign(self) -> None:
         """Starts an election now."""

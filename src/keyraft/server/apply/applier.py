@@ -12,7 +12,8 @@ and the bytes behind the id in it to its proposer. No message object is made.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, cast
 
 from keyraft.auth import Identity
@@ -111,7 +112,10 @@ class Applier:
         waiter = self._waiting_pop(stamp, None)
         try:
             if identity is not None:
-                self._check(kind, request, identity)
+                looking = self._check(kind, request, identity)
+                if looking is not None:
+                    steps = self._when_looked(looking, kind, request, identity)
+                    return self._begin(steps, kind, stamp, waiter)
             result = handler(request)
             if type(result) is not bytes:  # without a call
                 return self._begin(cast("Steps", result), kind, stamp, waiter)
@@ -225,7 +229,9 @@ class Applier:
             return self._member.header(self._store.revision) + body
         self._counts[kind] += 1
         if identity is not None:
-            self._check(kind, parsed.request, identity)
+            looking = self._check(kind, parsed.request, identity)
+            if looking is not None:
+                return self._when_looked(looking, kind, parsed.request, identity)
         return handler(parsed.request)
 
     def _identity(self, stamp: bytes) -> Identity | None:
@@ -245,8 +251,36 @@ class Applier:
             self._proposers[part] = identity
         return identity
 
-    def _check(self, kind: int, request: bytes, identity: Identity) -> None:
-        """Checks the proposer's permissions; alarms, which refuse everybody, come first."""
+    def _when_looked(self, looking: Work, kind: int, request: bytes, identity: Identity) -> Steps:
+        """A request that is checked once all keys of its leases have been looked at."""
+        yield from looking
+        left = self._check(kind, request, identity)
+        assert left is None, "the leases have been looked at"
+        result = self._handlers[kind](request)
+        if isinstance(result, bytes):
+            return result
+        return (yield from result)
+
+    def _look(self, identity: Identity, lease_ids: Iterable[int]) -> Work | None:
+        """The look at leases with many keys, if that takes more than a step."""
+        auth = self._auth
+        wanted = [lease_id for lease_id in lease_ids if auth.must_look(identity, lease_id)]
+        if not wanted:
+            return None
+
+        def steps() -> Work:
+            for lease_id in wanted:
+                with suppress(EtcdError):  # the check finds the same, and what comes before it
+                    yield from auth.lease_steps(identity, lease_id, True)
+
+        return steps()
+
+    def _check(self, kind: int, request: bytes, identity: Identity) -> Work | None:
+        """Checks the proposer's permissions; alarms, which refuse everybody, come first.
+
+        Returns what is to be looked at first, where that takes more than a step; then nothing has
+        been checked.
+        """
         auth = self._auth
         if self._member.alarms.any:
             self._refuse_for_alarm(kind, request)
@@ -255,16 +289,29 @@ class Applier:
             if end:
                 auth.check_write(identity, request[2:end])
             else:
-                auth.check_put(identity, parse(rpc_pb2.PutRequest, request))
+                put = parse(rpc_pb2.PutRequest, request)
+                looking = self._look(identity, (put.lease,) if put.lease else ())
+                if looking is not None:
+                    return looking
+                auth.check_put(identity, put)
         elif kind == internal_request.KIND_RANGE:
             wanted = parse(rpc_pb2.RangeRequest, request)
             auth.check_range(identity, wanted.key, wanted.range_end)
         elif kind == internal_request.KIND_DELETE_RANGE:
             auth.check_delete(identity, parse(rpc_pb2.DeleteRangeRequest, request))
         elif kind == internal_request.KIND_TXN:
-            auth.check_txn(identity, parse(rpc_pb2.TxnRequest, request))
+            txn = parse(rpc_pb2.TxnRequest, request)
+            looking = self._look(identity, set(_leases_of(txn)))
+            if looking is not None:
+                return looking
+            auth.check_txn(identity, txn)
         elif kind == internal_request.KIND_LEASE_REVOKE:
-            auth.check_lease_revoke(identity, parse(rpc_pb2.LeaseRevokeRequest, request).ID)
+            lease_id = parse(rpc_pb2.LeaseRevokeRequest, request).ID
+            looking = self._look(identity, (lease_id,))
+            if looking is not None:
+                return looking
+            auth.check_lease_revoke(identity, lease_id)
+        return None
 
     def _refuse_for_alarm(self, kind: int, request: bytes) -> None:
         if kind in (internal_request.KIND_PUT, internal_request.KIND_LEASE_GRANT):
@@ -414,3 +461,14 @@ class Applier:
     def _refuse_corrupt(self) -> None:
         if self._member.alarms.corrupt:
             raise errors.CorruptError
+
+
+def _leases_of(txn: rpc_pb2.TxnRequest) -> Iterator[int]:
+    """The leases that a transaction puts keys on."""
+    for branch in (txn.success, txn.failure):
+        for operation in branch:
+            which = operation.WhichOneof("request")
+            if which == "request_put" and operation.request_put.lease:
+                yield operation.request_put.lease
+            elif which == "request_txn":
+                yield from _leases_of(operation.request_txn)

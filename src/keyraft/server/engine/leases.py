@@ -213,6 +213,45 @@ class RaftLeases:
             stream.send_framed(b"".join(out), len(out) // 2)
         return len(out) // 2
 
+    def _renew_when_looked(
+        self,
+        request: bytes,
+        done: Renewed,
+        who: Who | None,
+        identity: Identity,
+        lease_id: int,
+    ) -> Callable[[], None]:
+        """As `renew`, once the keys of the lease have been looked at; returns what gives it up."""
+        member = self._member
+        given_up = False
+        take_back: Callable[[], None] | None = None
+        work = self._auth.lease_steps(identity, lease_id, True)
+
+        def step() -> bool:
+            nonlocal take_back
+            if given_up or member.stopped:
+                work.close()
+                return True
+            try:
+                next(work)
+                return False
+            except (StopIteration, EtcdError):
+                pass  # `renew` finds the same
+            try:
+                take_back = self.renew(request, done, who)
+            except (EtcdError, RawError) as refusal:
+                done(refusal)
+            return True
+
+        def give_up() -> None:
+            nonlocal given_up
+            given_up = True
+            if take_back is not None:
+                take_back()
+
+        member.slices.add(step)
+        return give_up
+
     def renew(
         self, request: bytes, done: Renewed, who: Who | None = None
     ) -> Callable[[], None] | None:
@@ -224,6 +263,8 @@ class RaftLeases:
             identity = who() if who is not None else None
             if identity is None:
                 raise errors.UserEmptyError
+            if auth.must_look(identity, lease_id):
+                return self._renew_when_looked(request, done, who, identity, lease_id)
             auth.check_lease_revoke(identity, lease_id)
         # The header is from before the renewal. Otherwise a client could get the answer that the
         # lease lives with a revision at which it was revoked.
