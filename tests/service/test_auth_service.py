@@ -126,14 +126,14 @@ def test_a_lease_with_many_keys_is_looked_at_in_steps_and_once(
     for number in range(keys):
         member.lessor.attach(7, b"a/%05d" % number)
     looks = 0
-    look = Ranges.has_key
+    look = Ranges.has_range
 
-    def counted(self: Ranges, key: bytes) -> bool:
+    def counted(self: Ranges, key: bytes, range_end: bytes) -> bool:
         nonlocal looks
         looks += 1
-        return look(self, key)
+        return look(self, key, range_end)
 
-    monkeypatch.setattr(Ranges, "has_key", counted)
+    monkeypatch.setattr(Ranges, "has_range", counted)
     member.queue.steps_max = member.slices.steps_max = 1
 
     def answer(call: FakeCall) -> tuple[Answer, int, int]:

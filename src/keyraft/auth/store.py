@@ -265,7 +265,7 @@ class AuthStore:
             raise errors.PermissionDeniedError
         left = CHECK_SLICE
         for key in self._leases.newest_keys(lease_id, attached - grants.looked.get(place, 0)):
-            if not may.has_key(key):
+            if not may.has_range(key, b""):
                 grants.remember(grants.refused, place, key)
                 raise errors.PermissionDeniedError
             left -= 1
