@@ -88,8 +88,8 @@ class WitnessedMember(Member):
                 worker._loop = turns
                 worker.steps_max = 1
         hub = self.watches
-        hub._chunk_rows = habits.watch_rows
-        hub._message_bytes_max = habits.watch_message_bytes
+        hub._pass._chunk_rows = habits.watch_rows
+        hub._sender._message_bytes_max = habits.watch_message_bytes
         hub._pending_bytes_max = habits.watch_pending_bytes
         apply = self.queue._apply
         own = self.settings.member_id

@@ -21,7 +21,6 @@ LARGE = {
     "sim/raft/interaction.py": 543,
     "src/keyraft/config/config.py": 503,
     "src/keyraft/mvcc/store.py": 572,
-    "src/keyraft/mvcc/watch.py": 741,
     "src/keyraft/raft/codec.py": 536,
     "src/keyraft/server/member.py": 517,
     "tests/cli/test_etcdctl_real.py": 638,

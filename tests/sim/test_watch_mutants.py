@@ -9,6 +9,7 @@ import pytest
 from keyraft.mvcc.hooks import Event
 from keyraft.mvcc.watch import WatchHub
 from keyraft.mvcc.watch_cohort import NEVER, Watcher
+from keyraft.mvcc.watch_pass import CatchUp
 from sim.clients import SimClient
 from sim.cluster import SimCluster
 from sim.scenario import Violation, run
@@ -35,12 +36,12 @@ def hunt() -> str:
 
 def skip_at_resume(patch: Patch) -> None:
     """A watch that goes on begins one revision late."""
-    honest = WatchHub._make_ready
+    honest = CatchUp.make_ready
 
-    def make_ready(self: WatchHub, watcher: Watcher, first: int) -> None:
+    def make_ready(self: CatchUp, watcher: Watcher, first: int) -> None:
         honest(self, watcher, first + 1)
 
-    patch.setattr(WatchHub, "_make_ready", make_ready)
+    patch.setattr(CatchUp, "make_ready", make_ready)
 
 
 def repeat_at_resume(patch: Patch) -> None:
@@ -56,13 +57,13 @@ def repeat_at_resume(patch: Patch) -> None:
 
 def go_live_too_early(patch: Patch) -> None:
     """At the end of a pass what happened meanwhile is forgotten."""
-    honest = WatchHub._end_pass
+    honest = CatchUp._end
 
-    def end_pass(self: WatchHub) -> int:
-        self._pass_at = self._store.revision + 1
+    def end_pass(self: CatchUp) -> int:
+        self._at = self._store.revision + 1
         return honest(self)
 
-    patch.setattr(WatchHub, "_end_pass", end_pass)
+    patch.setattr(CatchUp, "_end", end_pass)
 
 
 def forget_when_full(patch: Patch) -> None:
@@ -94,7 +95,7 @@ def tear_revisions(patch: Patch) -> None:
             for cohort in list(self._queue):
                 if cohort.job is None and cohort.pending:
                     cohort.prepare(self._store.kv_at, NEVER)
-                    self._send(cohort.start_job(), 1_000)
+                    self._sender.send(cohort.start_job(), 1_000)
 
     patch.setattr(WatchHub, "on_events", on_events)
 
@@ -103,7 +104,7 @@ def hide_compactions(patch: Patch) -> None:
     """A watcher whose events are compacted away is sent what is left."""
 
     def end_compacted(self: WatchHub, watcher: Watcher) -> None:
-        self._make_ready(watcher, self._store.compact_revision)
+        self._pass.make_ready(watcher, self._store.compact_revision)
 
     patch.setattr(WatchHub, "_end_compacted", end_compacted)
 

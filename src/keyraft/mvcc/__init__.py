@@ -13,8 +13,9 @@ from .sorting import sort_steps
 from .steps import emptied, finished
 from .store import Store
 from .txn import is_read_only, is_serializable
-from .watch import CHUNK_ROWS, PENDING_BYTES_MAX, WATCHERS_MAX, WatchHub
+from .watch import PENDING_BYTES_MAX, WATCHERS_MAX, WatchHub
 from .watch_cohort import NODELETE, NOPUT, PREVIOUS, BulkSink, Sink
+from .watch_pass import CHUNK_ROWS
 from .watch_stream import WatchStream
 from .wire import plain_put, plain_range
 
