@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from random import Random
 from typing import Final, cast
 
@@ -22,28 +21,25 @@ from keyraft.mvcc.backend import (
     MEMBERS_REMOVED,
     META,
     META_CONF_STATE,
-    META_CONSISTENT_INDEX,
     OWN,
 )
 from keyraft.net.server import Server
 from keyraft.raft import (
     ConfState,
     Message,
-    Snapshot,
-    SnapshotMeta,
 )
 from keyraft.raft.errors import StorageError
 from keyraft.server import Member, MemberSettings, RaftEngine, decode_conf_state
-from keyraft.server.membership.v2_tree import encode_rows
 from keyraft.service import guard_of, register
 from keyraft.shell.bootstrap import Opened, Place, found, join, reopen
+from keyraft.shell.database_reception import DatabaseReception, finish_at_start, sent_snapshot
 from keyraft.shell.durable_log import DiskWorld, MemberLog
 from keyraft.shell.fatal_stop import FatalStop
 from keyraft.shell.force_new_cluster import force_new_cluster
 from keyraft.shell.inbox import Inbox
 from keyraft.storage.backend import MemoryEngine, WriteBuffer
 from keyraft.storage.backend.memory import Disk
-from keyraft.storage.wal import valid_snapshots
+from sim.databases import SimDatabases, SimEngine, consistent_index, copied
 from sim.disk import PowerLost, SimDisk
 from sim.loop import CoarseLoop, MemberLoop, SimLoop
 from sim.network import SimNetwork
@@ -58,33 +54,6 @@ SNAP_PATH: Final = "/data/member/snap"
 SEGMENT_BYTES: Final = 1 << 17  # small, so that runs cut segments
 EPOCH_UNIX_S: Final = 1_800_000_000.0
 DIAL_S: Final = 1.0  # between two attempts to connect to each other member
-
-
-class SimEngine(MemoryEngine):
-    """A database in dictionaries, on a disk that may be full."""
-
-    __slots__ = ("_files",)
-
-    def __init__(self, disk: Disk, loop: MemberLoop, latency_s: float, files: SimDisk) -> None:
-        super().__init__(disk, loop, latency_s)
-        self._files = files
-
-    def settle(self) -> None:
-        """The commit under way reaches the disk, if there is room."""
-        try:
-            self._files.fail_if_told()
-        except OSError as error:
-            self.fail(str(error))
-        else:
-            super().settle()
-
-
-@dataclass(slots=True)
-class Database:
-    """A database on its way, or received."""
-
-    index: int
-    content: Disk = field(default_factory=dict)
 
 
 class Node:
@@ -117,8 +86,9 @@ class Node:
         self.disk.make_dirs("/data/member")
         self.disk.make_dirs(SNAP_PATH)
         self.disk.sync_dir("/")
-        self._database = MemoryEngine().disk
-        self._received: dict[int, Database] = {}
+        self._taking_in: Member | None = None  # the life that takes in a leader's database
+        self._databases = SimDatabases()
+        self._databases.exchange = self._exchange
         self.member: Member | None = None
         self.inbox: Inbox | None = None  # of this life
         self.server: Server | None = None  # of this life, as `router`
@@ -198,9 +168,19 @@ class Node:
             self._power_lost()
 
     def _begin(self, loop: MemberLoop) -> None:
+        databases = self._databases
+        self._reception = DatabaseReception(databases)
         had_log = self.disk.exists(WAL_PATH)
         if had_log:
-            self._finish_transfer()
+            finish_at_start(
+                self.disk,
+                WAL_PATH,
+                databases.indexes(),
+                lambda: databases.own_index,
+                databases.install,
+                databases.remove,
+                NullLogger(),
+            )
         self._engine = self._open_database(loop)
         backend = self.backend = WriteBuffer(self._engine, loop, self.fatal.database_failed)
         place = Place(
@@ -248,7 +228,7 @@ class Node:
         self._serve(member)
         member.peer_hashes = NodeHashes(self, self._nodes, loop)
         self.member = self.fatal.member = member
-        self.inbox = Inbox(loop.time, NullLogger(), self.fatal, self._has_database)
+        self.inbox = Inbox(loop.time, NullLogger(), self.fatal, self._reception.has_database)
         self.inbox.member = member
         for other in opened.others:
             member.network.add_peer(other.id, other.peer_urls)
@@ -267,16 +247,16 @@ class Node:
             world,
             NullLogger(),
             self.fatal,
-            self.put_in_place,
+            self._reception.put_in_place,
         )
 
     def _open_database(self, loop: MemberLoop) -> SimEngine:
-        return SimEngine(self._database, loop, self.habits.commit_s, self.disk)
+        return SimEngine(self._databases.own, loop, self.habits.commit_s, self.disk)
 
     def _check_membership(self) -> None:
         """Who belongs to the cluster also follows from the snapshot and the log alone, as it must
         where the database is one of the original's."""
-        rows = {name: dict(bucket) for name, bucket in self._database.items()}
+        rows = {name: dict(bucket) for name, bucket in self._databases.own.items()}
         for name in (OWN, MEMBERS, MEMBERS_REMOVED):
             rows[name] = {}
         stored = rows[META].pop(META_CONF_STATE, None)
@@ -295,7 +275,7 @@ class Node:
         assert state.is_equivalent(wanted), f"{self.identity.name}: {state}, not {wanted}"
         for name in (MEMBERS, MEMBERS_REMOVED):
             found = dict(place.backend.range(name))
-            assert found == self._database[name], f"{self.identity.name}: {name!r} is {found}"
+            assert found == self._databases.own[name], f"{self.identity.name}: {name!r} is {found}"
 
     def _serve(self, member: Member) -> None:
         """Every service of the real one."""
@@ -410,9 +390,6 @@ class Node:
         if self.inbox is not None:
             self.inbox.report_unreachable(member_id)
 
-    def _has_database(self, message: Message) -> bool:
-        return message.snapshot is not None and message.snapshot.meta.index in self._received
-
     # --- databases ----------------------------------------------------------------------------
 
     def send_snapshot(self, message: Message) -> None:
@@ -421,26 +398,20 @@ class Node:
         assert member is not None and backend is not None
 
         def committed() -> None:
-            content = {name: dict(bucket) for name, bucket in self._database.items()}
+            content = copied(self._databases.own)
             content[OWN] = {}
-            index = int.from_bytes(content[META].get(META_CONSISTENT_INDEX, b""), "big")
+            conf_state = content[META][META_CONF_STATE]
             try:
-                meta = SnapshotMeta(
-                    decode_conf_state(content[META][META_CONF_STATE]),
-                    index,
-                    member.raft.term_at(index),
-                )
+                index = consistent_index(content)
+                message.snapshot = sent_snapshot(member, index, conf_state, content)
             except StorageError:
                 self._report_snapshot(message.to, False)
                 return
-            message.snapshot = Snapshot(encode_rows(content), meta)
-            self.loop.call_later(
-                0.01 + self.chance.random() * 0.2, self._arrive, message, Database(index, content)
-            )
+            self.loop.call_later(0.01 + self.chance.random() * 0.2, self._arrive, message, content)
 
         backend.flush(committed)
 
-    def _arrive(self, message: Message, database: Database) -> None:
+    def _arrive(self, message: Message, content: Disk) -> None:
         target = self._nodes.get(message.to)
         if (
             target is None
@@ -450,35 +421,56 @@ class Node:
         ):
             self._report_snapshot(message.to, False)
             return
-        target._take_in(message, database, lambda ok: self._report_snapshot(message.to, ok))
+        target._take_in(message, content, lambda ok: self._report_snapshot(message.to, ok))
 
-    def _take_in(self, message: Message, database: Database, told: Callable[[bool], None]) -> None:
-        """Reads a database that has come, then tells Raft, as `app.peer_port` does."""
-        member = self.member
-        assert member is not None, "it runs"
-        if member.raft.takes_snapshot:
+    def _take_in(self, message: Message, content: Disk, told: Callable[[bool], None]) -> None:
+        """Builds and reads a database that has come, then tells Raft, as `app.peer_port` does."""
+        member, inbox, reception = self.member, self.inbox, self._reception
+        if member is None or inbox is None:
             told(False)
             return
+        if self._taking_in is member:  # one after the other
+            self.loop.call_later(DIAL_S, self._take_in, message, content, told)
+            return
+        assert message.snapshot is not None, "it came with a database"
+        index = message.snapshot.meta.index
         open_calls = [told]  # the sender's call, which ends with the member at the latest
+
+        def done(ok: bool) -> None:
+            if open_calls:
+                if self._taking_in is member:
+                    self._taking_in = None
+                open_calls.pop()(ok)
+
+        def build() -> None:
+            content = self._databases.build(index)
+            reception.check_built(index, consistent_index(content))
+            member.received.read(index, MemoryBackend(content), read)
 
         def read(problem: Exception | None) -> None:
             if problem is None and open_calls and self.member is member:
-                open_calls.clear()
-                self._received[database.index] = database
+                reception.ready(index)
                 self._step([message])
                 if not member.raft.takes_snapshot:
                     member.received.forget()
-                told(True)
+                done(True)
 
         def look() -> None:
-            if open_calls and self.member is not member:
-                open_calls.clear()
-                told(False)
+            if self.member is not member:
+                done(False)
             elif open_calls:
                 self.loop.call_later(DIAL_S, look)
 
+        inbox.check_snapshot(message)
+        self._databases.save(index, content)
+        try:
+            reception.begin(index, member.raft.takes_snapshot)
+        except ValueError:
+            told(False)
+            return
+        self._taking_in = member
         self.loop.call_later(DIAL_S, look)
-        member.received.read(database.index, MemoryBackend(database.content), read)
+        self._loop.call_later(self.sync_s(), build)
 
     def _report_snapshot(self, member_id: int, ok: bool) -> None:
         def report() -> None:
@@ -487,30 +479,12 @@ class Node:
 
         self._loop.call_soon(report)
 
-    def put_in_place(self, index: int) -> None:
-        """The received database takes the place of ours."""
-        database = self._received[index]
-        backend = self.backend
-        assert backend is not None
+    def _exchange(self) -> None:
+        """The member's own database is another one."""
+        assert self.backend is not None
 
-        def replaced() -> MemoryEngine:
-            self._database = database.content
+        def opened() -> MemoryEngine:
             self._engine = self._open_database(self._loop)
             return self._engine
 
-        backend.exchange(replaced)
-        self._forget(index)
-
-    def _finish_transfer(self) -> None:
-        marks = valid_snapshots(self.disk, WAL_PATH)
-        if not marks or marks[-1].index not in self._received:
-            return
-        database = self._received[marks[-1].index]
-        stored = self._database[META].get(META_CONSISTENT_INDEX, b"")
-        if int.from_bytes(stored, "big") < database.index:
-            self._database = database.content
-        self._forget(database.index)
-
-    def _forget(self, index: int) -> None:
-        for older in [one for one in self._received if one <= index]:
-            del self._received[older]
+        self.backend.exchange(opened)

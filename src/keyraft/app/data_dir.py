@@ -17,7 +17,7 @@ from typing import Final
 
 import lmdb
 
-from keyraft.app.snapshot_transfers import snapshot_db_path
+from keyraft.app.snapshot_transfers import ReceivedFiles
 from keyraft.app.start_checks import StartError, go_error, loose_permission
 from keyraft.base.durations import SECOND, format_duration
 from keyraft.base.errors import TooManyLearnersError
@@ -38,6 +38,7 @@ from keyraft.mvcc import BackendError
 from keyraft.mvcc.backend import META, META_CONSISTENT_INDEX
 from keyraft.peer.api_client import ClusterView
 from keyraft.shell.bootstrap import Opened, Place, found, join, reopen
+from keyraft.shell.database_reception import finish_at_start
 from keyraft.shell.force_new_cluster import force_new_cluster
 from keyraft.storage.backend import LMDBEngine, WriteBuffer, load_checkpoint
 from keyraft.storage.files import FileLockedError, OsFiles
@@ -47,7 +48,6 @@ from keyraft.storage.wal import (
     WALError,
     WALLockedError,
     WALNotFoundError,
-    newest_snapshot,
     wal_exists,
 )
 
@@ -160,25 +160,24 @@ def open_disk(
 def _finish_transfer(
     config: Config, files: OsFiles, path: str, open_engine: Callable[[], LMDBEngine]
 ) -> None:
-    """The log has a leader's snapshot that is newer than the database: take its file."""
-    received = [name for name in files.list(config.snap_directory) if name.endswith(".snap.db")]
-    mark = newest_snapshot(files, path) if received else None
-    if mark is None:
-        return
-    source = snapshot_db_path(config.snap_directory, mark.index)
-    if not os.path.exists(source):
-        return
-    engine = open_engine()
-    try:
-        stored = engine.get(META, META_CONSISTENT_INDEX)
-    finally:
-        engine.close()
-    if int.from_bytes(stored or b"", "big") < mark.index:
-        config.log.info("installing the database that was received last", path=source)
+    """The log may have a leader's snapshot that is newer than the database: take its file."""
+    received = ReceivedFiles(config.snap_directory)
+
+    def stored_index() -> int:
+        engine = open_engine()
+        try:
+            return int.from_bytes(engine.get(META, META_CONSISTENT_INDEX) or b"", "big")
+        finally:
+            engine.close()
+
+    def install(index: int) -> None:
         from keyraft.storage.transfer import install
 
-        install(source, config.snap_directory)
-    os.unlink(source)
+        install(received.path(index), config.snap_directory)
+
+    finish_at_start(
+        files, path, received.indexes(), stored_index, install, received.remove, config.log
+    )
 
 
 def defragmented(

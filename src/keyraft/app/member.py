@@ -247,12 +247,7 @@ class _Running:
         )
         opened.backend.on_commit = self._commit_s.observe
 
-        def replace_database(index: int) -> None:
-            if self._transfers.prepared_index != index:
-                raise BackendError(f"no database of index {index} has been received")
-            opened.replace_database()
-            self._transfers.forget(index)
-
+        self._transfers.files.put_in_place = opened.replace_database
         disk = DiskWorld(
             OsFiles(),
             time.perf_counter,
@@ -261,7 +256,12 @@ class _Running:
             StorageThread("keyraft-snapshots"),
         )
         member_log = MemberLog(
-            opened.wal, config.snap_directory, disk, self._log, self._fatal, replace_database
+            opened.wal,
+            config.snap_directory,
+            disk,
+            self._log,
+            self._fatal,
+            self._transfers.reception.put_in_place,
         )
         self._log.info(
             "starting local member" if opened.fresh else "restarting local member",

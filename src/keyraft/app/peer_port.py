@@ -70,7 +70,7 @@ class PeerPort:
         self._places = places
         self._transfers = transfers
         self._log = config.log
-        self._inbox = Inbox(time.monotonic, config.log, fatal, transfers.has_database)
+        self._inbox = Inbox(time.monotonic, config.log, fatal, transfers.reception.has_database)
         self._member: Member | None = None
         self._transport: Transport | None = None
         self._server: Server | None = None

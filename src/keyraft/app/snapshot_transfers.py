@@ -4,15 +4,8 @@ A transfer carries the database as it is when it starts, not as it was when Raft
 gets the index, term and configuration of exactly what the file holds (etcd's "merged" snapshot).
 Reading and building a database happen in processes of their own.
 
-Receiving has this order, so that a crash leaves either the old database with a log that fits it, or
-everything needed to build the new one:
-
-1. the file is saved as `INDEX.snap.db` and synced;
-2. the database is built from it beside the one in use (`kv.ready`), and read;
-3. Raft takes the message; the log records the snapshot;
-4. the new database takes the place of the old one, and the file is removed.
-
-A start does steps 2 and 4 from the file if the log's snapshot is newer than the database.
+In which order a received one takes its place: `shell.database_reception`. Here the file is
+`INDEX.snap.db`, and what is built from it waits as `kv.ready`.
 """
 
 from __future__ import annotations
@@ -30,10 +23,10 @@ import lmdb
 from keyraft.base.histograms import Histogram, exponential
 from keyraft.base.log import Logger
 from keyraft.peer.transport import Transport
-from keyraft.raft import Message, Snapshot, SnapshotMeta
+from keyraft.raft import Message
 from keyraft.raft.errors import StorageError
-from keyraft.server import Member, ReceivedDatabase, decode_conf_state
-from keyraft.server.membership.v2_tree import encode_rows
+from keyraft.server import Member, ReceivedDatabase
+from keyraft.shell.database_reception import DatabaseReception, sent_snapshot
 from keyraft.storage.backend import LMDBReader, ReadOnlyBackend
 from keyraft.storage.transfer import TransferError
 from keyraft.storage.transfer.layout import READY, sync_dir
@@ -42,13 +35,38 @@ if TYPE_CHECKING:
     from keyraft.storage.transfer import SnapshotExport
 
 TRANSFERS_MAX: Final = 16  # under way at once (etcd `maxInFlightMsgSnap`)
+SUFFIX: Final = ".snap.db"
 CHUNK_BYTES: Final = 256 * 1024
-BEHIND_ENTRIES_MAX: Final = 10_000  # without effect, which other members do not count
 
 
-def snapshot_db_path(snap_directory: str, index: int) -> str:
-    """The file of a received database, until it is installed."""
-    return os.path.join(snap_directory, f"{index:016x}.snap.db")
+class ReceivedFiles:
+    """The files of databases that were received; a `DatabaseFiles` once the member's own is open."""
+
+    def __init__(self, snap_directory: str) -> None:
+        self._directory = snap_directory
+        self.put_in_place: Callable[[], None] = _nothing
+
+    def path(self, index: int) -> str:
+        """The file of a received database, until it is installed."""
+        return os.path.join(self._directory, f"{index:016x}{SUFFIX}")
+
+    def indexes(self) -> list[int]:
+        """Of the files that are there; names of no index are passed over."""
+        found = []
+        for name in os.listdir(self._directory):
+            if name.endswith(SUFFIX):
+                with contextlib.suppress(ValueError):
+                    found.append(int(name.removesuffix(SUFFIX), 16))
+        return found
+
+    def remove(self, index: int) -> None:
+        """Harmless when there is none."""
+        with contextlib.suppress(OSError):
+            os.unlink(self.path(index))
+
+
+def _nothing() -> None:
+    """Until the member's own database is open there is none to replace."""
 
 
 class Transfers:
@@ -62,7 +80,8 @@ class Transfers:
         self._receiving = asyncio.Lock()
         self.fsync_s = Histogram(exponential(0.001, 2, 14))
         self.saved_s = Histogram(exponential(0.1, 2, 10))
-        self.prepared_index = 0  # of the database that is ready to be installed
+        self.files = ReceivedFiles(snap_directory)
+        self.reception = DatabaseReception(self.files)
 
     # --- sending ------------------------------------------------------------------------------
 
@@ -85,18 +104,13 @@ class Transfers:
             self._failed(member, message, str(error))
             return
         try:
-            meta = SnapshotMeta(
-                decode_conf_state(export.conf_state),
-                export.consistent_index,
-                member.raft.term_at(export.consistent_index),
+            message.snapshot = sent_snapshot(
+                member, export.consistent_index, export.conf_state, export.membership
             )
-            # As of the file's index: the member has applied more since.
-            tree = encode_rows(export.membership)
         except (StorageError, ValueError) as error:
             await export.close()
             self._failed(member, message, str(error))
             return
-        message.snapshot = Snapshot(tree, meta)
         if not transport.send_snapshot(message, _blobs(export), export.size_bytes):
             await export.close()
             self._failed(member, message, "the member has left")
@@ -108,11 +122,6 @@ class Transfers:
         member.raft.report_snapshot(message.to, False)
 
     # --- receiving ----------------------------------------------------------------------------
-
-    def has_database(self, message: Message) -> bool:
-        """Whether the database of a snapshot message has been received."""
-        snapshot = message.snapshot
-        return snapshot is not None and 0 < snapshot.meta.index == self.prepared_index
 
     async def receive(
         self,
@@ -128,7 +137,7 @@ class Transfers:
         """
         loop = asyncio.get_running_loop()
         async with self._receiving:
-            path = snapshot_db_path(self._directory, index)
+            path = self.files.path(index)
             size = 0
             started_s = loop.time()
             file = await loop.run_in_executor(None, _create, path + ".tmp")
@@ -145,32 +154,19 @@ class Transfers:
                 with contextlib.suppress(OSError):
                     os.unlink(path + ".tmp")
                 raise
-            if installing():
-                os.unlink(path)
-                raise ValueError("another snapshot is being put in place")
-            self.prepared_index = 0
+            self.reception.begin(index, installing())
             try:
                 from keyraft.storage.transfer import prepare_in_child
 
                 prepare = partial(prepare_in_child, path, self._directory)
                 stored = await loop.run_in_executor(None, prepare)
-                # With another index, changes would be missing for ever, or be applied twice.
-                if not 0 <= index - stored <= BEHIND_ENTRIES_MAX:
-                    raise TransferError(f"a database of index {stored} for a snapshot of {index}")
+                self.reception.check_built(index, stored)
                 await _read(index, os.path.join(self._directory, READY), received)
-            except TransferError as error:
-                os.unlink(path)
+            except (TransferError, ValueError) as error:
+                self.files.remove(index)
                 raise ValueError(str(error)) from None
-            self.prepared_index = index
+            self.reception.ready(index)
             return size
-
-    def forget(self, index: int) -> None:
-        """The database of this index is in place; its file, and older ones, may go."""
-        self.prepared_index = 0
-        for name in os.listdir(self._directory):
-            if name.endswith(".snap.db") and name <= f"{index:016x}.snap.db":
-                with contextlib.suppress(OSError):
-                    os.unlink(os.path.join(self._directory, name))
 
     async def stop(self) -> None:
         """Cancels transfers."""
