@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from copy import copy
 from random import Random
 from typing import Final, cast
 
@@ -53,6 +54,7 @@ WAL_PATH: Final = "/data/member/wal"
 SNAP_PATH: Final = "/data/member/snap"
 SEGMENT_BYTES: Final = 1 << 17  # small, so that runs cut segments
 EPOCH_UNIX_S: Final = 1_800_000_000.0
+OVERHEARD: Final = 0.3  # of the messages that come with a database
 DIAL_S: Final = 1.0  # between two attempts to connect to each other member
 
 
@@ -421,7 +423,18 @@ class Node:
         ):
             self._report_snapshot(message.to, False)
             return
+        if self.chance.random() < OVERHEARD:
+            target._overhear(message)
         target._take_in(message, content, lambda ok: self._report_snapshot(message.to, ok))
+
+    def _overhear(self, message: Message) -> None:
+        """The message comes without its database, as nobody but a liar sends it."""
+
+        def process() -> None:
+            if self.inbox is not None:
+                self.inbox.process([copy(message)])
+
+        self._loop.call_soon(process)
 
     def _take_in(self, message: Message, content: Disk, told: Callable[[bool], None]) -> None:
         """Builds and reads a database that has come, then tells Raft, as `app.peer_port` does."""

@@ -4,32 +4,37 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 
 import keyraft.server.consensus.boot as boot
+import sim.node as sim_node
 from keyraft.base.waiters import Result, Waiter
 from keyraft.mvcc import Event, Store, WatchHub, txn
 from keyraft.net.server import Server, ServerProtocol
 from keyraft.proto import rpc_pb2
-from keyraft.raft import Entry, HardState, Message, RaftConfig, Snapshot, SnapshotMeta
+from keyraft.raft import Entry, FatalError, HardState, Message, RaftConfig, Snapshot, SnapshotMeta
 from keyraft.raft.config import ReadOnlyOption
 from keyraft.raft.log import RaftLog
-from keyraft.server import Member
+from keyraft.server import BootError, Member
 from keyraft.server.apply import internal_request
 from keyraft.server.consensus.raft_loop import RaftLoop
 from keyraft.server.consensus.read_index import ReadDone
 from keyraft.server.upkeep.leasing import Leasing
+from keyraft.shell import database_reception
+from keyraft.shell.database_reception import DatabaseReception
 from keyraft.shell.durable_log import MemberLog
 from keyraft.shell.fatal_stop import FatalStop
 from keyraft.shell.inbox import Inbox
 from keyraft.storage.backend import WriteBuffer
-from keyraft.storage.wal import Appender, SnapshotMark
+from keyraft.storage.wal import Appender, SnapshotMark, WALError
 from keyraft.storage.wal.appender import Done
 from keyraft.storage.wal.encode import WALBatch
 from sim.cluster import SimCluster
 from sim.node import Node
 from sim.scenario import Violation, run
+from sim.witnessed import Habits
 
 Patch = pytest.MonkeyPatch
 
@@ -91,6 +96,43 @@ def test_a_snapshots_mark_before_its_file_is_found(monkeypatch: Patch) -> None:
     assert hunt(range(10, 40), size=3, fault_interval_s=0.25)
 
 
+def install_and_crash(writes: int) -> bool:
+    """A follower loses power amid so many writes after Raft took a leader's snapshot; whether it
+    was still to be put in its place."""
+    cluster = SimCluster(3, 1, lambda _: Habits(catchup_entries=2, snapshot_count=5))
+    assert cluster.run_until(cluster.agreed)
+    cluster.run(1.0)
+    leader = cluster.leader()
+    follower = next(node for node in cluster.nodes.values() if node is not leader)
+    assert leader is not None and leader.member is not None
+    cluster.network.partition([[follower.id], [n for n in cluster.nodes if n != follower.id]])
+    put = rpc_pb2.PutRequest(key=b"k", value=b"v").SerializeToString()
+    results: list[Result] = []
+    for count in range(120):  # the memory log keeps the first hundred
+        leader.member.propose(internal_request.KIND_PUT, put, results.append)
+        assert cluster.run_until(lambda count=count: len(results) > count)  # type: ignore[misc]  # mypy sees no default
+    cluster.network.heal()
+    member = follower.member
+    assert member is not None
+    assert cluster.run_until(lambda: member.raft.takes_snapshot)
+    before = member.store.revision
+    follower.disk.lose_power(writes, names_only=False)
+    if not cluster.run_until(lambda: follower.member is None, 1.0):
+        follower.crash()
+    follower.start()
+    assert cluster.run_until(cluster.agreed)
+    assert len(cluster.hashes()) == 1
+    return member.store.revision == before
+
+
+def test_a_start_that_leaves_a_received_database_where_it_lies_is_found(monkeypatch: Patch) -> None:
+    assert {install_and_crash(writes) for writes in range(1, 9)} == {True, False}
+    monkeypatch.setattr(database_reception, "newest_snapshot", lambda *_: None)
+    with pytest.raises((WALError, BootError, FatalError)):
+        for writes in range(1, 9):
+            install_and_crash(writes)
+
+
 def test_a_received_database_in_its_place_before_the_mark_is_found(monkeypatch: Patch) -> None:
     honest = MemberLog.save_snapshot
 
@@ -106,7 +148,27 @@ def test_a_received_database_in_its_place_before_the_mark_is_found(monkeypatch: 
         )
 
     monkeypatch.setattr(MemberLog, "install", install)
-    assert hunt(range(20, 50), size=3, fault_interval_s=0.25)
+    with pytest.raises((WALError, BootError, FatalError)):
+        for writes in range(1, 9):
+            install_and_crash(writes)
+
+
+def test_hearing_of_a_snapshot_before_its_database_is_there_is_found(monkeypatch: Patch) -> None:
+    monkeypatch.setattr(DatabaseReception, "has_database", lambda self, message: True)
+    assert "has been received" in hunt(range(14, 40), size=3, fault_interval_s=0.25)
+
+
+def test_a_database_that_is_not_the_snapshots_is_found(monkeypatch: Patch) -> None:
+    """What is sent is told to be of the moment at which Raft asked for it."""
+    honest = sim_node.sent_snapshot
+
+    def sent(member: Member, index: int, *content: Any) -> Snapshot:
+        snapshot = honest(member, index, *content)
+        snapshot.meta.index = max(index - 3, 1)
+        return snapshot
+
+    monkeypatch.setattr(sim_node, "sent_snapshot", sent)
+    assert "a database of index" in hunt(range(14, 40), size=3, fault_interval_s=0.25)
 
 
 def test_a_fatal_error_passed_over_is_found(monkeypatch: Patch) -> None:
