@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 import keyraft.server.consensus.boot as boot
-import sim.node as sim_node
 from keyraft.base.waiters import Result, Waiter
 from keyraft.mvcc import Event, Store, WatchHub, txn
 from keyraft.net.server import Server, ServerProtocol
@@ -160,14 +159,14 @@ def test_hearing_of_a_snapshot_before_its_database_is_there_is_found(monkeypatch
 
 def test_a_database_that_is_not_the_snapshots_is_found(monkeypatch: Patch) -> None:
     """What is sent is told to be of the moment at which Raft asked for it."""
-    honest = sim_node.sent_snapshot
+    honest = database_reception.sent_snapshot
 
     def sent(member: Member, index: int, *content: Any) -> Snapshot:
         snapshot = honest(member, index, *content)
         snapshot.meta.index = max(index - 3, 1)
         return snapshot
 
-    monkeypatch.setattr(sim_node, "sent_snapshot", sent)
+    monkeypatch.setattr("sim.node.sent_snapshot", sent)
     assert "a database of index" in hunt(range(14, 40), size=3, fault_interval_s=0.25)
 
 
