@@ -1,7 +1,7 @@
 """The server's answers: one message and its status, a stream's messages, trailers, plain HTTP.
 
-The short way: the frames of a small answer are prepared once and only filled in. Everything else
-goes through `Output`; both ways put the same headers into the client's table.
+The fast path: the frames of a small answer are prepared once and then only filled in. All other
+answers go through `Output`; both paths add the same headers to the client's table.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ _INDEXED: Final[frozenset[bytes | Header]] = frozenset((_CONTENT_TYPE, *_OK_TRAI
 
 
 class _Answer:
-    """The frames of a small OK answer but for stream, length and message, as two structs.
+    """The frames of a small OK answer without stream, length and message, as two structs.
 
-    Both blocks are stable: sending them again changes neither table.
+    Both header blocks are stable: sending them again does not change the table.
     """
 
     __slots__ = ("head", "head5", "head_block", "tail", "tail5", "tail_block")
@@ -55,8 +55,8 @@ class Answering(Connection):
         super().__init__(limits, Encoder(_INDEXED))
         self._answer: _Answer | None = None
         self._ends = ends
-        self._told_s = ends.from_s  # somebody wants to know of calls that took so long
-        self._told_before = -inf  # of those that began until then; as of this turn
+        self._told_s = ends.from_s  # a listener wants calls that took so long
+        self._told_before = -inf  # so in this turn: calls that began before this
         self._clock = clock or (lambda: self.now)
         self._reply_bytes_max = 0
 
@@ -120,8 +120,11 @@ class Answering(Connection):
         self._ended(call, status.OK, "", message)
 
     def _ended(self, call: Call, code: int, text: str, reply: bytes | None = None) -> None:
-        """A call is over. Every end comes here, once, but for the short way's in `respond`, which
-        does the same in place."""
+        """Counts the end of a call.
+
+        Every end comes here once, except for the fast path of `respond`, which does the same in
+        place.
+        """
         route = call.header.route
         if route is not None:
             count_end(route.handled, code)
@@ -130,7 +133,7 @@ class Answering(Connection):
             self._ends.tell(call, code, text, reply, now)
 
     def _prepare_answer(self) -> None:
-        """Makes the short way's frames once both blocks no longer change the table."""
+        """Makes the frames of the fast path once both blocks no longer change the table."""
         if self._answer is not None:
             return
         encoder = self.encoder
@@ -146,7 +149,7 @@ class Answering(Connection):
         self._send_headers(stream, _RESPONSE, ends=False)
 
     def begin(self, stream: Stream, metadata: Metadata) -> None:
-        """Stream.begin: the header, alone."""
+        """Stream.begin: sends only the header."""
         stream.headers_sent = True
         self._send_headers(stream, [*_RESPONSE, *metadata], ends=False)
         self._wake()
@@ -212,7 +215,7 @@ class Answering(Connection):
 
     def _sent_end(self, stream: Http2Stream) -> None:
         if stream.state == states.HALF_CLOSED_LOCAL:
-            # The client may still be sending; it is told to stop, without blame (RFC 9113 §8.1).
+            # The client may still be sending; it is told to stop with NO_ERROR (RFC 9113 §8.1).
             self._reset(stream, NO_ERROR)
         else:
             self._forget(stream)

@@ -1,9 +1,9 @@
 """The end of a call: counted, and told to who listens (docs/ARCHITECTURE.md, "The end of a call").
 
-Every call that was started ends once: answered, failed, cancelled by its client, out of time, or
-lost with its connection. A request that reaches no method is a call that ends as it begins; it has
-no route, and so no counter, as with the original. What is reset before it is a call (a malformed
-request, one above the limit of streams) does not end either.
+Every started call ends once: answered, failed, cancelled by its client, after its deadline, or lost
+with its connection. A request that reaches no method is a call that ends at once; it has no route
+and so no counter, as in the original. A request that is reset before it becomes a call (a malformed
+one, or one above the limit of streams) has no end.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .router import Route
 
 CLOCK_RESOLUTION_S: Final = 0.001
-"""Of the clocks that feed connections: an event loop's stands still within a turn."""
+"""The resolution of the clocks that feed connections; a loop's is fixed within a turn."""
 
 
 class CallEnd(NamedTuple):
@@ -32,11 +32,11 @@ class CallEnd(NamedTuple):
     common_name: str | None
     code: int
     text: str
-    """What the client was told of a failure; empty where it was told nothing."""
+    """The error text that the client got; empty if none."""
     took_s: float
     """Since the call's header had come."""
     request: bytes
-    """Of a unary call; empty where its handler was not reached."""
+    """Of a unary call; empty if its handler was not reached."""
     reply: bytes | None
     """Of a unary call that was answered."""
     received_bytes: int
@@ -47,8 +47,11 @@ Listener = Callable[[CallEnd], None]
 
 
 class CallEnds:
-    """Who is told. `from_s` is the least time that any listener waits for; infinite without one,
-    which is all that a call has to do with it then."""
+    """The listeners for ends of calls.
+
+    `from_s` is the shortest duration that any listener wants; without listeners it is infinite, and
+    a call only compares it.
+    """
 
     __slots__ = ("_listeners", "from_s")
 
@@ -57,15 +60,17 @@ class CallEnds:
         self.from_s = inf
 
     def listen(self, listener: Listener, at_least_s: float = 0.0) -> None:
-        """Tells `listener` of calls that took so long, of all if that is less than a clock shows.
-        For connections made from now on. A listener is called within the call's last turn: it
-        takes little time and raises nothing."""
+        """Adds a listener for calls that took so long; for all, if below the clock's resolution.
+
+        It holds for connections made from now on. The listener is called in the call's last turn:
+        it must be quick and raise nothing.
+        """
         least = at_least_s if at_least_s >= CLOCK_RESOLUTION_S else -inf
         self._listeners = (*self._listeners, (least, listener))
         self.from_s = min(self.from_s, least)
 
     def tell(self, call: Call, code: int, text: str, reply: bytes | None, now: float) -> None:
-        """One call is over."""
+        """Calls the listeners for one ended call."""
         took_s = now - call.began_s
         end = CallEnd(
             call.header.path.decode("utf-8", "replace"),

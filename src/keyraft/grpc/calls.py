@@ -1,8 +1,7 @@
 """The server's ends of calls: `Call` for unary methods, `Stream` for the others.
 
-A call is an HTTP/2 stream with a request header. Ownership: the connection makes it and forgets it
-when both halves are closed; a handler may keep it as long as it likes, for everything it does
-after the end does nothing.
+A call is an HTTP/2 stream with a request header. Ownership: the connection makes it and drops it
+when both halves are closed. A handler may keep it; after the end its methods do nothing.
 """
 
 from __future__ import annotations
@@ -65,7 +64,7 @@ class Call(Http2Stream):
 
     @property
     def sent_bytes(self) -> int:
-        """Of what was sent before the end; a unary call's answer is its end."""
+        """Bytes sent before the end; the answer of a unary call is its end."""
         return 0
 
     @property
@@ -139,21 +138,21 @@ class Stream(Call):
             self.connection.finish(self, code, text, metadata)
 
     def abort(self, code: int, text: str) -> None:
-        """Ends the stream over the head of its handler; the handler hears of it first."""
+        """Ends the stream from outside its handler, whose `on_cancel` is called first."""
         if not self.done:
             if self.handler is not None:
                 self.handler.on_cancel(code)
             self.finish(code, text)
 
     def drop(self, code: int, text: str) -> None:
-        """`finish`, or with a reset when the client has not read what was sent before."""
+        """`finish`, or a reset if the client has not read what was sent before."""
         if not self.done:
             self.connection.drop(self, code, text)
 
     def pause_reading(self) -> None:
-        """Stops `on_message`; the client runs into its window."""
+        """Stops `on_message`; the client's flow-control window fills up."""
         self.connection.pause_reading(self)
 
     def resume_reading(self) -> None:
-        """Takes delivery up again, with what has come meanwhile first."""
+        """Resumes delivery, first of messages that came meanwhile."""
         self.connection.resume_reading(self)

@@ -1,11 +1,12 @@
 """The client's end of a connection: calls to frames, answers to callbacks.
 
-A call is told its end exactly once, whatever happens: the answer, a reset, a GOAWAY, its
-deadline, its cancellation, or the loss of the connection. Calls beyond the server's
-SETTINGS_MAX_CONCURRENT_STREAMS wait in line, without a stream.
+Each call ends exactly once: with the answer, a reset, a GOAWAY, its deadline, its cancellation, or
+the loss of the connection. Calls beyond the server's SETTINGS_MAX_CONCURRENT_STREAMS wait in a
+queue, without a stream.
 
-The short way: an answer in one piece, whose field blocks are known to be a good answer's, is taken
-whole. Everything else goes through `Connection._frame` and `responses`; both give the same result.
+The fast path takes a whole answer that comes in one piece, if its field blocks are known to be
+those of an OK answer. All others go through `Connection._frame` and `responses`; both give the same
+result.
 """
 
 from __future__ import annotations
@@ -193,10 +194,9 @@ class ClientConnection(Responses):
     # --- the short way --------------------------------------------------------------------------
 
     def _parse(self, data: bytes) -> int:
-        """As in the base, but a small unary answer in one piece is taken whole.
+        """As in the base class, but with the fast path for a small unary answer in one piece.
 
-        It consists of a header block and a trailer block that are known to be those of a good
-        answer, and one DATA frame between them.
+        Such an answer is a known header block, one DATA frame, and a known trailer block.
         """
         pos, end = 0, len(data)
         unpack, unpack_message = frames.HEADER.unpack_from, frames.MESSAGE_HEADER.unpack_from
@@ -261,7 +261,7 @@ class ClientConnection(Responses):
         return pos
 
     def _after_call(self) -> None:
-        """A call has ended: the next in line, or nothing left to do."""
+        """A call has ended: starts the next in the queue, or finishes draining."""
         if self._waiting_calls:
             self._next_in_line()
         if not self.streams:

@@ -1,7 +1,7 @@
 """The client's ends of calls: `ClientCall` for unary methods, `ClientStream` for the others.
 
 Ownership: the connection makes a call and forgets it when it ends; a program may keep it as long
-as it likes, for everything it does after the end does nothing.
+as it likes; after the end its methods do nothing.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class RpcError(Exception):
 
 
 class ClientReceiver(Protocol):
-    """What a program does with the answers on a stream."""
+    """Receives the answers on a stream."""
 
     def on_message(self, message: bytes) -> None:
         """One response message."""
@@ -44,7 +44,7 @@ class ClientReceiver(Protocol):
 
 
 class ClientCall(Http2Stream):
-    """One unary call. `unprocessed`: the server said that it never looked at it."""
+    """One unary call. `unprocessed`: the server said that it did not process it."""
 
     __slots__ = (
         "answered",
@@ -85,7 +85,7 @@ class ClientCall(Http2Stream):
         self.reply: bytes | None = None
 
     def cancel(self) -> None:
-        """Gives the call up; it ends with CANCELLED now."""
+        """Cancels the call; it ends with CANCELLED now."""
         self.connection.cancel(self, status.CANCELLED, "context canceled")
 
     def ended(self, code: int, text: str, trailers: Mapping[bytes, bytes]) -> None:
@@ -123,11 +123,11 @@ class ClientStream(ClientCall):
             self.connection.half_close(self)
 
     def pause_reading(self) -> None:
-        """Stops `on_message`; the server runs into its window."""
+        """Stops `on_message`; the server's flow-control window fills up."""
         self.connection.pause_reading(self)
 
     def resume_reading(self) -> None:
-        """Takes delivery up again."""
+        """Resumes delivery."""
         self.connection.resume_reading(self)
 
     def ended(self, code: int, text: str, trailers: Mapping[bytes, bytes]) -> None:

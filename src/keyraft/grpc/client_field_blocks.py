@@ -2,8 +2,8 @@
 
 The part of a request's block that is the same from call to call is remembered until the encoder's
 table changes; the timeout, which is not, is a literal of its own behind it. A response's block is
-remembered with its fields until the decoder's table changes, and with what can be said of it alone:
-whether it can only be the header, or the trailer, of a good answer.
+remembered with its fields until the decoder's table changes. It is also noted whether the block can
+only be the header, or the trailer, of an OK answer.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _TIMEOUT_NAME: Final = b"\0" + bytes((len(b"grpc-timeout"),)) + b"grpc-timeout"
 
 
 class RequestBlocks:
-    """What the calls of one connection begin with."""
+    """The field blocks of requests on one connection."""
 
     __slots__ = ("_blocks", "_encoder", "_first", "_generation", "_then")
 
@@ -64,14 +64,17 @@ class RequestBlocks:
 
 
 def timeout_literal(seconds: float) -> bytes:
-    """What follows the block of a call that has so much time left."""
+    """The literal of `grpc-timeout` behind the block, for a call with so much time left."""
     timeout = format_timeout(seconds)
     return _TIMEOUT_NAME + bytes((len(timeout),)) + timeout
 
 
 class ResponseBlocks:
-    """What the server's answers consist of. `headers` and `trailers` are the blocks that can only
-    be those of a good answer; they are for looking up only."""
+    """The field blocks of the server's answers.
+
+    `headers` and `trailers` are the blocks that can only be those of an OK answer; they are for
+    lookups only.
+    """
 
     __slots__ = ("_decoder", "_fields", "headers", "trailers")
 

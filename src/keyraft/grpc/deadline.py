@@ -17,7 +17,7 @@ _UNITS_S: Final = {
 }
 DIGITS_MAX: Final = 8
 _ROUNDING: Final = 1e-6  # of a unit: what floating point may add to a whole number
-_SLACK_ENTRIES: Final = 64  # below this many dead entries nothing is cleared away
+_SLACK_ENTRIES: Final = 64  # below this many dead entries the heap is not made anew
 
 
 def parse_timeout(value: bytes) -> float | None:
@@ -41,10 +41,10 @@ def format_timeout(seconds: float) -> bytes:
 
 
 class Deadlines:
-    """Which streams end when: a heap whose entries outlive their streams.
+    """The deadlines of streams: a heap, in which entries of ended streams stay.
 
-    Most calls end long before their deadline, and taking an entry out of a heap is dear; so it
-    stays, and when the dead outnumber the living two to one, the heap is made anew.
+    Most calls end long before their deadline, and removing an entry from a heap is expensive. So
+    entries stay, and when there are twice as many dead as living ones, the heap is made anew.
     """
 
     __slots__ = ("heap",)
@@ -61,7 +61,7 @@ class Deadlines:
         heappush(heap, (at, stream_id))
 
     def due(self, now: float, most: int) -> list[int]:
-        """Takes out and returns the streams whose time is up, the earliest and `most` at once."""
+        """Removes and returns up to `most` streams past their deadline, the earliest first."""
         heap: list[tuple[float, int]] = self.heap
         found: list[int] = []
         while heap and heap[0][0] <= now and len(found) < most:

@@ -1,8 +1,8 @@
-"""Field blocks of requests that came before, so that most requests cost no parsing of fields.
+"""Remembers field blocks of earlier requests, so that the fields of most need no parsing.
 
-A request's header is remembered under the bytes of its field block (RFC 9113 §4.3) for as long as
-the decoder's table has not changed since (see `hpack`), and under its field lines, but for the
-timeout, for good.
+A request's header is remembered by the bytes of its field block (RFC 9113 §4.3) until the decoder's
+table changes (see `hpack`). It is also remembered, for ever, by its field lines without the
+timeout.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ Known = tuple[RequestHeader, float | None]
 
 
 class FieldBlocks:
-    """The field blocks of one connection. `known` is for looking up only; a miss goes to `decode`."""
+    """The field blocks of one connection.
+
+    `known` is for lookups only; after a miss call `decode`.
+    """
 
     __slots__ = ("_by_fields", "_decoder", "_router", "known")
 
@@ -51,7 +54,8 @@ class FieldBlocks:
         return known
 
     def _header_of(self, fields: list[Header]) -> Known:
-        """The header for a list of fields; one seen before but for its timeout has it already.
+        """The header for a list of fields; a list that only differs in its timeout has the same
+        header.
 
         Many clients send a timeout that differs with each request and, put into the header
         table, makes each block differ too: for them this is the way that counts.
@@ -79,7 +83,7 @@ class FieldBlocks:
         return header, timeout_s
 
     def _refused(self, fields: list[Header], timeout: bytes) -> Known:
-        """A request whose only certain fault is its timeout."""
+        """The header of a request with a malformed timeout."""
         header = parse_header(fields, self._router)
         if header.malformed is None and not header.is_http:
             header.route = header.unary = None

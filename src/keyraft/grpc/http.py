@@ -1,4 +1,4 @@
-"""Plain HTTP requests, the same for HTTP/1.1 (net) and HTTP/2: what the gateway is given."""
+"""Plain HTTP requests for the gateway, the same for HTTP/1.1 (net) and HTTP/2."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 class HttpRequest(Protocol):
     """One request with its whole body, to be answered once, at once or later.
 
-    Either `respond`, or `start` and then `write` any number of times and `end`. After the client
-    is gone all of them do nothing; `on_close` is called once when that happens before the end.
+    Call either `respond`, or `start`, then `write` any number of times, then `end`. After the
+    client has left they do nothing; `on_close` is called once if that happens before the end.
     """
 
     body: bytes

@@ -1,7 +1,7 @@
 """How often a client may ping (gRPC-Go `http2_server.go`, handlePing; "Keepalive Enforcement").
 
-Pings that come sooner than the policy allows are strikes; a third one ends the connection. A ping
-that an answer of ours provoked, as gRPC-Go sends them to measure bandwidth, forgives all strikes.
+A ping that comes sooner than the policy allows is a strike; the third strike ends the connection. A
+ping after an answer of ours, as gRPC-Go sends them to measure bandwidth, resets the strikes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class KeepaliveEnforcement:
         self._strikes = 0
 
     def ping(self, now: float, provoked: bool, idle: bool) -> None:
-        """One more, `idle` without a stream; raises ConnectionFault."""
+        """Counts a ping; `idle`: no stream is open. Raises ConnectionFault."""
         last, self._last_at = self._last_at, now
         if provoked:
             self._strikes = 0

@@ -1,13 +1,13 @@
 """Every limit of the transport, with its unit and where it comes from.
 
-What a peer can make us hold is bounded by these alone: requests still incomplete by
-`inbound_bytes_max`, answers that wait for its windows by `outbound_bytes_max`, answers that wait
-for its socket by `output_bytes_max`; what it can make us do, by the budgets, and in one go by
-`slice_work`: others have their turn before it goes on.
+They bound the memory that a peer can make this end use: incomplete requests by `inbound_bytes_max`,
+answers that wait for its windows by `outbound_bytes_max`, answers that wait for its socket by
+`output_bytes_max`. The budgets bound the work. `slice_work` bounds the work at once: then other
+connections have their turn.
 
-DEVIATION: etcd has no bound on the streams of a connection unless one is configured, takes 16 MiB
-of headers, and limits none of the floods but pings; here each has a bound far above what clients
-of etcd are known to need.
+DEVIATION: etcd has no limit on the streams of a connection unless one is configured, accepts 16 MiB
+of headers, and of the floods limits only pings. Here each has a limit, far above what clients of
+etcd are known to need.
 
 The values here are named tuples: making so large a dataclass takes longer than importing the rest
 of what a client needs of the transport.
@@ -61,7 +61,7 @@ class Limits(NamedTuple):
     outbound_bytes_max: int = 67_108_864  # waiting for windows; above, new streams are refused
     output_bytes_max: int = 4_194_304  # made in one go; above, parsing waits for the socket
     stream_queue_bytes: int = 1_048_576  # what Stream.writable counts from
-    slice_work: int = 2_500  # done in one go; then it is another connection's turn
+    slice_work: int = 2_500  # done at once; then another connection has its turn
 
     keepalive_interval_s: float = 7_200.0  # --grpc-keepalive-interval
     keepalive_timeout_s: float = 20.0  # --grpc-keepalive-timeout
@@ -72,7 +72,7 @@ class Limits(NamedTuple):
     # Rapid reset (CVE-2023-44487), settings, ping, empty-frame and small-update floods.
     resets: Budget = Budget(10_000, 1_000.0)
     settings: Budget = Budget(100, 10.0)
-    pings: Budget = Budget(1_000, 100.0)  # those that no answer of ours provoked
+    pings: Budget = Budget(1_000, 100.0)  # those that do not follow an answer of ours
     empty_frames: Budget = Budget(1_000, 100.0)
     odd_frames: Budget = Budget(10_000, 1_000.0)  # PRIORITY and unknown types
     window_updates: Budget = Budget(100_000, 50_000.0)

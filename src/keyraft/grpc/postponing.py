@@ -1,8 +1,8 @@
-"""Requests whose handler could not answer yet: it is called again with the same message.
+"""Postponed requests: their handler could not answer yet and is called again.
 
-Meanwhile a stream's further messages wait, so their order stays. A unary call that has ended by
-then (its deadline, its client) is let be. A stream that has waited too long is over: its handler
-is told as if the client had left, because it does not end by the handler's own doing.
+Meanwhile a stream's further messages wait, so their order is kept. A unary call that has ended by
+then (by its deadline or its client) is not called again. A stream that has waited too long ends;
+its `on_cancel` is called, because the handler did not end it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def postpone(
     later: PostponedError,
     unary: Callable[[Call, Route, bytes], None],
 ) -> None:
-    """Calls the handler again when `later` says; `unary` gives a unary request to its own."""
+    """Calls the handler again when `later` calls back; `unary` does so for a unary request."""
     if isinstance(call, Stream):
         call.pause_reading()
 
@@ -55,6 +55,6 @@ def _deliver(stream: Stream, message: bytes, unary: Callable[[Call, Route, bytes
     except (EtcdError, RawError) as refusal:
         stream.finish(refusal.code, refusal.text)
         return
-    if not inbox.paused:  # the handler did not pause it for a reason of its own
+    if not inbox.paused:  # the handler itself has not paused it
         inbox.paused = True
         stream.resume_reading()

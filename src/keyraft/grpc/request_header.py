@@ -1,8 +1,9 @@
-"""The header section of a request (RFC 9113 §8.3.1): what it asks for, checked once, remembered.
+"""The header section of a request (RFC 9113 §8.3.1), checked once and remembered.
 
-A header holds nothing of one call, not even its timeout, so one object serves every request whose
-other fields are the same. The checks are those of RFC 9113 §8.2 and §8.3 (a malformed request is
-reset) and of gRPC-Go (a request that is well formed but no gRPC call is refused with a status).
+It holds nothing that belongs to a single call, not even the timeout. So one object serves all
+requests whose other fields are equal. The checks are those of RFC 9113 §8.2 and §8.3 (a malformed
+request is reset) and of gRPC-Go (a request that is well formed but no gRPC call is refused with a
+status).
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class RequestHeader:
     `malformed` is the fault that resets the stream; `refusal` the (HTTP status, gRPC code, text)
     that answers it; `oversize` a list above the limit, of which nothing is kept; `is_http` marks a
     request that is not gRPC at all. With none of these, `route` is the method called, `unary` the
-    same when it is unary and so may take the short way, and `metadata` are the other fields, the
+    same if it is unary and so may take the fast path, and `metadata` are the other fields, the
     first of each name, "-bin" values decoded.
     """
 

@@ -1,6 +1,6 @@
-"""Requests on their long way: header by header and frame by frame, to their handlers and their end.
+"""The general path of requests: header by header and frame by frame, to their handlers.
 
-`server` has the short way for what is whole and plain; both give the same result.
+`server` has the fast path for complete, plain requests; both give the same result.
 """
 
 from __future__ import annotations
@@ -60,8 +60,10 @@ class Requests(Answering):
         on_http: HttpHandler | None = None,
         clock: Callable[[], float] | None = None,
     ) -> None:
-        """`clock` tells how late it is at the end of a call; without it, it is as late as it was
-        when the connection was fed."""
+        """`clock` gives the time at the end of a call.
+
+        Without it, the time when the connection was last fed is used.
+        """
         super().__init__(limits, router.ends, clock)
         self.router = router
         self.peer = peer
@@ -87,7 +89,7 @@ class Requests(Answering):
     # --- receiving ------------------------------------------------------------------------------
 
     def _unary(self, call: Call, route: Route, message: bytes) -> None:
-        """A unary request that is whole, to its handler."""
+        """Gives a complete unary request to its handler."""
         call.state = states.HALF_CLOSED_REMOTE
         call.request = message
         route.msg_received += 1
@@ -139,7 +141,9 @@ class Requests(Answering):
         if ends and header.content_length:
             raise StreamFault(stream_id, PROTOCOL_ERROR, "a content-length without content")
         if self.goaway.is_final:
-            self._was_reset.add(stream_id)  # above the last stream of our GOAWAY: ignored
+            self._was_reset.add(
+                stream_id
+            )  # it is above the last stream of our GOAWAY, so it is ignored
             return
         if not self._admits():
             self._out.append(frames.rst_stream(stream_id, REFUSED_STREAM))
@@ -266,8 +270,8 @@ class Requests(Answering):
             except (EtcdError, RawError) as error:
                 self.finish(call, error.code, error.text)
         else:
-            # The handler starts when the client half-closes: some clients do so with an empty
-            # frame of its own, and an answer before it would have to come with a reset.
+            # The handler starts when the client half-closes. Some clients do so with a separate
+            # empty frame, and an answer before that would need a reset.
             inbox.message = message
             self.inbound_bytes += len(message)
 
@@ -343,7 +347,7 @@ class Requests(Answering):
         self._lose_some()
 
     def _lose(self, streams: list[Http2Stream], code: int) -> None:
-        """Their handlers may send nothing more from now on, and are told in slices."""
+        """From now on their handlers cannot send; their `on_cancel` is called in slices."""
         for stream in streams:
             assert isinstance(stream, Call | HttpStream)
             if not stream.done:
@@ -368,7 +372,7 @@ class Requests(Answering):
             self._cancel(stream, status.CANCELLED)
 
     def _cancel(self, call: Call, code: int) -> None:
-        """Stops the work of a call that is over for the client."""
+        """Cancels the work of a call that has ended for the client."""
         call.done = call.cancelled = True
         if isinstance(call, Stream):
             if call.handler is not None:
@@ -402,7 +406,7 @@ class Requests(Answering):
         if call.queue is None:
             self.finish(call, code, text)
             return
-        # What waits will not be read in time, and the status cannot overtake it.
+        # The queued messages will not be read in time, and the status cannot overtake them.
         call.done = True
         self._reset(call, CANCEL)
         self._wake()

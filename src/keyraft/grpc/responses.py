@@ -1,6 +1,6 @@
-"""Answers on their long way: field section by field section and frame by frame, to their calls.
+"""The general path of answers: section by section and frame by frame, to their calls.
 
-`client` has the short way for what is whole and good; both give the same result.
+`client` has the fast path for complete OK answers; both give the same result.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from .limits import MESSAGE_WORK, Limits
 
 
 class Responses(Connection):
-    """What comes back for the calls of one connection. A call is told its end by `_over`, once."""
+    """The answers to the calls of one connection. `_over` ends each call, once."""
 
     is_client = True
 
@@ -152,7 +152,7 @@ class Responses(Connection):
         if code == status.OK and stream.inbox is not None and stream.inbox.data:
             code, text = status.INTERNAL, "unexpected EOF"
         if stream.state == states.HALF_CLOSED_REMOTE:
-            self._reset(stream, NO_ERROR)  # our half is of no use any more
+            self._reset(stream, NO_ERROR)  # nothing more needs to be sent
         else:
             self._forget(stream)
         self._over(stream, code, text, trailers)
@@ -179,7 +179,7 @@ class Responses(Connection):
             self._over(stream, status.INTERNAL, text, {})
 
     def cancel(self, call: ClientCall, code: int, text: str) -> None:
-        """Ends a call from our side."""
+        """Ends a call from this side."""
         if call.over:
             return
         awake, self._awake = self._awake, True

@@ -1,7 +1,7 @@
 """Method paths to handlers, with the counters that the metrics read.
 
 Services register here and know nothing of HTTP/2. A handler is a callback on the loop's thread;
-the four Protocols below are all that it sees of the transport.
+the Protocols below are all that it sees of the transport.
 """
 
 from __future__ import annotations
@@ -24,17 +24,20 @@ BIDI_STREAM: Final = "bidi_stream"
 
 
 class CallContext(Protocol):
-    """What calls and streams have in common."""
+    """The common part of calls and streams."""
 
     cancelled: bool
-    """True once the work is of no use: the client reset, vanished, or its deadline passed."""
+    """True once nobody needs the answer: the client reset it, left, or the deadline passed."""
 
     deadline_s: float | None
-    """When the client stops waiting, on the clock that feeds the connection."""
+    """When the client stops waiting, by the clock that feeds the connection."""
 
     @property
     def metadata(self) -> Mapping[bytes, bytes]:
-        """Request metadata, keys in lower case; the first value of a repeated key, as etcd reads it."""
+        """Request metadata, keys in lower case.
+
+        The first value of a repeated key, as etcd reads it.
+        """
 
     @property
     def peer(self) -> str:
@@ -46,17 +49,17 @@ class CallContext(Protocol):
 
 
 class UnaryCall(CallContext, Protocol):
-    """One unary request on its way."""
+    """One unary call."""
 
     on_cancel: Callable[[Any, int], None] | None
     """Called once with the call and a status code when it is cancelled; it really stops the work.
     With DEADLINE_EXCEEDED it may still `fail` the call, in better words than those."""
 
     ticket: bytes
-    """What the handler finds its work on the call by; the transport does not look at it."""
+    """The handler's own key for its work on the call; the transport ignores it."""
 
     began_s: float
-    """When its header had come, on the clock that feeds the connection."""
+    """When its header had come, by the clock that feeds the connection."""
 
     def respond(self, message: bytes) -> None:
         """Answers; nothing happens when the call is cancelled."""
@@ -91,10 +94,10 @@ class ServerStream(CallContext, Protocol):
         trailers."""
 
     def drop(self, code: int, text: str) -> None:
-        """`finish` now: what the client has not read is given up, and the status with it."""
+        """`finish` now; unread messages, and then also the status, are dropped."""
 
     def abort(self, code: int, text: str) -> None:
-        """`finish` by somebody else than the handler, which hears of it by `on_cancel`."""
+        """`finish` from outside the handler, whose `on_cancel` is called."""
 
     def pause_reading(self) -> None:
         """Stops delivery; the client is held by flow control."""
@@ -104,7 +107,7 @@ class ServerStream(CallContext, Protocol):
 
 
 class StreamHandler(Protocol):
-    """What a service does with a stream; one object per stream."""
+    """A service's handler of one stream."""
 
     def on_message(self, message: bytes) -> None:
         """One request message."""
@@ -120,11 +123,14 @@ class StreamHandler(Protocol):
 
 
 class BatchHandler(StreamHandler, Protocol):
-    """A handler that saves by taking several messages at once, where they came at once."""
+    """A handler that can take several messages at once, if they came together."""
 
     def on_messages(self, messages: list[bytes]) -> int:
-        """Takes from the front of two messages or more; how many, at least one. The others come
-        again, unless it has paused reading: then later. Raises nothing after the first."""
+        """Gets two or more messages and takes the first ones; returns how many, at least one.
+
+        The others come again, at once or, if it has paused reading, later. Raises nothing after the
+        first.
+        """
 
 
 HandleUnary = Callable[[UnaryCall, bytes], "bytes | None"]
@@ -162,7 +168,7 @@ class Route:
 
 
 class Router:
-    """The methods of a server; `ends` tells of their calls."""
+    """The methods of a server; `ends` has the listeners for their calls."""
 
     def __init__(self) -> None:
         self._routes: dict[bytes, Route] = {}

@@ -1,9 +1,9 @@
 """The server's end of a connection: requests to handlers, answers to frames.
 
-The short way: a unary request whose header block is remembered and whose DATA frame follows in
-the same read is answered, or handed to its handler, without a frame, a header or a task being
-made into an object. Everything else goes through `Connection._frame` and `requests`; both ways give
-the same result for the same bytes, which the tests check by feeding byte by byte.
+The fast path: a unary request with a remembered header block, whose DATA frame follows in the same
+read, is handed to its handler without an object for a frame, a header or a task. All others go
+through `Connection._frame` and `requests`. Both paths give the same result for the same bytes,
+which tests check by feeding byte by byte.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _FRAME_WORD_MAX: Final = frames.FRAME_BYTES_DEFAULT << 8 | 0xFF
 
 
 class ServerConnection(Requests):
-    """One client; whatever its read brings goes the short way as far as it can."""
+    """One client's connection; requests take the fast path as far as possible."""
 
     def _parse(self, data: bytes) -> int:
         pos, end = 0, len(data)
@@ -168,9 +168,10 @@ class ServerConnection(Requests):
         return pos
 
     def _stream_messages(self, stream: Stream, data: bytes, pos: int, end: int) -> int:
-        """Messages of a bidirectional stream, each whole in a DATA frame of its own, as many as
-        stand in a row: where the first frame not taken begins. What is not so plain is left to
-        the long way."""
+        """Takes consecutive messages of a stream; returns where the first frame not taken begins.
+
+        Each is complete in a DATA frame of its own; all others are left to the general path.
+        """
         inbox = stream.inbox
         route = stream.route
         handler = stream.handler
@@ -194,7 +195,8 @@ class ServerConnection(Requests):
         most = 1 if stream.takes_many is None else STREAM_BATCH_MESSAGES_MAX
         head, size = b"", 0
         while len(messages) < most:
-            # Requests of one kind have frames of one size: their known are the same bytes.
+            # Requests of one kind have frames of one size, so the bytes of their headers are the
+            # same.
             if size and data[pos : pos + 14] == head:
                 stop = pos + size
             elif end - pos >= 14:
@@ -233,12 +235,12 @@ class ServerConnection(Requests):
         return stops[taken - 1]
 
     def _hand_over(self, stream: Stream, handler: StreamHandler, messages: list[bytes]) -> int:
-        """Gives messages to their handler; how many it took, at least one."""
+        """Gives messages to their handler; returns how many it took, at least one."""
         try:
             if len(messages) > 1 and stream.takes_many is not None:
                 return stream.takes_many(messages)
             handler.on_message(messages[0])
-        except PostponedError as later:  # only ever the first one's
+        except PostponedError as later:  # raised only for the first one
             postpone(stream, messages[0], later, self._unary)
         except (EtcdError, RawError) as error:
             self.finish(stream, error.code, error.text)

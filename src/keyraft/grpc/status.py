@@ -59,7 +59,7 @@ def encode_text(text: str) -> bytes:
 
 
 def decode_text(value: bytes) -> str:
-    """The reverse; what is no valid escape stays as it is, as the protocol demands."""
+    """The reverse; an invalid escape stays as it is, as the protocol demands."""
     if b"%" in value:
         head, *rest = value.split(b"%")
         out = [head]

@@ -9,10 +9,10 @@ from .client_calls import ClientCall
 
 
 class WaitingCalls(deque[ClientCall]):
-    """In the order they were made."""
+    """A queue of calls, in the order in which they were made."""
 
     def next_call(self) -> ClientCall | None:
-        """Takes the first that is not over out of the line."""
+        """Removes and returns the first call that has not ended."""
         while self:
             call = self.popleft()
             if not call.over:
@@ -20,20 +20,20 @@ class WaitingCalls(deque[ClientCall]):
         return None
 
     def take_all(self) -> list[ClientCall]:
-        """Empties the line."""
+        """Empties the queue."""
         calls = list(self)
         self.clear()
         return calls
 
     def take_expired(self, now: float) -> list[ClientCall]:
-        """Takes out those whose time is up."""
+        """Removes and returns the calls whose deadline has passed."""
         expired = [c for c in self if c.deadline_s is not None and c.deadline_s <= now]
         for call in expired:
             self.remove(call)
         return expired
 
     def next_deadline(self, other: float | None) -> float | None:
-        """The earliest of all and `other`."""
+        """The earliest deadline of all waiting calls and `other`."""
         due = other
         for call in self:
             if call.deadline_s is not None and (due is None or call.deadline_s < due):

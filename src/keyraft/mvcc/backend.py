@@ -7,7 +7,7 @@ simulator is `mvcc.memory`. Invariants that each of them keeps:
 - Writes become durable in batches, in the order of writing: after a crash the database holds
   the writes up to some batch and nothing of any later one.
 - The consistent index, the term and the configuration go into each batch with the writes they
-  belong to (`before_commit`), so a replay of the log starts exactly behind what is there.
+  belong to (`before_commit`), so a replay of the log starts exactly behind them.
 - All calls come from the one thread that owns the member.
 """
 
@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, Protocol
 
-# etcd's buckets (formats: "bbolt database, buckets"); each is a named database.
+# etcd's buckets (etcd `server/storage/schema/bucket.go`); each is a named database.
 KEY: Final = b"key"
 META: Final = b"meta"
 LEASE: Final = b"lease"
@@ -61,7 +61,7 @@ META_STORAGE_VERSION: Final = b"storageVersion"  # text, "3.7.0"
 
 
 class BackendError(Exception):
-    """The database cannot go on (disk full, damaged, writer lost); the member must stop."""
+    """The database failed (disk full, damaged, writer lost); the member must stop."""
 
 
 class Backend(Protocol):
@@ -69,11 +69,11 @@ class Backend(Protocol):
 
     @property
     def size_bytes(self) -> int:
-        """What the database takes on disk, used or not; what the quota is compared with."""
+        """The database's size on disk, used or free."""
 
     @property
     def size_in_use_bytes(self) -> int:
-        """What of it holds data."""
+        """The part of it that holds data."""
 
     def get(self, bucket: bytes, key: bytes) -> bytes | None:
         """The value, or None."""
@@ -106,11 +106,11 @@ class BatchBackend(Backend, Protocol):
     """The database of a running member, which applies some entries in several turns of the loop."""
 
     def defragment(self, done: Callable[[str | None], None]) -> None:
-        """Gives the space of what was deleted back to the disk, while reads and writes go on.
-        `done` is called with None, or with the reason why it was not done."""
+        """Returns free space to the disk while reads and writes go on. `done` is called with None,
+        or with the reason why it was not done."""
 
     def hold(self) -> None:
-        """Until `release` no batch is sealed: what is written now belongs together."""
+        """Until `release` no batch is sealed: all writes until then belong together."""
 
     def release(self) -> None:
-        """Takes `hold` back; the consistent index already counts what was written."""
+        """Ends `hold`; the consistent index already counts these writes."""

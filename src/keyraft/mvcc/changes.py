@@ -1,7 +1,7 @@
-"""Changes too large for one step: deleting many keys, and telling of many events.
+"""Changes too large for one step: deleting many keys, and delivering many events.
 
-They belong to the transaction that is being carried out, which nothing else may interrupt; but
-reads of the revision before may go on between two steps, and see it whole.
+They belong to the transaction under way, and no other write may come between two steps. Reads may:
+they see the revision before the transaction.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def delete_range_steps(
 
 
 def delete_keys_steps(store: Store, keys: Iterable[bytes]) -> Generator[None, None, int]:
-    """Deletes those of `keys` that exist, in order and in one transaction; how many."""
+    """Deletes those of `keys` that exist, in order and in one transaction; returns how many."""
     size = left = store.slice_keys
     deleted = 0
     ordered = yield from sort_steps(list(keys), None, False, size)
@@ -72,10 +72,10 @@ def delete_keys_steps(store: Store, keys: Iterable[bytes]) -> Generator[None, No
 
 
 def end_steps(store: Store) -> Generator[None, None, None]:
-    """Ends the transaction as `Store.end` does; many events are told in portions.
+    """Ends the transaction as `Store.end` does; many events are delivered in portions.
 
-    From then on everybody sees what the transaction has changed. The events of a large one are read
-    back from its rows: who listens now may not have listened when it began.
+    From then on its changes are visible. The events of a large transaction are read back from its
+    rows, because a listener may have come after it began.
     """
     size = store.slice_keys
     if store.end_at_once(size):
@@ -84,7 +84,7 @@ def end_steps(store: Store) -> Generator[None, None, None]:
     if listener is None:
         return
     revision = store.revision
-    listener(revision, [], True)  # before anybody sees the revision and takes it for told
+    listener(revision, [], True)  # before the revision is visible and counts as delivered
     at = first_key(revision)
     more = True
     while more:

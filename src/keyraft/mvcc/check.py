@@ -1,6 +1,6 @@
-"""What the KV service refuses before anything is proposed (etcd `v3rpc/key.go`).
+"""Checks of the KV service before a request is proposed (etcd `v3rpc/key.go`).
 
-Each function raises the error of the first fault, in etcd's order of looking.
+Each function raises the error of the first fault, in etcd's order.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def check_range(request: rpc_pb2.RangeRequest) -> None:
 
 
 def check_range_stream(request: rpc_pb2.RangeRequest) -> None:
-    """Raises as `check_range`, and RawError for what streams do not do."""
+    """Raises as `check_range`, and RawError for options that streams do not support."""
     check_range(request)
     if not is_default_order(request):
         raise RawError(_UNIMPLEMENTED, "RangeStream does not support custom sort orders")

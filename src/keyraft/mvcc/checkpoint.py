@@ -1,10 +1,10 @@
 """The key index as a file, so that a start reads only the rows written since.
 
-A checkpoint is a shortcut and never the truth: whoever finds it missing, damaged, of another
-format or not vouched for by the database reads all rows instead. The database vouches by keeping
-the checkpoint's first `HEAD_BYTES` in its own bucket (`backend.OWN`): that record is written after
-the file is durable, in order with the rows, so a database that has it has every row the checkpoint
-covers, and one that was put back to an older state does not have it.
+A checkpoint only makes a start faster. If it is missing, damaged, of another format, or the
+database does not vouch for it, all rows are read instead. The database vouches by holding the
+checkpoint's first `HEAD_BYTES` in its own bucket (`backend.OWN`). That record is written after the
+file is durable, in order with the rows. So a database that has the record has every row that the
+checkpoint covers, and a database that was reset to an older state does not have the record.
 
     offset  size  meaning (little endian)
     0       8     "KRINDEX1"
@@ -39,7 +39,10 @@ _FORMAT: Final = 2
 
 
 class Checkpoint:
-    """A decoded one. `live` and `dead` ascend; `entries` are theirs, one behind the other."""
+    """A decoded checkpoint.
+
+    `live` and `dead` ascend; `entries` has those of `live`, then of `dead`.
+    """
 
     __slots__ = ("compact_revision", "dead", "entries", "leases", "live", "revision")
 
@@ -60,7 +63,7 @@ class Checkpoint:
         self.leases = leases
 
     def covers(self, finished: int, scheduled: int) -> bool:
-        """Whether it can stand for the rows of a database compacted this far.
+        """Whether it can replace the rows of a database with this compact revision.
 
         After a compaction beyond R, rows that the next start needs are told apart from removed
         ones only by the rows themselves.
@@ -80,7 +83,7 @@ def encode(store: Store) -> bytes:
 
 
 def size_of(head: bytes) -> int:
-    """How long the file of this head is; 0 if it is no head."""
+    """The length of the file with this head; 0 if it is no head."""
     return HEAD_BYTES + int(_HEAD.unpack_from(head)[2]) if len(head) == HEAD_BYTES else 0
 
 

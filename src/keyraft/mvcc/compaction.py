@@ -1,11 +1,11 @@
-"""Compaction: removing rows that only reads below the compact revision could see.
+"""Compaction: removing rows that only reads below the compact revision need.
 
 One pass over the rows up to the compact revision N, in slices. Each key is compacted in the index
 when the first row of it is met; a row then stays exactly if the index still has it. While passing,
 the rows are hashed as they were before (etcd stores that hash and serves it as HashKV(N)).
 
-A pass cut short by a crash starts over from the first row: nothing that must stay is ever removed,
-so the second pass finds the rest. `finishedCompactRev` is written at the end, with the last rows.
+After a crash the pass starts again from the first row. Nothing that must stay is ever removed, so
+the second pass finds the rest. `finishedCompactRev` is written at the end, with the last rows.
 """
 
 from __future__ import annotations
@@ -51,8 +51,10 @@ class Compaction:
         whole: bool,
         done: Callable[[], None] | None,
     ) -> None:
-        """`previous`: the compact revision before; `whole`: that one had finished, so this pass
-        sees all rows that its hash must cover."""
+        """`previous`: the compact revision before.
+
+        `whole`: that compaction had finished, so this pass sees all rows that its hash must cover.
+        """
         self._store = store
         self.revision = revision
         self.previous = previous
@@ -64,11 +66,11 @@ class Compaction:
         self._batch = 0
         self._hasher = Hasher()
         self._keeps = AnyKey(store, lambda entry: kept_for_compaction(entry, revision))
-        self._keeps_known = previous <= 0  # nobody asks
+        self._keeps_known = previous <= 0  # not needed
 
     @property
     def hash(self) -> int:
-        """Of the rows passed so far, as they were before."""
+        """The hash of the rows passed so far, as they were before."""
         return self._hasher.value
 
     def step(self) -> float | None:

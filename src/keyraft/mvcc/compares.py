@@ -1,8 +1,8 @@
 """The compares of a transaction: whether what is stored is as the client expects (etcd `txn.go`).
 
-A range is compared key by key, `store.slice_keys` of them a step. What does not change from key to
-key is worked out once, and a value is taken out of its row only where the row may hold the wanted
-one: most compares of values ask for equality, and most rows do not have it.
+A range is compared key by key, `store.slice_keys` keys in a step. What is the same for all keys is
+computed once. A value is taken out of its row only if the row may contain the wanted value: most
+compares of values test equality, and most rows do not match.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _MOD: Final = rpc_pb2.Compare.MOD
 _VALUE: Final = rpc_pb2.Compare.VALUE
 _LEASE: Final = rpc_pb2.Compare.LEASE
 
-ROWS_AT_ONCE: Final = 32  # read together; a step ends behind them when their values are large
+ROWS_AT_ONCE: Final = 32  # rows read together; with large values a step ends after them
 
 Test = Callable[[Any, Any], bool]
 """(what is stored, what is wanted) -> whether the compare holds."""
@@ -44,7 +44,7 @@ _TESTS: Final[dict[int, Test]] = {
     rpc_pb2.Compare.LESS: lt,
 }
 _NUMBERS: Final = {_MOD: 1, _CREATE: 3, _VERSION: 4}
-"""Where in an `Item` a target's number stands."""
+"""The position of a target's number in an `Item`."""
 
 
 def holds(store: Store, compare: rpc_pb2.Compare, at: int) -> bool:
@@ -59,7 +59,7 @@ def holds(store: Store, compare: rpc_pb2.Compare, at: int) -> bool:
 
 
 def holds_steps(store: Store, compare: rpc_pb2.Compare, at: int) -> Generator[None, None, bool]:
-    """Whether it holds for each key of a range; for no key at all, as for a missing one."""
+    """Whether it holds for each key of a range; an empty range counts as a missing key."""
     found = False
     with_values = compare.target == _VALUE
     for items in read.chunks(store, compare.key, read.range_end_of(compare.range_end), at):
@@ -92,7 +92,7 @@ def _values_hold(compare: rpc_pb2.Compare, rows: list[bytes]) -> bool:
     test = _test_of(compare)
     exact = result in (_EQUAL, _NOT_EQUAL)
     for stored in rows:
-        if exact and wanted not in stored:  # so it is not its value either
+        if exact and wanted not in stored:  # so its value is not equal either
             if result == _EQUAL:
                 return False
         elif not test(read.parse_stored(stored).value, wanted):

@@ -31,5 +31,5 @@ def _branch_cost(ops: Iterable[rpc_pb2.RequestOp]) -> int:
 
 
 def txn_cost(request: rpc_pb2.TxnRequest) -> int:
-    """The dearer branch; nested transactions included."""
+    """The cost of the more expensive branch, including nested transactions."""
     return max(_branch_cost(request.success), _branch_cost(request.failure))

@@ -12,15 +12,18 @@ from .wire import deleted_key_value, stored_key
 VALUE_SHIFT: Final = 12
 
 Revisions = list[tuple[int, list[Event]]]
-"""(revision, its events in order), ascending; the last revision may go on in the next portion."""
+"""(revision, its events in order), ascending.
+
+The last revision may continue in the next portion.
+"""
 
 
 def read_portion(backend: Backend, at: bytes, current: int, rows: int) -> tuple[Revisions, bytes]:
     """Events from row `at` up to revision `current`, about `rows` rows of them; a large value
     counts as a row for each 4 KiB.
 
-    Returns them with the row to go on from, which may be in the middle of a revision; it is empty
-    when all were read. Raises BackendError on rows that are none.
+    Returns them with the row to continue from, which may be in the middle of a revision; empty when
+    all were read. Raises BackendError on rows that are none.
     """
     out: Revisions = []
     last = -1

@@ -88,8 +88,11 @@ class Hasher:
 
 
 class AnyKey:
-    """Whether some key's entry is of a kind: nearly always the first is; where none is, all are
-    looked at, `HASH_ROWS` a step. What is written or compacted meanwhile must not matter to it."""
+    """Searches for a key whose entry meets a condition.
+
+    Nearly always the first does; otherwise all are read, `HASH_ROWS` in a step. Writes and
+    compactions meanwhile must not change the result.
+    """
 
     __slots__ = ("_at", "_store", "_test", "found")
 
@@ -100,7 +103,7 @@ class AnyKey:
         self.found = False
 
     def step(self) -> bool:
-        """Looks at some more keys; whether it is known."""
+        """Reads some more keys; returns whether the result is known."""
         index, test = self._store.index, self._test
         keys = index.first_keys(self._at, None, HASH_ROWS)
         self.found = any(test(index.entries[key]) for key in keys)
@@ -139,9 +142,9 @@ class HashKVJob:
         self._keeps_known = self.compact_revision <= 0  # nobody asks
 
     def step(self) -> bool:
-        """Hashes `HASH_ROWS` more rows; whether `result` is there.
+        """Hashes `HASH_ROWS` more rows; returns whether `result` is ready.
 
-        Raises CompactedError when another database has taken the place of the one that it read.
+        Raises CompactedError when another database has replaced the one that it reads.
         """
         if self.result is not None:
             return True
@@ -178,7 +181,7 @@ class HashKVJob:
         return self.result
 
     def close(self) -> None:
-        """Gives up; harmless after the end."""
+        """Cancels the job; harmless after the end."""
         if self._pin >= 0:
             self._store.unpin(self._pin)
             self._pin = -1
@@ -206,7 +209,7 @@ def hash_kv(store: Store, revision: int) -> HashKVJob:
         raise CompactedError
     if revision > store.revision:
         raise FutureRevisionError
-    if revision < 0:  # etcd takes it as it is: before all rows, the hash of none
+    if revision < 0:  # as in etcd: a revision before all rows, the hash of no rows
         return HashKVJob(store, revision, KVHash(Hasher().value, store.compact_revision, revision))
     return HashKVJob(store, revision or store.revision)
 
@@ -214,8 +217,8 @@ def hash_kv(store: Store, revision: int) -> HashKVJob:
 class HashAllJob:
     """Maintenance.Hash: crc32c over the name and all rows of every bucket, in slices.
 
-    Left out is what differs between equal members: consistent index, term, storage version. The
-    caller sees to it that nothing is written meanwhile.
+    It leaves out values that differ between equal members: consistent index, term, storage version.
+    The caller must prevent writes meanwhile.
     """
 
     __slots__ = ("_at", "_backend", "_buckets", "value")

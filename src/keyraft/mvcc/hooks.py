@@ -1,4 +1,4 @@
-"""What the store tells others, and what it asks them: leases and watches."""
+"""The store's listeners (watches), and its interface to leases."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ and mod_revision; a put's is what is stored, byte for byte."""
 
 
 class Listener(Protocol):
-    """Whoever wants to know what transactions change. It must not write to the store."""
+    """Is called with the changes of transactions. It must not write to the store."""
 
     def __call__(self, revision: int, events: list[Event], more: bool = False) -> None:
-        """The events of a transaction in order of sub revision, its own to keep.
+        """The events of a transaction in order of sub revision; the list belongs to the listener.
 
-        `more`: those of the same revision go on in the next call; a transaction with many events
-        tells them in portions, and nothing of a later revision comes in between.
+        `more`: the same revision continues in the next call. A transaction with many events
+        delivers them in portions, without events of a later revision in between.
         """
 
 
@@ -40,21 +40,21 @@ def _each(heard: Listener | None) -> tuple[Listener, ...]:
 
 
 def _as_one(listeners: tuple[Listener, ...]) -> Listener | None:
-    """One alone is called itself, and costs no call more."""
+    """A single listener is used directly, which saves a call."""
     if len(listeners) > 1:
         return Listeners(*listeners)
     return listeners[0] if listeners else None
 
 
 def joined(heard: Listener | None, listener: Listener) -> Listener | None:
-    """`heard` and one more behind it."""
+    """`heard` with one more listener, at the end."""
     before = _each(heard)
     assert listener not in before, "it listens already"
     return _as_one((*before, listener))
 
 
 def parted(heard: Listener | None, listener: Listener) -> Listener | None:
-    """`heard` without one."""
+    """`heard` without one listener."""
     before = _each(heard)
     assert listener in before, "it does not listen"
     return _as_one(tuple(one for one in before if one != listener))

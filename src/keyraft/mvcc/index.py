@@ -1,12 +1,12 @@
 """Which revisions each key has: the index that every read and write goes through.
 
-A key's life is a row of generations: puts, closed by a tombstone, then the next generation. All
-but the last generation are closed; a key is alive while the last one has a revision. Compaction at
-C keeps, of the first generation that reaches to C or beyond, the newest revision up to C and all
+A key has a sequence of generations: puts, closed by a tombstone, then the next generation. All but
+the last generation are closed; a key is alive while the last one has a revision. Compaction at C
+keeps, of the first generation that reaches to C or beyond, the newest revision up to C and all
 later ones (etcd `mvcc/key_index.go`).
 
-A million keys must not be a million containers for the cyclic collector to walk, so what a key
-has is one flat object:
+A million keys must not be a million containers that the garbage collector walks. So the entry of a
+key is one flat object:
 
 - an `int` m: created by the first change of transaction m and not touched since; or
 - packed bytes (a `bytearray` once long, so that a hot key's growth is not quadratic):
@@ -74,7 +74,7 @@ def _generation_start(entry: bytes | bytearray, number: int, last_start: int) ->
 
 
 def find(entry: Entry, at: int) -> Found | None:
-    """What a read at revision `at` sees of the key, or None if it does not exist then."""
+    """The revision of the key that a read at `at` sees; None if the key does not exist then."""
     if isinstance(entry, int):
         return (entry, 0, entry, 1) if entry <= at else None
     count = (len(entry) - _HEAD_BYTES) // _RECORD_BYTES
@@ -296,7 +296,7 @@ class KeyIndex:
         return None if entry is None else find(entry, at)
 
     def find(self, keys: list[bytes], at: int) -> list[Item]:
-        """What a read at revision `at` sees of each of `keys` that exists then."""
+        """What a read at revision `at` sees of those of `keys` that exist then."""
         known = self.entries.get
         out: list[Item] = []
         for key in keys:

@@ -1,8 +1,8 @@
-"""A database in dictionaries that forgets on a crash exactly what was not committed.
+"""A database in dictionaries that loses in a crash exactly what was not committed.
 
 Three layers, newest first: the batch being filled, sealed batches on their way to the disk, and
-the disk. `crash()` drops the first two and keeps the third; `settle(n)` lets the oldest n sealed
-batches arrive. A reborn member is built over the same `disk`.
+the disk. `crash()` drops the first two and keeps the third; `settle(n)` commits the oldest n sealed
+batches. The next life of a member gets the same `disk`.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class MemoryBackend:
                 done()
 
     def crash(self) -> Disk:
-        """What a new member finds: everything settled and nothing else."""
+        """The database after a crash: everything that was settled, and nothing else."""
         self._batch = {}
         self._sealed = []
         return self.disk

@@ -1,8 +1,8 @@
 """Keys in byte order, made for many point writes and rare scans.
 
 A list of sorted chunks with the largest key of each beside it (the layout of sortedcontainers,
-without its per-item bookkeeping). New keys wait unsorted until a scan, a removal or
-`FRESH_KEYS_MAX` of them ask for order, so a burst of puts pays for sorting once and in one place.
+without its per-item bookkeeping). New keys stay unsorted until a scan, a removal, or FRESH_KEYS_MAX
+of them. So a burst of puts sorts only once.
 
 Invariants: every chunk is sorted and not empty; chunks ascend; `_maxes[i] == _chunks[i][-1]`; a
 key is here once. The caller adds only keys that are not here.
@@ -48,7 +48,7 @@ class SortedKeys:
         self._size += len(ascending)
 
     def drop_last(self, count: int) -> bool:
-        """Takes about so many of the last keys away; whether there were any."""
+        """Removes about so many of the last keys; returns whether there were any."""
         self.settle()
         taken = 0
         while self._chunks and taken < count:
@@ -58,7 +58,7 @@ class SortedKeys:
         return taken > 0
 
     def settle(self) -> None:
-        """Sorts in what is waiting."""
+        """Sorts the new keys in."""
         fresh = self.fresh
         if not fresh:
             return

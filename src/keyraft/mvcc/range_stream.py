@@ -1,14 +1,14 @@
 """RangeStream: a range in chunks, all of one revision (etcd 3.7 `EtcdServer.rangeStream`).
 
-The first chunk has up to ten keys, each following one twice or half as many, so that its size
-comes near `target_bytes`; none has more than twice that and one key (DEVIATION: in etcd ten keys,
-however large they are). Every message carries only keys and values but the last, which also
-carries header, `more` and `count`. A chunk looks only at the keys it needs, whatever is written
-meanwhile; a compaction beyond the revision ends the stream with CompactedError, as in etcd.
+The first chunk has up to ten keys. Each following one has twice or half as many, so that its size
+comes near `target_bytes`. No chunk has more than twice that and one key (DEVIATION: in etcd ten
+keys, of any size). Every message carries only keys and values but the last, which also carries
+header, `more` and `count`. A chunk reads only the keys that it needs; writes meanwhile do not
+matter. A compaction beyond the revision ends the stream with CompactedError, as in etcd.
 
-A target to sort by without an order means ascending, as for Range (etcd `sortRangeResults`); then
-all keys are looked at before the first chunk. DEVIATION: etcd sorts each chunk by itself and goes
-on behind the key that stands last in it, so keys come twice or not at all.
+A sort target without an order means ascending, as for Range (etcd `sortRangeResults`); then all
+keys are read before the first chunk. DEVIATION: etcd sorts each chunk by itself and continues
+behind the last key in it, so keys come twice or not at all.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def range_stream(
     header: Callable[[int], bytes],
     target_bytes: int,
 ) -> Generator[bytes, None, None]:
-    """RangeStreamResponses, one at a time; b"" hands control back with nothing to send yet.
+    """RangeStreamResponses, one at a time; b"" means that nothing is ready yet.
 
     `header` encodes the header field of a response at a revision. Raises FutureRevisionError,
     CompactedError, the latter also in the middle.

@@ -4,11 +4,11 @@ Order of work (etcd `txn/range.go`): choose revision; count and collect keys in 
 by revisions; sort; cut at the limit. `count` is taken before filters and limit; `more` says that
 the limit cut something off.
 
-All of it is done in steps of about a millisecond, between which others may run, and may write: a
-read is of one revision, so it sees the same whatever is applied meanwhile, even one half of a
-transaction that is itself carried out in steps. Its pin keeps the rows of that revision.
+All work is done in steps of about a millisecond, between which others may run and write. A read has
+one revision, so it does not see what is applied meanwhile, even if that is a transaction in steps
+of its own. Its pin keeps the rows of that revision.
 
-DEVIATION: keys-only answers tell the lease, as they did up to etcd 3.6. 3.7 makes them from its
+DEVIATION: keys-only answers contain the lease, as they did up to etcd 3.6. 3.7 makes them from its
 index, which does not know leases; ours are made from the index too, and the store knows.
 """
 
@@ -43,7 +43,7 @@ parse_stored = mvcc_pb2.KeyValue.FromString
 
 
 def range_end_of(range_end: bytes) -> bytes | None:
-    """The end of a range that is one: None for "to the end of the keyspace"."""
+    """The end of a range request; None for "to the end of the keyspace"."""
     return None if range_end == b"\x00" else range_end
 
 
@@ -82,15 +82,17 @@ def read_revision(wanted: int, current: int, oldest: int) -> int:
 
 
 def check_readable(store: Store, at: int) -> None:
-    """After control was given back: another database may have taken the place of the one that the
-    read began in, and have compacted its revision. Raises CompactedError."""
+    """To be called after each pause: another database may have replaced the read's own.
+
+    Raises CompactedError.
+    """
     if at < store.readable_from:
         raise CompactedError
 
 
 def chunks(store: Store, start: bytes, end: bytes | None, at: int) -> Iterator[list[Item]]:
     """The keys of [start, end) that exist at revision `at`, as many at a time as one step may look
-    at. Between two of them anything may be written; `at` must be pinned, or newest."""
+    at. Writes may come between two steps; `at` must be pinned, or newest."""
     size = store.slice_keys
     check_readable(store, at)
     if at >= store.pending_revision:
@@ -128,7 +130,7 @@ def count_steps(
 def steps(
     store: Store, request: rpc_pb2.RangeRequest, current: int, oldest: int
 ) -> Generator[None, None, bytes]:
-    """The work of `run`, handing control back every `store.slice_keys` keys.
+    """The work of `run`, with a pause after every `store.slice_keys` keys.
 
     `current` and `oldest` are the newest and the compact revision that the caller sees.
     """
@@ -183,7 +185,7 @@ def select_steps(
         out.reverse()
     more = bool(limit and len(out) > limit)
     if more:
-        # Freeing takes its time as well: a piece a step.
+        # Freeing takes time as well, so one piece is freed in each step.
         size = FREED_SLICES * store.slice_keys
         while len(out) - limit > size:
             del out[-size:]

@@ -1,8 +1,8 @@
 """Rebuilding the store's memory from the rows (etcd `kvstore.restore`).
 
-A start does it in one go, with nobody to wait for it. A member that is sent its leader's database
-reads that beside its work, in steps, and takes over what was read when the database takes the
-place of its own; what it had before goes in steps, too, for freeing a million keys takes its time.
+A start does it at once, because nobody waits for it. A member that receives its leader's database
+reads it in steps, beside its work, and uses the result when that database has replaced its own. The
+old state is freed in steps, too, because freeing a million keys takes time.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ _ALL: Final = 1 << 62
 
 
 class Restored:
-    """What a database holds, as a store has it in memory. `Store.reset` takes it over.
+    """The state in memory that belongs to a database. `Store.reset` takes it over.
 
     `finished` and `scheduled` are compact revisions, -1 and 0 when there were none; `no_leases`:
-    which keys are on leases was not looked for, because there are none.
+    there are no leases, so keys on leases were not collected.
     """
 
     __slots__ = ("finished", "index", "key_leases", "no_leases", "revision", "scheduled")
@@ -97,7 +97,7 @@ def restore_steps(
 def free_steps(
     index: KeyIndex, key_leases: dict[bytes, int], slice_keys: int = FREED_ITEMS
 ) -> Generator[None, None, None]:
-    """Takes what nobody uses any more apart, so that no single step frees all of it."""
+    """Frees unused state in steps, so that no single step frees all of it."""
     yield from emptied(key_leases, slice_keys)
     yield from emptied(index.entries, slice_keys)
     for keys in (index.live, index.dead):
@@ -106,7 +106,7 @@ def free_steps(
 
 
 class Rows:
-    """What the rows say, collected row by row."""
+    """Collects the state row by row."""
 
     __slots__ = ("_dead", "_live", "_scanned", "_with_leases", "entries", "last", "leases")
 
@@ -150,7 +150,7 @@ class Rows:
         self._scanned = self.last > before
 
     def _scan(self, found: Iterator[tuple[bytes, bytes]]) -> bool:
-        """Adds rows; whether there were any."""
+        """Adds rows; returns whether there were any."""
         entries = self.entries
         known = entries.get
         unpack = _ROW.unpack

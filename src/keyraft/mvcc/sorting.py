@@ -1,9 +1,9 @@
-"""Sorting in steps: a list too long to be sorted at once, between others' work.
+"""Sorting in steps, for a list that is too long to be sorted at once.
 
-Runs of some thousand items are sorted one a step. Then pivots are chosen from a sample of all
-runs, and what lies between two pivots is put together from all runs and sorted, a step each. Items
-that sort alike stay in their order; those that equal a pivot need no sorting, so a step is short
-also where all are equal.
+Runs of some thousand items are sorted, one in each step. Then pivots are chosen from a sample of
+all runs. In each further step the items between two pivots are collected from all runs and sorted.
+Equal items stay in their order. Items equal to a pivot need no sorting, so a step is short even if
+all are equal.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ def sort_steps(
     if len(items) <= run_items:
         return sorted(items, key=by, reverse=descending)
     if descending:
-        # What sorts alike must stay in its order, also from the largest to the smallest: sorted
-        # from the end on it comes in the opposite one, and all is turned round at last.
+        # Equal items must keep their order also in a descending sort. So the list is sorted
+        # ascending from its end, and the result is reversed.
         items = items[::-1]
     runs: list[list[Any]] = []
     for first in range(0, len(items), run_items):
@@ -38,7 +38,7 @@ def sort_steps(
     some: list[Any] = [item for run in runs for item in run[::SAMPLE]]
     sample = sorted(map(by, some) if by is not None else some)
     yield
-    # What is so frequent that a piece would hold too much of it is among them.
+    # An item so frequent that a piece would hold too many of it is among the pivots.
     pivots = dict.fromkeys(sample[:: max(1, run_items // (2 * SAMPLE))])
     out: list[Any] = []
     starts = [0] * len(runs)

@@ -1,5 +1,4 @@
-"""Work that is carried out in steps is a generator: it hands control back at each `yield`, and its
-value is what the work comes to."""
+"""Work in steps is a generator: it pauses at each `yield`, and its value is the result."""
 
 from __future__ import annotations
 
@@ -14,7 +13,7 @@ V = TypeVar("V")
 
 
 def finished(work: Generator[None, None, T]) -> T:
-    """The value of steps that are gone through at once."""
+    """Runs all steps at once and returns their value."""
     while True:
         try:
             next(work)
@@ -24,7 +23,7 @@ def finished(work: Generator[None, None, T]) -> T:
 
 
 def emptied(items: dict[K, V], slice_items: int = FREED_ITEMS) -> Generator[None, None, None]:
-    """Takes what nobody uses any more apart: freeing a million objects takes its time, too."""
+    """Frees unused objects in steps: freeing a million of them takes time, too."""
     while items:
         for _ in range(min(slice_items, len(items))):
             items.popitem()

@@ -1,8 +1,8 @@
 """The multi-version store: one revision per transaction, every revision readable until compacted.
 
 Requests come in as the bytes that the client sent, responses go out as the bytes behind the
-header; the header's revision is `revision` as it stands after the call. What is stored in bucket
-`key` (revision -> KeyValue) is answered as it is stored.
+header; the header's revision is `revision` after the call. KeyValues of bucket `key` are sent as
+they are stored.
 
 Invariants:
 - `revision` never falls; it starts at 1 and grows by one with each transaction that changed
@@ -62,9 +62,12 @@ _RECORD: Final = Struct(">qI")
 
 
 class Store:
-    """See the module. `listener` is nobody, the one who listens, or all of them as one; `lives`
-    counts the databases it has been built from. What was pinned before the present one took its
-    place can be read on from `readable_from`."""
+    """See the module.
+
+    `listener` is None, the only listener, or all listeners as one; `lives` counts the databases
+    from which the store was built. Reads that were pinned in an earlier database can continue from
+    revision `readable_from` on.
+    """
 
     __slots__ = (
         "_compactions",
@@ -129,10 +132,10 @@ class Store:
             self.lessor.attach(lease, key)
 
     def reset(self, backend: Backend, restored: Restored) -> None:
-        """Starts over from another database (a snapshot received from the leader), which has been
-        read before; the lessor has been told then which keys are on its leases.
+        """Replaces all state by that of another database (a snapshot of the leader), which was read
+        before, when the lessor got the keys of its leases.
 
-        What was being read goes on where the new database has the revision, too.
+        Reads under way continue if the new database has their revision, too.
         """
         self.backend = backend
         self.lives += 1
@@ -148,7 +151,7 @@ class Store:
         self.compacted_rows = 0
         self._sub = 0
         self._events: list[Event] = []
-        # Rows up to here may be on leases that `key_leases` has not: there are none of them.
+        # Rows up to here may name leases that do not exist, and that `key_leases` does not hold.
         self._rows_unread = restored.revision if restored.no_leases else 0
         if restored.scheduled > max(restored.finished, 0):
             self.schedule_compaction(restored.scheduled, whole=False)
@@ -191,7 +194,7 @@ class Store:
         return b"\x12" + varint(size) + stored + b"\x20\x01"
 
     def range_steps(self, request: rpc_pb2.RangeRequest) -> Generator[None, None, bytes]:
-        """The same in slices: each `next` works for about a millisecond, the value is the answer.
+        """`range` in steps: each `next` works for about a millisecond; the value is the answer.
 
         Reads the revision that was current at the first step, whatever is written or compacted
         meanwhile. Close the generator if the answer is no longer wanted.
@@ -257,14 +260,17 @@ class Store:
         return b""
 
     def listen(self, listener: Listener) -> None:
-        """Tells one more of what transactions change, behind those who listen already, until
-        `leave`. At any time: of a transaction under way it hears all, of one that is just being
-        told in portions nothing.
+        """Adds a listener, behind the present ones, until `leave`. It may be called at any time:
+        the listener gets all events of a transaction under way, and none of one whose events are
+        being delivered in portions.
         """
         self.listener = joined(self.listener, listener)
 
     def leave(self, listener: Listener) -> None:
-        """Tells it no more; the rest of a transaction that is told in portions comes yet."""
+        """Removes a listener.
+
+        It still gets the rest of a transaction that is delivered in portions.
+        """
         self.listener = parted(self.listener, listener)
 
     def put_message(self, request: rpc_pb2.PutRequest) -> bytes:
@@ -286,8 +292,8 @@ class Store:
         """Deletes those of `keys` that exist in one transaction; how many (lease revocation)."""
         return finished(self.delete_keys_steps(keys))
 
-    # The same in steps of about a millisecond, as small ones are in one; the value is the answer.
-    # Between the steps of what writes nothing else may write, and it must be gone through.
+    # The same in steps of about a millisecond; small ones take one step. The value is the answer.
+    # Between the steps of a write nothing else may write, and all its steps must be done.
 
     def delete_range_steps(self, request: bytes) -> Generator[None, None, bytes]:
         """`delete_range` in steps."""
@@ -307,9 +313,9 @@ class Store:
         return changes.delete_keys_steps(self, keys)
 
     def compact(self, revision: int, done: Callable[[], None] | None = None) -> None:
-        """Forgets what only reads below `revision` need; `done` when the rows are gone.
+        """Compacts at `revision`; `done` is called when the rows are deleted.
 
-        The rows go in slices (`compaction_step`), after a restart from the beginning. Raises
+        Rows are deleted in slices (`compaction_step`); after a restart that begins again. Raises
         CompactedError, FutureRevisionError.
         """
         if revision <= self.compact_revision:
@@ -370,7 +376,7 @@ class Store:
         return epoch
 
     def unpin(self, epoch: int) -> None:
-        """Lets go of one `pin`."""
+        """Ends one `pin`."""
         left = self._pins[epoch] - 1
         if left:
             self._pins[epoch] = left
@@ -427,7 +433,10 @@ class Store:
     # --- one transaction, change by change --------------------------------------------------
 
     def check_put(self, request: rpc_pb2.PutRequest) -> None:
-        """What can refuse a put, in etcd's order; a key there is, whoever brought it into the log."""
+        """The checks of a put, in etcd's order.
+
+        The key is never empty, whoever proposed the entry.
+        """
         if not request.key:
             raise EmptyKeyError
         if request.lease and not self.lessor.exists(request.lease):
@@ -440,9 +449,9 @@ class Store:
         key, value, lease = request.key, request.value, request.lease
         body = b""
         if request.prev_kv or request.ignore_value or request.ignore_lease:
-            # None only when the same transaction deleted it, "to the end of the keyspace", which
-            # no check counts as touching it twice. DEVIATION: etcd then crashes; here there is
-            # nothing to take over.
+            # None only if the same transaction deleted the key by a range "to the end of the
+            # keyspace", which no check counts as touching it twice. DEVIATION: etcd then crashes;
+            # here no value is taken over.
             before = self.latest(key)
             if before is not None:
                 if request.prev_kv:
@@ -485,8 +494,11 @@ class Store:
                 self.listener(self.revision, events)
 
     def end_at_once(self, events_max: int) -> bool:
-        """`end`; False when its events are too many to be told at once, or not all known, because
-        nobody listened when the first of them happened: then they are not told."""
+        """`end`.
+
+        Returns False without delivering events if they are too many for one call, or not all known
+        because there was no listener at first.
+        """
         if self._sub > events_max or (len(self._events) < self._sub and self.listener is not None):
             self._events = []
             self.end()
@@ -496,7 +508,7 @@ class Store:
 
     @property
     def pending_revision(self) -> int:
-        """What a read inside the transaction sees as current."""
+        """The revision that a read inside the transaction sees as current."""
         return self.revision + 1 if self._sub else self.revision
 
     def latest(self, key: bytes) -> bytes | None:
@@ -568,5 +580,5 @@ def _parsed(kind: type[M], request: bytes) -> M:
 
 
 def missing_row(row: bytes) -> BackendError:
-    """The index knows a revision that the database has not: damage."""
+    """The index has a revision that the database lacks: damage."""
     return BackendError("revision " + row.hex() + " is in the index but not in the database")

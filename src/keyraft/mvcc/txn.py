@@ -1,8 +1,8 @@
 """Transactions: compare, choose a branch, carry it out (etcd `txn/txn.go`).
 
-All compares of all nested transactions are decided before anything is written, and everything that
-can refuse an operation of the chosen branches is checked then too, so a refusal changes nothing.
-A sub-response carries a header with only the revision; that of a nested transaction is empty.
+All compares, also of nested transactions, are decided before anything is written. All checks of the
+chosen operations are done then, too, so a refusal changes nothing. A sub-response carries a header
+with only the revision; that of a nested transaction is empty.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .store import Store
 
 Path = list[bool]
-"""Which branch each transaction takes, in the order of meeting them; consumed from the front."""
+"""The branch of each transaction, in the order in which they are met; consumed from the front."""
 
 
 def is_read_only(request: rpc_pb2.TxnRequest) -> bool:
@@ -40,8 +40,8 @@ def is_serializable(request: rpc_pb2.TxnRequest) -> bool:
 def steps(store: Store, request: rpc_pb2.TxnRequest) -> Generator[None, None, bytes]:
     """Carries a transaction out; the value is the TxnResponse without its header.
 
-    Between two steps nothing else may write, but reads of what was before see it whole. Whoever
-    drops it half done leaves the store unusable, but for one that only reads.
+    Between two steps nothing else may write; reads see the revision before. All steps must be done,
+    or the store is unusable, unless the transaction only reads.
     """
     path: Path = []
     yield from _decide(store, request, path, store.revision)
@@ -52,8 +52,7 @@ def steps(store: Store, request: rpc_pb2.TxnRequest) -> Generator[None, None, by
 
 
 def read_steps(store: Store, request: rpc_pb2.TxnRequest) -> Generator[None, None, bytes]:
-    """The same for one that only reads: everything as it is at the first step, whatever is written
-    or compacted meanwhile."""
+    """The same for a read-only transaction, which sees the revision of its first step."""
     view = View(store.revision, store.compact_revision)
     pin = store.pin()
     try:
@@ -66,7 +65,7 @@ def read_steps(store: Store, request: rpc_pb2.TxnRequest) -> Generator[None, Non
 
 
 class View:
-    """What a transaction that only reads sees as the present."""
+    """The revision that a read-only transaction sees."""
 
     __slots__ = ("compact_revision", "revision")
 
@@ -127,7 +126,7 @@ def _check(
 def _execute(
     store: Store, request: rpc_pb2.TxnRequest, path: Decisions, view: View | None
 ) -> Generator[None, None, bytes]:
-    """`view`: of one that only reads; None: what the transaction itself has changed counts."""
+    """`view`: of a read-only transaction; None: reads see the transaction's own changes."""
     succeeded = path.take()
     out = [b"\x10\x01" if succeeded else b""]
     for op in request.success if succeeded else request.failure:

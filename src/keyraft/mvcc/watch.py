@@ -1,22 +1,21 @@
-"""Watching: every change to whoever asked for it, complete, in order, once.
+"""Watching: every watcher gets every event of its range, once and in order.
 
-A watcher is either *synced*, and gets events as transactions end, or *behind*, and reads its
-events from the store. Behind are those that start in the past, and those whose stream was full
-when an event came: nothing is kept for them but the revision from which on they need events, so a
-client that does not read costs one message queue (bounded by its stream) and no more, and no
-writer ever waits for it.
+A watcher is either *synced*, and gets events as transactions end, or *behind*, and gets its events
+from the store. A watcher is behind if it starts in the past, or if its stream was full when an
+event came. Only the next revision that it needs is kept for it. So a client that does not read
+costs one message queue (bounded by its stream), and no writer ever waits for it.
 
-Those behind catch up in passes (`watch_pass`); messages are made and sent by `watch_sender`.
+Watchers that are behind catch up in passes (`watch_pass`); `watch_sender` sends messages.
 
-Work is done in slices: `deliver` spends a budget of about 2 ms and says whether more is left. The
+Work is done in slices: `deliver` uses a budget of about 2 ms and returns whether more is left. The
 budget is counted, not timed, so the same calls always do the same.
 
 Invariants (`check`):
 - a watcher that is not ended needs exactly the events of its range with revision >= max(its
   `min_revision`, and, in a pass, what its cohort's job and the pass have still before them);
 - a synced watcher's missing events are all in its cohort's job and pending list;
-- the events of one revision leave together: those of one that is told or read in portions
-  (`_open` here, `_row` of the pass) wait for the last of them;
+- the events of one revision are sent together: if they come in portions (`_open` here, `_row` of
+  the pass), they wait for the last portion;
 - the bytes held for delivery are counted in `pending_bytes` and bounded; a cohort that would
   exceed the bound falls behind as a whole.
 
@@ -66,8 +65,7 @@ SLICE_BUDGET: Final = 1_000  # messages in one slice; about 2 ms
 class WatchHub:
     """All watchers of a member. `header(revision)` is the encoded ResponseHeader field.
 
-    `wake` is called when there is something to `deliver` and the last `deliver` had said that
-    there was not.
+    `wake` is called when there is something to `deliver`, after a `deliver` that returned False.
     """
 
     def __init__(
@@ -90,9 +88,9 @@ class WatchHub:
         self._pending_bytes_max = pending_bytes_max
         self._live = CohortIndex(random)
         self._queue: deque[Cohort] = deque()
-        self._open = 0  # the revision of which more events are to come; 0: none
+        self._open = 0  # the revision that has more events to come; 0: none
         self._opened: dict[Cohort, None] = {}  # with events of it, and nothing else to deliver
-        self._pass_next = False  # whose turn it is: the pass's or the synced watchers'
+        self._pass_next = False  # whether the pass has the next turn, else the synced watchers
         self._pass = CatchUp(
             store,
             CohortIndex(random),
@@ -113,7 +111,7 @@ class WatchHub:
     # --- from the store -----------------------------------------------------------------------
 
     def on_events(self, revision: int, events: list[Event], more: bool = False) -> None:
-        """The store's listener: takes the events of a transaction, sends nothing yet."""
+        """The store's listener: takes the events of a transaction; sends nothing yet."""
         if more or self._open:
             self._on_portion(revision, events, more)
             return
@@ -193,10 +191,10 @@ class WatchHub:
     # --- delivery -----------------------------------------------------------------------------
 
     def deliver(self, budget: int = SLICE_BUDGET) -> bool:
-        """One slice of sending and catching up; whether another one is wanted at once."""
+        """Does one slice of sending and catching up; returns whether more is left."""
         queue = self._queue
         while budget > 0:
-            # The pass goes on when its last chunk is delivered, in turn with the synced.
+            # The pass continues when its last chunk is delivered, in turn with synced watchers.
             may_pass = not self._pass.jobs and self._pass.due
             if may_pass and (self._pass_next or not queue):
                 self._pass_next = False
@@ -222,14 +220,14 @@ class WatchHub:
             if len(cohort.watchers) == 1 == len(cohort.pending) and self._send_lone(cohort):
                 return budget - 1
             before = len(cohort.encoded)
-            # What a pass has read is complete; what comes as it happens may not be.
+            # Revisions that a pass has read are complete; a live one may not be yet.
             open_from = NEVER if cohort.covered or not self._open else self._open
             ready = cohort.prepare(self._store.kv_at, open_from)
             budget -= 1 + (len(cohort.encoded) - before) // 4
             if not ready:
                 queue.append(cohort)
                 return budget
-            if not cohort.encoded:  # all it has is of a revision of which more is to come
+            if not cohort.encoded:  # it only has events of a revision that is not complete
                 self._opened[cohort] = None
                 self._unqueue(cohort)
                 return budget
@@ -247,8 +245,7 @@ class WatchHub:
         return budget
 
     def _send_lone(self, cohort: Cohort) -> bool:
-        """The short way of the commonest case, one event for one watcher that has room; whether it
-        was that."""
+        """The fast path: one event for one watcher that has room; returns whether it applied."""
         event = cohort.pending[0]
         (watcher,) = cohort.watchers
         sink = watcher.sink
@@ -282,7 +279,10 @@ class WatchHub:
             cohort.job = None
 
     def _hasten(self, watcher: Watcher) -> bool:
-        """Sends a synced watcher what its cohort still has for it; False if its stream is full."""
+        """Sends a synced watcher all that its cohort still has for it.
+
+        False if its stream is full.
+        """
         cohort = watcher.cohort
         assert cohort is not None, f"synced watcher {watcher.id} has no cohort"
         if not cohort.queued:
@@ -315,7 +315,7 @@ class WatchHub:
     # --- falling behind and catching up ---------------------------------------------------------
 
     def _stall(self, watcher: Watcher, first: int) -> None:
-        """The stream is full: from `first` on (or what it needs after that) it reads the store."""
+        """The stream is full: from `first` on (or later, if it needs less) it reads the store."""
         if watcher.state == LAGGING:
             first = max(first, self._pass.needs(watcher))
         self._leave(watcher)
@@ -324,7 +324,7 @@ class WatchHub:
         watcher.stalled_with[watcher] = None
 
     def _fall_behind(self, cohort: Cohort, next_revision: int | None = None) -> None:
-        """All watchers of a live cohort read from the store what it has not yet sent."""
+        """All watchers of a live cohort fall behind: they get its unsent events from the store."""
         first = next_revision
         if cohort.job is not None:
             first = cohort.job.first
@@ -337,7 +337,7 @@ class WatchHub:
         self._drop_pending(cohort)
 
     def _end_compacted(self, watcher: Watcher) -> None:
-        """Tells a watcher that its events are compacted away, once its stream has room."""
+        """Cancels a watcher whose events are compacted, once its stream has room."""
         if watcher.sink.writable <= 0:
             watcher.state = STALLED
             watcher.stalled_with[watcher] = None
@@ -352,7 +352,7 @@ class WatchHub:
     # --- groups ---------------------------------------------------------------------------------
 
     def _go_live(self, watcher: Watcher) -> None:
-        """From now on it gets events as they happen."""
+        """Makes a watcher synced."""
         self._live.join(watcher)
         watcher.state = SYNCED
         self._count_synced(1)
@@ -370,7 +370,7 @@ class WatchHub:
             self._count_synced(-1)
 
     def _count_synced(self, change: int) -> None:
-        """The store tells of events only while somebody is there to hear."""
+        """Listens to the store only while there are synced watchers."""
         before = self.synced
         self.synced = before + change
         if not before and self.synced:
@@ -405,7 +405,7 @@ class WatchHub:
             self._rouse()
 
     def end(self, watcher: Watcher) -> None:
-        """Ends a watcher that its stream forgets: nothing is sent to it any more."""
+        """Ends a watcher of a stream: nothing is sent to it any more."""
         self.watchers -= 1
         if watcher.state == ENDED:
             self.ended -= 1
@@ -422,7 +422,7 @@ class WatchHub:
         self._rouse()
 
     def caught_up(self, watcher: Watcher) -> bool:
-        """Whether a watcher has been sent all there is, after sending it what is on its way."""
+        """Sends a watcher what is under way; returns whether it has then got everything."""
         if self._open or watcher.state != SYNCED:
             return False
         if self._store.revision < watcher.start_revision:

@@ -1,13 +1,13 @@
-"""Watchers that want the same: one range, the same filters, with or without prev_kv.
+"""Cohorts: watchers with the same range, the same filters and the same prev_kv.
 
-All watchers of a cohort get the same event bytes, so these are put together once per cohort, and
-what is left for each watcher is a small head and one `send`. A batch of events on its way to a
-cohort is a `Job`; while it runs, what happens next waits in `pending` and becomes one job in turn.
-So the busier a member is, the more revisions travel in one message, and a hundred puts to ten
-thousand watchers are ten thousand messages, not a million.
+All watchers of a cohort get the same event bytes, which are encoded once per cohort. Each watcher
+only needs a small head and one `send`. A batch of events that is being sent to a cohort is a `Job`.
+While it runs, further events wait in `pending` and become the next job. So the busier a member is,
+the more revisions are in one message: a hundred puts to ten thousand watchers are ten thousand
+messages, not a million.
 
-`min_revision` of a watcher says what it still needs: nothing below it is ever sent to it, and all
-from it on will be. Everything else here may be dropped and read again from the store.
+`min_revision` of a watcher is the next revision that it needs: it gets all events from there on and
+none below. Everything else here may be dropped and read again from the store.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ NEVER: Final = 1 << 63
 MESSAGE_BYTES_TARGET: Final = 1_048_576
 """A message holds whole revisions up to about this size; clients commonly accept 4 MiB."""
 
-SUFFIXES_MAX: Final = 8  # parts of a job that are kept for the next who needs the same
+SUFFIXES_MAX: Final = 8  # parts of a job that are kept for other watchers that need the same
 
 PIECE_BYTES: Final = 16_256
-"""What a large payload is cut into once for all: with a head, a frame of HTTP/2 (16,384)."""
+"""The size of pieces of a large payload: with a head it fills a frame of HTTP/2 (16,384)."""
 
 ENCODED_MAX: Final = 1_000  # events that `prepare` looks at in one call; about a millisecond
 
 EVENT_OVERHEAD_BYTES: Final = 128  # counted for an event beside its KeyValue
 
-# Where a watcher is.
+# The states of a watcher.
 SYNCED: Final = 0  # in a live cohort: gets events as they happen
 READY: Final = 1  # behind; waits for the next pass through the store
 LAGGING: Final = 2  # behind; takes part in the pass that is under way
@@ -48,7 +48,7 @@ ENDED: Final = 4  # cancelled, or behind the compacted revision
 
 
 class Sink(Protocol):
-    """Where a stream's messages go: the server's end of a gRPC stream."""
+    """Receives a stream's messages: the server's end of a gRPC stream."""
 
     @property
     def writable(self) -> int:
@@ -59,14 +59,16 @@ class Sink(Protocol):
 
 
 class BulkSink(Protocol):
-    """The same stream's ways for many messages and for large ones."""
+    """The same stream's interface for many messages and for large ones."""
 
     def send_framed(self, framed: bytes, count: int) -> None:
         """Queues `count` messages, each with gRPC's five bytes in front."""
 
     def send_shared(self, head: bytes, pieces: list[bytes]) -> None:
-        """Queues one message: head and pieces, all of one size but for a smaller last one. The
-        pieces are others' too, and never copied or changed."""
+        """Queues one message: head and pieces, all of one size but for a smaller last one.
+
+        The pieces are shared, and never copied or changed.
+        """
 
 
 class Watcher:
@@ -115,11 +117,14 @@ class Watcher:
         self.cohort: Cohort | None = None
         self.fragment = False
         self.notify = False  # wants progress notifications
-        self.sent = False  # an event went out since the last progress tick
+        self.sent = False  # an event was sent since the last progress tick
 
 
 class Job:
-    """Events on their way to the watchers of a cohort. `covered` is the header's revision."""
+    """Events that are being sent to the watchers of a cohort.
+
+    `covered` is the header's revision.
+    """
 
     __slots__ = (
         "_last",
@@ -163,17 +168,17 @@ class Job:
         self._last: tuple[bytes, bytes, bytes] = (b"", b"", b"")
 
     def message(self, head: bytes, id_field: bytes) -> bytes:
-        """The whole as one message; the same object for the next who has the same id."""
+        """The whole job as one message; the same object for watchers with the same id."""
         if self._last[1] != id_field or self._last[0] != head:
             self._last = head, id_field, b"".join((head, id_field, self.payload))
         return self._last[2]
 
     def from_revision(self, revision: int) -> list[bytes]:
-        """The events from a revision on, for one that has seen the others."""
+        """The events from a revision on, for a watcher that has got the others."""
         return self.encoded[bisect_left(self.revisions, revision) :]
 
     def payload_from(self, revision: int) -> bytes:
-        """The same as one piece, put together once for all that need it."""
+        """The same as one payload, built once for all watchers that need it."""
         start = bisect_left(self.revisions, revision)
         found = self.suffixes.get(start)
         if found is None:
@@ -184,7 +189,7 @@ class Job:
 
 
 class Cohort:
-    """The watchers of one range and variant that are live together, or lag together."""
+    """The watchers of one range and variant that are all synced, or all in a pass."""
 
     __slots__ = (
         "covered",
@@ -218,7 +223,7 @@ class Cohort:
         return not self.variant & (NODELETE if delete else NOPUT)
 
     def encode(self, event: EncodedEvent, kv_at: KeyValueAt) -> bytes:
-        """The event as this cohort gets it."""
+        """The event in this cohort's encoding."""
         return event.with_previous(kv_at) if self.variant & PREVIOUS else event.plain()
 
     def prepare(self, kv_at: KeyValueAt, before: int) -> bool:
@@ -243,13 +248,13 @@ class Cohort:
         return at < stop or stop == count
 
     def drop(self) -> None:
-        """Forgets what it has not begun to send."""
+        """Drops events that it has not begun to send."""
         self.pending = []
         self.encoded = []
         self.encoded_bytes = 0
 
     def start_job(self) -> Job:
-        """Makes a job of what is encoded."""
+        """Makes a job of the encoded events."""
         events = self.pending
         encoded, size = self.encoded, self.encoded_bytes
         taken = len(encoded)
@@ -287,7 +292,7 @@ class CohortIndex:
         return [cohort for range_ in self._ranges.values() for cohort in range_.values()]
 
     def some(self, count: int) -> list[Cohort]:
-        """As many, or all there are; more where the last range has several."""
+        """So many of them, or all if there are fewer; more if the last range has several."""
         some = self._ranges.some(count)
         return [cohort for range_ in some for cohort in range_.values()]
 

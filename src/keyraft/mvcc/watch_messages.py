@@ -52,7 +52,10 @@ class EncodedEvent:
         return encoded
 
     def with_previous(self, kv_at: KeyValueAt) -> bytes:
-        """Field 11 with prev_kv, which a creation has not, nor a key compacted away."""
+        """Field 11 with prev_kv.
+
+        Without it for a creation, or if the previous value is compacted.
+        """
         encoded = self._with_previous
         if encoded is None:
             key, kv, delete = self._event
@@ -85,7 +88,7 @@ def _varint_end(data: bytes, at: int) -> int:
 def is_creation(kv: bytes) -> bool:
     """Whether a stored KeyValue is the first of its key: create_revision equals mod_revision.
 
-    Both stand behind the key, in this order; the store has checked the row when it read it.
+    Both fields are behind the key, in this order; the store checked the row when it read it.
     """
     at = _varint_end(kv, 1)
     length = shift = 0
@@ -123,7 +126,7 @@ def canceled(header: bytes, watch_id: int) -> bytes:
 
 
 def compacted(header: bytes, watch_id: int, compact_revision: int) -> bytes:
-    """The end of a watcher whose events are compacted away; `header` is that of revision 0."""
+    """The end of a watcher whose events are compacted; `header` is that of revision 0."""
     return header + watch_id_field(watch_id) + CANCELED + b"\x28" + varint(compact_revision)
 
 

@@ -1,10 +1,10 @@
-"""How watchers that are behind catch up: all together, in passes over what the store has kept.
+"""How watchers that are behind catch up: all together, in passes over the rows of the store.
 
-A pass starts at the lowest revision that any of them needs,
-reads the store in chunks up to what was current when it started, and gives every chunk to all
-whom it concerns, so ten thousand laggards cost one reading. A watcher whose stream is full again
-drops out; one that becomes ready meanwhile waits for the next pass. At the end of a pass its
-watchers are synced, or go into the next one if the store has moved on.
+A pass starts at the lowest revision that any of them needs. It reads the store in chunks, up to the
+revision that was current at its start, and gives every chunk to all watchers that need it. So ten
+thousand watchers cost one reading. A watcher whose stream is full again leaves the pass; one that
+becomes ready meanwhile waits for the next. At the end of a pass its watchers are synced, or join
+the next one if the store has new revisions.
 
 A watcher is *ready* while it waits for a pass, and *lagging* in one.
 """
@@ -22,22 +22,22 @@ from .watch_cohort import LAGGING, NEVER, READY, Cohort, CohortIndex, Watcher
 from .watch_messages import EncodedEvent
 
 CHUNK_ROWS: Final = 500  # read from the store at once; about 1 ms
-FIRST_CHUNK_ROWS: Final = 16  # of a pass: how many ranges want each row is not known yet
-CHUNK_TOLD_MAX: Final = 4_000  # events that one portion of a chunk puts into cohorts; about 1 ms
+FIRST_CHUNK_ROWS: Final = 16  # of a pass: it is not known yet how many ranges want each row
+CHUNK_TOLD_MAX: Final = 4_000  # events that one portion of a chunk adds to cohorts; about 1 ms
 PASS_SLICE_WATCHERS: Final = 1_000  # taken into a pass or out of it at once; about 2 ms
 
 
 class History(Protocol):
-    """What the hub asks of the store."""
+    """What the hub needs of the store."""
 
     revision: int
     compact_revision: int
 
     def listen(self, listener: Listener) -> None:
-        """From now on tells it what transactions change."""
+        """Adds a listener."""
 
     def leave(self, listener: Listener) -> None:
-        """Tells it no more."""
+        """Removes a listener."""
 
     def events(self, at: bytes, rows: int) -> tuple[list[tuple[int, list[Event]]], bytes]:
         """Events by revision from row `at` on, and the row to go on from; empty at the end."""
@@ -47,7 +47,7 @@ class History(Protocol):
 
 
 class CatchUp:
-    """Those who are behind, and the pass that is under way.
+    """The watchers that are behind, and the pass under way.
 
     The hub gives it `leave`, `go_live` and `end_compacted`, and the queue of cohorts that have
     something to deliver; it takes one of a chunk from there with `jobs -= 1`.
@@ -67,7 +67,7 @@ class CatchUp:
         self._store = store
         self.lagging = lagging
         self.ready: dict[Watcher, None] = {}
-        self.jobs = 0  # cohorts that the last chunk is not yet delivered to
+        self.jobs = 0  # cohorts with a job of the last chunk under way
         self._queue = queue
         self._leave = leave
         self._go_live = go_live
@@ -78,13 +78,13 @@ class CatchUp:
         self._row = b""  # where the next portion of the chunk begins; empty: with a chunk
         self._rows = chunk_rows  # of the next portion
         self._touched: dict[Cohort, None] = {}  # cohorts that the chunk being read concerns
-        self._lowest = NEVER  # what those taken into a pass not yet begun need
+        self._lowest = NEVER  # the lowest revision that a pass not yet begun needs
         self._until = 0  # the last revision that the pass reads
         self._chunk_first = 0  # the first revision of the chunk last read
 
     @property
     def due(self) -> bool:
-        """Whether a pass is under way, or somebody waits for one."""
+        """Whether a pass is under way, or a watcher waits for one."""
         return bool(self._at or self.ready or self._lowest < NEVER)
 
     def make_ready(self, watcher: Watcher, first: int) -> None:
@@ -93,7 +93,7 @@ class CatchUp:
         self.ready[watcher] = None
 
     def needs(self, watcher: Watcher) -> int:
-        """What a watcher in the pass needs next: the chunk on its way counts as not seen."""
+        """The next revision that a watcher in the pass needs; the chunk under way is not sent."""
         return max(watcher.min_revision, self._chunk_first)
 
     def advance(self) -> int:
@@ -128,14 +128,14 @@ class CatchUp:
                             cohort.pending.append(encoded)
                             touched[cohort] = None
                             told += 1
-        # Many ranges may want each event: as many rows as make a slice of work.
+        # Many ranges may want each event, so the number of rows is limited to a slice of work.
         self._rows = max(1, min(self._chunk_rows, 2 * self._rows))
         if told > CHUNK_TOLD_MAX:
             self._rows = max(1, rows * CHUNK_TOLD_MAX // told)
         cost += 1 + rows // 4 + told // 8
         next_revision = parse(next_row)[0] if next_row else store.revision + 1
         if revisions and next_revision == revisions[-1][0]:
-            self._row = next_row  # in the middle of a revision, which is never cut
+            self._row = next_row  # within a revision, which is never split
             return cost
         self._at = next_revision
         for cohort in touched:
@@ -148,17 +148,17 @@ class CatchUp:
         return cost
 
     def _forget_chunk(self) -> None:
-        """What was read of a chunk that is not yet complete will be read again."""
+        """Drops an incomplete chunk, which will be read again."""
         for cohort in self._touched:
             cohort.drop()
         self._touched = {}
         self._row = b""
 
     def _start(self) -> int:
-        """Takes some of those that are ready into the pass to come; with the last it begins."""
+        """Takes some ready watchers into the next pass; with the last one the pass begins."""
         store = self._store
         ready = self.ready
-        self._chunk_first = 0  # nothing of this pass is on its way yet
+        self._chunk_first = 0  # no chunk of this pass is under way yet
         taken = list(islice(ready, self._slice))
         for watcher in taken:
             if ready.pop(watcher, watcher) is watcher:
@@ -178,8 +178,7 @@ class CatchUp:
         return 1 + len(taken)
 
     def _end(self) -> int:
-        """Some of its watchers, all of which have seen everything before `_at`, go on; with
-        the last it ends."""
+        """Releases some of its watchers, which have got all before `_at`; with the last it ends."""
         self._forget_chunk()
         next_revision = self._at
         current = self._store.revision
@@ -200,7 +199,7 @@ class CatchUp:
         return 1 + moved
 
     def _drop_compacted(self) -> None:
-        """The store was compacted past the pass: some watchers' events are gone."""
+        """The store was compacted past the pass: some watchers' events are lost."""
         compact_revision = self._store.compact_revision
         lowest = NEVER
         for cohort in self.lagging.cohorts():
@@ -216,13 +215,13 @@ class CatchUp:
             self._at = lowest
 
     def give_up(self) -> None:
-        """The store is another one: what was read of it is forgotten, and its pass is over."""
+        """Another database has replaced the store's: drops what was read and ends the pass."""
         self._forget_chunk()
         self._at = 0
         self._lowest = NEVER
 
     def check(self) -> None:
-        """Asserts that those who lag are in a pass, and those who wait for one are not."""
+        """Asserts that lagging watchers are in a pass, and ready ones are not."""
         self.lagging.check()
         for cohort in self.lagging.cohorts():
             assert self._at or self._lowest < NEVER, "a cohort lags without a pass"

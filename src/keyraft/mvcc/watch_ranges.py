@@ -1,14 +1,14 @@
-"""Which watched ranges hold a key: the question asked once for every event.
+"""Which watched ranges contain a key; needed for every event.
 
-Three shapes, each with the structure that answers it best: single keys in a dictionary; ranges
-without an end in a list sorted by start, of which all up to the key match; ranges [start, end) in
-an interval treap, a search tree by (start, end) in which each node knows the greatest end below
-it, kept balanced by priorities drawn at random (Cormen et al., "Interval trees"; Seidel, Aragon).
+There are three kinds, each with its own structure: single keys in a dictionary; ranges without an
+end in a list sorted by start, of which all up to the key match; ranges [start, end) in an interval
+treap, a search tree by (start, end) in which each node knows the greatest end below it, kept
+balanced by priorities drawn at random (Cormen et al., "Interval trees"; Seidel, Aragon).
 
 The bounds of all ranges, sorted, cut the keyspace into *segments*, and all keys of a segment lie in
-the same ranges. So the answer for a segment is looked up once and remembered until a range comes or
-goes; a key is told its segment by a binary search. With very many ranges the sorted bounds would
-cost more than they save whenever a range comes, and every key is looked up.
+the same ranges. So the ranges of a segment are searched once and remembered until a range is added
+or removed; a binary search finds the segment of a key. With very many ranges, keeping the bounds
+sorted would cost more than it saves; then every key is searched.
 
 Invariants (`check`): tree order by (start, end); heap order by priority; `max_end` of a node is
 the greatest end in its subtree; every range is found under exactly one shape; the bounds are those
@@ -195,7 +195,7 @@ class RangeIndex(Generic[T]):
 
 
 def _stab(root: _Node[T], key: bytes, values: list[T]) -> None:
-    """Appends the values of the ranges that hold `key`, visiting only subtrees that may."""
+    """Appends the values of the ranges that contain `key`; skips subtrees without any."""
     stack = [root]
     while stack:
         node = stack.pop()

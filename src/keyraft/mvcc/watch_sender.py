@@ -1,4 +1,4 @@
-"""The messages of a cohort's job on their way to its watchers' streams.
+"""Sends the messages of a cohort's job to its watchers' streams.
 
 Small messages to neighbours of one stream go out together, in one frame; large ones are cut into
 fragments, or share the bytes of their events with the other watchers of the range.
@@ -96,7 +96,7 @@ class EventSender:
         return budget
 
     def _send_one(self, watcher: Watcher, head: bytes, job: Job, large: bool) -> None:
-        # Noted before it is sent: a sink inside the member may end its watcher on the spot.
+        # Updated before sending, because a sink inside the member may end its watcher at once.
         seen, watcher.min_revision = watcher.min_revision, job.after
         watcher.sent = True
         if seen > job.first:

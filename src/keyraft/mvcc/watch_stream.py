@@ -1,4 +1,4 @@
-"""The watchers of one stream, by id: what its requests mean and how they are answered.
+"""The watchers of one stream, by id: carries out and answers its requests.
 
 Source: etcd `server/etcdserver/api/v3rpc/watch.go`, `server/storage/mvcc/watcher.go`.
 """
@@ -12,8 +12,11 @@ from .watch_ranges import OPEN
 
 
 class WatchStream:
-    """One stream; `close` it. What it answers goes to its sink at once. `bulk` is the same sink's
-    ways for many messages and large ones, where it has such."""
+    """One stream; must be closed.
+
+    Answers go to its sink at once. `bulk` is the same sink's interface for many and for large
+    messages, if it has one.
+    """
 
     __slots__ = ("_bulk", "_hub", "_next_id", "_sink", "_stalled", "watchers")
 
@@ -72,7 +75,7 @@ class WatchStream:
         self._sink.send(messages.refused(self._hub.header(), reason))
 
     def cancel(self, watch_id: int) -> None:
-        """Ends a watcher and says so; an unknown id is not answered."""
+        """Cancels a watcher and answers; an unknown id is not answered."""
         watcher = self.watchers.pop(watch_id, None)
         if watcher is None:
             return
@@ -80,7 +83,7 @@ class WatchStream:
         self._sink.send(messages.canceled(self._hub.header(), watch_id))
 
     def progress(self) -> None:
-        """Answers a progress request, if all watchers have been sent all there is."""
+        """Answers a progress request, if all watchers have got everything."""
         hub = self._hub
         active = [watcher for watcher in self.watchers.values() if watcher.state != ENDED]
         if active and all(hub.caught_up(watcher) for watcher in active):

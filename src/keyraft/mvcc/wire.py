@@ -1,9 +1,9 @@
 """The few protobuf encodings that the hot path writes by hand.
 
-A stored KeyValue is never parsed to be answered: a response is tag, length and the stored bytes.
-Requests of the common shape are taken apart without a message object; whatever has another shape
-(other fields, other order, long varints) is left to protobuf, which accepts all that etcd accepts.
-Field numbers: `proto/rpc.proto`, `proto/mvcc.proto`.
+A stored KeyValue is not parsed to be sent: a response is tag, length and the stored bytes. Requests
+of the common form are parsed without a message object. Any other form (other fields, other order,
+long varints) is left to protobuf, which accepts all that etcd accepts. Field numbers:
+`proto/rpc.proto`, `proto/mvcc.proto`.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def stored_key(row: bytes) -> bytes:
 
 
 def plain_put(request: bytes) -> int:
-    """Where the key's field ends in a PutRequest of nothing but key and value; else 0.
+    """Where the key's field ends, in a PutRequest with only key and value; else 0.
 
     Key of 1 to 127 bytes, value of 1 to 16,383.
     """

@@ -41,7 +41,9 @@ class Connection(Receiving):
         self.bytes_in = 0
         self.keepalive = Keepalive(limits)
         self.deadlines = Deadlines()  # of calls
-        self._lost: deque[Http2Stream] = deque()  # ended with the connection, not yet told
+        self._lost: deque[Http2Stream] = (
+            deque()
+        )  # ended with the connection; their handlers are not yet told
         self._pending = b""  # received, not yet parsed
         self._unseen = False  # whether whole frames may be in it
 
@@ -62,12 +64,14 @@ class Connection(Receiving):
         return pos
 
     def receive(self, data: bytes, now: float) -> None:
-        """Takes bytes of any cut and handles whole frames for one slice; `wants_turn` tells
-        whether there is more to do."""
+        """Takes bytes, split anywhere, and handles whole frames for one slice.
+
+        `wants_turn` tells whether there is more to do.
+        """
         self.work = 0
         if self.closed:
             return
-        # As `hold` does, and once more written out: this is every read's way.
+        # The same as `hold`, written out because every read comes here.
         keepalive = self.keepalive
         keepalive.due = now + keepalive.interval_s
         keepalive.unanswered = False
@@ -108,7 +112,7 @@ class Connection(Receiving):
         self._end_turn(awake)
 
     def _resume_inbox(self, stream: Http2Stream) -> None:
-        """Takes delivery up again: what has come meanwhile, then the end or the window."""
+        """Resumes delivery: of messages that came meanwhile, then of the end, or gives window."""
         inbox = stream.inbox
         if inbox is None or not inbox.paused:
             return
@@ -153,12 +157,11 @@ class Connection(Receiving):
 
     @property
     def wants_turn(self) -> bool:
-        """Whether the slice ended before its work: `resume_output` begins the next one."""
+        """Whether work was left when the slice ended: `resume_output` begins the next slice."""
         return self.work >= self.limits.slice_work and not self._blocked and self.wants_resume
 
     def resume_output(self, now: float) -> None:
-        """The socket takes data again, the output was taken, or it is this connection's turn
-        again: what waited goes on, for one slice."""
+        """Continues waiting work, for one slice, when the socket or the turn allows it."""
         self._blocked = False
         self.work = 0
         if self.closed:
@@ -192,7 +195,7 @@ class Connection(Receiving):
         self._lose(streams, code)
 
     def _lose(self, streams: list[Http2Stream], code: int) -> None:
-        """Ends streams that are forgotten already."""
+        """Ends streams that are already removed from `streams`."""
         for stream in streams:
             self._stream_lost(stream, code, by_peer=False)
 
@@ -207,7 +210,7 @@ class Connection(Receiving):
         self._lose_all(code)
 
     def abort(self, code: int, text: str) -> None:
-        """Ends the connection at once for a reason of our own."""
+        """Ends the connection at once, for a reason at this end."""
         awake, self._awake = self._awake, True
         self._die(code, text)
         self._end_turn(awake)
@@ -224,7 +227,7 @@ class Connection(Receiving):
         self._end_turn(awake)
 
     def tick(self, now: float) -> None:
-        """Does what time demands; call it at `next_deadline()` or later."""
+        """Does what is due; call it at `next_deadline()` or later."""
         if self.closed:
             return
         self.now = now
@@ -238,7 +241,7 @@ class Connection(Receiving):
         self._end_turn(awake)
 
     def _expire(self, now: float) -> None:
-        """Ends what has passed its deadline."""
+        """Ends streams whose deadline has passed."""
 
     def _ping(self, now: float) -> None:
         if self.keepalive.unanswered:

@@ -1,4 +1,4 @@
-"""What a peer can do wrong, with the code it goes by on the wire (RFC 9113 §7)."""
+"""Protocol errors of a peer, with their codes on the wire (RFC 9113 §7)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What a peer may do only so often, because it costs us more than the peer (RFC 9113 §10.5).
+"""Limits on actions that cost this end more than the peer (RFC 9113 §10.5).
 
 Rapid reset (CVE-2023-44487) and floods of settings, pings, empty frames, small window updates and
-errors: each has a budget in `Limits`, far above what honest peers need.
+errors: each has a budget in `Limits`, far above the needs of honest peers.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from .errors import ENHANCE_YOUR_CALM, ConnectionFault
 
 
 class Meter:
-    """A budget being spent."""
+    """Counts down a budget."""
 
     __slots__ = ("_left", "_rate", "_since", "_top", "_what")
 
@@ -23,7 +23,7 @@ class Meter:
         self._what = what
 
     def spend(self, now: float, what: str = "") -> None:
-        """Takes one; raises ConnectionFault, which says `what` is too much, when none is left."""
+        """Takes one; raises ConnectionFault, which names `what`, when none is left."""
         if self._left < 1.0:
             self._left = min(self._top, self._left + (now - self._since) * self._rate)
             self._since = now

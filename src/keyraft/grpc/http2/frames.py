@@ -1,4 +1,4 @@
-"""The shapes of frames (RFC 9113 §4.1, §6): constants and the small ones written out.
+"""The layout of frames (RFC 9113 §4.1, §6): constants, and functions that make small frames.
 
     +-----------------------------------------------+
     |                 Length (24)                   |

@@ -16,8 +16,11 @@ DRAIN_PING = b"kraft-dr"  # the ping behind the first one
 
 
 class Goaway:
-    """What was said of the end. `final_at` is when the true GOAWAY goes out without its PING;
-    infinite where none is due."""
+    """The state of a graceful end.
+
+    `final_at` is when the final GOAWAY is sent even without an answer to the PING; infinite if none
+    is due.
+    """
 
     __slots__ = ("final_at", "received", "sent")
 
@@ -28,11 +31,11 @@ class Goaway:
 
     @property
     def is_final(self) -> bool:
-        """Whether the other end knows the last stream: newer ones are none of ours."""
+        """Whether the final GOAWAY was sent: newer streams are ignored."""
         return self.sent and self.final_at == inf
 
     def announced(self, final_at: float) -> bytes:
-        """The frames that say that the end is near."""
+        """The frames that announce the end."""
         self.sent = True
         self.final_at = final_at
         return frames.goaway(frames.STREAM_ID_MAX, NO_ERROR, b"graceful_stop") + frames.ping(
@@ -40,6 +43,6 @@ class Goaway:
         )
 
     def settled(self, last_stream: int) -> bytes:
-        """The frame that says which stream was the last."""
+        """The final GOAWAY, with the last stream."""
         self.final_at = inf
         return frames.goaway(last_stream, NO_ERROR)

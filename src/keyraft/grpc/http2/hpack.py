@@ -1,10 +1,11 @@
 """HPACK (RFC 7541): header blocks in both directions.
 
-Each direction has a table that both ends change in step, so a block is decoded always and in
-order, also when its stream is refused.
+Each direction has a table, which both ends change in the same way. So every block is decoded, in
+order, even if its stream is refused.
 
-`generation` counts every change of a table. A block decoded or encoded while it stayed the same
-touched nothing and means the same until it next rises: that is what makes memoising a block safe.
+`generation` counts the changes of a table. If it stays the same while a block is decoded or
+encoded, the block does not depend on changes it made, and means the same until `generation` rises.
+So such a block may be remembered.
 
 Invariants: the size of a table (each entry its name, its value and 32, §4.1) never exceeds its
 maximum; the maximum never exceeds what the decoding side allowed; `generation` never falls.
@@ -35,7 +36,7 @@ def header_size(name: bytes, value: bytes) -> int:
 
 
 class DynamicTable:
-    """The headers that earlier blocks left, the newest last; oldest go when it overflows."""
+    """The headers that earlier blocks added, the newest last; the oldest are evicted."""
 
     __slots__ = ("entries", "generation", "size_bytes", "size_bytes_max")
 
@@ -78,8 +79,8 @@ class DynamicTable:
 class Decoder:
     """The receiving half: blocks to headers.
 
-    `list_bytes_max` limits what one block may unfold to (RFC 9113 §6.5.2); the rest of a larger
-    one is still decoded, for the table's sake, but not kept, and `oversize` says so.
+    `list_bytes_max` limits the decoded size of one block (RFC 9113 §6.5.2). The rest of a larger
+    block is still decoded, because it may change the table, but dropped; `oversize` tells.
     """
 
     __slots__ = ("allowed_bytes", "list_bytes_max", "oversize", "table")
@@ -168,9 +169,9 @@ class Decoder:
 class Encoder:
     """The sending half: headers to blocks.
 
-    `indexed` holds what is worth a place in the table, names or whole headers, and `secret` the
-    names that no table on the way may keep (§7.1.3). Everything else goes as a plain literal, which leaves the table
-    alone and so keeps blocks memoisable.
+    `indexed` holds names or whole headers that get a place in the table, `secret` the names that no
+    table on the way may keep (§7.1.3). All others are plain literals, which do not change the
+    table, so blocks can be remembered.
     """
 
     __slots__ = ("_resizes", "indexed", "secret", "table")
@@ -195,7 +196,7 @@ class Encoder:
         size = min(size_bytes_max, TABLE_BYTES_DEFAULT)
         if size != self.table.size_bytes_max:
             self.table.resize(size)
-            # When it fell and rose between two blocks, both are told: the lowest and the last.
+            # If it fell and rose between two blocks, both are sent: the lowest and the last.
             lowest = min([size, *self._resizes])
             self._resizes = [lowest, size] if lowest < size else [size]
 
@@ -206,7 +207,7 @@ class Encoder:
             for size in self._resizes:
                 _put_integer(out, size, 0x1F, 0x20)
             self._resizes = []
-            self.table.generation += 1  # this block is not to be sent twice
+            self.table.generation += 1  # this block must not be reused
         for header in headers:
             self._field(out, header)
         return bytes(out)

@@ -1,7 +1,7 @@
-"""Keepalive pings of our own: is anybody at the other end? (gRPC, "Keepalive"; RFC 9113 §6.7)
+"""Keepalive pings, to detect a dead connection (gRPC, "Keepalive"; RFC 9113 §6.7).
 
-When nothing was heard for `interval_s`, a PING goes out; when nothing is heard for `timeout_s`
-after it, the connection is dead. Whatever is heard is an answer. Zero turns either off.
+When nothing was received for `interval_s`, a PING is sent; when nothing is received for `timeout_s`
+after it, the connection is dead. Any byte counts as an answer. Zero turns either off.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ OURS = b"kraft-ka"  # the eight octets of our pings
 
 
 class Keepalive:
-    """`due` is when something is to be done: the ping, or, if one is `unanswered`, the end.
+    """`due` is the time of the next ping or, if one is `unanswered`, of the end.
 
-    The connection writes `due` and `unanswered` when it hears something. With `always` pings go out
-    also while no stream is open.
+    The connection sets `due` and `unanswered` when it receives something. With `always` pings go
+    out also while no stream is open.
     """
 
     __slots__ = ("_timeout_s", "always", "due", "interval_s", "unanswered")
@@ -30,11 +30,11 @@ class Keepalive:
         self.due = inf
 
     def heard(self, now: float) -> None:
-        """The other end is there."""
+        """Something was received."""
         self.unanswered = False
         self.due = now + self.interval_s
 
     def asked(self, now: float) -> None:
-        """A ping went out."""
+        """A ping was sent."""
         self.unanswered = True
         self.due = now + self._timeout_s

@@ -1,10 +1,10 @@
-"""The sending half of a connection: output, flow control, and who may send next.
+"""The sending half of a connection: output, flow control, and the order of sending.
 
-Output waits in three places. `_out` is what the socket may have now; it is taken once per turn.
-Send queues hold DATA that a window does not admit. Streams in `_waiting` have window of their own
-and wait for the connection's, for the socket (`pause_output`), for `_out` to be taken once it
-holds `output_bytes_max`, or for the connection's next slice: this keeps a reader slower than its
-requests from filling our memory, and one with many small frames from holding the others up.
+Output waits in three places. `_out` is for the socket now; it is taken once per turn. Send queues
+hold DATA that a window does not admit. Streams in `_waiting` have window of their own, and wait for
+the connection's window, for the socket (`pause_output`), for `_out` to be taken when it holds
+`output_bytes_max`, or for the connection's next slice. So a client that reads slowly cannot fill
+the memory, and one with many small frames cannot hold others up.
 
 Invariants: no window goes below zero by our sending; `queued_bytes` is the sum of all send queues;
 a stream in `_waiting` has a queue; frames of one stream leave in the order they were made.
@@ -22,9 +22,9 @@ from .hpack import Encoder, Header
 from .settings import Settings
 from .stream import Http2Stream, SendQueue
 
-BULK_BYTES_MIN: Final = 65_536  # output that is not joined has so much
-BULK_PIECE_BYTES_MIN: Final = 2_048  # and so much on average in a piece
-COPIED_BYTES_MAX: Final = frames.FRAME_BYTES_DEFAULT  # a chunk so small goes out at once or is cut
+BULK_BYTES_MIN: Final = 65_536  # output with at least so many bytes is not joined
+BULK_PIECE_BYTES_MIN: Final = 2_048  # if its pieces have so many on average
+COPIED_BYTES_MAX: Final = frames.FRAME_BYTES_DEFAULT  # a chunk so small is copied
 
 
 def _nothing() -> None:
@@ -51,7 +51,7 @@ class Output:
         self._sent_since_ping = False  # HEADERS or DATA went out since the peer's last PING
 
     def _forget(self, stream: Http2Stream) -> None:
-        """Takes a stream that is over out of all books."""
+        """Removes an ended stream from all tables."""
         raise NotImplementedError
 
     def _queue_drained(self, stream: Http2Stream) -> None:
@@ -241,12 +241,12 @@ class Output:
             stream_id = next(iter(waiting))
             stream = waiting.pop(stream_id)
             if stream.queue is not None and self._pump_frame(stream):
-                waiting[stream_id] = stream  # to the end of the line
+                waiting[stream_id] = stream  # to the end of the queue
             elif stream_id in waiting:
-                return  # it took its place again: nobody can send
+                return  # back in its place: no stream can send
 
     def _pump_frame(self, stream: Http2Stream) -> bool:
-        """Sends one DATA frame of a queue; whether it is worth calling again."""
+        """Sends one DATA frame of a queue; returns whether another may follow."""
         queue = stream.queue
         if queue is None:
             return False

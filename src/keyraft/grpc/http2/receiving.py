@@ -1,7 +1,7 @@
-"""What each received frame does to a connection and its streams (RFC 9113 §5, §6).
+"""Handles each received frame (RFC 9113 §5, §6).
 
-Invariants: a header block is decoded in the order of the wire, whatever becomes of its stream;
-`inbound_bytes` is the sum of all inboxes; a stream that is over is in no book but the memory of
+Invariants: header blocks are decoded in the order of the wire, even for refused streams;
+`inbound_bytes` is the sum of all inboxes; an ended stream is in no table, except for the memory of
 resets.
 """
 
@@ -59,7 +59,7 @@ class Receiving(Output):
         self._recv_window = limits.connection_window_bytes
         self._recv_unacked = 0
         self.inbound_bytes = 0
-        self._due: dict[Http2Stream, StreamInbox] = {}  # whose messages a slice's end has left
+        self._due: dict[Http2Stream, StreamInbox] = {}  # with messages left when a slice ended
 
         self.goaway = Goaway()
         self.floods = Floods(limits)
@@ -71,7 +71,7 @@ class Receiving(Output):
         raise NotImplementedError
 
     def _messages(self, stream: Http2Stream, inbox: StreamInbox) -> None:
-        """Delivers what `inbox` holds, as far as the receiver takes it, and counts it off."""
+        """Delivers the messages in `inbox`, as far as the receiver takes them."""
         raise NotImplementedError
 
     def _remote_end(self, stream: Http2Stream) -> None:
@@ -79,7 +79,7 @@ class Receiving(Output):
         raise NotImplementedError
 
     def _inbox_ended(self, stream: Http2Stream, inbox: StreamInbox) -> None:
-        """What came before the end of a paused stream has been delivered."""
+        """All messages before the end of a paused stream have been delivered."""
         raise NotImplementedError
 
     def _stream_lost(self, stream: Http2Stream, reset_code: int, by_peer: bool) -> None:
@@ -101,7 +101,7 @@ class Receiving(Output):
     # --- frames ---------------------------------------------------------------------------------
 
     def _check_size(self, length: int) -> None:
-        """We never raise SETTINGS_MAX_FRAME_SIZE: its default is what any frame may have."""
+        """Checks a frame's size; our SETTINGS_MAX_FRAME_SIZE is always the default."""
         if length > frames.FRAME_BYTES_DEFAULT:
             raise ConnectionFault(FRAME_SIZE_ERROR, "a frame above SETTINGS_MAX_FRAME_SIZE")
 
@@ -149,7 +149,7 @@ class Receiving(Output):
         self.floods.stream_faults.spend(self.now)
         stream = self.streams.get(fault.stream_id)
         if stream is None:
-            if self._state_of(fault.stream_id) == states.IDLE:  # which nobody may reset
+            if self._state_of(fault.stream_id) == states.IDLE:  # an idle stream cannot be reset
                 raise ConnectionFault(fault.code, fault.text)
             self._out.append(frames.rst_stream(fault.stream_id, fault.code))
             self._was_reset.add(fault.stream_id)
@@ -166,7 +166,7 @@ class Receiving(Output):
         return states.CLOSED if stream_id <= highest else states.IDLE
 
     def _step(self, stream_id: int, event: int) -> Http2Stream | None:
-        """Looks a received frame up in the table; None: it is to be ignored."""
+        """The state table's answer to a received frame; None: ignore it."""
         if stream_id == 0:
             raise ConnectionFault(PROTOCOL_ERROR, "a stream's frame on stream 0")
         stream = self.streams.get(stream_id)
@@ -258,7 +258,7 @@ class Receiving(Output):
             self._grant(stream, inbox)
 
     def _leave(self, stream: Http2Stream, inbox: StreamInbox) -> bool:
-        """Whether the slice is over, so that the inbox's next message waits for the next one."""
+        """Whether the slice is over, so that the inbox's next message waits for the next slice."""
         if self.work < self.limits.slice_work:
             return False
         inbox.due = True
@@ -272,7 +272,7 @@ class Receiving(Output):
             stream.inbox = None
 
     def _credit(self, length: int) -> None:
-        """The connection's window: given back in big steps, whoever the bytes were for."""
+        """Gives back connection window in large steps, whichever stream the bytes were for."""
         self._recv_unacked += length
         if self._recv_unacked * 2 > self._recv_window:
             if self._recv_unacked > self._recv_window:
@@ -281,7 +281,7 @@ class Receiving(Output):
             self._recv_unacked = 0
 
     def _grant(self, stream: Http2Stream, inbox: StreamInbox) -> None:
-        """The stream's window, while the peer may go on sending."""
+        """Gives back stream window, while the peer may still send."""
         used = self.limits.stream_window_bytes - inbox.window_left
         if used * 2 > self.limits.stream_window_bytes and stream.state in (
             states.OPEN,
@@ -323,7 +323,7 @@ class Receiving(Output):
             if payload == DRAIN_PING and self.goaway.final_at != inf:
                 self._finish_drain()
             return
-        # A ping for each thing we sent is how gRPC-Go measures bandwidth; others are counted.
+        # gRPC-Go sends a ping after our frames to measure bandwidth; other pings are counted.
         provoked, self._sent_since_ping = self._sent_since_ping, False
         if not provoked:
             self.floods.pings.spend(self.now)
@@ -396,7 +396,7 @@ class Receiving(Output):
     # --- settings and window of our own ------------------------------------------------------------
 
     def _send_preface(self, values: list[tuple[int, int]]) -> None:
-        """Our SETTINGS, and the connection's window raised to the configured size."""
+        """Sends our SETTINGS, and raises the connection's window to the configured size."""
         self._out.append(frames.settings(values))
         self.settings.sent()
         if self._recv_window > frames.WINDOW_DEFAULT:
@@ -406,14 +406,14 @@ class Receiving(Output):
     # --- the end of streams ---------------------------------------------------------------------
 
     def _reset(self, stream: Http2Stream, code: int) -> None:
-        """Sends RST_STREAM and forgets the stream; what is still under way will be dropped."""
+        """Sends RST_STREAM and removes the stream; frames still under way will be dropped."""
         self._out.append(frames.rst_stream(stream.stream_id, code))
         self._was_reset.add(stream.stream_id)
         stream.state = states.RESET
         self._forget(stream)
 
     def _forget(self, stream: Http2Stream) -> None:
-        """Takes a stream that is over out of all books."""
+        """Removes an ended stream from all tables."""
         self.streams.pop(stream.stream_id, None)
         self._waiting.pop(stream.stream_id, None)
         self._drop_inbox(stream)

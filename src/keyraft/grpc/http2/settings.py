@@ -1,4 +1,4 @@
-"""What the other end has set (RFC 9113 §6.5.2), and which of our settings it has yet to confirm."""
+"""The peer's settings (RFC 9113 §6.5.2), and which of ours it still has to acknowledge."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from .errors import FLOW_CONTROL_ERROR, PROTOCOL_ERROR, ConnectionFault
 class Settings:
     """The peer's, under the RFC's names and with its defaults; `received` once they have come.
 
-    SETTINGS_HEADER_TABLE_SIZE is the encoder's, SETTINGS_MAX_HEADER_LIST_SIZE is advice that
-    nothing of ours needs.
+    SETTINGS_HEADER_TABLE_SIZE is kept by the encoder; SETTINGS_MAX_HEADER_LIST_SIZE is advisory and
+    not used.
     """
 
     __slots__ = (
@@ -29,17 +29,17 @@ class Settings:
         self._acks_due = 0
 
     def sent(self) -> None:
-        """Ours are on their way."""
+        """Our SETTINGS were sent."""
         self._acks_due += 1
 
     def confirmed(self) -> None:
-        """An acknowledgement came; raises ConnectionFault when there was nothing to confirm."""
+        """An acknowledgement came; raises ConnectionFault if none was expected."""
         if self._acks_due == 0:
             raise ConnectionFault(PROTOCOL_ERROR, "an acknowledgement of nothing")
         self._acks_due -= 1
 
     def apply(self, identifier: int, value: int, is_client: bool) -> None:
-        """One setting of the peer's; unknown ones are passed over. Raises ConnectionFault."""
+        """Applies one setting of the peer; ignores unknown ones. Raises ConnectionFault."""
         if identifier == frames.SETTINGS_INITIAL_WINDOW_SIZE:
             if value > frames.WINDOW_MAX:
                 raise ConnectionFault(FLOW_CONTROL_ERROR, "an initial window above the maximum")

@@ -20,9 +20,9 @@
                               |  closed  |   (RESET when we sent the RST_STREAM)
                               +----------+
 
-We depart from the RFC's picture in two ways. There are no reserved states, because neither end
-lets the other push. A stream that we reset is in RESET, where frames that were under way are
-dropped, and not in CLOSED, where they are the peer's fault.
+The table departs from the RFC's diagram in two ways. There are no reserved states, because neither
+end lets the other push. A stream that we reset is in RESET, where frames that were under way are
+dropped, and not in CLOSED, where they are an error of the peer.
 
 A key missing from RECEIVE is a connection error PROTOCOL_ERROR; a key missing from SEND is our
 own bug. PRIORITY is allowed in every state and is in neither table.

@@ -1,5 +1,7 @@
-"""What both ends keep of one stream: its state, its send window, and its two queues; and what is
-remembered of those that were reset."""
+"""One stream, as both ends keep it: state, send window, two queues.
+
+And the streams reset lately.
+"""
 
 from __future__ import annotations
 
@@ -46,12 +48,12 @@ class StreamInbox:
         self.messages = 0  # delivered so far
         self.message: bytes | None = None  # a unary call's, until the client half-closes
         self.paused = False
-        self.due = False  # messages are left for the connection's next slice
+        self.due = False  # messages wait for the connection's next slice
         self.half_closed = False  # END_STREAM has come; told to the handler after all messages
         self.trailers: dict[bytes, bytes] = {}  # a client's, with `half_closed`
 
     def held_bytes(self) -> int:
-        """What counts for the connection's `inbound_bytes`."""
+        """The bytes that count for the connection's `inbound_bytes`."""
         return len(self.data) + (0 if self.message is None else len(self.message))
 
 
@@ -74,7 +76,7 @@ class ResetStreams(dict[int, None]):
     __slots__ = ()
 
     def add(self, stream_id: int) -> None:
-        """One more; the oldest is forgotten for it."""
+        """Adds a stream; the oldest is dropped."""
         self[stream_id] = None
         if len(self) > RESET_MEMORY_STREAMS_MAX:
             del self[next(iter(self))]
