@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,7 +30,24 @@ def test_what_is_stored_is_short_and_gives_the_names_back(
     assert all(len(key) <= 511 for key in stored)
     assert dict(long_keys.original(k, v) for k, v in stored.items()) == pairs
     want = sorted((k, v) for k, v in pairs.items() if k >= start and (end is None or k < end))
-    assert long_keys.ordered(stored.items(), start, end) == want
+    for at in (b"", long_keys.stored_start(start)):
+        found = sorted((k, v) for k, v in stored.items() if k >= at)
+        assert list(long_keys.ordered(found, start, end)) == want
+
+
+def test_names_are_read_as_they_are_asked_for() -> None:
+    """A list of a hundred thousand users is made of pages; no page reads all of them."""
+    stored = [(b"%06d" % number, b"") for number in range(10_000)]
+    read = 0
+
+    def counted() -> Iterator[tuple[bytes, bytes]]:
+        nonlocal read
+        for pair in stored:
+            read += 1
+            yield pair
+
+    page = list(itertools.islice(long_keys.ordered(counted()), 500))
+    assert page == stored[:500] and read == 500
 
 
 @pytest.mark.real

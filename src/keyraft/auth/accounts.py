@@ -13,16 +13,25 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Generator
+from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
 from keyraft.auth.ranges import OPEN_END, is_valid
 from keyraft.base import errors
 from keyraft.base.errors import RawError
+from keyraft.mvcc.backend import AUTH_ROLES, AUTH_USERS
+from keyraft.mvcc.wire import field
 from keyraft.proto import auth_pb2, rpc_pb2
 
 if TYPE_CHECKING:
     from keyraft.auth.store import AuthStore
+
+Steps = Generator[None, None, bytes]
+"""A request that looks at all users or roles, some a step; the value is its answer without header."""
+
+_KEY: Final = attrgetter("key")
 
 ROOT: Final = "root"
 """The name of the user, and of the role, that may do everything."""
@@ -83,10 +92,9 @@ class Accounts:
         """A user's roles."""
         return rpc_pb2.AuthUserGetResponse(roles=self._find_user(request.name).roles)
 
-    def user_list(self, request: rpc_pb2.AuthUserListRequest) -> rpc_pb2.AuthUserListResponse:
+    def user_list(self, request: rpc_pb2.AuthUserListRequest) -> Steps:
         """All names."""
-        names = [user.name.decode() for user in self._store.records.users()]
-        return rpc_pb2.AuthUserListResponse(users=names)
+        return self._names(AUTH_USERS)
 
     def user_grant_role(
         self, request: rpc_pb2.AuthUserGrantRoleRequest
@@ -129,18 +137,25 @@ class Accounts:
         self._store.changed()
         return rpc_pb2.AuthRoleAddResponse()
 
-    def role_delete(self, request: rpc_pb2.AuthRoleDeleteRequest) -> rpc_pb2.AuthRoleDeleteResponse:
-        """Deletes a role, also from all users; not role root while authentication is on."""
+    def role_delete(self, request: rpc_pb2.AuthRoleDeleteRequest) -> Steps:
+        """Deletes a role, also from all users; not role root while authentication is on.
+
+        In steps, of which only the last counts as a change: whose permissions are known keeps them
+        until then.
+        """
         if self._store.enabled and request.role == ROOT:
             raise errors.InvalidAuthManagementError
         self._find_role(request.role)
         self._store.records.delete_role(request.role)
-        for user in self._store.records.users():
-            if request.role in user.roles:
-                _take_role(user, request.role)
-                self._store.records.put_user(user)
+        for number, users in enumerate(self._store.records.users()):
+            if number:
+                yield
+            for user in users:
+                if request.role in user.roles:
+                    _take_role(user, request.role)
+                    self._store.records.put_user(user)
         self._store.changed()
-        return rpc_pb2.AuthRoleDeleteResponse()
+        return b""
 
     def role_get(self, request: rpc_pb2.AuthRoleGetRequest) -> rpc_pb2.AuthRoleGetResponse:
         """A role's permissions; for root one permission on all keys."""
@@ -152,10 +167,17 @@ class Accounts:
             answer.perm.extend(role.keyPermission)
         return answer
 
-    def role_list(self, request: rpc_pb2.AuthRoleListRequest) -> rpc_pb2.AuthRoleListResponse:
+    def role_list(self, request: rpc_pb2.AuthRoleListRequest) -> Steps:
         """All names."""
-        names = [role.name.decode() for role in self._store.records.roles()]
-        return rpc_pb2.AuthRoleListResponse(roles=names)
+        return self._names(AUTH_ROLES)
+
+    def _names(self, bucket: bytes) -> Steps:
+        out: list[bytes] = []
+        for names in self._store.records.names(bucket):
+            if out:
+                yield
+            out += [field(b"\x12", name) for name in names]  # AuthUserListResponse.users, or .roles
+        return b"".join(out)
 
     def role_grant_permission(
         self, request: rpc_pb2.AuthRoleGrantPermissionRequest
@@ -167,15 +189,16 @@ class Accounts:
         if not is_valid(granted.key, granted.range_end):
             raise errors.InvalidAuthManagementError
         role = self._find_role(request.name)
-        held = next((each for each in role.keyPermission if each.key >= granted.key), None)
+        permissions = role.keyPermission  # by their keys
+        at = bisect_left(permissions, granted.key, key=_KEY)
+        held = permissions[at] if at < len(permissions) else None
         if held is not None and (held.key, held.range_end) == (granted.key, granted.range_end):
             held.permType = granted.permType
         else:
             new = auth_pb2.Permission(
                 permType=granted.permType, key=granted.key, range_end=granted.range_end
             )
-            permissions = sorted([*role.keyPermission, new], key=lambda each: each.key)
-            role = auth_pb2.Role(name=role.name, keyPermission=permissions)
+            permissions.insert(bisect_right(permissions, granted.key, at, key=_KEY), new)
         self._store.records.put_role(role)
         self._store.changed()
         return rpc_pb2.AuthRoleGrantPermissionResponse()
@@ -186,23 +209,21 @@ class Accounts:
         role = self._store.records.role(name)
         if role is None:
             return False
-        behind = False  # a permission with that key, or a greater one, came before
-        for each in role.keyPermission:
-            if behind and (each.key, each.range_end) == (key, range_end):
-                return True
-            behind = behind or each.key >= key
-        return False
+        return any(role.keyPermission[at].range_end == range_end for at in _places(role, key)[1:])
 
     def role_revoke_permission(
         self, request: rpc_pb2.AuthRoleRevokePermissionRequest
     ) -> rpc_pb2.AuthRoleRevokePermissionResponse:
         """Removes every permission on exactly this range. Raises PermissionNotGrantedError."""
         role = self._find_role(request.role)
-        wanted = (request.key, request.range_end)
-        kept = [each for each in role.keyPermission if (each.key, each.range_end) != wanted]
-        if len(kept) == len(role.keyPermission):
+        permissions = role.keyPermission
+        end = request.range_end
+        gone = [at for at in _places(role, request.key) if permissions[at].range_end == end]
+        if not gone:
             raise errors.PermissionNotGrantedError
-        self._store.records.put_role(auth_pb2.Role(name=role.name, keyPermission=kept))
+        for at in reversed(gone):
+            del permissions[at]
+        self._store.records.put_role(role)
         self._store.changed()
         return rpc_pb2.AuthRoleRevokePermissionResponse()
 
@@ -229,6 +250,13 @@ class Accounts:
             return base64.b64decode(text.encode("ascii"), validate=True)
         except (UnicodeEncodeError, binascii.Error):
             raise RawError(*NO_PASSWORD_USER) from None
+
+
+def _places(role: auth_pb2.Role, key: bytes) -> range:
+    """Where a role's permissions on this key stand: they are in the order of their keys."""
+    permissions = role.keyPermission
+    first = bisect_left(permissions, key, key=_KEY)
+    return range(first, bisect_right(permissions, key, first, key=_KEY))
 
 
 def _take_role(user: auth_pb2.User, role: str) -> None:

@@ -12,6 +12,7 @@ Source: etcd `server/storage/schema/auth*.go`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final, TypeVar
 
 from google.protobuf.message import DecodeError, Message
@@ -19,6 +20,8 @@ from google.protobuf.message import DecodeError, Message
 from keyraft.mvcc import Backend, BackendError
 from keyraft.mvcc.backend import AUTH, AUTH_ROLES, AUTH_USERS
 from keyraft.proto import auth_pb2
+
+PAGE: Final = 500  # users or roles that one step looks at
 
 _ENABLED: Final = b"authEnabled"
 _REVISION: Final = b"authRevision"
@@ -56,9 +59,23 @@ class Records:
         stored = self._backend.get(AUTH_USERS, key) if key else None
         return None if stored is None else _parse(auth_pb2.User(), stored)
 
-    def users(self) -> list[auth_pb2.User]:
-        """All users, by name."""
-        return [_parse(auth_pb2.User(), value) for _, value in self._backend.range(AUTH_USERS)]
+    def users(self) -> Iterator[list[auth_pb2.User]]:
+        """All users, by name, `PAGE` at a time; those behind a page may be changed meanwhile."""
+        for page in self._pages(AUTH_USERS):
+            yield [_parse(auth_pb2.User(), value) for _, value in page]
+
+    def names(self, bucket: bytes) -> Iterator[list[bytes]]:
+        """The names in AUTH_USERS or AUTH_ROLES, in order, `PAGE` at a time."""
+        for page in self._pages(bucket):
+            yield [name for name, _ in page]
+
+    def _pages(self, bucket: bytes) -> Iterator[list[tuple[bytes, bytes]]]:
+        start = b""
+        while page := list(self._backend.range(bucket, start, limit=PAGE)):
+            yield page
+            if len(page) < PAGE:
+                return
+            start = page[-1][0] + b"\0"
 
     def put_user(self, user: auth_pb2.User) -> None:
         """Writes one."""
@@ -72,10 +89,6 @@ class Records:
         """One role."""
         stored = self._backend.get(AUTH_ROLES, name.encode()) if name else None
         return None if stored is None else _parse(auth_pb2.Role(), stored)
-
-    def roles(self) -> list[auth_pb2.Role]:
-        """All roles, by name."""
-        return [_parse(auth_pb2.Role(), value) for _, value in self._backend.range(AUTH_ROLES)]
 
     def put_role(self, role: auth_pb2.Role) -> None:
         """Writes one."""

@@ -16,6 +16,7 @@ Source: etcd `server/auth/store.go`, `server/etcdserver/apply/auth.go`.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Mapping
+from itertools import chain
 from typing import Final, Protocol, TypeVar
 
 from keyraft.auth.accounts import NO_PASSWORD_USER, ROOT, Accounts
@@ -434,7 +435,7 @@ class AuthStore:
         """Asserts the invariants at the head of this module."""
         assert self.enabled == self.records.enabled(), self.enabled
         assert self.revision == self.records.revision(), self.revision
-        for user in self.records.users():
+        for user in chain.from_iterable(self.records.users()):
             roles = list(user.roles)
             assert roles == sorted(set(roles)), f"{user.name!r} has roles {roles}"
         root = self.records.user(ROOT)

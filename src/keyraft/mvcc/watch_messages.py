@@ -10,7 +10,9 @@ the finished field 11, and its KeyValue is the bytes that are stored.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable
+from itertools import accumulate
 from typing import Final
 
 from ..base.varints import VARINTS
@@ -144,11 +146,12 @@ def fragments(head: bytes, events: list[bytes], bytes_max: int) -> list[bytes]:
         return [b"".join((head, *events))]
     out: list[bytes] = []
     room = bytes_max - len(head) - len(FRAGMENT)
-    start = size = 0
-    for position, event in enumerate(events):
-        if position > start and size + len(event) >= room:
-            out.append(b"".join((head, FRAGMENT, *events[start:position])))
-            start, size = position, 0
-        size += len(event)
-    out.append(b"".join((head, *events[start:])))
-    return out
+    ends = list(accumulate(map(len, events), initial=0))  # a revision may have many events
+    start, count = 0, len(events)
+    while True:
+        stop = max(bisect_left(ends, ends[start] + room, start + 1) - 1, start + 1)
+        if stop >= count:
+            out.append(b"".join((head, *events[start:])))
+            return out
+        out.append(b"".join((head, FRAGMENT, *events[start:stop])))
+        start = stop

@@ -226,6 +226,8 @@ class Applier:
         handler = self._handlers.get(kind)
         if handler is None:
             body = self._users.apply(kind, parsed.request, identity, index, is_awaited)
+            if not isinstance(body, bytes):
+                return self._with_header(body)
             return self._member.header(self._store.revision) + body
         self._counts[kind] += 1
         if identity is not None:

@@ -10,7 +10,7 @@ Source: etcd `server/etcdserver/apply/auth.go` (needAdminPermission).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any, Final
 
 from google.protobuf.message import Message
@@ -24,7 +24,12 @@ from keyraft.proto import raft_internal_pb2, rpc_pb2
 from keyraft.server.apply import internal_request
 from keyraft.server.ports import Network, UnknownRequestError
 
-_BY_ROOT: Final[dict[int, tuple[type[Message], Callable[[Accounts, Any], Message], str]]] = {
+Steps = Generator[None, None, bytes]
+"""A request that looks at all users or roles; the value is its response without the header."""
+
+_BY_ROOT: Final[
+    dict[int, tuple[type[Message], Callable[[Accounts, Any], Message | Steps], str]]
+] = {
     internal_request.KIND_AUTH_USER_ADD: (
         rpc_pb2.AuthUserAddRequest,
         Accounts.user_add,
@@ -87,8 +92,8 @@ class UserRequests:
 
     def apply(
         self, kind: int, request: bytes, identity: Identity | None, index: int, wanted: bool
-    ) -> bytes:
-        """The response without its header. `identity` is None while authentication is off.
+    ) -> bytes | Steps:
+        """The response without its header, or the steps that lead to it. `identity` is None while authentication is off.
 
         `wanted`: a client of this member waits for the answer. Raises UnknownRequestError.
         """
@@ -99,7 +104,10 @@ class UserRequests:
             message, method, said = found
             auth.check_admin(who)
             asked = parse(message, request)
-            answer = method(auth.accounts, asked)
+            outcome = method(auth.accounts, asked)
+            if not isinstance(outcome, Message):
+                return self._told(outcome, said, asked)
+            answer = outcome
             if said:
                 self._say(said, asked)
         elif kind == internal_request.KIND_AUTHENTICATE:
@@ -125,6 +133,13 @@ class UserRequests:
         else:
             raise UnknownRequestError(kind)
         return answer.SerializeToString()
+
+    def _told(self, steps: Steps, said: str, request: Message) -> Steps:
+        """Steps whose end is told."""
+        answer = yield from steps
+        if said:
+            self._say(said, request)
+        return answer
 
     def _has_old_member(self) -> bool:
         """Whether some member knows tokens by the entry's own index."""

@@ -245,10 +245,12 @@ class LMDBReader:
         self, bucket: bytes, start: bytes, end: bytes | None
     ) -> Iterator[tuple[bytes, bytes]]:
         with self._txn.cursor(db=self._databases[bucket]) as cursor:
-            if bucket in long_keys.BUCKETS:
-                yield from long_keys.ordered(cursor, start, end)
+            by_name = bucket in long_keys.BUCKETS
+            first = long_keys.stored_start(start) if by_name else start
+            if not (cursor.set_range(first) if first else cursor.first()):
                 return
-            if not (cursor.set_range(start) if start else cursor.first()):
+            if by_name:
+                yield from long_keys.ordered(cursor, start, end)
                 return
             if end is None:
                 yield from cursor

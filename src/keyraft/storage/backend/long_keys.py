@@ -13,8 +13,9 @@ sorts it (`ordered`); it holds few keys.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from hashlib import sha256
+from operator import itemgetter
 from typing import Final
 
 from ...mvcc.backend import AUTH_ROLES, AUTH_USERS
@@ -25,6 +26,7 @@ BUCKETS: Final = frozenset((AUTH_USERS, AUTH_ROLES))
 
 _STORED_BYTES: Final = 511
 _PREFIX_BYTES: Final = _STORED_BYTES - 32
+_KEY: Final[Callable[[tuple[bytes, bytes]], bytes]] = itemgetter(0)
 
 
 def stored_key(key: bytes) -> bytes:
@@ -51,10 +53,38 @@ def original(key: bytes, value: bytes) -> tuple[bytes, bytes]:
 
 def ordered(
     stored: Iterable[tuple[bytes, bytes]], start: bytes = b"", end: bytes | None = None
-) -> list[tuple[bytes, bytes]]:
-    """The pairs of [start, end) by their keys, from all pairs as they are stored."""
-    pairs = (original(bytes(key), value) for key, value in stored)
-    return sorted(
-        (pair for pair in pairs if pair[0] >= start and (end is None or pair[0] < end)),
-        key=lambda pair: pair[0],
-    )
+) -> Iterator[tuple[bytes, bytes]]:
+    """The pairs of [start, end) by their keys, as they are asked for. `stored` comes in stored
+    order, from `stored_start(start)` on or from further in front.
+
+    Only keys with the same first 479 bytes can be stored in another order than their own, and they
+    stand together: each such group is read whole and sorted.
+    """
+    group: list[tuple[bytes, bytes]] = []
+    prefix = b""
+    for key, value in stored:
+        key = bytes(key)
+        if group and not key.startswith(prefix):
+            yield from _within(sorted(group, key=_KEY), start, end)
+            group = []
+        if len(key) >= _PREFIX_BYTES:
+            prefix = key[:_PREFIX_BYTES]
+            group.append(original(key, value))
+        elif end is not None and key >= end:
+            return
+        elif key >= start:
+            yield key, value
+    yield from _within(sorted(group, key=_KEY), start, end)
+
+
+def stored_start(start: bytes) -> bytes:
+    """Where in stored order the keys from `start` on begin, at the latest."""
+    return start[:_PREFIX_BYTES]
+
+
+def _within(
+    pairs: list[tuple[bytes, bytes]], start: bytes, end: bytes | None
+) -> Iterator[tuple[bytes, bytes]]:
+    for pair in pairs:
+        if pair[0] >= start and (end is None or pair[0] < end):
+            yield pair
