@@ -19,6 +19,7 @@ from keyraft.lease import (
     NotPrimaryError,
     min_ttl_s,
 )
+from keyraft.lease.lessor import TOLD_SLICE
 from keyraft.lease.spread import Spread
 from keyraft.mvcc import MemoryBackend, finished
 
@@ -430,6 +431,44 @@ def test_a_promotion_cut_short_leaves_no_deadline():
     lessor.check()
     assert lessor.expired(209.9) == []
     assert len(lessor.expired(210.0)) == 500
+
+
+def test_a_demotion_forgets_in_slices_and_tells_who_waits_in_slices():
+    lessor = many_followers(3 * PROMOTION_SLICE_LEASES, 10)
+    lessor.promote(0.0, 0.0)
+    while lessor.promotion_step(0.0):
+        pass
+    told: list[bool] = []
+    for lease_id in range(1, 3 * TOLD_SLICE + 1):
+        lessor.await_revocation(lease_id, told.append)
+    lessor.demote()
+    assert len(told) == TOLD_SLICE
+    with pytest.raises(NotPrimaryError):
+        lessor.renew(1, 5.0)
+    assert lessor.expired(1e9) == [] and lessor.due_checkpoints(1e9) == []
+    steps = 1
+    while lessor.demotion_step():
+        lessor.check()
+        steps += 1
+    assert steps == 2 and told == [False] * (3 * TOLD_SLICE)
+    assert lessor.statistics()["waiters"] == 0
+    lessor.check()
+
+
+def test_who_is_promoted_amid_a_demotion_has_no_deadline_of_before():
+    count = 4 * PROMOTION_SLICE_LEASES
+    lessor = many_followers(count, 10)
+    lessor.promote(0.0, 0.0)
+    while lessor.promotion_step(0.0):
+        pass
+    lessor.demote()
+    assert lessor.demotion_step()
+    lessor.promote(1_000.0, 0.0)
+    lessor.check()
+    while lessor.promotion_step(1_000.0):
+        pass
+    assert lessor.expired(1_009.9) == []
+    assert all(lessor.running(lease_id, 1_009.9) for lease_id in range(1, count + 1))
 
 
 @settings(max_examples=60, deadline=None)

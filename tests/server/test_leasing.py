@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import pytest
+
 from keyraft.base import errors
+from keyraft.lease import PROMOTION_SLICE_LEASES
 from keyraft.proto import rpc_pb2
 from keyraft.server.apply import internal_request
 from tests.server.harness import OneMember
@@ -122,3 +125,46 @@ def test_a_thousand_leases_go_at_the_pace_of_the_limit():
     gone = [before - after for before, after in pairwise(left)]
     assert sum(gone) == 1_200
     assert max(gone) <= 500
+
+
+def test_a_leader_again_gives_deadlines_once_the_old_ones_are_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Deposed and elected with many leases: a step a turn, first of forgetting, then of giving."""
+    cluster = leading()
+    member = cluster.member
+    lessor = member.lessor
+    count = 3 * PROMOTION_SLICE_LEASES
+    for lease_id in range(1, count + 1):
+        lessor.grant(lease_id, 600, cluster.loop.time())
+    steps: list[tuple[str, float]] = []
+    forget, give = lessor.demotion_step, lessor.promotion_step
+
+    def forgetting() -> bool:
+        more = forget()
+        if more or (steps and steps[-1][0] == "forget"):
+            steps.append(("forget", cluster.loop.time()))
+        return more
+
+    def giving(now: float) -> bool:
+        steps.append(("give", now))
+        return give(now)
+
+    monkeypatch.setattr(lessor, "demotion_step", forgetting)
+    monkeypatch.setattr(lessor, "promotion_step", giving)
+    member.leasing.promote()  # as one who was not told that it had been deposed
+    assert not lessor.primary
+    cluster.run(1.0)
+    assert lessor.primary and not lessor.promotion_step(cluster.loop.time())
+    kinds = [kind for kind, _ in steps]
+    assert kinds == sorted(kinds, key=("forget", "give").index)
+    # Both queues of deadlines have an entry for each.
+    assert 6 <= kinds.count("forget") <= 8 and 3 <= kinds.count("give") <= 5
+    assert lessor.expired(cluster.loop.time()) == []
+    lessor.check()
+    # And one that is deposed again in between gives none.
+    member.leasing.promote()
+    member.leasing.demote()
+    cluster.run(1.0)
+    assert not lessor.primary
+    lessor.check()
