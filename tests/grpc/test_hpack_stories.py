@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from keyraft.grpc.http2.hpack import Decoder, Encoder
+from keyraft.grpc.http2.hpack import HpackDecoder, HpackEncoder
 
 _BESIDE = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "hpack"
 FOLDER = Path(os.environ.get("HPACK_TESTDATA") or _BESIDE)
@@ -21,9 +21,9 @@ pytestmark = pytest.mark.skipif(not STORIES, reason=f"no HPACK stories under {FO
 def test_a_story_decodes_to_its_headers(story: Path) -> None:
     cases = json.loads(story.read_text())["cases"]
     decoder, encoder, again = (
-        Decoder(1 << 24),
-        Encoder(frozenset((b"user-agent",))),
-        Decoder(1 << 24),
+        HpackDecoder(1 << 24),
+        HpackEncoder(frozenset((b"user-agent",))),
+        HpackDecoder(1 << 24),
     )
     for case in cases:
         if "header_table_size" in case:

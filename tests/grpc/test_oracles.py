@@ -16,7 +16,7 @@ from keyraft.grpc import ClientConnection, Limits, Router, ServerConnection, Str
 from keyraft.grpc.deadline import format_timeout, parse_timeout
 from keyraft.grpc.http2 import huffman
 from keyraft.grpc.http2.errors import HpackError
-from keyraft.grpc.http2.hpack import Decoder, Encoder
+from keyraft.grpc.http2.hpack import HpackDecoder, HpackEncoder
 from keyraft.grpc.status import decode_text, encode_text
 from tests.grpc.bench import Bench
 from tests.grpc.wire import DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, Peer, frame, message
@@ -30,7 +30,7 @@ header_lists = st.lists(st.tuples(names, values), max_size=12)
 @given(st.lists(st.one_of(header_lists, st.integers(0, 6_000)), max_size=12))
 @settings(max_examples=60, deadline=None)
 def test_our_encoder_is_understood_by_hpack(steps: list[list[tuple[bytes, bytes]] | int]) -> None:
-    ours = Encoder(frozenset((b"x-one", b":path", b"user-agent")), frozenset((b"token",)))
+    ours = HpackEncoder(frozenset((b"x-one", b":path", b"user-agent")), frozenset((b"token",)))
     theirs = hpack.Decoder(max_header_list_size=1 << 20)
     theirs.max_allowed_table_size = 4_096
     for step in steps:
@@ -51,7 +51,7 @@ def test_our_encoder_is_understood_by_hpack(steps: list[list[tuple[bytes, bytes]
 def test_hpack_is_understood_by_our_decoder(
     steps: list[list[tuple[bytes, bytes]] | int], coded: bool
 ) -> None:
-    ours, theirs = Decoder(1 << 20), hpack.Encoder()
+    ours, theirs = HpackDecoder(1 << 20), hpack.Encoder()
     for step in steps:
         if isinstance(step, int):
             # Told the same size twice, the oracle forgets to announce the first change.
@@ -78,7 +78,7 @@ def test_huffman_round_trip(text: bytes) -> None:
 @given(st.binary(max_size=200))
 @settings(max_examples=200, deadline=None)
 def test_no_header_block_does_more_than_raise_its_own_error(block: bytes) -> None:
-    decoder = Decoder(4_096)
+    decoder = HpackDecoder(4_096)
     try:
         decoder.decode(block)
     except HpackError:

@@ -18,7 +18,7 @@ from .http import HttpStream
 from .http2 import states
 from .http2.connection import Connection
 from .http2.errors import NO_ERROR
-from .http2.hpack import Encoder, Header
+from .http2.hpack import Header, HpackEncoder
 from .http2.stream import Http2Stream
 from .limits import Limits
 from .router import Metadata
@@ -52,7 +52,7 @@ class Answering(Connection):
     def __init__(
         self, limits: Limits, ends: CallEnds, clock: Callable[[], float] | None = None
     ) -> None:
-        super().__init__(limits, Encoder(_INDEXED))
+        super().__init__(limits, HpackEncoder(_INDEXED))
         self._answer: _Answer | None = None
         self._ends = ends
         self._told_s = ends.from_s  # a listener wants calls that took so long

@@ -19,7 +19,7 @@ from .client_calls import ClientCall, ClientReceiver, ClientStream, Done, Metada
 from .client_field_blocks import RequestBlocks, timeout_literal
 from .http2 import frames, states
 from .http2.errors import NO_ERROR, code_name
-from .http2.hpack import Encoder, Header
+from .http2.hpack import Header, HpackEncoder
 from .limits import LOST_WORK, REQUEST_WORK, Limits
 from .responses import Responses
 from .waiting_calls import WaitingCalls
@@ -47,7 +47,7 @@ class ClientConnection(Responses):
         user_agent: str = "keyraft",
         keepalive_without_calls: bool = False,
     ) -> None:
-        super().__init__(limits, Encoder(_INDEXED, _SECRET))
+        super().__init__(limits, HpackEncoder(_INDEXED, _SECRET))
         self.now = now
         self.keepalive.heard(now)
         self.keepalive.always = keepalive_without_calls

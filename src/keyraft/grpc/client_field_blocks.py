@@ -14,7 +14,7 @@ from typing import Final
 from .deadline import format_timeout
 from .field_validity import check_fields
 from .http2.errors import ENHANCE_YOUR_CALM, StreamFault
-from .http2.hpack import Decoder, Encoder, Header
+from .http2.hpack import Header, HpackDecoder, HpackEncoder
 from .limits import KNOWN_FIELD_BLOCK_BYTES_MAX, KNOWN_FIELD_BLOCKS_MAX
 
 ANSWER_PSEUDO: Final = frozenset((b":status",))
@@ -29,7 +29,7 @@ class RequestBlocks:
 
     __slots__ = ("_blocks", "_encoder", "_first", "_generation", "_then")
 
-    def __init__(self, encoder: Encoder, scheme: str, authority: str, user_agent: str) -> None:
+    def __init__(self, encoder: HpackEncoder, scheme: str, authority: str, user_agent: str) -> None:
         self._encoder = encoder
         self._blocks: dict[tuple[bytes, tuple[Header, ...]], bytes] = {}
         self._generation = -1
@@ -78,7 +78,7 @@ class ResponseBlocks:
 
     __slots__ = ("_decoder", "_fields", "headers", "trailers")
 
-    def __init__(self, decoder: Decoder) -> None:
+    def __init__(self, decoder: HpackDecoder) -> None:
         self._decoder = decoder
         self._fields: dict[bytes, list[Header]] = {}
         self.headers: set[bytes] = set()

@@ -12,7 +12,7 @@ from keyraft.base.gotext import quote
 from . import status
 from .deadline import parse_timeout
 from .http2.errors import COMPRESSION_ERROR, ConnectionFault, HpackError
-from .http2.hpack import Decoder, Header
+from .http2.hpack import Header, HpackDecoder
 from .limits import KNOWN_FIELD_BLOCK_BYTES_MAX, KNOWN_FIELD_BLOCKS_MAX
 from .request_header import RequestHeader, parse_header
 from .router import Router
@@ -29,7 +29,7 @@ class FieldBlocks:
 
     __slots__ = ("_by_fields", "_decoder", "_router", "known")
 
-    def __init__(self, decoder: Decoder, router: Router) -> None:
+    def __init__(self, decoder: HpackDecoder, router: Router) -> None:
         self._decoder = decoder
         self._router = router
         self.known: dict[bytes, Known] = {}

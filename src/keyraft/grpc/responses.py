@@ -25,7 +25,7 @@ from .http2.errors import (
     StreamFault,
     code_name,
 )
-from .http2.hpack import Encoder
+from .http2.hpack import HpackEncoder
 from .http2.stream import Http2Stream, StreamInbox
 from .limits import MESSAGE_WORK, Limits
 
@@ -35,7 +35,7 @@ class Responses(Connection):
 
     is_client = True
 
-    def __init__(self, limits: Limits, encoder: Encoder) -> None:
+    def __init__(self, limits: Limits, encoder: HpackEncoder) -> None:
         super().__init__(limits, encoder)
         self._response_blocks = ResponseBlocks(self.decoder)
 

@@ -23,7 +23,7 @@ from .errors import (
     NO_ERROR,
     ConnectionFault,
 )
-from .hpack import Encoder
+from .hpack import HpackEncoder
 from .keepalive import OURS, Keepalive
 from .receiving import Receiving
 from .stream import Http2Stream, StreamInbox
@@ -36,7 +36,7 @@ class Connection(Receiving):
     is to be closed once the output is written, `close_reason` why.
     """
 
-    def __init__(self, limits: Limits, encoder: Encoder) -> None:
+    def __init__(self, limits: Limits, encoder: HpackEncoder) -> None:
         super().__init__(limits, encoder)
         self.bytes_in = 0
         self.keepalive = Keepalive(limits)

@@ -76,7 +76,7 @@ class DynamicTable:
         assert total <= self.size_bytes_max, (total, self.size_bytes_max)
 
 
-class Decoder:
+class HpackDecoder:
     """The receiving half: blocks to headers.
 
     `list_bytes_max` limits the decoded size of one block (RFC 9113 §6.5.2). The rest of a larger
@@ -166,7 +166,7 @@ class Decoder:
         return entries[_STATIC_COUNT - index]
 
 
-class Encoder:
+class HpackEncoder:
     """The sending half: headers to blocks.
 
     `indexed` holds names or whole headers that get a place in the table, `secret` the names that no

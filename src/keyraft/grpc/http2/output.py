@@ -18,7 +18,7 @@ from typing import Final, cast
 from keyraft.grpc.limits import DATA_BYTES_PER_WORK, FRAME_WORK, Limits
 
 from . import frames, states
-from .hpack import Encoder, Header
+from .hpack import Header, HpackEncoder
 from .settings import Settings
 from .stream import Http2Stream, SendQueue
 
@@ -34,7 +34,7 @@ def _nothing() -> None:
 class Output:
     """What goes out. `on_output` is called when output appears while there was none."""
 
-    def __init__(self, limits: Limits, encoder: Encoder) -> None:
+    def __init__(self, limits: Limits, encoder: HpackEncoder) -> None:
         self.limits = limits
         self.encoder = encoder
         self.on_output: Callable[[], None] = _nothing

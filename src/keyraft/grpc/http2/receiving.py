@@ -32,7 +32,7 @@ from .errors import (
 from .field_block import UnfinishedBlock
 from .floods import Floods
 from .goaway import DRAIN_PING, Goaway
-from .hpack import Decoder, Encoder
+from .hpack import HpackDecoder, HpackEncoder
 from .output import Output
 from .stream import Http2Stream, ResetStreams, StreamInbox
 
@@ -42,13 +42,13 @@ class Receiving(Output):
 
     is_client = False
 
-    def __init__(self, limits: Limits, encoder: Encoder) -> None:
+    def __init__(self, limits: Limits, encoder: HpackEncoder) -> None:
         super().__init__(limits, encoder)
         self.closed = False
         self.close_reason = ""
         self.now = 0.0
 
-        self.decoder = Decoder(limits.header_list_bytes_max)
+        self.decoder = HpackDecoder(limits.header_list_bytes_max)
         self._unfinished: UnfinishedBlock | None = None  # a field block that CONTINUATION goes on
 
         self.streams: dict[int, Http2Stream] = {}
