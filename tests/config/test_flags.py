@@ -295,7 +295,7 @@ def warned(*arguments: str, **environ: str) -> list[str]:
     lines = Lines()
     log = ZapLogger((lines,))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("keyraft.config.config.build_logger", lambda *_: log)
+        patch.setattr("keyraft.config.building.build_logger", lambda *_: log)
         load(arguments, environ, log)
     said = [json.loads(line)["msg"] for line in lines.text.splitlines()]
     return [text for text in said if text in DEPRECATED.values()]

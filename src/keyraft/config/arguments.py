@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 
 from keyraft.base.gotext import quote
 from keyraft.base.log import Logger
+from keyraft.config.building import build_config
 from keyraft.config.config import (
     RAFT_IO_TIMEOUT_S_MIN,
     Config,
     ConfigError,
-    build_config,
     machine_address,
     with_default_host,
 )

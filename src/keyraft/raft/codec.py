@@ -1,4 +1,5 @@
-"""Raft's values as etcd's protobuf bytes, by hand, because every entry passes here twice.
+"""Raft's values as etcd's protobuf bytes, by hand, because every entry passes here twice (entries
+themselves: `entry_codec`).
 
 Two dialects are on disks and wires. etcd up to 3.6 writes every scalar even when it is zero and
 puts an almost empty snapshot into every message; 3.7 leaves out what is unset. Both are read: a
@@ -6,7 +7,6 @@ field that is missing has its zero value, an empty snapshot counts as none. What
 form: HardState, ConfState, snapshot metadata and configuration changes in full, entries and
 messages without their zeros (a message always has its type).
 
-    Entry             Type 1, Term 2, Index 3, Data 4
     Message           type 1, to 2, from 3, term 4, logTerm 5, index 6, entries 7, commit 8,
                       snapshot 9, reject 10, rejectHint 11, context 12, vote 13, responses 14
     Snapshot          data 1, metadata 2 {conf_state 1, index 2, term 3}
@@ -24,19 +24,21 @@ from __future__ import annotations
 
 from typing import Final
 
-from keyraft.base.protofields import check_wire_type, read_length, skip
-from keyraft.base.varints import LOW, VARINTS, read_id, read_varint
+from keyraft.base.protofields import read_length, skip
 from keyraft.base.varints import CodecError as CodecError
 from keyraft.base.varints import encode_varint as encode_varint
+from keyraft.base.varints import read_id, read_varint
 from keyraft.base.varints import varint_size as varint_size
+from keyraft.raft.entry_codec import decode_entry as decode_entry
+from keyraft.raft.entry_codec import decode_entry_at
+from keyraft.raft.entry_codec import encode_entry as encode_entry
+from keyraft.raft.entry_codec import entry_size as entry_size
 from keyraft.raft.limits import ENTRIES_MAX, MEMBERS_MAX
 from keyraft.raft.types import (
     ConfChange,
     ConfChangeSingle,
     ConfChangeV2,
     ConfState,
-    Entry,
-    EntryType,
     HardState,
     Message,
     Snapshot,
@@ -44,140 +46,6 @@ from keyraft.raft.types import (
 )
 
 RESPONSES_DEPTH_MAX: Final = 4  # nesting of responses; two levels are ever made
-
-
-# --- entries --------------------------------------------------------------------------------------
-
-
-def encode_entry(entry: Entry) -> bytes:
-    """An entry as the log and the peers carry it."""
-    data = entry.data
-    index = entry.index
-    if data and not entry.type and 0 < index < 268_435_456 and entry.term:
-        # The common case: a normal entry with data.
-        return b"".join(
-            (
-                b"\x10",
-                encode_varint(entry.term),
-                b"\x18",
-                VARINTS[index] if index < 16384 else LOW[index & 0x3FFF] + VARINTS[index >> 14],
-                b'"',
-                encode_varint(len(data)),
-                data,
-            )
-        )
-    head = b""
-    if entry.type:
-        head = b"\x08" + encode_varint(entry.type)
-    if entry.term:
-        head += b"\x10" + encode_varint(entry.term)
-    if index:
-        head += b"\x18" + encode_varint(index)
-    if data:
-        return head + b'"' + encode_varint(len(data)) + data
-    return head
-
-
-def entry_size(entry: Entry) -> int:
-    """The length of `encode_entry` without making it."""
-    size = 0
-    length = len(entry.data)
-    if length:
-        size = length + (2 if length < 128 else 1 + varint_size(length))
-    if entry.type:
-        size += 1 + varint_size(entry.type)
-    if entry.term:
-        size += 1 + varint_size(entry.term)
-    if entry.index:
-        size += 1 + varint_size(entry.index)
-    return size
-
-
-def decode_entry(buf: bytes) -> Entry:
-    """The entry whose whole encoding is `buf`; raises CodecError."""
-    return _decode_entry(buf, 0, len(buf))
-
-
-_ENTRY_FIELDS: Final = frozenset({1, 2, 3, 4})
-
-
-def _decode_entry(buf: bytes, pos: int, end: int) -> Entry:
-    # A normal entry with its fields in order, a short term, an index below 2^28 and less than
-    # 16 KiB of data, is read without a loop; whatever differs starts over below.
-    try:
-        p = pos
-        if buf[p] == 0x08 and buf[p + 1] == 0:
-            p += 2
-        term = buf[p + 1]
-        if buf[p] == 0x10 and term < 128 and buf[p + 2] == 0x18:
-            index = buf[p + 3]
-            p += 4
-            if index > 127:
-                byte = buf[p]
-                index += (byte - 1) << 7
-                p += 1
-                if byte > 127:
-                    byte = buf[p]
-                    index += (byte - 1) << 14
-                    p += 1
-                    if byte > 127:
-                        byte = buf[p]
-                        index += (byte - 1) << 21
-                        p += 1
-                        if byte > 127:
-                            return _decode_any_entry(buf, pos, end)
-            if buf[p] == 0x22:
-                length = buf[p + 1]
-                p += 2
-                if length > 127:
-                    length += (buf[p] - 1) << 7
-                    p += 1
-                # A longer length has a value of 16 KiB or more by now.
-                if p + length == end and length < 16384:
-                    return Entry(term, index, buf[p:end])
-    except IndexError:
-        pass
-    return _decode_any_entry(buf, pos, end)
-
-
-def _decode_any_entry(buf: bytes, pos: int, end: int) -> Entry:
-    type_ = term = index = 0
-    data = b""
-    while pos < end:
-        key = buf[pos]
-        pos += 1
-        if key == 0x22:
-            byte = buf[pos] if pos < end else 128
-            if byte < 128:
-                pos += 1
-                stop = pos + byte
-                if stop > end:
-                    raise CodecError("a field is longer than what holds it")
-            else:
-                pos, stop = read_length(buf, pos, end)
-            data = buf[pos:stop]
-            pos = stop
-        elif key == 0x10 or key == 0x18 or key == 0x08:
-            byte = buf[pos] if pos < end else 128
-            if byte < 128:
-                value = byte
-                pos += 1
-            else:
-                value, pos = read_varint(buf, pos, end)
-            if key == 0x18:
-                index = value
-            elif key == 0x10:
-                term = value
-            else:
-                type_ = value
-        else:
-            if key > 127:
-                key, pos = read_varint(buf, pos - 1, end)
-            check_wire_type(key, _ENTRY_FIELDS)
-            pos = skip(buf, pos, end, key)
-    if type_ > EntryType.CONF_CHANGE_V2:
-        raise CodecError(f"entry type {type_}")
-    return Entry(term, index, data, type_)
 
 
 # --- hard state, configuration, snapshot ----------------------------------------------------------
@@ -405,7 +273,7 @@ def _decode_message(buf: bytes, pos: int, end: int, depth: int) -> Message:
             pos, stop = read_length(buf, pos, end)
             if len(entries) == ENTRIES_MAX:
                 raise CodecError(f"more than {ENTRIES_MAX} entries")
-            entries.append(_decode_entry(buf, pos, stop))
+            entries.append(decode_entry_at(buf, pos, stop))
             pos = stop
         elif key == 0x10:
             message.to, pos = read_id(buf, pos, end)
