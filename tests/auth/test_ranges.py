@@ -85,7 +85,7 @@ def test_the_order_of_granting_does_not_matter(permissions: list[tuple[bytes, by
         ([(b"c", b"d")], b"x", b"a", False),
     ],
 )
-def test_rules(
+def test_a_range_is_allowed_if_permissions_cover_it(
     granted: list[tuple[bytes, bytes]], key: bytes, range_end: bytes, allowed: bool
 ) -> None:
     assert Ranges(interval(*each) for each in granted).has_range(key, range_end) is allowed

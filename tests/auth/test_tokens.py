@@ -136,7 +136,7 @@ def encode(claims: object, method: str = "HS256", header: object = None) -> byte
 GOOD = {"username": "u", "revision": 1, "exp": NOW + 1}
 
 
-def test_a_good_one() -> None:
+def test_a_token_with_all_its_claims_is_accepted() -> None:
     tokens = JWTTokens(load_keys("HS256", b"", b"x" * 64), 60, Clock())
     assert tokens.identify(encode(GOOD), 1) is not None
 
@@ -171,7 +171,7 @@ def test_a_good_one() -> None:
         base64.urlsafe_b64encode(b"[" * 6_000) + b".e30.x",
     ],
 )
-def test_a_bad_one(token: bytes) -> None:
+def test_a_malformed_token_is_refused(token: bytes) -> None:
     tokens = JWTTokens(load_keys("HS256", b"", b"x" * 64), 60, Clock())
     assert tokens.identify(token, 1) is None
 
@@ -209,7 +209,7 @@ def certificate() -> bytes:
     return built.public_bytes(Encoding.PEM)
 
 
-def test_keys() -> None:
+def test_a_method_takes_only_keys_of_its_kind() -> None:
     public, private = pem_of("RS256")
     other_public, other_private = pem_of("ES256")
     load_keys("PS512", certificate(), private)
@@ -237,7 +237,7 @@ def test_keys() -> None:
 # --- the flag -------------------------------------------------------------------------------------
 
 
-def test_the_flag() -> None:
+def test_the_auth_token_flag_is_taken_apart() -> None:
     assert parse_options("simple").kind == "simple"
     assert parse_options("").kind == ""
     whole = parse_options("jwt,pub-key=a,priv-key=b,sign-method=RS256,ttl=10m,x=y")

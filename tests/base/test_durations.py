@@ -25,7 +25,9 @@ CASES = [
 
 
 @pytest.mark.parametrize(("text", "nanoseconds", "printed"), CASES)
-def test_reads_and_prints(text: str, nanoseconds: int, printed: str) -> None:
+def test_durations_are_read_and_printed_as_go_does(
+    text: str, nanoseconds: int, printed: str
+) -> None:
     assert parse_duration(text) == nanoseconds
     assert format_duration(nanoseconds) == printed
 

@@ -273,7 +273,7 @@ def test_a_version_takes_no_time(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish", "powershell"])
-def test_completion(tmp_path: Path, shell: str) -> None:
+def test_a_completion_script_names_etcdutls_commands(tmp_path: Path, shell: str) -> None:
     done = run(OURS, "completion", shell, cwd=tmp_path)
     assert done.returncode == 0
     assert b"snapshot" in done.stdout and b"etcdctl" not in done.stdout

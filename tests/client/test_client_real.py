@@ -102,7 +102,7 @@ async def space_of(server: Server, name: str):
 # --- the calls ---------------------------------------------------------------------------------
 
 
-def test_keys_and_values(shared: Server) -> None:
+def test_what_is_put_is_read_scanned_and_deleted(shared: Server) -> None:
     async def work() -> None:
         async with space_of(shared, "kv") as space:
             first = await space.put("a", "1")
@@ -160,7 +160,7 @@ def test_errors_have_kinds(shared: Server) -> None:
     run(work())
 
 
-def test_transactions(shared: Server) -> None:
+def test_transactions_take_the_branch_of_their_comparisons(shared: Server) -> None:
     async def work() -> None:
         async with space_of(shared, "txn") as space:
             made = space.txn().when(missing("n")).then(put("n", "1")).otherwise(get("n"))
@@ -252,7 +252,7 @@ def test_progress_is_told_on_request(shared: Server) -> None:
     run(work())
 
 
-def test_leases(shared: Server) -> None:
+def test_leases_are_granted_listed_renewed_and_revoked(shared: Server) -> None:
     async def work() -> None:
         async with space_of(shared, "lease") as space:
             granted = await space.leases.grant(500)

@@ -89,7 +89,7 @@ def free_port() -> int:
         return port
 
 
-def test_nobody_listens(tmp_path: Path) -> None:
+def test_a_refused_connection_is_told_in_gos_words(tmp_path: Path) -> None:
     async def work() -> None:
         port = free_port()
         refused = f"{DIALLING}dial tcp 127.0.0.1:{port}: connect: connection refused"

@@ -58,7 +58,7 @@ def test_names_are_resolved_before_two_urls_are_called_different() -> None:
         check_new_cluster("m", parse_urls(["http://a:1"]), initial, unknown)
 
 
-def test_joining() -> None:
+def test_a_joining_member_must_be_in_the_initial_cluster() -> None:
     check_join("a", parse_urls_map("a=http://a:1,b=http://b:1"))
     with pytest.raises(BootstrapError, match="couldn't find local name"):
         check_join("c", parse_urls_map("a=http://a:1"))

@@ -11,7 +11,7 @@ from keyraft.cluster.member import decode_member, decode_member_key, member_key
 FULL = MemberRecord(MemberID(7), ("http://a:1",), "n<1>&", ("http://b:2", "http://c:3"), True)
 
 
-def test_golden() -> None:
+def test_members_are_written_as_go_writes_them() -> None:
     assert FULL.to_json() == (
         b'{"id":7,"peerURLs":["http://a:1"],"isLearner":true,"name":"n\\u003c1\\u003e\\u0026",'
         b'"clientURLs":["http://b:2","http://c:3"]}'

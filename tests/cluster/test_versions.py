@@ -31,7 +31,7 @@ V35, V36, V37, V38 = (Version(3, minor) for minor in (5, 6, 7, 8))
 LOG = NullLogger()
 
 
-def test_order() -> None:
+def test_versions_are_ordered_as_semver_says() -> None:
     texts = ["3.5.1", "3.5.33", "3.8.0-alpha.0", "3.8.0-alpha.9", "3.8.0-alpha.10", "3.8.0-rc.0"]
     versions = [parse_version(text) for text in [*texts, "3.8.0", "4.0.0"]]
     for older, newer in itertools.pairwise(versions):
@@ -42,7 +42,7 @@ def test_order() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "3", "3.7", "3.7.x", "03.7.0", "3.7.0\n", "9" * 5000])
-def test_no_version(text: str) -> None:
+def test_other_text_is_no_version(text: str) -> None:
     with pytest.raises(VersionError):
         parse_version(text)
 

@@ -59,7 +59,7 @@ def test_urls_are_one_text_lists_are_lists_durations_are_nanoseconds() -> None:
     assert got["feature-gates"] == {"CompactHashCheck": True}
 
 
-def test_sections() -> None:
+def test_keys_of_a_section_set_the_flags_they_stand_for() -> None:
     got = values(
         "client-transport-security: {cert-file: c, client-cert-auth: true, auto-tls: true,"
         " allowed-hostname: [h]}\n"

@@ -282,7 +282,7 @@ def test_compaction_retention_counts_hours_durations_or_revisions() -> None:
         loaded("--auto-compaction-retention=x").auto_compaction_s()
 
 
-def test_gates() -> None:
+def test_a_gate_is_on_as_set_or_by_its_stage() -> None:
     config = loaded("--feature-gates=AllAlpha=true,CompactHashCheck=false")
     assert config.gate("PriorityRequest")
     assert not config.gate("CompactHashCheck")

@@ -63,7 +63,9 @@ def test_an_excuse_covers_its_own_case_only() -> None:
 @pytest.mark.real
 @needs_oracle()
 @pytest.mark.parametrize("seed", [1])
-def test_random_operations(seed: int, original: Server, ours: Server) -> None:
+def test_random_operations_get_the_originals_answers(
+    seed: int, original: Server, ours: Server
+) -> None:
     report = run(seed, 1_500, original.endpoint, ours.endpoint)
     assert not report.difference, report
 

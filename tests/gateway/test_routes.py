@@ -99,7 +99,7 @@ def port() -> Port:
     return Port()
 
 
-def test_version(port: Port) -> None:
+def test_version_tells_server_cluster_and_storage(port: Port) -> None:
     answer = port.get("/version")
     assert (answer.status, answer.content) == (
         200,

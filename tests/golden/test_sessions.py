@@ -40,7 +40,7 @@ def shown(server: Server, typed: Line) -> str:
 @pytest.mark.real
 @needs_oracle()
 @pytest.mark.parametrize("session", [DATA, CLUSTER], ids=["data", "cluster"])
-def test_same_output(pair: Pair, session: list[Line]) -> None:
+def test_a_session_prints_what_the_original_prints(pair: Pair, session: list[Line]) -> None:
     different = []
     for typed in session:
         first, second = (shown(server, typed) for server in pair)

@@ -14,6 +14,6 @@ def test_a_conversation_from_a_seed(seed: int) -> None:
 
 
 @pytest.mark.soak
-def test_two_minutes() -> None:
+def test_two_minutes_of_random_conversations_break_nothing() -> None:
     conversations, _ = run(120, 7_000_000)
     assert conversations

@@ -41,7 +41,7 @@ FIELDS = {
 }
 
 
-def test_json() -> None:
+def test_a_json_line_has_zaps_form() -> None:
     line = ZapLogger((), "info", "json").format(0.000001, "info", "app/x.py:7", "done", FIELDS)
     assert line.decode() == (
         '{"level":"info","ts":"1970-01-01T00:00:00.000001Z","caller":"app/x.py:7","msg":"done",'
@@ -51,7 +51,7 @@ def test_json() -> None:
     assert json.loads(line)["odd"] == FIELDS["odd"]
 
 
-def test_console() -> None:
+def test_a_console_line_has_zaps_form() -> None:
     logger = ZapLogger((), "info", "console").named("raft")
     line = logger.format(1.5, "warn", "app/x.py:7", "done", {"a_b": 1, "c": ["x", "y"]})
     assert line.decode() == (

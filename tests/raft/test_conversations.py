@@ -43,13 +43,13 @@ def options_of(seed: int) -> Options:
 
 
 @pytest.mark.parametrize("seed", range(16))
-def test_conversation(seed: int) -> None:
+def test_a_random_conversation_keeps_the_invariants(seed: int) -> None:
     converse(seed, options_of(seed), ACTIONS)
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("first", range(0, 2_000, 100))
-def test_many_conversations(first: int) -> None:
+def test_many_random_conversations_keep_the_invariants(first: int) -> None:
     for seed in range(first, first + 100):
         converse(seed, options_of(seed), 2 * ACTIONS)
 

@@ -89,7 +89,7 @@ def test_a_limit_over_many_entries() -> None:
 # --- storage --------------------------------------------------------------------------------------
 
 
-def test_terms_of_a_storage() -> None:
+def test_a_storage_knows_terms_from_its_snapshot_to_its_end() -> None:
     storage = storage_of([1])
     storage.apply_snapshot(Snapshot(meta=SnapshotMeta(ConfState([1]), 3, 3)))
     storage.append(entries_of(4, 4, 5))

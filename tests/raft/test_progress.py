@@ -84,7 +84,7 @@ def test_acknowledgements_only_move_forward(
         (PROBE, 0, 10, 9, 0, True, 1),
     ],
 )
-def test_rejections(
+def test_a_rejection_moves_next_back_unless_it_is_stale(
     state: ProgressState,
     match: int,
     next_: int,

@@ -35,12 +35,12 @@ OWN_SCRIPTS = sorted((Path(__file__).parent / "testdata").rglob("*.txt"))
 
 @pytest.mark.skipif(not SCRIPTS, reason=f"no scripts in {FOLDER}; RAFT_TESTDATA names the folder")
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: str(path.relative_to(FOLDER)))
-def test_script(path: Path) -> None:
+def test_a_script_of_etcd_prints_the_same(path: Path) -> None:
     assert run_script(path) == []
 
 
 @pytest.mark.parametrize("path", OWN_SCRIPTS, ids=lambda path: path.name)
-def test_own_script(path: Path) -> None:
+def test_a_script_of_ours_prints_what_it_did(path: Path) -> None:
     assert run_script(path) == []
 
 

@@ -101,7 +101,9 @@ def test_a_put_is_read_back_with_full_headers(kv: KV) -> None:
         ),
     ],
 )
-def test_refusals(kv: KV, name: str, request_message: Any, refusal: tuple[int, str]) -> None:
+def test_a_request_is_refused_with_etcds_code_and_text(
+    kv: KV, name: str, request_message: Any, refusal: tuple[int, str]
+) -> None:
     assert kv.call(name, request_message) == refusal
 
 

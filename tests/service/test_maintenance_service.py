@@ -106,7 +106,9 @@ def test_hash_covers_everything_and_writes_wait_for_it(one: OneMember) -> None:
         (7, "3.6", (2, "etcdserver: unknown method")),
     ],
 )
-def test_downgrade(one: OneMember, action: int, version: str, expected: Any) -> None:
+def test_a_downgrade_is_validated_enabled_and_cancelled(
+    one: OneMember, action: int, version: str, expected: Any
+) -> None:
     service = served(one.member).maintenance
     request = rpc_pb2.DowngradeRequest(version=version)
     request.action = action  # type: ignore[assignment]  # an enum's number, also unknown ones

@@ -119,7 +119,7 @@ def test_checksum_is_that_of_etcd() -> None:
         assert decode_meta(meta).encode() == meta
 
 
-def test_golden_file(tmp_path: Path) -> None:
+def test_a_small_database_has_these_bytes(tmp_path: Path) -> None:
     """Every byte that is not zero of a database of two small buckets."""
     path = written(tmp_path / "db", {b"a": {}, b"b": {b"k": b"v"}})
     content = path.read_bytes()

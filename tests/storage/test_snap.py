@@ -34,7 +34,7 @@ def test_golden_bytes_of_our_own() -> None:
     )
 
 
-def test_save_and_load(tmp_path: Path) -> None:
+def test_the_newest_saved_snapshot_is_loaded(tmp_path: Path) -> None:
     snaps = SnapDir(OsFiles(), str(tmp_path))
     assert snaps.load_newest() is None
     path = snaps.save(snapshot(5))

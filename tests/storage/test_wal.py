@@ -454,7 +454,7 @@ def test_a_log_in_use_cannot_be_opened(tmp_path: Path) -> None:
     WAL.open(FILES, path)[0].close()
 
 
-def test_no_log(tmp_path: Path) -> None:
+def test_a_directory_without_segments_holds_no_log(tmp_path: Path) -> None:
     assert not wal_exists(FILES, str(tmp_path / "nothing"))
     with pytest.raises(WALNotFoundError):
         WAL.open(FILES, str(tmp_path / "nothing"))
