@@ -1,4 +1,4 @@
-"""What must always hold: told in one way by everything that looks at its own state (`check`).
+"""How every class reports a broken invariant of its own state (`check`).
 
 A check belongs to the class whose facts it knows, which lists them at the head of its module. It is
 never run on a hot path: tests and the simulator run all of them, a live member does where

@@ -4,7 +4,7 @@ A package says under `TYPE_CHECKING` what there is, for checkers, and here where
 
     __getattr__ = names_in(__name__, {".accepting": ("Acceptor", "Places"), ".tls": ("Terms",)})
 
-So whoever imports the package pays for what it takes from it (PEP 562).
+So an importer of the package loads only the modules that it uses (PEP 562).
 """
 
 from __future__ import annotations

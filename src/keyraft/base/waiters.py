@@ -1,7 +1,7 @@
-"""Who waits for an answer, and what an answer is.
+"""Waiters for the answer to a request.
 
-Whoever carries a request out is given its bytes and a waiter, and answers the waiter once: with the
-encoded response, or with a refusal. A gRPC call is a waiter as it is, so the hot path makes no
+The code that carries a request out gets its bytes and a waiter, and answers the waiter once: with
+the encoded response or with a refusal. A gRPC call is itself a waiter, so the hot path makes no
 object for one.
 """
 
@@ -19,7 +19,7 @@ Done = Callable[[Result], None]
 
 
 class Waiter(Protocol):
-    """Whoever wants the answer; a gRPC call is one as it is."""
+    """Receives the answer to a request; a gRPC call is a waiter."""
 
     on_cancel: Callable[[Any, int], None] | None
     """Set by whoever carries the request out: to be called with the waiter and a status code when
@@ -30,14 +30,14 @@ class Waiter(Protocol):
     cancelled: bool  # nobody wants the answer any more
 
     def respond(self, message: bytes) -> None:
-        """It was carried out, and this is the encoded response."""
+        """Gives the encoded response of a request that was carried out."""
 
     def fail(self, code: int, text: str) -> None:
-        """It was refused."""
+        """Gives the code and text of a refusal."""
 
 
 class DoneWaiter:
-    """A waiter that passes the result, whichever it is, to one callback."""
+    """A waiter that passes the response or the refusal to one callback."""
 
     __slots__ = ("_done", "began_s", "cancelled", "on_cancel", "ticket")
 

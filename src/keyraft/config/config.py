@@ -51,7 +51,7 @@ class ConfigError(ValueError):
 
 
 class Config(NamedTuple):
-    """One member's configuration; made by `load`, changed by nobody."""
+    """One member's immutable configuration, made by `load`."""
 
     # Member
     name: str

@@ -38,7 +38,7 @@ class DueQueue:
         return len(self._heap)
 
     def push(self, due_s: float, item: int) -> None:
-        """Enters an id that has no entry, or one whose time has moved forward."""
+        """Enters an id that has no entry, or one whose time is now earlier."""
         heappush(self._heap, (due_s, item))
         if len(self._heap) >= self._rebuild_at:
             self._rebuild_at = max(_STALE_ENTRIES_MIN, 2 * len(self._live()))
@@ -54,7 +54,7 @@ class DueQueue:
         self._rebuild_at = max(_STALE_ENTRIES_MIN, 2 * len(entries))
 
     def clear(self) -> list[tuple[float, int]]:
-        """Forgets all entries, and returns them: freeing many takes its time."""
+        """Removes all entries and returns them, because freeing many takes time."""
         heap, self._heap = self._heap, []
         self._rebuild_at = _STALE_ENTRIES_MIN
         return heap

@@ -7,7 +7,7 @@ starts every lease anew: with the whole TTL or the remaining TTL of a checkpoint
 of an election more, so that clients can find it.
 
 Invariants (`check`):
-- a key hangs on at most one lease (the store, which knows each key's lease, sees to it);
+- a key is attached to at most one lease (ensured by the store, which knows each key's lease);
 - the `lease` bucket holds the leases in memory: id, TTL and checkpointed remaining TTL;
 - a primary gives each lease a deadline, a follower gives none; a new primary gives them in slices
   (`promotion_step`), and a lease that has no deadline yet has not run out; a former primary
@@ -44,13 +44,13 @@ from keyraft.proto import lease_pb2
 
 NO_LEASE: Final = 0
 TTL_MAX_S: Final = 9_000_000_000
-SCAN_INTERVAL_S: Final = 0.5  # how often the primary looks for leases that have run out
+SCAN_INTERVAL_S: Final = 0.5  # between two scans of the primary for expired leases
 REVOKE_RATE_PER_S: Final = 1_000  # leases handed out for revocation a second, at most
 PROMOTED_EXPIRIES_PER_S: Final = 750  # deadlines a second after a promotion: 3/4 of the revoke rate
 PROMOTION_SLICE_LEASES: Final = 1_000  # given deadlines in one step; about 3 ms
-CHECKPOINT_INTERVAL_S: Final = 300.0  # leases with more time than this are checkpointed so often
-TOLD_SLICE: Final = 100  # waiting renewals told in one step that there is no primary here
-LIST_SLICE: Final = 500  # leases or keys that one step of a list looks at
+CHECKPOINT_INTERVAL_S: Final = 300.0  # leases with more time than this are checkpointed once in it
+TOLD_SLICE: Final = 100  # waiting renewals that get False in one step of a demotion
+LIST_SLICE: Final = 500  # leases or keys that one step of a list reads
 CHECKPOINT_BATCH_LEASES: Final = 1_000  # leases in one LeaseCheckpoint proposal
 _NO_KEYS: Final[frozenset[bytes]] = frozenset()
 
@@ -86,9 +86,11 @@ class _Lease:
         self.expiry_s = inf  # inf on a follower
         self.retry_s = 0.0  # not handed out for revocation again before this
         self.checkpoint_due_s: float | None = None  # None: not in the checkpoint queue
-        self.keys: dict[bytes, None] | None = None  # in the order they came; made with the first
-        self.attached = 0  # how many came, those that went counted too
-        self.number = next(_numbers)  # no other lease of this process has it, whatever its id
+        self.keys: dict[bytes, None] | None = (
+            None  # in the order of attachment; made with the first
+        )
+        self.attached = 0  # how many keys were ever attached
+        self.number = next(_numbers)  # unique among all leases of this process
 
     def attach(self, key: bytes) -> None:
         """Attaches a key that is not on it."""
@@ -137,7 +139,9 @@ class Lessor:
         self.granted_total = 0
         self.renewed_total = 0
         self.revoked_total = 0
-        self.on_grant: Callable[[int], None] | None = None  # told each granted TTL, for metrics
+        self.on_grant: Callable[[int], None] | None = (
+            None  # called with each granted TTL, for metrics
+        )
         # The keys come back through `attach` as the store reads them.
         self._leases = finished(self.load_steps(backend, {}))
 
@@ -146,8 +150,10 @@ class Lessor:
     def load_steps(
         self, backend: Backend, key_leases: Mapping[bytes, int]
     ) -> Generator[None, None, Leases]:
-        """Reads the leases of a database and what hangs on them, for `take`. Nobody may write to
-        it meanwhile. Raises BackendError for a record that is none."""
+        """Reads the leases of a database and their keys, for `take`.
+
+        Nobody may write to it meanwhile. Raises BackendError for an invalid record.
+        """
         leases: Leases = {}
         for number, (key, value) in enumerate(backend.range(LEASE), 1):
             try:
@@ -167,8 +173,10 @@ class Lessor:
         return leases
 
     def take(self, backend: Backend, leases: Leases) -> Leases:
-        """A leader's database has taken the place of the one before, with these leases; returns
-        those there were. The lessor is a follower's afterwards."""
+        """Replaces all leases by those of a leader's database; returns the old ones.
+
+        The lessor is not primary afterwards.
+        """
         self._backend = backend
         before, self._leases = self._leases, {}
         self.demote()
@@ -193,13 +201,15 @@ class Lessor:
         return list(lease.keys) if lease is not None and lease.keys else []
 
     def attachments(self, lease_id: int) -> tuple[int, int]:
-        """(number, how many keys were attached to it so far) of a lease, zeros when it has no key.
-        The number is no other lease's, neither an earlier one's of the same id."""
+        """(number, how many keys were ever attached) of a lease, zeros when it has no key.
+
+        The number is unique, also among earlier leases of the same id.
+        """
         lease = self._leases.get(lease_id)
         return (lease.number, lease.attached) if lease is not None and lease.keys else (0, 0)
 
     def newest_keys(self, lease_id: int, count: int) -> list[bytes]:
-        """The keys that are on a lease and among the `count` attached last, and perhaps others."""
+        """The keys of a lease that are among the `count` attached last, and perhaps others."""
         lease = self._leases.get(lease_id)
         return list(islice(reversed(lease.keys), count)) if lease is not None and lease.keys else []
 
@@ -348,7 +358,7 @@ class Lessor:
         """
         if self._primary:
             self.demote()
-        while self.demotion_step():  # whoever has many leases has seen to it before
+        while self.demotion_step():  # with many leases the caller has done this before
             pass
         self._primary = True
         self._promoted_s = now + extend_s
@@ -396,7 +406,7 @@ class Lessor:
         self.demotion_step()
 
     def demotion_step(self) -> bool:
-        """Forgets some deadlines and tells some who wait; whether others are left."""
+        """Removes some deadlines and answers some waiters; returns whether others are left."""
         for lease in self._dated[-PROMOTION_SLICE_LEASES:]:
             lease.expiry_s = inf
             lease.retry_s = 0.0
@@ -411,7 +421,7 @@ class Lessor:
     def expired(
         self, now: float, limit: int = int(REVOKE_RATE_PER_S * SCAN_INTERVAL_S)
     ) -> list[int]:
-        """Leases to revoke now, at most `limit`; those still there come again after the retry time."""
+        """Leases to revoke now, at most `limit`; one that is not revoked comes again later."""
         found: list[int] = []
         while len(found) < limit:
             lease_id = self._expiry.pop_due(now)

@@ -21,10 +21,10 @@ class Spread:
         self._start_s = start_s
         self._per_second_max = per_second_max
         self._counts: dict[int, int] = {}
-        self._full: dict[int, int] = {}  # a full second -> where to look on
+        self._full: dict[int, int] = {}  # a full second -> the next to try
 
     def place(self, deadline_s: float) -> float:
-        """The deadline, or as much later as whole seconds are full."""
+        """The deadline, moved later by whole seconds while they are full."""
         second = int(deadline_s - self._start_s)
         free = second
         full = self._full

@@ -25,7 +25,7 @@ class StepLocalMessageError(RaftError):
 
 
 class StepPeerNotFoundError(RaftError):
-    """A response came from somebody who is not in the configuration."""
+    """A response came from a sender that is not in the configuration."""
 
     text = "raft: cannot step as peer not found"
 

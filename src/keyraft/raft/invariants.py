@@ -114,7 +114,7 @@ class ChangeWatch:
         self._leading_last = 0  # last index while it led in this term
 
     def restarted(self, durable: HardState) -> None:
-        """The member was stopped: what was not on disk is forgotten, and nobody was told of it."""
+        """The member was stopped: state that was not on disk is lost, and was never sent."""
         self._term = durable.term
         self._vote = durable.vote
         self._commit = durable.commit

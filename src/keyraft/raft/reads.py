@@ -77,7 +77,7 @@ def on_heartbeat_ack(raft: Raft, message: Message) -> None:
 
 
 def answer(raft: Raft, request: Message, index: int) -> None:
-    """Tells whoever asked: the own application by a ReadState, a follower by a message."""
+    """Answers a read request: of the own application by a ReadState, of a follower by a message."""
     if request.from_ in (NO_NODE, raft.id):
         raft.read_states.append(ReadState(index, request.entries[0].data))
         return

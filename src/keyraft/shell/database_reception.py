@@ -1,4 +1,4 @@
-"""The order in which a leader's database takes the place of a member's own, and what it must hold.
+"""The order in which a leader's database replaces a member's own, and its checks.
 
 1. the file has come whole, and is durable (`begin`);
 2. the database is built from it beside the one in use, and read (`check_built`, `ready`);
@@ -54,7 +54,7 @@ class DatabaseReception:
     def begin(self, index: int, installing: bool) -> None:
         """A file is durable, and the database is built from it next, in the place of an earlier one.
 
-        `installing`: the earlier one is on its way to its place just now; then raises ValueError.
+        `installing`: the earlier one is being installed now; then raises ValueError.
         """
         if installing:
             self._files.remove(index)
@@ -64,14 +64,13 @@ class DatabaseReception:
     def check_built(self, index: int, stored_index: int) -> None:
         """The database that was built holds the entries up to `stored_index`; raises ValueError.
 
-        Changes that it lacks would be missing for ever; those that it has and the log goes on to
-        bring would be made twice.
+        Otherwise changes would be missing for ever, or be applied twice.
         """
         if not 0 <= index - stored_index <= BEHIND_ENTRIES_MAX:
             raise ValueError(f"a database of index {stored_index} for a snapshot of {index}")
 
     def ready(self, index: int) -> None:
-        """It is built and read: Raft may hear of it."""
+        """The database is built and read: Raft may get its message."""
         self.ready_index = index
 
     def put_in_place(self, index: int) -> None:
@@ -94,7 +93,7 @@ def finish_at_start(
     remove: Callable[[int], None],
     log: Logger,
 ) -> None:
-    """What a crash has left to do before the database is opened.
+    """Finishes, before the database is opened, what a crash has interrupted.
 
     `received`: the indexes of the files there. `stored_index`: up to where the member's own database
     goes. `install` builds the database from a file and puts it in place. Raises what they raise.

@@ -1,8 +1,8 @@
-"""How a member ends that cannot go on: at once, and with one line.
+"""Ends a member after a fatal error: at once, with one log line.
 
-What has failed (its disk, its database, Raft, or a callback that raised what it must not) puts what
-the member holds in doubt. So from then on it takes nothing, carries out nothing and answers nobody;
-what fails after that follows from it and is not told.
+After a failure of its disk, its database or Raft, or an unexpected error in a callback, the
+member's state may be wrong. So from then on it takes no input, carries out nothing and answers
+nobody. Later failures are consequences of the first and are not logged.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ CANNOT_GO_ON = "the member cannot go on"
 
 
 class FatalStop:
-    """Of one life of a member. Owned by its loop."""
+    """The fatal stop of one life of a member. Owned by its loop."""
 
     __slots__ = ("_end", "happened", "member")
 
     def __init__(self, end: Callable[[str, str], None]) -> None:
-        """`end(what, why)` says the line and ends the process; called once."""
+        """`end(what, why)` writes the log line and ends the process; called once."""
         self._end = end
         self.happened = False
-        self.member: Member | None = None  # once there is one
+        self.member: Member | None = None  # set when the member is built
 
     def __call__(self, what: str, why: str) -> None:
-        """Something that a member cannot go on without has failed."""
+        """A part without which a member cannot run has failed."""
         if self.happened:
             return
         self.happened = True
@@ -35,11 +35,11 @@ class FatalStop:
         self._end(what, why)
 
     def database_failed(self, why: str) -> None:
-        """The database can commit nothing any more."""
+        """The database cannot commit any more."""
         self("failed to write the database", why)
 
     def unexpected(self, error: BaseException) -> None:
-        """A callback has raised what it must not: our own bug, or damage."""
-        import traceback  # a start does without
+        """A callback has raised an unexpected error: a bug, or damaged data."""
+        import traceback  # not needed at a start
 
         self(CANNOT_GO_ON, "".join(traceback.format_exception(error)))

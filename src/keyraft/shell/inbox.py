@@ -1,14 +1,14 @@
-"""What the other members send: what Raft gets of it, what is refused, what ends this member.
+"""Messages from other members: given to Raft, refused, ignored, or the end of this member.
 
-Refused is what no member sends: a message to somebody else, one that Raft itself does not believe
-(`raft.bounds`), a snapshot whose database has not been received. It has no effect, the sender is told
-(`process` is false) and the log too, but once a second at most: no stranger fills it.
+Refused: messages that no member sends. These are a message to another member, one that breaks a
+bound of Raft (`raft.bounds`), and a snapshot whose database was not received. They have no effect.
+The sender is told (`process` returns False). They are logged at most once a second, so that no
+stranger can fill the log.
 
-Passed over without a word to the sender is what members may well send: messages of a former member,
-proposals that nobody can take now, and what Raft has no use for.
+Ignored: messages that members may send, but that have no effect now. These are messages of a
+removed member, proposals while they cannot be taken, and messages that Raft does not need.
 
-What Raft cannot survive (`FatalError`: our log was lost, or contradicts what is committed) stops the
-member.
+The end: `FatalError` of Raft stops the member (its log was lost, or contradicts committed entries).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from keyraft.server import Member
 from keyraft.shell.fatal_stop import CANNOT_GO_ON
 
 _SNAP: Final = int(MessageType.SNAP)
-REFUSALS_REPORT_S: Final = 1.0  # refused messages are told at most so often
+REFUSALS_REPORT_S: Final = 1.0  # refused messages are logged at most so often
 
 
 class Inbox:
@@ -48,12 +48,12 @@ class Inbox:
         self._log = log
         self._fatal = fatal
         self._has_database = has_database
-        self._refused = 0  # since the log last said so
+        self._refused = 0  # refused messages since the last log line
         self._refusals_told_s = float("-inf")
-        self.member: Member | None = None  # nobody hears anything before there is one
+        self.member: Member | None = None  # until then messages are dropped
 
     def process(self, messages: list[Message]) -> bool:
-        """Messages for this member, in their order; whether they were such as members send."""
+        """Takes messages for this member, in order; False if one was refused."""
         member = self.member
         if member is None or member.stopped:
             return True
@@ -79,7 +79,7 @@ class Inbox:
             try:
                 step(message)
             except ProposalDroppedError:
-                continue  # its member will time out and its client try again
+                continue  # the proposal times out at its member, and the client tries again
             except FatalError as error:
                 self._fatal(CANNOT_GO_ON, f"raft: {error}")
                 return True
@@ -91,7 +91,7 @@ class Inbox:
         return believed
 
     def check_snapshot(self, message: Message) -> Member:
-        """Before the database of a snapshot message is taken: the member that it is for.
+        """Checks a snapshot message before its database is received; returns the member.
 
         Raises ValueError where `process` would refuse the message, whatever came with it.
         """
@@ -130,6 +130,6 @@ class Inbox:
             self.member.raft.report_snapshot(member_id, ok)
 
     def removed_from_cluster(self) -> None:
-        """The others say that this member is no longer one of them."""
+        """Other members say that this member was removed."""
         if self.member is not None:
             self.member.removals.dismissed()
