@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from copy import copy
 from random import Random
 from typing import Final, cast
 
@@ -16,7 +15,6 @@ from keyraft.auth import SimpleTokens
 from keyraft.base.log import NullLogger
 from keyraft.cluster import MemberRecord
 from keyraft.grpc import Limits, Router
-from keyraft.mvcc import MemoryBackend
 from keyraft.mvcc.backend import (
     MEMBERS,
     MEMBERS_REMOVED,
@@ -29,24 +27,23 @@ from keyraft.raft import (
     ConfState,
     Message,
 )
-from keyraft.raft.errors import StorageError
 from keyraft.server import Member, MemberSettings, RaftEngine, decode_conf_state
 from keyraft.service import guard_of, register
 from keyraft.shell.bootstrap import Opened, Place, found, join, reopen
-from keyraft.shell.database_reception import DatabaseReception, finish_at_start, sent_snapshot
+from keyraft.shell.database_reception import DatabaseReception, finish_at_start
 from keyraft.shell.durable_log import DiskWorld, MemberLog
 from keyraft.shell.fatal_stop import FatalStop
 from keyraft.shell.force_new_cluster import force_new_cluster
 from keyraft.shell.inbox import Inbox
 from keyraft.storage.backend import MemoryEngine, WriteBuffer
-from keyraft.storage.backend.memory import Disk
-from sim.databases import SimDatabases, SimEngine, consistent_index, copied
+from sim.databases import SimDatabases, SimEngine
 from sim.disk import PowerLost, SimDisk
 from sim.loop import CoarseLoop, MemberLoop, SimLoop
 from sim.network import SimNetwork
 from sim.passwords import SimPasswords
 from sim.peers import NodeHashes, NodeNetwork
 from sim.threads import DiskClock, SimThread
+from sim.transfers import SimTransfers
 from sim.witness import Witness
 from sim.witnessed import Habits, WitnessedMember
 
@@ -54,7 +51,6 @@ WAL_PATH: Final = "/data/member/wal"
 SNAP_PATH: Final = "/data/member/snap"
 SEGMENT_BYTES: Final = 1 << 17  # small, so that runs cut segments
 EPOCH_UNIX_S: Final = 1_800_000_000.0
-OVERHEARD: Final = 0.3  # of the messages that come with a database
 DIAL_S: Final = 1.0  # between two attempts to connect to each other member
 
 
@@ -81,16 +77,16 @@ class Node:
         self.identity = identity
         self._founders = list(founders)
         self.habits = habits
-        self._nodes = nodes
+        self.nodes = nodes
         self._witness = witness
         self._joins = cluster_id
         self.disk = SimDisk(chance)
         self.disk.make_dirs("/data/member")
         self.disk.make_dirs(SNAP_PATH)
         self.disk.sync_dir("/")
-        self._taking_in: Member | None = None  # the life that takes in a leader's database
-        self._databases = SimDatabases()
-        self._databases.exchange = self._exchange
+        self.transfers = SimTransfers(self)
+        self.databases = SimDatabases()
+        self.databases.exchange = self._exchange
         self.member: Member | None = None
         self.inbox: Inbox | None = None  # of this life
         self.server: Server | None = None  # of this life, as `router`
@@ -170,8 +166,8 @@ class Node:
             self._power_lost()
 
     def _begin(self, loop: MemberLoop) -> None:
-        databases = self._databases
-        self._reception = DatabaseReception(databases)
+        databases = self.databases
+        self.reception = DatabaseReception(databases)
         had_log = self.disk.exists(WAL_PATH)
         if had_log:
             finish_at_start(
@@ -228,9 +224,9 @@ class Node:
         member.watch(self._witness, self.habits)
         member.on_removed = self._removed
         self._serve(member)
-        member.peer_hashes = NodeHashes(self, self._nodes, loop)
+        member.peer_hashes = NodeHashes(self, self.nodes, loop)
         self.member = self.fatal.member = member
-        self.inbox = Inbox(loop.time, NullLogger(), self.fatal, self._reception.has_database)
+        self.inbox = Inbox(loop.time, NullLogger(), self.fatal, self.reception.has_database)
         self.inbox.member = member
         for other in opened.others:
             member.network.add_peer(other.id, other.peer_urls)
@@ -249,16 +245,16 @@ class Node:
             world,
             NullLogger(),
             self.fatal,
-            self._reception.put_in_place,
+            self.reception.put_in_place,
         )
 
     def _open_database(self, loop: MemberLoop) -> SimEngine:
-        return SimEngine(self._databases.own, loop, self.habits.commit_s, self.disk)
+        return SimEngine(self.databases.own, loop, self.habits.commit_s, self.disk)
 
     def _check_membership(self) -> None:
         """Who belongs to the cluster also follows from the snapshot and the log alone, as it must
         where the database is one of the original's."""
-        rows = {name: dict(bucket) for name, bucket in self._databases.own.items()}
+        rows = {name: dict(bucket) for name, bucket in self.databases.own.items()}
         for name in (OWN, MEMBERS, MEMBERS_REMOVED):
             rows[name] = {}
         stored = rows[META].pop(META_CONF_STATE, None)
@@ -277,7 +273,7 @@ class Node:
         assert state.is_equivalent(wanted), f"{self.identity.name}: {state}, not {wanted}"
         for name in (MEMBERS, MEMBERS_REMOVED):
             found = dict(place.backend.range(name))
-            assert found == self._databases.own[name], f"{self.identity.name}: {name!r} is {found}"
+            assert found == self.databases.own[name], f"{self.identity.name}: {name!r} is {found}"
 
     def _serve(self, member: Member) -> None:
         """Every service of the real one."""
@@ -348,9 +344,9 @@ class Node:
     # --- messages -----------------------------------------------------------------------------
 
     def _receive(self, messages: list[Message]) -> None:
-        self._loop.call_soon(self._step, messages)
+        self._loop.call_soon(self.step, messages)
 
-    def _step(self, messages: list[Message]) -> None:
+    def step(self, messages: list[Message]) -> None:
         inbox = self.inbox
         if inbox is None:
             return
@@ -363,7 +359,7 @@ class Node:
 
     def _refuse(self, former: int) -> None:
         """A former member is told that it is none any more (HTTP 410 in life)."""
-        node = self._nodes.get(former)
+        node = self.nodes.get(former)
         if node is not None and self.network.reachable(self.id, former):
             self.loop.call_later(0.001, node.learn_removed)
 
@@ -380,7 +376,7 @@ class Node:
         assert isinstance(member.network, NodeNetwork), "made by start"
         # One that joins knows those it was told of, and no members before its leader speaks to it.
         for ident in member.network.peers:
-            node = self._nodes.get(ident)
+            node = self.nodes.get(ident)
             if node is None or not node.running or not self.network.reachable(self.id, ident):
                 continue
             assert node.member is not None, "it runs"
@@ -393,104 +389,6 @@ class Node:
             self.inbox.report_unreachable(member_id)
 
     # --- databases ----------------------------------------------------------------------------
-
-    def send_snapshot(self, message: Message) -> None:
-        """Commits, copies, sends; Raft is told what became of it."""
-        member, backend = self.member, self.backend
-        assert member is not None and backend is not None
-
-        def committed() -> None:
-            content = copied(self._databases.own)
-            content[OWN] = {}
-            conf_state = content[META][META_CONF_STATE]
-            try:
-                index = consistent_index(content)
-                message.snapshot = sent_snapshot(member, index, conf_state, content)
-            except StorageError:
-                self._report_snapshot(message.to, False)
-                return
-            self.loop.call_later(0.01 + self.chance.random() * 0.2, self._arrive, message, content)
-
-        backend.flush(committed)
-
-    def _arrive(self, message: Message, content: Disk) -> None:
-        target = self._nodes.get(message.to)
-        if (
-            target is None
-            or not target.running
-            or not self.network.reachable(self.id, message.to)
-            or not self.network.reachable(message.to, self.id)
-        ):
-            self._report_snapshot(message.to, False)
-            return
-        if self.chance.random() < OVERHEARD:
-            target._overhear(message)
-        target._take_in(message, content, lambda ok: self._report_snapshot(message.to, ok))
-
-    def _overhear(self, message: Message) -> None:
-        """The message comes without its database, as nobody but a liar sends it."""
-
-        def process() -> None:
-            if self.inbox is not None:
-                self.inbox.process([copy(message)])
-
-        self._loop.call_soon(process)
-
-    def _take_in(self, message: Message, content: Disk, told: Callable[[bool], None]) -> None:
-        """Builds and reads a database that has come, then tells Raft, as `app.peer_port` does."""
-        member, inbox, reception = self.member, self.inbox, self._reception
-        if member is None or inbox is None:
-            told(False)
-            return
-        if self._taking_in is member:  # one after the other
-            self.loop.call_later(DIAL_S, self._take_in, message, content, told)
-            return
-        assert message.snapshot is not None, "it came with a database"
-        index = message.snapshot.meta.index
-        open_calls = [told]  # the sender's call, which ends with the member at the latest
-
-        def done(ok: bool) -> None:
-            if open_calls:
-                if self._taking_in is member:
-                    self._taking_in = None
-                open_calls.pop()(ok)
-
-        def build() -> None:
-            content = self._databases.build(index)
-            reception.check_built(index, consistent_index(content))
-            member.received.read(index, MemoryBackend(content), read)
-
-        def read(problem: Exception | None) -> None:
-            if problem is None and open_calls and self.member is member:
-                reception.ready(index)
-                self._step([message])
-                if not member.raft.takes_snapshot:
-                    member.received.forget()
-                done(True)
-
-        def look() -> None:
-            if self.member is not member:
-                done(False)
-            elif open_calls:
-                self.loop.call_later(DIAL_S, look)
-
-        inbox.check_snapshot(message)
-        self._databases.save(index, content)
-        try:
-            reception.begin(index, member.raft.takes_snapshot)
-        except ValueError:
-            told(False)
-            return
-        self._taking_in = member
-        self.loop.call_later(DIAL_S, look)
-        self._loop.call_later(self.sync_s(), build)
-
-    def _report_snapshot(self, member_id: int, ok: bool) -> None:
-        def report() -> None:
-            if self.inbox is not None:
-                self.inbox.report_snapshot(member_id, ok)
-
-        self._loop.call_soon(report)
 
     def _exchange(self) -> None:
         """The member's own database is another one."""

@@ -28,7 +28,7 @@ class NodeNetwork(MemberNetwork):
         plain = []
         for message in messages:
             if message.type == MessageType.SNAP:
-                self._node.send_snapshot(message)
+                self._node.transfers.send(message)
             else:
                 plain.append(message)
         super().send(plain)

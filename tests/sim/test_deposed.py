@@ -89,7 +89,7 @@ def test_the_first_tick_after_a_pause_does_not_make_a_leader_sure() -> None:
         cluster.network.cut(first.id, first.id)
         for other in cluster.nodes:
             cluster.network.cut(other, first.id)
-        first._loop._waiting = [call for call in first._loop._waiting if call[0] != first._step]
+        first._loop._waiting = [call for call in first._loop._waiting if call[0] != first.step]
         first.resume()
         cluster.run(0.001)
         member = first.member

@@ -166,7 +166,7 @@ def test_a_database_that_is_not_the_snapshots_is_found(monkeypatch: Patch) -> No
         snapshot.meta.index = max(index - 3, 1)
         return snapshot
 
-    monkeypatch.setattr("sim.node.sent_snapshot", sent)
+    monkeypatch.setattr("sim.transfers.sent_snapshot", sent)
     assert "a database of index" in hunt(range(14, 40), size=3, fault_interval_s=0.25)
 
 
