@@ -347,7 +347,7 @@ def test_committing_an_old_terms_entry_by_counting_is_found(monkeypatch: Patch) 
 def test_a_batch_sealed_amid_an_entry_is_found(monkeypatch: Patch) -> None:
     monkeypatch.setattr(WriteBuffer, "hold", lambda self: None)
     monkeypatch.setattr(WriteBuffer, "release", lambda self: None)
-    assert hunt(range(1, 60), size=3)
+    assert hunt(range(28, 100), size=1, seconds=15.0, fault_interval_s=0.3)
 
 
 def test_reading_the_present_at_each_step_is_found(monkeypatch: Patch) -> None:
