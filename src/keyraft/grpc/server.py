@@ -57,7 +57,7 @@ class ServerConnection(Requests):
             limits.message_bytes_max, frames.FRAME_BYTES_DEFAULT - 5, limits.stream_window_bytes - 5
         )
         slice_work = limits.slice_work
-        settings = self.settings
+        settings, goaway = self.settings, self.goaway
         while (
             end - pos >= 9
             and self._out_bytes < output_bytes_max
@@ -93,7 +93,7 @@ class ServerConnection(Requests):
                     route is None
                     or len(streams) >= self._streams_max
                     or self.queued_bytes > limits.outbound_bytes_max
-                    or self.goaway.sent
+                    or goaway.sent
                 ):
                     try:
                         self._request(header, timeout_s, stream_id, False)
