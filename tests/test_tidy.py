@@ -22,7 +22,7 @@ LARGE = {
     "src/keyraft/lease/lessor.py": 516,
     "src/keyraft/mvcc/store.py": 584,
     "src/keyraft/server/member.py": 517,
-    "tests/auth/test_store.py": 504,
+    "tests/auth/test_store.py": 570,
     "tests/cli/test_etcdctl_real.py": 638,
     "tests/client/test_client_real.py": 654,
     "tests/grpc/test_server_streams.py": 542,

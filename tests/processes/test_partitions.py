@@ -128,11 +128,11 @@ def test_what_a_member_without_a_leader_was_asked_in_vain_is_not_done_later(tmp_
         fleet.without_leader([lonely])
 
         async def in_vain(number: int) -> None:
-            write: Coroutine[Any, Any, object] = client.put(
-                f"vain/{number}", "v", timeout_s=GIVEN_UP_S
-            )
+            write: Coroutine[Any, Any, object]
             if number % 3 == 0:
                 write = client.delete("kept", timeout_s=GIVEN_UP_S)
+            else:
+                write = client.put(f"vain/{number}", "v", timeout_s=GIVEN_UP_S)
             if number % 2:
                 with pytest.raises((errors.DeadlineError, errors.RawError)):
                     await write

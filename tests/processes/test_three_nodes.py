@@ -62,10 +62,11 @@ class Machine:
 
     def _read(self) -> None:
         assert self.process.stderr is not None
-        for line in self.process.stderr:
-            with self.news:
-                self.lines.append(line)
-                self.news.notify_all()
+        with self.process.stderr as said:
+            for line in said:
+                with self.news:
+                    self.lines.append(line)
+                    self.news.notify_all()
 
     def wait_for(self, words: str, behind: int = 0) -> str:
         """The first line that this pattern is found in, after so many lines."""
@@ -85,6 +86,7 @@ class Machine:
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
+        self.reader.join(WAIT_S)
 
 
 @pytest.fixture

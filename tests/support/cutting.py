@@ -36,10 +36,10 @@ def owner_of(port: int, target_port: int, pids: Iterable[int]) -> int | None:
         inode = _looked_up(port)
     wanted = f"socket:[{inode}]"
     for pid in pids:
-        with contextlib.suppress(OSError), os.scandir(f"/proc/{pid}/fd") as entries:
-            for entry in entries:
+        with contextlib.suppress(OSError):
+            for name in os.listdir(f"/proc/{pid}/fd"):
                 with contextlib.suppress(OSError):
-                    if os.readlink(entry.path) == wanted:
+                    if os.readlink(f"/proc/{pid}/fd/{name}") == wanted:
                         return pid
     return None
 
