@@ -232,6 +232,7 @@ class Node:
             member.network.add_peer(other.id, other.peer_urls)
         self.network.join(self.id, self._receive)
         member.start()
+        loop.call_soon(member.verify)
         loop.call_later(DIAL_S, self._dial, member)
 
     def _log(self, opened: Opened, loop: MemberLoop) -> MemberLog:

@@ -12,6 +12,8 @@ from random import Random
 from typing import Final
 
 from keyraft.proto import rpc_pb2
+from keyraft.server.verification import check_member
+from keyraft.storage.backend import WriteBuffer
 from sim.clients import SimClient
 from sim.cluster import SimCluster
 from sim.compactor import CompactingClient
@@ -203,10 +205,9 @@ class Run:
             raise Violation("a member was accused of corruption")
         self._compare_with_twin()
         for member in cluster.members:
-            member.store.check()
-            member.watches.check()
-            member.lessor.check()
-            member.membership.cluster.check()
+            check_member(member)
+            assert isinstance(member.backend, WriteBuffer), "made by its node"
+            member.backend.check()
         for watcher in self.watchers:
             watcher.judge()
         settle(cluster, history)

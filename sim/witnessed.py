@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from keyraft.raft import Entry, Message, Snapshot
 from keyraft.server import Member
 from keyraft.server.apply.queue import Work
+from keyraft.server.verification import check_member
 from sim.loop import MemberLoop, SimTimer
 from sim.witness import Witness
+
+VERIFY_ENTRIES: Final = 32  # applied between two checks of all that must hold in a member
 
 
 @dataclass(slots=True)
@@ -60,6 +63,13 @@ class WitnessedMember(Member):
 
     witness: Witness
     habits: Habits
+    unverified = 0  # entries applied since the last check
+
+    def verify(self) -> None:
+        """Everything that must hold of it does, unless its life is over."""
+        self.unverified = 0
+        if not self.stopped:
+            check_member(self)
 
     def _wake_watches(self) -> None:
         self.loop.call_later(self.habits.watch_slice_s, self._deliver)
@@ -104,6 +114,9 @@ class WitnessedMember(Member):
 
         def witnessed(entry: Entry) -> Work | None:
             witness.applies(own, entry)
+            self.unverified += 1
+            if self.unverified == VERIFY_ENTRIES:
+                self.loop.call_soon(self.verify)
             work = apply(entry)
             if entry.type:
                 witness.changed(self, entry)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import signal
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -48,3 +49,11 @@ def _garbage_is_collected_near_its_module() -> Iterator[None]:
     gc.collect()
     texts, _told.texts = _told.texts, []
     assert not texts, "\n".join(texts)
+
+
+@pytest.fixture(autouse=True)
+def _members_hold_what_they_must() -> Iterator[None]:
+    yield
+    harness = sys.modules.get("tests.server.harness")
+    if harness is not None:
+        harness.check_running()

@@ -26,10 +26,23 @@ from keyraft.raft import (
 )
 from keyraft.server import Boot, Member, MemberSettings, NoNetwork, decode_conf_state
 from keyraft.server.apply import internal_request
+from keyraft.server.verification import check_member
 from sim.loop import SimLoop
 from sim.passwords import SimPasswords
 
 SYNC_S = 0.002
+
+RUNNING: dict[int, OneMember] = {}
+"""Those that ran in the present test; at its end everything that must hold of them does."""
+
+
+def check_running() -> None:
+    """Raises InvariantError. Those whose test has planted a fault are `unsound` and passed over."""
+    running = list(RUNNING.values())
+    RUNNING.clear()
+    for one in running:
+        if not one.unsound and not one.member.stopped:
+            check_member(one.member)
 
 
 class SimLog:
@@ -98,6 +111,9 @@ class Answers:
 class OneMember:
     """A cluster of one with its disk; `crash` and `start` as often as wanted."""
 
+    unsound = False
+    """Its test has made it contradict itself."""
+
     def __init__(self, snapshot_count: int = 10_000) -> None:
         self.loop = SimLoop()
         self.log = SimLog(self.loop)
@@ -161,11 +177,13 @@ class OneMember:
 
     def lose_leader(self) -> None:
         """The member is told that nobody leads; its Raft, alone as it is, would not do that."""
+        self.unsound = True
         leadership = self.member.leadership
         leadership.follow(SoftState(0, StateType.FOLLOWER), leadership.term)
 
     def run(self, seconds: float = 1.0) -> None:
         """Lets virtual time pass."""
+        RUNNING[id(self)] = self
         self.loop.run_until(self.loop.time() + seconds)
 
     def propose(self, kind: int, request: bytes) -> Answers:

@@ -129,6 +129,7 @@ def test_a_request_above_the_limit_is_refused_at_once(one: OneMember) -> None:
 
 def test_too_many_unapplied_entries_refuse_new_requests(one: OneMember) -> None:
     one.member.committed_index += 5_001
+    one.unsound = True
     with pytest.raises(errors.TooManyRequestsError):
         one.put(b"k", b"v")
 

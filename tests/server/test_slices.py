@@ -181,6 +181,7 @@ def test_a_snapshot_waits_for_the_entry_under_way_and_takes_the_place_of_the_nex
     assert ready == [BEFORE + 1] and deleted.results and not behind.results
     index = member.applied_index + 1
     meta = SnapshotMeta(member.membership.state, index, member.leadership.term)
+    one.unsound = True  # the database stays what it was
     member.snapshot_installed(Snapshot(b"", meta))
     one.run(1.0)
     assert member.applied_index == index and one.get(b"behind") is None

@@ -31,9 +31,11 @@ STOP_TIMEOUT_S = 20.0
 
 
 def environment() -> dict[str, str]:
-    """The environment without what would configure a member, and with our package in it."""
+    """The environment without what would configure a member, and with our package in it, whose
+    members look at themselves all the time."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("ETCD")}
     kept["PYTHONPATH"] = SOURCE
+    kept["KEYRAFT_VERIFY"] = "1"
     # Compiled modules are kept, wherever the tests run: a member's start is mostly imports.
     kept.pop("PYTHONDONTWRITEBYTECODE", None)
     kept["PYTHONPYCACHEPREFIX"] = str(ROOT / ".cache" / "pyc")

@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import os
 import random
 import signal
 import sys
 import time
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import uvloop
 
@@ -63,6 +64,10 @@ from keyraft.storage.process import StorageProcess
 from keyraft.storage.transfer import SnapshotFeeds
 from keyraft.storage.wal import StorageThread
 
+if TYPE_CHECKING:
+    from keyraft.server.verification import Verification
+
+VERIFY_VARIABLE: Final = "KEYRAFT_VERIFY"  # "1": the member looks at itself all the time
 SWITCH_INTERVAL_S: Final = 0.0005  # how long the storage thread may wait for the interpreter
 PURGE_INTERVAL_S: Final = 30.0  # etcd `purgeFileInterval`
 STOP_GRACE_S: Final = 1.0  # for open calls to finish
@@ -102,6 +107,7 @@ class _Running:
         self._log = config.log
         self._stop = asyncio.Event()
         self._code = 0
+        self._verification: Verification | None = None
         self._router = Router()
         self._transfers = Transfers(config.snap_directory, kv_directory(config), config.log)
         self._limit = raise_limit()
@@ -178,6 +184,7 @@ class _Running:
                 member.network.add_peer(other.id, other.peer_urls)
             await self._peers.serve(member)
             member.start()
+            self._verify(member, opened)
             self._purge(loop, member_log)
             self._watch_descriptors(loop)
             await self._stop.wait()
@@ -339,6 +346,17 @@ class _Running:
         notify_ready(self._log)
         preload_later()
 
+    def _verify(self, member: Member, opened: Opened) -> None:
+        """Has the member look at itself all the time, where the environment asks for it."""
+        if os.environ.get(VERIFY_VARIABLE) == "1":
+            from keyraft.server.verification import Verification
+
+            def failed(why: str) -> None:
+                self._fatal("an invariant does not hold", why)
+
+            self._verification = Verification(member, failed, opened.backend)
+            self._verification.start()
+
     def _purge(self, loop: asyncio.AbstractEventLoop, member_log: MemberLog) -> None:
         """Removes files that no start would read any more, now and every half minute."""
         config = self._config
@@ -416,6 +434,8 @@ class _Running:
             member.stop(stopped.set)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stopped.wait(), config.request_timeout_s)
+            if self._verification is not None:
+                self._verification.end()
         await self._peers.stop()
         member_log.close()
         if self._code != 1:

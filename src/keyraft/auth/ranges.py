@@ -55,6 +55,10 @@ class Ranges:
             return self._keys.has(key)
         return self._keys.has_all(key, range_end)
 
+    def same(self, other: Ranges) -> bool:
+        """Whether both hold the same keys."""
+        return self._keys.same(other._keys)
+
     def check(self) -> None:
-        """Asserts the invariants of `base.intervals`."""
+        """The invariants of `base.intervals`; raises InvariantError."""
         self._keys.check()

@@ -16,7 +16,6 @@ Source: etcd `server/auth/store.go`, `server/etcdserver/apply/auth.go`.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Mapping
-from itertools import chain
 from typing import Final, Protocol, TypeVar
 
 from keyraft.auth.accounts import NO_PASSWORD_USER, ROOT, Accounts
@@ -26,6 +25,7 @@ from keyraft.auth.records import Records
 from keyraft.auth.tokens import TokenProvider
 from keyraft.base import errors
 from keyraft.base.errors import EtcdError, RawError
+from keyraft.base.invariants import Checks, hold, whole
 from keyraft.mvcc import Backend, finished
 from keyraft.proto import auth_pb2, raft_internal_pb2, rpc_pb2
 
@@ -80,6 +80,14 @@ class _Grants:
         if len(where) >= REMEMBERED_LEASES_MAX:
             where.clear()
         where[place] = what
+
+    def same(self, other: _Grants) -> bool:
+        """Whether both allow the same."""
+        return (
+            self.is_root == other.is_root
+            and self.read.same(other.read)
+            and self.write.same(other.write)
+        )
 
 
 class TokenAheadError(Exception):
@@ -432,11 +440,25 @@ class AuthStore:
         self._grants.clear()
 
     def check(self) -> None:
-        """Asserts the invariants at the head of this module."""
-        assert self.enabled == self.records.enabled(), self.enabled
-        assert self.revision == self.records.revision(), self.revision
-        for user in chain.from_iterable(self.records.users()):
-            roles = list(user.roles)
-            assert roles == sorted(set(roles)), f"{user.name!r} has roles {roles}"
-        root = self.records.user(ROOT)
-        assert not self.enabled or (root is not None and ROOT in root.roles), "nobody is root"
+        """The invariants at the head of this module; raises InvariantError."""
+        whole(self.check_steps())
+
+    def check_steps(self) -> Checks:
+        """The same in steps, user by user."""
+        records = self.records
+        hold(self.enabled == records.enabled(), "on or off as stored", self.enabled)
+        hold(self.revision == records.revision(), "the revision is stored", self.revision)
+        root = records.user(ROOT)
+        hold(not self.enabled or (root is not None and ROOT in root.roles), "somebody is root")
+        for name in list(self._grants):
+            known, user = self._grants.get(name), records.user(name)
+            if known is None:
+                continue  # forgotten meanwhile
+            hold(user is not None, "who may do something is a user", name)
+            if user is not None:
+                roles = list(user.roles)
+                hold(roles == sorted(set(roles)), "a user's roles are in order", name, roles)
+                known.read.check()
+                known.write.check()
+                hold(self._work_out(user).same(known), "grants are of now", name)
+            yield

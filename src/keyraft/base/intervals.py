@@ -11,6 +11,8 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from itertools import pairwise
 
+from keyraft.base.invariants import hold
+
 
 class Intervals:
     """The union of the intervals that were added."""
@@ -63,7 +65,12 @@ class Intervals:
         if self._open_from is not None:
             yield self._open_from, None
 
+    def same(self, other: Intervals) -> bool:
+        """Whether both hold the same keys."""
+        return list(self) == list(other)
+
     def check(self) -> None:
-        """Asserts the invariants at the head of this module."""
+        """The invariants at the head of this module; raises InvariantError."""
         points = [point for pair in self for point in pair if point is not None]
-        assert all(one < other for one, other in pairwise(points)), points
+        ascend = all(one < other for one, other in pairwise(points))
+        hold(ascend, "begins and ends alternate", points)

@@ -22,6 +22,7 @@ from keyraft.base.errors import (
     PeerURLExistsError,
 )
 from keyraft.base.ids import ClusterID, MemberID
+from keyraft.base.invariants import hold
 from keyraft.base.log import Logger, NullLogger
 from keyraft.cluster.bootstrap import check_learners
 from keyraft.cluster.ident import format_id
@@ -347,10 +348,18 @@ class RaftCluster:
         self._backend.put(CLUSTER, DOWNGRADE_KEY, encode_json(value))
 
     def check(self) -> None:
-        """The invariants, for tests and KEYRAFT_VERIFY."""
-        assert self._removed.isdisjoint(self._members), (self._removed, list(self._members))
+        """Who was removed is none of them, no peer URL is there twice, and whom the database has is
+        known as it has them; raises InvariantError."""
+        both = self._removed.intersection(self._members)
+        hold(not both, "who was removed is no member", both)
         urls = [url for member in self._members.values() for url in member.peer_urls]
-        assert len(urls) == len(set(urls)), urls
+        hold(len(urls) == len(set(urls)), "peer URLs are one member's", urls)
+        for key, value in self._backend.range(MEMBERS, b"", None):
+            id = decode_member_key(bytes(key))
+            stored, known = decode_member(bytes(value), id), self._members.get(id)
+            hold(stored == known, "a stored member is known", stored, known)
+        for key, _ in self._backend.range(MEMBERS_REMOVED, b"", None):
+            hold(decode_member_key(bytes(key)) in self._removed, "who was removed is known", key)
 
     def _save(self, member: MemberRecord) -> None:
         self._members[member.id] = member

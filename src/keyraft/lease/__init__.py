@@ -14,11 +14,11 @@ from keyraft.lease.lessor import (
     REVOKE_RATE_PER_S,
     SCAN_INTERVAL_S,
     TTL_MAX_S,
-    Leases,
     Lessor,
     NotPrimaryError,
     min_ttl_s,
 )
+from keyraft.lease.record import Leases
 
 __all__ = [
     "CHECKPOINT_BATCH_LEASES",

@@ -27,7 +27,6 @@ any second", and none is moved to an earlier time.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Generator, Mapping
 from itertools import islice
 from math import ceil, inf
@@ -36,7 +35,10 @@ from typing import Final
 from google.protobuf.message import DecodeError
 
 from keyraft.base import errors
+from keyraft.base.invariants import Checks
+from keyraft.lease import invariants
 from keyraft.lease.duequeue import DueQueue
+from keyraft.lease.record import LeaseRecord, Leases
 from keyraft.lease.spread import Spread
 from keyraft.mvcc import Backend, BackendError, finished, sort_steps
 from keyraft.mvcc.backend import LEASE
@@ -64,49 +66,6 @@ def min_ttl_s(election_ticks: int, heartbeat_ms: int) -> int:
     return ceil((3 * election_ticks // 2) * heartbeat_ms / 1000)
 
 
-class _Lease:
-    """One lease; changed by the lessor only. Times in monotonic seconds."""
-
-    __slots__ = (
-        "attached",
-        "checkpoint_due_s",
-        "expiry_s",
-        "id",
-        "keys",
-        "number",
-        "remaining_ttl_s",
-        "retry_s",
-        "ttl_s",
-    )
-
-    def __init__(self, lease_id: int, ttl_s: int, remaining_ttl_s: int) -> None:
-        self.id = lease_id
-        self.ttl_s = ttl_s  # as granted
-        self.remaining_ttl_s = remaining_ttl_s  # as checkpointed; 0: no checkpoint stands
-        self.expiry_s = inf  # inf on a follower
-        self.retry_s = 0.0  # not handed out for revocation again before this
-        self.checkpoint_due_s: float | None = None  # None: not in the checkpoint queue
-        self.keys: dict[bytes, None] | None = (
-            None  # in the order of attachment; made with the first
-        )
-        self.attached = 0  # how many keys were ever attached
-        self.number = next(_numbers)  # unique among all leases of this process
-
-    def attach(self, key: bytes) -> None:
-        """Attaches a key that is not on it."""
-        self.attached += 1
-        if self.keys is None:
-            self.keys = {key: None}
-        else:
-            self.keys[key] = None
-
-
-_numbers: Final = itertools.count(1)
-
-
-Leases = dict[int, _Lease]
-
-
 class Lessor:
     """All leases of a member. One thread owns it; `now` is monotonic seconds.
 
@@ -129,8 +88,8 @@ class Lessor:
         self._waiters: dict[int, list[Callable[[bool], None]]] = {}
         self._primary = False
         self._spread: Spread | None = None  # used by the promotion under way
-        self._undated: list[_Lease] = []  # those without a deadline yet
-        self._dated: list[_Lease] = []  # whose deadlines a demotion must still remove
+        self._undated: list[LeaseRecord] = []  # those without a deadline yet
+        self._dated: list[LeaseRecord] = []  # whose deadlines a demotion must still remove
         self._dropped: list[tuple[float, int]] = []  # heap entries that it must still free
         self._unheard: list[int] = []  # leases with waiters that it must still tell
         self._promoted_s = 0.0  # when the promotion started the TTLs anew
@@ -161,7 +120,7 @@ class Lessor:
             except DecodeError as error:
                 raise BackendError(f"damaged lease {bytes(key).hex()}: {error}") from None
             ttl_s = max(stored.TTL, self._min_ttl_s)
-            leases[stored.ID] = _Lease(stored.ID, ttl_s, stored.RemainingTTL)
+            leases[stored.ID] = LeaseRecord(stored.ID, ttl_s, stored.RemainingTTL)
             if not number % LIST_SLICE:
                 yield
         for number, (name, lease_id) in enumerate(key_leases.items(), 1):
@@ -254,7 +213,7 @@ class Lessor:
             raise errors.LeaseTTLTooLargeError
         if lease_id in self._leases:
             raise errors.LeaseExistsError
-        lease = _Lease(lease_id, max(ttl_s, self._min_ttl_s), 0)
+        lease = LeaseRecord(lease_id, max(ttl_s, self._min_ttl_s), 0)
         self._leases[lease_id] = lease
         self._store(lease)
         self.granted_total += 1
@@ -385,7 +344,7 @@ class Lessor:
             self._spread = None
         return bool(undated)
 
-    def _deadline_s(self, lease: _Lease) -> float:
+    def _deadline_s(self, lease: LeaseRecord) -> float:
         """The deadline; for a lease that has none yet, the earliest that it can get."""
         if lease.expiry_s < inf:
             return lease.expiry_s
@@ -465,35 +424,28 @@ class Lessor:
             "checkpoint_entries": len(self._checkpoints),
         }
 
-    def check(self) -> None:
-        """Asserts the invariants at the head of this module."""
-        hung = [key for lease in self._leases.values() for key in lease.keys or _NO_KEYS]
-        assert len(hung) == len(set(hung)), "a key hangs on two leases"
-        assert self._primary or not self._undated, "a follower hands out deadlines"
-        assert not self._primary or not self._dated, "deadlines are forgotten by a primary"
-        undated = set(map(id, self._undated)) | set(map(id, self._dated))
-        for lease in self._leases.values():
-            if id(lease) in undated:
-                continue
-            deadline = lease.expiry_s < inf
-            assert deadline == self._primary, f"lease {lease.id:x} has deadline: {deadline}"
-        stored = {
-            (record.ID, max(record.TTL, self._min_ttl_s), record.RemainingTTL)
-            for _, value in self._backend.range(LEASE)
-            for record in (lease_pb2.Lease.FromString(value),)
-        }
-        held = {(lease.id, lease.ttl_s, lease.remaining_ttl_s) for lease in self._leases.values()}
-        assert stored == held, f"bucket and memory differ in {stored ^ held}"
+    def attached(self, lease_id: int, key: bytes) -> bool:
+        """Whether the key hangs on the lease, or there is no such lease."""
+        lease = self._leases.get(lease_id)
+        return lease is None or (lease.keys is not None and key in lease.keys)
+
+    def check(self, lease_of: Callable[[bytes], int] | None = None) -> None:
+        """The invariants at the head of this module; raises InvariantError."""
+        invariants.whole_lessor(self, lease_of)
+
+    def check_steps(self, lease_of: Callable[[bytes], int] | None = None) -> Checks:
+        """The same in steps, lease by lease; `lease_of`: which lease the store has a key on."""
+        return invariants.lessor_steps(self, lease_of)
 
     # --- inside ------------------------------------------------------------------------------
 
-    def _find(self, lease_id: int) -> _Lease:
+    def _find(self, lease_id: int) -> LeaseRecord:
         lease = self._leases.get(lease_id)
         if lease is None:
             raise errors.LeaseNotFoundError
         return lease
 
-    def _store(self, lease: _Lease) -> None:
+    def _store(self, lease: LeaseRecord) -> None:
         record = lease_pb2.Lease(
             ID=lease.id, TTL=lease.ttl_s, RemainingTTL=lease.remaining_ttl_s
         ).SerializeToString()
@@ -503,7 +455,7 @@ class Lessor:
         for done in self._waiters.pop(lease_id, ()):
             done(revoked)
 
-    def _schedule_checkpoint(self, lease: _Lease, now: float) -> None:
+    def _schedule_checkpoint(self, lease: LeaseRecord, now: float) -> None:
         if lease.checkpoint_due_s is not None:
             return
         if (lease.remaining_ttl_s or lease.ttl_s) > self._checkpoint_interval_s:

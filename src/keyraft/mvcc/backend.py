@@ -114,3 +114,8 @@ class BatchBackend(Backend, Protocol):
 
     def release(self) -> None:
         """Ends `hold`; the consistent index already counts these writes."""
+
+
+def missing_row(row: bytes) -> BackendError:
+    """The index has a revision that the database lacks: damage."""
+    return BackendError("revision " + row.hex() + " is in the index but not in the database")

@@ -27,6 +27,8 @@ from __future__ import annotations
 from struct import Struct
 from typing import Final
 
+from keyraft.base.invariants import AT_ONCE, CHECK_SLICE, Checks, hold, whole
+
 from .order import FRESH_KEYS_MAX, SortedKeys
 
 Entry = int | bytes | bytearray
@@ -346,20 +348,37 @@ class KeyIndex:
         return keys
 
     def check(self) -> None:
-        """The invariants of the module; raises AssertionError."""
+        """The invariants of the module; raises InvariantError."""
         self.live.check()
         self.dead.check()
-        assert len(self.live) + len(self.dead) == len(self.entries)
-        for key in self.live:
-            assert self.alive(key), key
-        for key in self.dead:
-            assert not self.alive(key), key
-        for key, entry in self.entries.items():
-            if isinstance(entry, int):
-                continue
-            count = (len(entry) - _HEAD_BYTES) // _RECORD_BYTES
-            _, _, start = _HEAD.unpack_from(entry)
-            records = [_record(entry, n) for n in range(count)]
-            assert records == sorted(set(records)) and records, (key, records)
-            tombs = [n for n, (_, mark) in enumerate(records) if mark & 1]
-            assert start == (tombs[-1] + 1 if tombs else 0), (key, start, tombs)
+        whole(self.check_steps(AT_ONCE))
+
+    def check_steps(self, size: int = CHECK_SLICE) -> Checks:
+        """The same in steps of `size` keys, but for the inside of `live` and `dead`."""
+        for keys, is_live in ((self.live, True), (self.dead, False)):
+            more, at = True, b""
+            while more:
+                live, dead, entries = len(self.live), len(self.dead), len(self.entries)
+                hold(live + dead == entries, "live and dead keys are all", live, dead, entries)
+                part = keys.slice(at, None, size)
+                more = len(part) == size
+                for key in part:
+                    hold(key >= at, "keys ascend", at, key)
+                    entry = self.entries.get(key)
+                    hold(entry is not None, "a key in order has an entry", key)
+                    if entry is not None:
+                        hold(is_alive(entry) == is_live, "live or dead", key, is_live)
+                        if not isinstance(entry, int):
+                            _check(key, entry)
+                    at = key + b"\0"
+                yield
+
+
+def _check(key: bytes, entry: bytes | bytearray) -> None:
+    count = (len(entry) - _HEAD_BYTES) // _RECORD_BYTES
+    _, _, start = _HEAD.unpack_from(entry)
+    records = [_record(entry, n) for n in range(count)]
+    hold(bool(records), "an entry has records", key)
+    hold(records == sorted(set(records)), "records ascend", key, records)
+    tombs = [n for n, (_, mark) in enumerate(records) if mark & 1]
+    hold(start == (tombs[-1] + 1 if tombs else 0), "start of a generation", key, start, tombs)

@@ -14,6 +14,8 @@ from bisect import bisect_left, insort
 from collections.abc import Iterator
 from typing import Final
 
+from keyraft.base.invariants import hold
+
 CHUNK_KEYS: Final = 512  # a chunk splits at twice this
 FRESH_KEYS_MAX: Final = 512  # unsorted keys; bounds the pause of sorting them in
 
@@ -155,12 +157,14 @@ class SortedKeys:
             yield from chunk
 
     def check(self) -> None:
-        """The invariants above; raises AssertionError."""
-        assert len(self._chunks) == len(self._maxes)
-        assert sum(map(len, self._chunks)) == self._size
+        """The invariants above; raises InvariantError."""
+        chunks, maxes = self._chunks, self._maxes
+        hold(len(chunks) == len(maxes), "a largest key for each chunk", len(chunks), len(maxes))
+        count = sum(map(len, chunks))
+        hold(count == self._size, "keys are counted", count, self._size)
         before = None
-        for chunk, largest in zip(self._chunks, self._maxes, strict=True):
-            assert chunk and chunk[-1] == largest, (chunk[-1:], largest)
+        for chunk, largest in zip(chunks, maxes, strict=True):
+            hold(bool(chunk) and chunk[-1] == largest, "largest of its chunk", largest)
             for key in chunk:
-                assert before is None or before < key, (before, key)
+                hold(before is None or before < key, "keys ascend", before, key)
                 before = key

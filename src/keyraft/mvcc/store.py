@@ -17,9 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Sequence
 from struct import Struct
-from typing import Final, TypeVar
-
-from google.protobuf.message import DecodeError, Message
+from typing import Final
 
 from ..base.errors import (
     CompactedError,
@@ -28,10 +26,18 @@ from ..base.errors import (
     KeyNotFoundError,
     LeaseNotFoundError,
 )
+from ..base.invariants import Checks, hold
 from ..base.varints import LOW, VARINTS
 from ..proto import rpc_pb2
-from . import changes, read, txn
-from .backend import KEY, META, META_FINISHED_COMPACT, META_SCHEDULED_COMPACT, Backend, BackendError
+from . import changes, invariants, read, txn
+from .backend import (
+    KEY,
+    META,
+    META_FINISHED_COMPACT,
+    META_SCHEDULED_COMPACT,
+    Backend,
+    missing_row,
+)
 from .checkpoint import Checkpoint
 from .compaction import Compaction
 from .events import Revisions, read_portion
@@ -40,7 +46,7 @@ from .hooks import Event, Listener, NoLeases, StoreLessor, joined, parted
 from .index import Item
 from .range_stream import range_stream
 from .restore import Restored, restore
-from .revision import parse, row_key, tombstone_key
+from .revision import row_key, tombstone_key
 from .steps import finished
 from .wire import (
     KV_HEADS,
@@ -48,7 +54,7 @@ from .wire import (
     deleted_key_value,
     field,
     key_value,
-    malformed,
+    parsed,
     plain_put,
     plain_range,
     varint,
@@ -164,11 +170,7 @@ class Store:
         if key is not None:
             return self.get(key)
         self.ranges += 1
-        try:
-            message = rpc_pb2.RangeRequest.FromString(request)
-        except DecodeError as error:
-            raise malformed(error) from None
-        return read.run(self, message, self.revision)
+        return read.run(self, parsed(rpc_pb2.RangeRequest, request), self.revision)
 
     def get(self, key: bytes) -> bytes:
         """`range` of one key as it is now."""
@@ -212,10 +214,7 @@ class Store:
         """PutResponse without its header. Raises LeaseNotFoundError, KeyNotFoundError."""
         end = plain_put(request)
         if not end:
-            try:
-                return self.put_message(rpc_pb2.PutRequest.FromString(request))
-            except DecodeError as error:
-                raise malformed(error) from None
+            return self.put_message(parsed(rpc_pb2.PutRequest, request))
         key = request[2:end]
         main = self.revision + 1
         created, version = self.index.put(key, main, 0)
@@ -297,11 +296,11 @@ class Store:
 
     def delete_range_steps(self, request: bytes) -> Generator[None, None, bytes]:
         """`delete_range` in steps."""
-        return changes.delete_range_steps(self, _parsed(rpc_pb2.DeleteRangeRequest, request))
+        return changes.delete_range_steps(self, parsed(rpc_pb2.DeleteRangeRequest, request))
 
     def txn_steps(self, request: bytes) -> Generator[None, None, bytes]:
         """`txn` in steps."""
-        return txn.steps(self, _parsed(rpc_pb2.TxnRequest, request))
+        return txn.steps(self, parsed(rpc_pb2.TxnRequest, request))
 
     def read_txn_steps(self, request: rpc_pb2.TxnRequest) -> Generator[None, None, bytes]:
         """One that only reads (`txn.is_read_only`), of the revision of its first step. It may be
@@ -543,18 +542,14 @@ class Store:
 
     # --- health -----------------------------------------------------------------------------
 
-    def check(self) -> None:
-        """Every invariant that can be checked in memory and against the rows; slow."""
-        self.index.check()
-        assert self._sub == 0 and not self._events
-        assert self.compact_revision <= self.revision
-        rows = {parse(key) for key, _ in self.backend.range(KEY)}
-        for key in self.index.live:
-            found = self.index.get(key, self.revision)
-            assert found is not None, key
-            assert (found[0], found[1], False) in rows, (key, found)
-        for key, lease in self.key_leases.items():
-            assert lease and self.index.alive(key), (key, lease)
+    def check(self, attached: invariants.Attached = invariants.anywhere) -> None:
+        """All facts of `invariants.py`, between two transactions; slow."""
+        hold(not self._sub and not self._events, "no transaction is under way", self._sub)
+        invariants.whole_store(self, attached)
+
+    def check_steps(self, attached: invariants.Attached = invariants.anywhere) -> Checks:
+        """The same in steps, also amid a transaction; see `invariants.store_steps`."""
+        return invariants.store_steps(self, attached)
 
     def statistics(self) -> dict[str, int]:
         """Sizes for metrics and tests."""
@@ -567,18 +562,3 @@ class Store:
             "compactions": len(self._compactions),
             "pins": sum(self._pins.values()),
         }
-
-
-M = TypeVar("M", bound=Message)
-
-
-def _parsed(kind: type[M], request: bytes) -> M:
-    try:
-        return kind.FromString(request)
-    except DecodeError as error:
-        raise malformed(error) from None
-
-
-def missing_row(row: bytes) -> BackendError:
-    """The index has a revision that the database lacks: damage."""
-    return BackendError("revision " + row.hex() + " is in the index but not in the database")

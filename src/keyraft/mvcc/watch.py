@@ -38,7 +38,9 @@ from collections.abc import Callable
 from typing import Final
 
 from keyraft.base.clock import Random
+from keyraft.base.invariants import Checks
 
+from . import watch_invariants
 from . import watch_messages as messages
 from .hooks import Event
 from .watch_cohort import (
@@ -447,25 +449,9 @@ class WatchHub:
         }
 
     def check(self) -> None:
-        """Asserts the invariants at the head of this module."""
-        self._live.check()
-        weight = synced = 0
-        for cohort in self._live.cohorts():
-            assert cohort.watchers, "an empty cohort is in the index"
-            waits = cohort.queued or cohort in self._opened
-            assert waits or (not cohort.pending and cohort.job is None)
-            weight += cohort.weight + (cohort.job.weight if cohort.job is not None else 0)
-            synced += len(cohort.watchers)
-            for watcher in cohort.watchers:
-                assert watcher.state == SYNCED and watcher.cohort is cohort
-                if not cohort.queued:
-                    assert watcher.min_revision <= max(
-                        self._store.revision + 1, watcher.start_revision
-                    )
-        assert synced == self.synced, f"{synced} watchers in live cohorts, {self.synced} counted"
-        self._pass.check()
-        for cohort in (*self._queue, *self._opened):
-            assert cohort.queued or cohort in self._opened, "a cohort is queued and ignores it"
-            if not cohort.watchers:
-                weight += cohort.weight + (cohort.job.weight if cohort.job is not None else 0)
-        assert weight == self.pending_bytes, f"{weight} bytes held, {self.pending_bytes} counted"
+        """The invariants at the head of this module; raises InvariantError."""
+        watch_invariants.whole_hub(self)
+
+    def check_steps(self) -> Checks:
+        """What can be said of each cohort and watcher by itself, in steps."""
+        return watch_invariants.hub_steps(self)

@@ -16,6 +16,7 @@ from bisect import bisect_left
 from typing import Final, Protocol
 
 from keyraft.base.clock import Random
+from keyraft.base.invariants import hold
 
 from .watch_messages import EncodedEvent, KeyValueAt, watch_id_field
 from .watch_ranges import RangeIndex
@@ -322,9 +323,15 @@ class CohortIndex:
         if not variants:
             self._ranges.remove(cohort.start, cohort.end)
 
+    def has(self, cohort: Cohort) -> bool:
+        """Whether it is one of them."""
+        variants = self._ranges.get(cohort.start, cohort.end)
+        return variants is not None and variants.get(cohort.variant) is cohort
+
     def check(self) -> None:
-        """Asserts that the ranges are in order and no cohort is empty."""
+        """The ranges are in order and no cohort is empty; raises InvariantError."""
         self._ranges.check()
         for cohort in self.cohorts():
-            assert cohort.watchers, "an empty cohort is in the index"
-            assert all(watcher.cohort is cohort for watcher in cohort.watchers)
+            hold(bool(cohort.watchers), "no cohort is empty", cohort.start, cohort.end)
+            for watcher in cohort.watchers:
+                hold(watcher.cohort is cohort, "a watcher knows its cohort", watcher.id)

@@ -23,6 +23,7 @@ from itertools import chain, islice
 from typing import Final, Generic, TypeVar
 
 from keyraft.base.clock import Random
+from keyraft.base.invariants import hold
 
 OPEN: Final = b""
 """The end of a range that goes to the end of the keyspace; no range end is empty otherwise."""
@@ -180,18 +181,19 @@ class RangeIndex(Generic[T]):
         return list(islice(values, count))
 
     def check(self) -> None:
-        """Asserts the invariants at the head of this module."""
-        assert self._open_starts == sorted(self._open), "list of open ranges out of order"
+        """The invariants at the head of this module; raises InvariantError."""
+        starts = self._open_starts
+        hold(starts == sorted(self._open), "open ranges are listed in order", starts)
         seen: list[tuple[bytes, bytes]] = []
         if self._root is not None:
             _check(self._root, seen)
-        assert seen == sorted(self._ranges), "tree and dictionary differ"
+        hold(seen == sorted(self._ranges), "tree and dictionary agree", len(seen))
         bounds = Counter(chain(self._open, *self._ranges))
-        assert self._bound_uses == bounds, "the bounds are not those of the ranges"
+        hold(self._bound_uses == bounds, "the bounds are those of the ranges", len(bounds))
         if self._bounds is None:
-            assert len(bounds) > self._bounds_max // 2, "few bounds, and not sorted"
+            hold(len(bounds) > self._bounds_max // 2, "few bounds are sorted", len(bounds))
         else:
-            assert self._bounds == sorted(bounds), "sorted bounds out of date"
+            hold(self._bounds == sorted(bounds), "the sorted bounds are of now", len(bounds))
 
 
 def _stab(root: _Node[T], key: bytes, values: list[T]) -> None:
@@ -272,12 +274,13 @@ def _check(node: _Node[T], seen: list[tuple[bytes, bytes]]) -> None:
     greatest = node.end
     for child in (node.left, node.right):
         if child is not None:
-            assert child.priority <= node.priority, "a child's priority is above its parent's"
+            above = child.priority <= node.priority
+            hold(above, "a parent's priority is above its child's", child.priority)
             greatest = max(greatest, child.max_end)
-    assert node.max_end == greatest, f"max_end {node.max_end!r} of a subtree up to {greatest!r}"
+    hold(node.max_end == greatest, "a node knows its subtree's end", node.max_end, greatest)
     if node.left is not None:
         _check(node.left, seen)
-    assert not seen or seen[-1] < (node.start, node.end), "tree out of order"
+    hold(not seen or seen[-1] < (node.start, node.end), "the tree is in order", node.start)
     seen.append((node.start, node.end))
     if node.right is not None:
         _check(node.right, seen)

@@ -8,12 +8,16 @@ long varints) is left to protobuf, which accepts all that etcd accepts. Field nu
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, TypeVar
+
+from google.protobuf.message import DecodeError, Message
 
 from keyraft.base import codes
 
 from ..base.errors import RawError
 from ..base.varints import LOW, VARINTS, plain_varint
+
+M = TypeVar("M", bound=Message)
 
 _UINT64: Final = (1 << 64) - 1
 
@@ -139,3 +143,11 @@ def plain_range(request: bytes) -> bytes | None:
 def malformed(detail: object) -> RawError:
     """The refusal of bytes that are no message (grpc-go: Internal)."""
     return RawError(codes.INTERNAL, f"grpc: error unmarshalling request: {detail}")
+
+
+def parsed(kind: type[M], request: bytes) -> M:
+    """A request as the message that it is. Raises RawError."""
+    try:
+        return kind.FromString(request)
+    except DecodeError as error:
+        raise malformed(error) from None

@@ -132,10 +132,9 @@ class Member:
         self._wait = self.waiting.add
         self._give_up = self.give_up
         self._request_bytes_max = settings.request_bytes_max
-        self._stamps: list[bytes] = []
 
         self.committed_index = boot.applied_index
-        self._consistent_index = boot.consistent_index
+        self.consistent_index = boot.consistent_index
         self.ticked_s = loop.time()
         self.paused_until_s = float("-inf")  # when ticks last came again after a pause
         self.stopped = False
@@ -259,9 +258,7 @@ class Member:
         self.ticked_s = now_s
         self.raft.tick()
         self.late_heartbeats.tick(now_s)
-        if self._stamps:
-            stamps, self._stamps = self._stamps, []
-            self.waiting.close_batch(now_s, now_s + self.settings.request_timeout_s, stamps)
+        self.waiting.close_batch(now_s, now_s + self.settings.request_timeout_s)
         self.waiting.expire(now_s, self._late)
         self.reads.tick(now_s)
         if self.token_waits:
@@ -364,7 +361,7 @@ class Member:
         self._wait(stamp, waiter)
         waiter.ticket = stamp
         waiter.on_cancel = self._give_up
-        self._stamps.append(stamp)
+        self.waiting.fresh.append(stamp)
 
     def propose_leading(
         self, kind: int, request: bytes, done: Done, caller: Identity | None = None
@@ -378,7 +375,7 @@ class Member:
         else:
             stamp = self._stamper.stamp_for(caller.username, caller.revision)
         self._wait(stamp, DoneWaiter(done, self.ticked_s))
-        self._stamps.append(stamp)
+        self.waiting.fresh.append(stamp)
         self.raft.propose_leading(stamp, wrap(kind, request, stamp))
 
     @property
@@ -449,7 +446,7 @@ class Member:
         self.snapshotter.installed(meta)
         self.committed_index = max(self.committed_index, meta.index)
         self.queue.replaced(meta.index)
-        self._consistent_index = max(self._consistent_index, meta.index)
+        self.consistent_index = max(self.consistent_index, meta.index)
         self.watches.suspend()
         self.received.take_over(meta.index)
         self.auth.load(self.backend)
@@ -506,8 +503,8 @@ class Member:
     def _seal_batch(self) -> None:
         """The consistent index goes into the batch with the writes of the entries up to it."""
         index = self.queue.applied_index
-        if index > self._consistent_index:
-            self._consistent_index = index
+        if index > self.consistent_index:
+            self.consistent_index = index
             self.backend.put(META, META_CONSISTENT_INDEX, index.to_bytes(8, "big"))
             self.backend.put(META, META_TERM, self.leadership.term.to_bytes(8, "big"))
             self.membership.seal(self.backend)

@@ -9,31 +9,36 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from math import inf
 
 from keyraft.base.errors import EtcdError
+from keyraft.base.invariants import hold
 from keyraft.base.waiters import Waiter
 
 
 class WaitTable:
     """Stamps to waiters. Owned by the member's loop."""
 
-    __slots__ = ("_batches", "_waiting", "pop")
+    __slots__ = ("_batches", "_waiting", "fresh", "pop")
 
     def __init__(self) -> None:
         self._waiting: dict[bytes, Waiter] = {}
         self._batches: deque[tuple[float, float, list[bytes]]] = deque()
+        self.fresh: list[bytes] = []  # added since the last `close_batch`, by whoever adds
         self.pop = self._waiting.pop
 
     def __len__(self) -> int:
         return len(self._waiting)
 
     def add(self, stamp: bytes, waiter: Waiter) -> None:
-        """Registers one; the batch it belongs to is closed by `close_batch`."""
+        """Registers one; its stamp also goes into `fresh`, unless it was here before."""
         self._waiting[stamp] = waiter
 
-    def close_batch(self, start_s: float, deadline_s: float, stamps: list[bytes]) -> None:
-        """`stamps` were proposed at `start_s` and expire at `deadline_s` (monotonic)."""
-        self._batches.append((start_s, deadline_s, stamps))
+    def close_batch(self, start_s: float, deadline_s: float) -> None:
+        """What is fresh was proposed up to `start_s` and expires at `deadline_s` (monotonic)."""
+        if self.fresh:
+            self._batches.append((start_s, deadline_s, self.fresh))
+            self.fresh = []
 
     def expire(self, now_s: float, late: Callable[[bytes, Waiter, float], None]) -> None:
         """Removes expired waiters, and calls `late` for each with the start of its proposal."""
@@ -60,3 +65,15 @@ class WaitTable:
         for waiter in waiting:
             waiter.fail(error.code, error.text)
         return len(waiting)
+
+    def check(self) -> None:
+        """Everybody who waits has a deadline, or gets one with the next tick. Raises
+        InvariantError."""
+        before = inf
+        dated = set(self.fresh)
+        for _, deadline_s, stamps in reversed(self._batches):
+            hold(deadline_s <= before, "deadlines ascend", deadline_s, before)
+            before = deadline_s
+            dated.update(stamps)
+        lost = self._waiting.keys() - dated
+        hold(not lost, "who waits has a deadline", sorted(lost)[:3])

@@ -21,6 +21,7 @@ from collections.abc import Callable, Generator
 from typing import Final
 
 from keyraft.base.clock import Loop
+from keyraft.base.invariants import hold
 from keyraft.base.limits import LOOP_SLICE_S
 from keyraft.raft import Entry
 
@@ -123,6 +124,11 @@ class ApplyQueue:
         assert self._held > 0, self._held
         self._held -= 1
         self._wake()
+
+    @property
+    def busy(self) -> bool:
+        """Whether an entry is under way."""
+        return self._work is not None
 
     def end(self) -> None:
         """Applies nothing any more; the next life applies an entry under way again."""
@@ -251,3 +257,18 @@ class ApplyQueue:
         for held in holders:
             held()
         return 1
+
+    def check(self, committed_index: int) -> None:
+        """What waits goes from the entry behind `applied_index` to the one committed last. Raises
+        InvariantError."""
+        index = self.applied_index
+        for number, entries in enumerate(self._queue):
+            first = entries[0 if number else self._at].index
+            hold(first == index + 1, "entries are applied in order", first, index)
+            index = entries[-1].index
+        hold(index == committed_index, "what is committed waits", index, committed_index)
+        hold(self._held >= 0, "holds are counted", self._held)
+        hold(self._work is None or bool(self._queue), "an entry under way is in the queue", index)
+        hold(self._work is not None or not self._holders, "nobody waits for no entry", index)
+        comes = self._scheduled or self._running or self._held > 0 or self._ended
+        hold(comes or not self._queue, "what waits will be applied", index)

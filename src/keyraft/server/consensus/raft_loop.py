@@ -29,6 +29,7 @@ from operator import attrgetter
 from typing import Final, Protocol
 
 from keyraft.base.clock import Loop
+from keyraft.base.invariants import hold
 from keyraft.base.limits import REQUEST_BYTES_MAX
 from keyraft.raft import (
     ConfChange,
@@ -304,6 +305,33 @@ class RaftLoop:
     def writing(self) -> bool:
         """Whether a Ready is being written."""
         return self._ready is not None and not self._persisted_fully
+
+    def check(self) -> None:
+        """What Raft says of itself, and that its loop has carried out and told everything, or has a
+        turn to come. Raises InvariantError."""
+        self.node.check()
+        size = sum(map(len, self._queue.values()))
+        hold(size == self._queue_bytes, "queued bytes are counted", size, self._queue_bytes)
+        hold(self._ready is not None or not (self._early or self._held), "applied with its Ready")
+        hold(self._changes >= 0, "changes are counted", self._changes)
+        leadership, raft = self._leadership, self.node.raft
+        leadership.check(raft.term)
+        if self._ready is None and not self._scheduled and not self._stopped:
+            hold(not self.node.has_ready(), "a verb of Raft wakes its loop", raft.id)
+            leader = (leadership.leader, leadership.leading)
+            found = (raft.lead, raft.state is StateType.LEADER)
+            hold(leader == found, "who leads has been told", leader, found)
+
+    @property
+    def installing(self) -> bool:
+        """Whether a leader's snapshot is about to take the place of this member's state."""
+        ready = self._ready
+        return self.takes_snapshot or (ready is not None and ready.snapshot is not None)
+
+    @property
+    def conf_state(self) -> ConfState:
+        """The configuration by which Raft counts votes."""
+        return self.node.raft.tracker.config.conf_state()
 
     # --- the turn -----------------------------------------------------------------------------
 

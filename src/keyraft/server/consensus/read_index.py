@@ -20,6 +20,7 @@ from keyraft.base.errors import (
     LeaderChangedError,
     RequestTimeoutError,
 )
+from keyraft.base.invariants import hold
 from keyraft.base.log import Logger
 from keyraft.server.counters import Counters
 
@@ -196,6 +197,18 @@ class ReadIndex:
         if self._next and not self._scheduled:
             self._scheduled = True
             self._loop.call_soon(self._start)
+
+    def check(self, applied_index: int) -> None:
+        """Everybody who waits will be answered. Raises InvariantError."""
+        hold(bool(self._round) == bool(self._contexts), "a round has been asked for")
+        coming = self._scheduled or bool(self._round)
+        hold(coming or not self._next, "the next round comes", len(self._next))
+        answered = len(self._answers[0][0]) if self._answers else 1
+        hold(0 <= self._answered < answered, "answers are counted", self._answered, answered)
+        before = applied_index
+        for index, _ in self._applying:
+            hold(index > before, "who waits for apply, waits in order", index, before)
+            before = index
 
     def fail_all(self, error: EtcdError) -> None:
         """The member stops."""

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from keyraft.base import errors
 from keyraft.base.errors import EtcdError, RawError
+from keyraft.base.invariants import hold
 from keyraft.base.parsing import parse
 from keyraft.cluster import (
     ChangeContext,
@@ -286,6 +287,25 @@ class Membership:
         """The storage version in the database; empty if there is none."""
         stored = self._member.backend.get(META, META_STORAGE_VERSION)
         return stored.decode("ascii", "replace") if stored else ""
+
+    def check(self, counted: ConfState) -> None:
+        """What the database says of the cluster, and Raft counts votes by (`counted`), agree.
+        Raises InvariantError."""
+        state = self.state
+        hold(state == counted, "the configuration is Raft's", state, counted)
+        self.cluster.check()
+        for ident in (*state.voters, *state.learners):
+            known = self.cluster.member(ident)
+            hold(known is not None, "who is counted is a member", ident)
+            if known is not None and not state.voters_outgoing:
+                learns = ident in state.learners
+                hold(known.is_learner == learns, "a learner has no vote", ident, learns)
+        own = self._member.settings.member_id
+        sole = state.voters == [own] and not state.voters_outgoing
+        hold(self.sole_voter == sole, "whether this member votes alone", self.sole_voter, sole)
+        hold(self.is_learner == (own in state.learners), "whether it learns", self.is_learner)
+        lost = self._held.keys() - self._waiting.keys()
+        hold(not lost, "a change that waits for a leader has its caller", lost)
 
     # --- on disk ------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from typing import Final
 
 from google.protobuf.message import DecodeError
 
+from keyraft.base.invariants import hold
 from keyraft.mvcc.backend import ALARM, Backend, BackendError
 from keyraft.proto import rpc_pb2
 
@@ -88,6 +89,17 @@ class AlarmStore:
             response.alarms.add(memberID=member_id, alarm=kind)
         self._look()
         return response
+
+    def check(self) -> None:
+        """Database, memory and what is asked on the hot path agree. Raises InvariantError."""
+        stored = {record for record, _ in self._backend.range(ALARM)}
+        held = {_record(alarm) for alarm in self._raised}
+        hold(stored == held, "alarms are stored", stored, held)
+        kinds = [kind for kind, _ in self._raised]
+        hold(+self._count == Counter(kinds), "alarms are counted", self._count, kinds)
+        told = (self.any, self.nospace, self.corrupt)
+        found = (bool(kinds), NOSPACE in kinds, CORRUPT in kinds)
+        hold(told == found, "alarms are told", told, found)
 
     def texts(self) -> list[str]:
         """As Maintenance.Status lists them."""

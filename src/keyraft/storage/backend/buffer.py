@@ -19,6 +19,7 @@ from itertools import islice
 from typing import Final
 
 from ...base.clock import Loop, Timer
+from ...base.invariants import AT_ONCE, CHECK_SLICE, Checks, hold, whole
 from ...base.limits import BACKEND_BATCH_INTERVAL_S, BACKEND_BATCH_OPS
 from ...mvcc.backend import BUCKETS, OWN, BackendError
 from .engine import Batch, StorageEngine
@@ -314,13 +315,41 @@ class WriteBuffer:
         }
 
     def check(self) -> None:
-        """The invariants above, and that every bucket can be read in order; slow."""
-        assert self._sealed is not None or not self._sealed_done
+        """The invariants above, and that every bucket can be read in order; slow. Raises
+        InvariantError."""
+        for orders, batch in ((self._orders, self._batch), (self._sealed_orders, self._sealed)):
+            for bucket, order in orders.items():
+                if batch is not None:
+                    keys = order.keys
+                    hold(keys == sorted(set(keys)), "changed keys are in order", bucket)
+                    hold(order.seen == len(keys), "changed keys are counted", bucket, order.seen)
+                    hold(batch[bucket].keys() >= set(keys), "changed keys changed", bucket)
+        whole(self.check_steps(AT_ONCE))
+
+    def check_steps(self, size: int = CHECK_SLICE) -> Checks:
+        """What a step can see: what is written will be committed, and a part of a bucket."""
         for bucket in (*BUCKETS, OWN):
-            before = None
-            for key, _ in self.range(bucket):
-                assert before is None or before < key, (bucket, before, key)
-                before = key
+            more, at = True, b""
+            while more:
+                self._check_schedule()
+                count = 0
+                for key, _ in self.range(bucket, at, None, size):
+                    hold(key >= at, "a bucket is read in order", bucket, at, key)
+                    at = key + b"\0"
+                    count += 1
+                more = count == size
+                if more:
+                    yield
+        yield
+
+    def _check_schedule(self) -> None:
+        hold(self._sealed is not None or not self._sealed_done, "nobody waits for no commit")
+        changes = sum(map(len, self._batch.values()))
+        hold(changes <= self._ops, "operations are counted", changes, self._ops)
+        hold((changes > 0) == (self._ops > 0), "a batch has what it counts", changes, self._ops)
+        full = self._ops >= self._batch_ops and (self._sealed is not None or self._held)
+        comes = self._timer is not None or self._flush_wanted or full
+        hold(not changes or comes or self.failure is not None, "changes will be sealed", changes)
 
 
 class _Order:
