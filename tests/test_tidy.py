@@ -16,7 +16,6 @@ ROOT = Path(__file__).resolve().parents[1]
 LINES_MAX = 500
 
 LARGE = {
-    "sim/node.py": 642,
     "sim/raft/conversation.py": 613,
     "sim/raft/interaction.py": 543,
     "src/keyraft/mvcc/store.py": 564,

@@ -98,9 +98,7 @@ class Lessor:
         self.granted_total = 0
         self.renewed_total = 0
         self.revoked_total = 0
-        self.on_grant: Callable[[int], None] | None = (
-            None  # called with each granted TTL, for metrics
-        )
+        self.on_grant: Callable[[int], None] | None = None  # gets each granted TTL, for metrics
         # The keys come back through `attach` as the store reads them.
         self._leases = finished(self.load_steps(backend, {}))
 
@@ -109,10 +107,8 @@ class Lessor:
     def load_steps(
         self, backend: Backend, key_leases: Mapping[bytes, int]
     ) -> Generator[None, None, Leases]:
-        """Reads the leases of a database and their keys, for `take`.
-
-        Nobody may write to it meanwhile. Raises BackendError for an invalid record.
-        """
+        """Reads the leases of a database and their keys, for `take`. Nobody may write to it
+        meanwhile. Raises BackendError for an invalid record."""
         leases: Leases = {}
         for number, (key, value) in enumerate(backend.range(LEASE), 1):
             try:
@@ -132,10 +128,8 @@ class Lessor:
         return leases
 
     def take(self, backend: Backend, leases: Leases) -> Leases:
-        """Replaces all leases by those of a leader's database; returns the old ones.
-
-        The lessor is not primary afterwards.
-        """
+        """Replaces all leases by those of a leader's database; returns the old ones. The
+        lessor is not primary afterwards."""
         self._backend = backend
         before, self._leases = self._leases, {}
         self.demote()
@@ -160,10 +154,8 @@ class Lessor:
         return list(lease.keys) if lease is not None and lease.keys else []
 
     def attachments(self, lease_id: int) -> tuple[int, int]:
-        """(number, how many keys were ever attached) of a lease, zeros when it has no key.
-
-        The number is unique, also among earlier leases of the same id.
-        """
+        """(number, how many keys were ever attached) of a lease, zeros when it has no key. The
+        number is unique, also among earlier leases of the same id."""
         lease = self._leases.get(lease_id)
         return (lease.number, lease.attached) if lease is not None and lease.keys else (0, 0)
 
@@ -351,10 +343,8 @@ class Lessor:
         return self._promoted_s + (lease.remaining_ttl_s or lease.ttl_s)
 
     def demote(self) -> None:
-        """Stops being the primary: removes all deadlines; waiting renewals get False.
-
-        Call `demotion_step` until it returns False.
-        """
+        """Stops being the primary: removes all deadlines; waiting renewals get False. Call
+        `demotion_step` until it returns False."""
         self._primary = False
         self._undated = []
         self._spread = None

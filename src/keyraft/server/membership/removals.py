@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from keyraft.server.member import Member
 
-REMOVED_STAY_S: Final = (
-    1.0  # how long a removed member stays, to tell the others (etcd `stopWithDelay`)
-)
+REMOVED_STAY_S: Final = 1.0  # how long a removed member stays (etcd `stopWithDelay`)
 
 
 class Removals:

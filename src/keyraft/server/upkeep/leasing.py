@@ -30,9 +30,7 @@ from keyraft.server.apply.internal_request import KIND_LEASE_CHECKPOINT, KIND_LE
 if TYPE_CHECKING:
     from keyraft.server.member import Member
 
-FRESH_TICKS: Final = (
-    3  # heartbeats since the last tick; more means that the clock was paused (etcd)
-)
+FRESH_TICKS: Final = 3  # heartbeats since the last tick; more: the clock was paused (etcd)
 STEADY_ELECTIONS: Final = 2  # election timeouts after which Raft itself would have stepped down
 CHECKPOINT_BATCHES_MAX: Final = 500  # of a scan (etcd `leaseCheckpointRate` / 2)
 
