@@ -8,7 +8,8 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
 from keyraft.base.gotext import quote
@@ -154,6 +155,16 @@ async def _tidy(context: Context, client: Client, prefix: bytes) -> None:
             line(f"Defragmented {quote(endpoint)}")
 
 
+@asynccontextmanager
+async def _clients(context: Context, workers: int) -> AsyncIterator[list[Client]]:
+    """A connection for each worker, up to CONNECTIONS_MAX."""
+    async with AsyncExitStack() as stack:
+        yield [
+            await stack.enter_async_context(context.client())
+            for _ in range(min(workers, CONNECTIONS_MAX))
+        ]
+
+
 async def _puts(
     clients: list[Client],
     report: Report,
@@ -172,16 +183,10 @@ async def _puts(
 
 async def perf(context: Context) -> None:
     """Puts at the load's rate for a minute and judges rate, slowest request and deviation."""
-    from contextlib import AsyncExitStack
-
     workers, rate = _PERF[_load(context)]
     prefix = raw(context["prefix"])
     report = Report()
-    async with AsyncExitStack() as stack:
-        clients = [
-            await stack.enter_async_context(context.client())
-            for _ in range(min(workers, CONNECTIONS_MAX))
-        ]
+    async with _clients(context, workers) as clients:
         await _must_be_empty(clients[0], prefix, True)
         took_s = await _paced(clients, report, workers, rate, prefix)
         await _tidy(context, clients[0], prefix)
@@ -246,16 +251,10 @@ def _judged(report: Report, rate: int, took_s: float) -> bool:
 
 async def datascale(context: Context) -> None:
     """Puts many keys and shows by how much the first endpoint's memory grows."""
-    from contextlib import AsyncExitStack
-
     workers, keys = _SCALE[_load(context)]
     prefix = raw(context["prefix"])
     report = Report()
-    async with AsyncExitStack() as stack:
-        clients = [
-            await stack.enter_async_context(context.client())
-            for _ in range(min(workers, CONNECTIONS_MAX))
-        ]
+    async with _clients(context, workers) as clients:
         await _must_be_empty(clients[0], prefix, False)
         before = await _memory(context, "before")
         size = SCALE_KEY_BYTES + SCALE_VALUE_BYTES
