@@ -163,6 +163,7 @@ def test_a_leader_again_gives_deadlines_once_the_old_ones_are_forgotten(
     assert lessor.expired(cluster.loop.time()) == []
     lessor.check()
     # And one that is deposed again in between gives none.
+    cluster.unsound = True  # only its leases believe it
     member.leasing.promote()
     member.leasing.demote()
     cluster.run(1.0)

@@ -180,6 +180,8 @@ def unstored_alarm(member: Member) -> None:
 
 def deadlines_of_nobody(member: Member) -> None:
     member.lessor.demote()
+    while member.lessor.demotion_step():
+        pass
 
 
 def untold_leader(member: Member) -> None:

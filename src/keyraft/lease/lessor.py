@@ -365,6 +365,11 @@ class Lessor:
         for lease_id in self._unheard[-TOLD_SLICE:]:
             self._wake(lease_id, revoked=False)
         del self._unheard[-TOLD_SLICE:]
+        return self.demoting
+
+    @property
+    def demoting(self) -> bool:
+        """Whether `demotion_step` has work left."""
         return bool(self._dated or self._dropped or self._unheard)
 
     def expired(

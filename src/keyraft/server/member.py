@@ -24,13 +24,12 @@ from keyraft.base.ids import RequestIDGenerator
 from keyraft.base.limits import APPLY_GAP_ENTRIES_MAX, GRPC_OVERHEAD_BYTES
 from keyraft.base.log import Logger
 from keyraft.base.version import VERSION
-from keyraft.base.waiters import Done, DoneWaiter, Result, Waiter
+from keyraft.base.waiters import Done, DoneWaiter, Waiter
 from keyraft.cluster import RaftCluster, short
 from keyraft.grpc import status
 from keyraft.lease import Lessor, min_ttl_s
 from keyraft.mvcc import Store, WatchHub
 from keyraft.mvcc.backend import META, META_CONSISTENT_INDEX, META_TERM, BatchBackend
-from keyraft.proto import rpc_pb2
 from keyraft.raft import Entry, ReadState, Snapshot
 from keyraft.server.apply.applier import Applier
 from keyraft.server.apply.apply_wait import ApplyWait
@@ -52,7 +51,7 @@ from keyraft.server.membership.removals import Removals
 from keyraft.server.ports import DurableLog, LeaderCalls, Network, Passwords, PeerHashes
 from keyraft.server.settings import MemberSettings
 from keyraft.server.slices import Slices
-from keyraft.server.upkeep.alarms import AlarmStore
+from keyraft.server.upkeep import alarms
 from keyraft.server.upkeep.auto_compaction import AutoCompaction, auto_compaction
 from keyraft.server.upkeep.compactor import Compactor
 from keyraft.server.upkeep.corruption import CorruptionChecker
@@ -123,7 +122,7 @@ class Member:
         )
         self.leasing = Leasing(self)
         self.auto_compaction: AutoCompaction | None = auto_compaction(self)
-        self.alarms = AlarmStore(backend)
+        self.alarms = alarms.AlarmStore(backend)
         self.quota = Quota(settings.quota_backend_bytes, backend, self.raise_no_space)
         self.waiting = WaitTable()
         self._stamper = Stamper(RequestIDGenerator(settings.member_id, wall_clock()))
@@ -162,7 +161,7 @@ class Member:
             self.applier.apply,
             self._slice_done,
             settings.warning_apply_s,
-            self._slow_apply,
+            self.applier.slow,
             overloaded,
             backend.hold,
             backend.release,
@@ -414,13 +413,9 @@ class Member:
 
     def raise_no_space(self) -> None:
         """Proposes a NOSPACE alarm for this member."""
-        request = rpc_pb2.AlarmRequest(
-            action=rpc_pb2.AlarmRequest.ACTIVATE,
-            memberID=self.settings.member_id,
-            alarm=rpc_pb2.NOSPACE,
-        )
+        request = alarms.activation(alarms.NOSPACE, self.settings.member_id)
         with suppress(EtcdError):
-            self.propose(KIND_ALARM, request.SerializeToString(), _ignore)
+            self.propose(KIND_ALARM, request, lambda _: None)
 
     # --- what the Raft loop reports -----------------------------------------------------------
 
@@ -475,16 +470,6 @@ class Member:
         else:
             self.leadership.first_applied(entry.term, self.raft.leads(entry.term))
 
-    def _slow_apply(self, first_index: int, last_index: int, seconds: float) -> None:
-        self.counters.slow_apply += 1
-        self.logger.warn(
-            "apply request took too long",
-            took=f"{seconds * 1000:.3f}ms",
-            expected_duration=f"{self.settings.warning_apply_s * 1000:g}ms",
-            first_index=first_index,
-            last_index=last_index,
-        )
-
     def _slice_done(self, applied_index: int, entries: int, seconds: float) -> None:
         self.applier.slice_done(seconds)
         self.reads.applied(applied_index)
@@ -508,7 +493,3 @@ class Member:
             self.backend.put(META, META_CONSISTENT_INDEX, index.to_bytes(8, "big"))
             self.backend.put(META, META_TERM, self.leadership.term.to_bytes(8, "big"))
             self.membership.seal(self.backend)
-
-
-def _ignore(_: Result) -> None:
-    """Nobody waits for the answer."""

@@ -135,5 +135,7 @@ def check_small(member: Member) -> None:
     hold(consistent == found, "the consistent index is stored", consistent, found)
     member.membership.check(raft.conf_state)
     primary = member.lessor.primary
-    hold(primary == leadership.confirmed, "a confirmed leader has the deadlines", primary)
+    hold(leadership.confirmed or not primary, "only a confirmed leader has deadlines", primary)
+    has = primary or not leadership.confirmed or member.lessor.demoting
+    hold(has, "a confirmed leader has the deadlines, or forgets old ones first", primary)
     member.alarms.check()

@@ -323,6 +323,18 @@ class Applier:
         elif kind not in (internal_request.KIND_ALARM, internal_request.KIND_LEASE_CHECKPOINT):
             self._refuse_corrupt()
 
+    def slow(self, first_index: int, last_index: int, seconds: float) -> None:
+        """Tells of entries that together took too long."""
+        member = self._member
+        member.counters.slow_apply += 1
+        member.logger.warn(
+            "apply request took too long",
+            took=f"{seconds * 1000:.3f}ms",
+            expected_duration=f"{member.settings.warning_apply_s * 1000:g}ms",
+            first_index=first_index,
+            last_index=last_index,
+        )
+
     def slice_done(self, seconds: float) -> None:
         """Spreads a slice's time over its requests, for etcd_server_apply_duration_seconds."""
         total = sum(self._counts)

@@ -111,3 +111,9 @@ class AlarmStore:
 
 def _record(alarm: tuple[int, int]) -> bytes:
     return rpc_pb2.AlarmMember(memberID=alarm[1], alarm=alarm[0]).SerializeToString()  # type: ignore[arg-type]  # an enum's number
+
+
+def activation(kind: int, member_id: int) -> bytes:
+    """The request that raises an alarm for a member."""
+    request = rpc_pb2.AlarmRequest(action=ACTIVATE, memberID=member_id, alarm=kind)  # type: ignore[arg-type]  # enums' numbers
+    return request.SerializeToString()

@@ -24,9 +24,9 @@ from keyraft.base import errors
 from keyraft.base.errors import EtcdError
 from keyraft.base.waiters import Result
 from keyraft.mvcc import KVHash
-from keyraft.proto import rpc_pb2
 from keyraft.server.apply.internal_request import KIND_ALARM
 from keyraft.server.ports import PeerHash
+from keyraft.server.upkeep import alarms
 from keyraft.server.upkeep.hashing import hash_keys
 
 if TYPE_CHECKING:
@@ -86,11 +86,9 @@ class CorruptionChecker:
 
     def _alarm(self, member_id: int) -> None:
         """Proposes a CORRUPT alarm for a member; 0: the member is unknown."""
-        request = rpc_pb2.AlarmRequest(
-            action=rpc_pb2.AlarmRequest.ACTIVATE, memberID=member_id, alarm=rpc_pb2.CORRUPT
-        )
+        request = alarms.activation(alarms.CORRUPT, member_id)
         with suppress(EtcdError):
-            self._member.propose(KIND_ALARM, request.SerializeToString(), _ignore)
+            self._member.propose(KIND_ALARM, request, _ignore)
 
     # --- before serving -----------------------------------------------------------------------
 
