@@ -51,6 +51,9 @@ WAL_PATH: Final = "/data/member/wal"
 SNAP_PATH: Final = "/data/member/snap"
 SEGMENT_BYTES: Final = 1 << 17  # small, so that runs cut segments
 EPOCH_UNIX_S: Final = 1_800_000_000.0
+PURGE_S: Final = 2.0  # between two removals of old segments and snapshot files
+WALS_MAX: Final = 2
+SNAPSHOTS_MAX: Final = 3
 DIAL_S: Final = 1.0  # between two attempts to connect to each other member
 
 
@@ -194,6 +197,7 @@ class Node:
             opened = join(place, self.identity, self._joins, others)
         else:
             opened = found(place, self.identity, self._founders)
+        log = self._log(opened, loop)
         member = WitnessedMember(
             MemberSettings(
                 member_id=self.id,
@@ -214,7 +218,7 @@ class Node:
             Random(self.chance.randrange(0, 1 << 30)),
             NullLogger(),
             backend,
-            self._log(opened, loop),
+            log,
             NodeNetwork(self, loop),
             SimpleTokens(loop, Random(self.id)),
             SimPasswords(loop),
@@ -234,6 +238,11 @@ class Node:
         member.start()
         loop.call_soon(member.verify)
         loop.call_later(DIAL_S, self._dial, member)
+        self._purge(loop, log)
+
+    def _purge(self, loop: MemberLoop, log: MemberLog) -> None:
+        log.purge(WAL_PATH, WALS_MAX, SNAPSHOTS_MAX)
+        loop.call_later(PURGE_S, self._purge, loop, log)
 
     def _log(self, opened: Opened, loop: MemberLoop) -> MemberLog:
         clock = DiskClock(loop, self.sync_s)
