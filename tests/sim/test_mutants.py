@@ -95,10 +95,14 @@ def test_a_snapshots_mark_before_its_file_is_found(monkeypatch: Patch) -> None:
     assert hunt(range(10, 40), size=3, fault_interval_s=0.25)
 
 
-def install_and_crash(writes: int) -> bool:
+CRASHES = [(seed, writes) for seed in range(1, 11) for writes in (2, 4, 5, 8)]
+"""Amid the name of the snapshot's file, its mark, the hard state behind it, and later."""
+
+
+def install_and_crash(seed: int, writes: int) -> bool:
     """A follower loses power amid so many writes after Raft took a leader's snapshot; whether it
     was still to be put in its place."""
-    cluster = SimCluster(3, 1, lambda _: Habits(catchup_entries=2, snapshot_count=5))
+    cluster = SimCluster(3, seed, lambda _: Habits(catchup_entries=2, snapshot_count=5))
     assert cluster.run_until(cluster.agreed)
     cluster.run(1.0)
     leader = cluster.leader()
@@ -125,11 +129,11 @@ def install_and_crash(writes: int) -> bool:
 
 
 def test_a_start_that_leaves_a_received_database_where_it_lies_is_found(monkeypatch: Patch) -> None:
-    assert {install_and_crash(writes) for writes in range(1, 9)} == {True, False}
+    assert {install_and_crash(*how) for how in CRASHES} == {True, False}
     monkeypatch.setattr(database_reception, "newest_snapshot", lambda *_: None)
     with pytest.raises((WALError, BootError, FatalError)):
-        for writes in range(1, 9):
-            install_and_crash(writes)
+        for how in CRASHES:
+            install_and_crash(*how)
 
 
 def test_a_received_database_in_its_place_before_the_mark_is_found(monkeypatch: Patch) -> None:
@@ -148,8 +152,8 @@ def test_a_received_database_in_its_place_before_the_mark_is_found(monkeypatch: 
 
     monkeypatch.setattr(MemberLog, "install", install)
     with pytest.raises((WALError, BootError, FatalError)):
-        for writes in range(1, 9):
-            install_and_crash(writes)
+        for how in CRASHES:
+            install_and_crash(*how)
 
 
 def test_hearing_of_a_snapshot_before_its_database_is_there_is_found(monkeypatch: Patch) -> None:
