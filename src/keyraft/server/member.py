@@ -173,8 +173,12 @@ class Member:
         self.membership = Membership(self, cluster, boot.conf_state)
         self.snapshotter = Snapshotter(self, storage, log, boot.snapshot.index)
         self.publisher = Publisher(self)
-        self.leadership_transfer = LeadershipTransfer(self)
-        self.late_heartbeats = LateHeartbeats(self)
+        self.leadership_transfer = LeadershipTransfer(
+            settings, loop, self.raft, self.leadership, cluster, network, logger
+        )
+        self.late_heartbeats = LateHeartbeats(
+            settings.heartbeat_s, self.raft, self.leadership, self.counters, logger
+        )
         self.removals = Removals(self)
         self.corruption = CorruptionChecker(self)
         self.membership_changes = MembershipChanges(self)

@@ -6,10 +6,12 @@ for an election timeout, the others elect another leader. A warning is logged be
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-if TYPE_CHECKING:
-    from keyraft.server.member import Member
+from keyraft.base.log import Logger
+from keyraft.server.consensus.leadership import Leadership
+from keyraft.server.consensus.raft_loop import RaftLoop
+from keyraft.server.counters import Counters
 
 LATE_TICKS: Final = 2  # heartbeats that a write may delay without a warning (etcd's contention)
 
@@ -17,26 +19,36 @@ LATE_TICKS: Final = 2  # heartbeats that a write may delay without a warning (et
 class LateHeartbeats:
     """Owned by the member's loop. Each write causes at most one warning."""
 
-    def __init__(self, member: Member) -> None:
-        self._member = member
+    def __init__(
+        self,
+        heartbeat_s: float,
+        raft: RaftLoop,
+        leadership: Leadership,
+        counters: Counters,
+        logger: Logger,
+    ) -> None:
+        self._heartbeat_s = heartbeat_s
+        self._raft = raft
+        self._leadership = leadership
+        self._counters = counters
+        self._logger = logger
         self._told_s: float | None = None  # when the write of the last warning began
 
     def tick(self, now_s: float) -> None:
         """Called with every Raft tick."""
-        member = self._member
-        began_s = member.raft.writing_since_s
-        if began_s is None or began_s == self._told_s or not member.leadership.leading:
+        began_s = self._raft.writing_since_s
+        if began_s is None or began_s == self._told_s or not self._leadership.leading:
             return
-        expected_s = LATE_TICKS * member.settings.heartbeat_s
+        expected_s = LATE_TICKS * self._heartbeat_s
         late_s = now_s - began_s - expected_s
-        if late_s <= 0 or member.membership.sole_voter:
+        if late_s <= 0 or self._leadership.sole_voter:
             return
         self._told_s = began_s
-        member.counters.heartbeat_send_failures += 1
-        member.logger.warn(
+        self._counters.heartbeat_send_failures += 1
+        self._logger.warn(
             "leader failed to send out heartbeat on time; took too long, leader is overloaded "
             "likely from slow disk",
-            heartbeat_interval=f"{member.settings.heartbeat_s * 1000:g}ms",
+            heartbeat_interval=f"{self._heartbeat_s * 1000:g}ms",
             expected_duration=f"{expected_s * 1000:g}ms",
             exceeded_duration=f"{late_s * 1000:.3f}ms",
         )

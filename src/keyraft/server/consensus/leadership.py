@@ -36,7 +36,6 @@ class Leadership:
         "_loop",
         "_own",
         "_serves",
-        "_sole_voter",
         "alone",
         "confirmed",
         "in_service",
@@ -46,6 +45,7 @@ class Leadership:
         "on_deposed",
         "on_leader",
         "since_s",
+        "sole_voter",
         "term",
     )
 
@@ -55,7 +55,7 @@ class Leadership:
         self._loop = loop
         self._logger = logger
         self._counters = counters
-        self._sole_voter = False
+        self.sole_voter = False  # this member alone votes
         self._serves = False
         self.leader = 0  # its id; 0: no known leader
         self.term = term  # of the leader, or of the entries that are applied, if that is later
@@ -101,7 +101,7 @@ class Leadership:
         if not (leads and self.leading):
             return
         self.confirmed = True
-        self.alone = self._sole_voter
+        self.alone = self.sole_voter
         for confirmed in self.on_confirmed:
             confirmed()
 
@@ -112,7 +112,7 @@ class Leadership:
         A member that became the only voter may read at once only from its next term on. The removed
         members may have answered for entries that are committed and not yet applied here.
         """
-        self._sole_voter = sole_voter
+        self.sole_voter = sole_voter
         self._serves = serves
         self.alone = self.alone and sole_voter
         self.in_service = self.leader != 0 and serves
@@ -123,7 +123,7 @@ class Leadership:
         hold(self.leading == (leader == own), "leading: the leader is this member", leader, own)
         hold(self.leading or not self.confirmed, "only a leader is confirmed", leader)
         hold(self.confirmed or not self.alone, "alone only behind an entry of its term", leader)
-        hold(self._sole_voter or not self.alone, "alone only without other voters", leader)
+        hold(self.sole_voter or not self.alone, "alone only without other voters", leader)
         serves = leader != 0 and self._serves
         hold(self.in_service == serves, "in service: a leader, a vote, a version", leader, serves)
         hold(self.term <= raft_term, "no term that Raft has not reached", self.term, raft_term)

@@ -6,13 +6,17 @@ Raft does the work (thesis §3.10). Here are those who wait for it, and their de
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from keyraft.base import errors
+from keyraft.base.clock import Loop
 from keyraft.base.errors import EtcdError, RawError
-
-if TYPE_CHECKING:
-    from keyraft.server.member import Member
+from keyraft.base.log import Logger
+from keyraft.cluster import RaftCluster
+from keyraft.server.consensus.leadership import Leadership
+from keyraft.server.consensus.raft_loop import RaftLoop
+from keyraft.server.ports import Network
+from keyraft.server.settings import MemberSettings
 
 _UNKNOWN: Final = 2
 TRANSFER_LATE: Final = "etcdserver: request timed out, leader transfer took too long"
@@ -23,8 +27,23 @@ MoveDone = Callable[[EtcdError | RawError | None], None]
 class LeadershipTransfer:
     """Transfers under way. Owned by the member's loop."""
 
-    def __init__(self, member: Member) -> None:
-        self._member = member
+    def __init__(
+        self,
+        settings: MemberSettings,
+        loop: Loop,
+        raft: RaftLoop,
+        leadership: Leadership,
+        cluster: RaftCluster,
+        network: Network,
+        logger: Logger,
+    ) -> None:
+        self._settings = settings
+        self._loop = loop
+        self._raft = raft
+        self._leadership = leadership
+        self._cluster = cluster
+        self._network = network
+        self._logger = logger
         self._waiting: list[tuple[int, float, MoveDone]] = []
 
     def move(self, target: int, done: MoveDone) -> None:
@@ -32,26 +51,25 @@ class LeadershipTransfer:
 
         Raises BadLeaderTransfereeError.
         """
-        member = self._member
-        transferee = member.membership.cluster.member(target)
+        transferee = self._cluster.member(target)
         if transferee is None or transferee.is_learner:
             raise errors.BadLeaderTransfereeError
-        if target == member.leadership.leader:
+        if target == self._leadership.leader:
             done(None)
             return
-        member.logger.info(
+        self._logger.info(
             "leadership transfer starting",
-            local_member_id=f"{member.settings.member_id:x}",
-            current_leader_member_id=f"{member.leadership.leader:x}",
+            local_member_id=f"{self._settings.member_id:x}",
+            current_leader_member_id=f"{self._leadership.leader:x}",
             transferee_member_id=f"{target:x}",
         )
-        member.raft.transfer(target)
-        deadline_s = member.loop.time() + member.settings.request_timeout_s
+        self._raft.transfer(target)
+        deadline_s = self._loop.time() + self._settings.request_timeout_s
         self._waiting.append((target, deadline_s, done))
 
     def leader_changed(self, _before: int) -> None:
         """Somebody else leads now."""
-        leader = self._member.leadership.leader
+        leader = self._leadership.leader
         waiting, self._waiting = self._waiting, []
         for target, deadline_s, done in waiting:
             if target == leader:
@@ -77,11 +95,10 @@ class LeadershipTransfer:
 
     def best_transferee(self) -> int:
         """The voter that is connected for longest; 0 when there is none."""
-        member = self._member
-        since = member.network.active_since
+        since = self._network.active_since
         active = [
             (active_s, voter)
-            for voter in member.membership.state.voters
-            if voter != member.settings.member_id and (active_s := since(voter)) is not None
+            for voter in self._raft.conf_state.voters
+            if voter != self._settings.member_id and (active_s := since(voter)) is not None
         ]
         return min(active)[1] if active else 0
