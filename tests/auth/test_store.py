@@ -25,18 +25,15 @@ class Leases:
     def __init__(self) -> None:
         self.on: dict[int, list[bytes]] = {}
 
-    def keys(self, lease_id: int) -> list[bytes]:
-        return self.on.get(lease_id, [])
-
     def attachments(self, lease_id: int) -> tuple[int, int]:
-        keys = self.keys(lease_id)
+        keys = self.on.get(lease_id)
         return (id(keys), len(keys)) if keys else (0, 0)
 
     def newest_keys(self, lease_id: int, count: int) -> list[bytes]:
-        return self.keys(lease_id)[::-1][:count]
+        return self.on.get(lease_id, [])[::-1][:count]
 
     def has_key(self, lease_id: int, key: bytes) -> bool:
-        return key in self.keys(lease_id)
+        return key in self.on.get(lease_id, [])
 
 
 class Letters:
@@ -113,14 +110,11 @@ def users() -> Users:
     return users
 
 
-def done(outcome: object) -> object:
-    """What was asked for; some of it comes in steps."""
-    return finished(outcome) if isinstance(outcome, Generator) else outcome
-
-
 def refusal(work: object, *arguments: object) -> type[BaseException] | None:
     try:
-        done(work(*arguments))  # type: ignore[operator]
+        outcome = work(*arguments)  # type: ignore[operator]
+        if isinstance(outcome, Generator):
+            finished(outcome)
     except (EtcdError, RawError) as error:
         return type(error)
     return None
@@ -255,7 +249,7 @@ def test_every_change_counts_and_nothing_else_does(users: Users) -> None:
     def counted(method: str, **fields: object) -> int:
         before = users.store.revision
         name = "Auth" + "".join(word.title() for word in method.split("_")) + "Request"
-        done(getattr(accounts, method)(getattr(rpc_pb2, name)(**fields)))
+        assert refusal(getattr(accounts, method), getattr(rpc_pb2, name)(**fields)) is None
         users.store.check()
         return users.store.revision - before
 

@@ -169,3 +169,6 @@ def test_a_leader_again_gives_deadlines_once_the_old_ones_are_forgotten(
     cluster.run(1.0)
     assert not lessor.primary
     lessor.check()
+    member.leasing.promote()
+    cluster.run(1.0)
+    assert lessor.primary

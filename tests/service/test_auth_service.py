@@ -124,7 +124,8 @@ def test_a_lease_with_many_keys_is_looked_at_in_steps_and_once(
     member.lessor.grant(7, 600, one.loop.time())
     keys = 3 * CHECK_SLICE + 500
     for number in range(keys):
-        member.lessor.attach(7, b"a/%05d" % number)
+        leased = rpc_pb2.PutRequest(key=b"a/%05d" % number, lease=7)
+        member.store.put(leased.SerializeToString())
     looks = 0
     look = Ranges.has_range
 
@@ -159,11 +160,11 @@ def test_a_lease_with_many_keys_is_looked_at_in_steps_and_once(
     )  # an entry begins with two steps
     said, total, most = put(b"a/newer")
     assert isinstance(said, bytes) and total < 10
-    member.lessor.attach(7, b"z")
+    member.store.put(rpc_pb2.PutRequest(key=b"z", lease=7).SerializeToString())
     for _ in range(2):
         said, total, most = put(b"a/no")
         assert said == DENIED and total < 10
-    member.lessor.detach(7, b"z")
+    member.store.delete_keys([b"z"])
 
     users.do("UserAdd", rpc_pb2.AuthUserAddRequest(name="b", password="pw"), "root")
     users.log_in("alice")  # the users have changed: all is looked at anew

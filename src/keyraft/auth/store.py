@@ -57,9 +57,6 @@ class LeaseKeys(Protocol):
     def has_key(self, lease_id: int, key: bytes) -> bool:
         """Whether the key is attached to the lease."""
 
-    def keys(self, lease_id: int) -> list[bytes]:
-        """The keys on a lease in any order; none for an unknown one."""
-
 
 class _Grants:
     """What one user may do, computed from its roles."""
