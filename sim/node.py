@@ -49,7 +49,7 @@ from sim.witnessed import Habits, WitnessedMember
 
 WAL_PATH: Final = "/data/member/wal"
 SNAP_PATH: Final = "/data/member/snap"
-SEGMENT_BYTES: Final = 1 << 17  # small, so that runs cut segments
+SEGMENT_BYTES: Final = 1 << 13  # small, so that runs cut segments and remove them
 EPOCH_UNIX_S: Final = 1_800_000_000.0
 PURGE_S: Final = 2.0  # between two removals of old segments and snapshot files
 WALS_MAX: Final = 2
