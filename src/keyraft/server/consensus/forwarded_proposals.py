@@ -126,7 +126,8 @@ def _problem(entry: Entry, bytes_max: int) -> str:
     if entry.type == _CONF_CHANGE:
         return _change_problem(data)
     if entry.type:
-        return ""  # Raft itself accepts or drops it
+        # Leaving a joint configuration is Raft's own matter, and its leader's.
+        return "a change of the configuration that no member proposes"
     if not data:
         return "an empty proposal"
     try:

@@ -37,7 +37,9 @@ from keyraft.proto import membership_pb2
 from keyraft.raft import (
     ConfChange,
     ConfChangeError,
+    ConfChangeSingle,
     ConfChangeType,
+    ConfChangeV2,
     ConfState,
     Entry,
     EntryType,
@@ -159,12 +161,7 @@ class Membership:
             self._pass_over(entry, "it cannot be read")
             return
         if entry.type == EntryType.CONF_CHANGE_V2:
-            # etcd proposes none, but a joint configuration is left by such an entry.
-            try:
-                change_v2 = codec.decode_conf_change_v2(entry.data)
-                self._take(raft.apply_conf_change(change_v2, entry.index))
-            except ConfChangeError as problem:
-                self._pass_over(entry, str(problem))
+            self._apply_v2(entry)
             return
         change = codec.decode_conf_change(entry.data)
         kind = ConfChangeType(change.type)
@@ -186,6 +183,23 @@ class Membership:
             self.cluster.apply(kind, change.node_id, context)
             self._tell_network(kind, change.node_id, context)
         self._answer(change.id, error)
+
+    def _apply_v2(self, entry: Entry) -> None:
+        """The second form of a change, which no member of etcd proposes (it panics there).
+
+        One that names members has no effect: it says nothing of their URLs, and Raft would count
+        whom the cluster does not know. An empty one leaves a joint configuration.
+        """
+        raft = self._member.raft
+        change = codec.decode_conf_change_v2(entry.data)
+        if change.changes:
+            self._pass_over(entry, "changes of the second form name members without their URLs")
+            change = ConfChangeV2(changes=[ConfChangeSingle(ConfChangeType.ADD_NODE, 0)])
+        try:
+            self._take(raft.apply_conf_change(change, entry.index))
+        except ConfChangeError as problem:
+            if not change.changes:
+                self._pass_over(entry, str(problem))
 
     def _pass_over(self, entry: Entry, why: str) -> None:
         self._member.logger.error(

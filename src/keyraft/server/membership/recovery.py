@@ -153,7 +153,8 @@ def _change(known: RaftCluster, state: ConfState, entry: Entry) -> ConfState:
     if readable_change(entry) is None:
         return state
     if entry.type == EntryType.CONF_CHANGE_V2:
-        return changed(state, codec.decode_conf_change_v2(entry.data).changes)
+        is_named = codec.decode_conf_change_v2(entry.data).changes
+        return state if is_named else changed(state, [])
     change = codec.decode_conf_change(entry.data)
     kind = ConfChangeType(change.type)
     try:
