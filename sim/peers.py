@@ -2,24 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 from keyraft.base.errors import EtcdError
 from keyraft.base.version import VERSION
+from keyraft.cluster import MemberRecord
 from keyraft.raft import Message, MessageType
-from keyraft.server import PeerHash
+from keyraft.server import Member, PeerHash
 from sim.loop import MemberLoop
-from sim.network import MemberNetwork
+from sim.network import MemberNetwork, SimNetwork
 
-if TYPE_CHECKING:
-    from sim.node import Node
+
+class SnapshotSending(Protocol):
+    """The sending end of `sim.transfers`."""
+
+    def send(self, message: Message) -> None:
+        """Sends it with the database that belongs to it."""
+
+
+class Machine(Protocol):
+    """A simulated machine, as the others see it."""
+
+    network: SimNetwork
+    identity: MemberRecord
+    member: Member | None
+
+    @property
+    def running(self) -> bool:
+        """Whether a member lives there and is not paused."""
+
+    def report_unreachable(self, member_id: int) -> None:
+        """A message had no way."""
+
+    @property
+    def transfers(self) -> SnapshotSending:
+        """Who moves its databases."""
 
 
 class NodeNetwork(MemberNetwork):
     """Snapshots take their database with them."""
 
-    def __init__(self, node: Node, loop: MemberLoop) -> None:
+    def __init__(self, node: Machine, loop: MemberLoop) -> None:
         super().__init__(node.network, loop, node.identity.id, node.report_unreachable, VERSION)
         self._node = node
 
@@ -37,7 +61,7 @@ class NodeNetwork(MemberNetwork):
 class NodeHashes:
     """The hashes of all other members that can be reached; a `PeerHashes`."""
 
-    def __init__(self, node: Node, nodes: dict[int, Node], loop: MemberLoop) -> None:
+    def __init__(self, node: Machine, nodes: Mapping[int, Machine], loop: MemberLoop) -> None:
         self._node = node
         self._nodes = nodes
         self._loop = loop
@@ -53,10 +77,11 @@ class NodeHashes:
 
         self._loop.call_later(0.01, answer)
 
-    def _one(self, node: Node, revision: int) -> PeerHash:
+    def _one(self, node: Machine, revision: int) -> PeerHash:
         member, network = node.member, self._node.network
-        there, back = (self._node.id, node.id), (node.id, self._node.id)
-        nobody = PeerHash(node.id, node.identity.peer_urls)
+        there = (self._node.identity.id, node.identity.id)
+        back = (node.identity.id, self._node.identity.id)
+        nobody = PeerHash(node.identity.id, node.identity.peer_urls)
         if member is None or not node.running:
             return nobody
         if not (network.reachable(*there) and network.reachable(*back)):
@@ -64,5 +89,5 @@ class NodeHashes:
         try:
             found = member.store.hash_kv(revision).run()
         except EtcdError as error:
-            return PeerHash(node.id, node.identity.peer_urls, error=error)
-        return PeerHash(node.id, node.identity.peer_urls, member.store.revision, found)
+            return PeerHash(node.identity.id, node.identity.peer_urls, error=error)
+        return PeerHash(node.identity.id, node.identity.peer_urls, member.store.revision, found)

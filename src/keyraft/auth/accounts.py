@@ -16,17 +16,16 @@ import binascii
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Generator
 from operator import attrgetter
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 from keyraft.auth.ranges import OPEN_END, is_valid
+from keyraft.auth.records import Records
+from keyraft.auth.tokens import TokenProvider
 from keyraft.base import errors
 from keyraft.base.errors import RawError
 from keyraft.mvcc.backend import AUTH_ROLES, AUTH_USERS
 from keyraft.mvcc.wire import field
 from keyraft.proto import auth_pb2, rpc_pb2
-
-if TYPE_CHECKING:
-    from keyraft.auth.store import AuthStore
 
 Steps = Generator[None, None, bytes]
 """A request that looks at all users or roles, some a step; the value is its answer without header."""
@@ -42,10 +41,21 @@ NO_PASSWORD_USER: Final = (
 )
 
 
+class AccountStore(Protocol):
+    """The store that the accounts are part of."""
+
+    records: Records
+    tokens: TokenProvider
+    enabled: bool
+
+    def changed(self) -> None:
+        """Users or roles were changed: counts a revision, and permissions are looked up anew."""
+
+
 class Accounts:
     """The changes that apply makes. Raises errors of `base.errors` before anything is changed."""
 
-    def __init__(self, store: AuthStore, hash_password: Callable[[bytes], bytes]) -> None:
+    def __init__(self, store: AccountStore, hash_password: Callable[[bytes], bytes]) -> None:
         self._store = store
         self._hash_password = hash_password
 

@@ -7,15 +7,13 @@ as it likes; after the end its methods do nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from . import status
 from .http2 import states
 from .http2.hpack import Header
 from .http2.stream import Http2Stream
-
-if TYPE_CHECKING:
-    from .client import ClientConnection
+from .limits import Limits
 
 Metadata = Sequence[Header]
 Done = Callable[[int, str, bytes], None]
@@ -43,6 +41,27 @@ class ClientReceiver(Protocol):
         """The send queue has drained after it had been full."""
 
 
+class CallsConnection(Protocol):
+    """A client's connection, as the calls on it see it."""
+
+    limits: Limits
+
+    def cancel(self, call: ClientCall, code: int, text: str) -> None:
+        """Ends a call now, with this status."""
+
+    def send(self, stream: ClientStream, message: bytes) -> None:
+        """Sends one message."""
+
+    def half_close(self, stream: ClientStream) -> None:
+        """No message will follow."""
+
+    def pause_reading(self, stream: ClientStream) -> None:
+        """Stops delivery."""
+
+    def resume_reading(self, stream: ClientStream) -> None:
+        """Resumes delivery."""
+
+
 class ClientCall(Http2Stream):
     """One unary call. `unprocessed`: the server said that it did not process it."""
 
@@ -61,7 +80,7 @@ class ClientCall(Http2Stream):
 
     def __init__(
         self,
-        connection: ClientConnection,
+        connection: CallsConnection,
         path: bytes,
         metadata: tuple[Header, ...],
         request: bytes,

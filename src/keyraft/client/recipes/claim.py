@@ -18,16 +18,14 @@ Source of the layout: etcd `client/v3/concurrency/mutex.go`, which deletes by na
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Final, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final, Protocol, TypeVar
 
 from keyraft.client import errors
-from keyraft.client.lease import finish
+from keyraft.client.client import Space
+from keyraft.client.lease import Lease, finish
 from keyraft.client.txn import Operation, create_revision, delete, get, put, version
 from keyraft.proto.lazy import mvcc_pb2, rpc_pb2
-
-if TYPE_CHECKING:
-    from keyraft.client.recipes.session import Session
 
 T = TypeVar("T")
 RETRY_S: Final = 0.1
@@ -42,10 +40,30 @@ async def again(call: Callable[[], Awaitable[T]]) -> T:
             await asyncio.sleep(RETRY_S)
 
 
+class ClaimHolder(Protocol):
+    """A session, as its claims see it."""
+
+    space: Space
+
+    @property
+    def lease(self) -> Lease:
+        """The lease that the claims' keys are attached to."""
+
+    @property
+    def lost(self) -> bool:
+        """The lease is over, and its keys with it."""
+
+    def forget(self, key: bytes) -> None:
+        """A claim has no users any more."""
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Runs `work` until its end or the session's."""
+
+
 class Claim:
     """One key of a session; made by `Session.claim`, which counts its users."""
 
-    def __init__(self, session: Session, key: bytes) -> None:
+    def __init__(self, session: ClaimHolder, key: bytes) -> None:
         self._session = session
         self.key = key
         self.users = 0

@@ -4,14 +4,31 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from ..address import common_name, peer_name
 from .bodies import Body
 from .heads import Header, Http1RequestHead, answer_head, has_body
+from .limits import Http1Limits
 
-if TYPE_CHECKING:
-    from .connection import Http1Connection
+
+class RequestConnection(Protocol):
+    """A connection, as the request on it sees it."""
+
+    transport: asyncio.Transport
+    scheme: str
+    limits: Http1Limits
+    close_after: bool
+    """This answer is the last."""
+
+    def must_close(self, head: Http1RequestHead) -> bool:
+        """Whether the connection ends with an answer that begins now."""
+
+    def answered(self) -> None:
+        """The answer is written."""
+
+    def give_up_limits(self) -> None:
+        """From now on the owner of the answer sees to timeouts of this connection."""
 
 
 class Http1Request:
@@ -29,7 +46,9 @@ class Http1Request:
         "on_writable",
     )
 
-    def __init__(self, connection: Http1Connection, head: Http1RequestHead, incoming: Body) -> None:
+    def __init__(
+        self, connection: RequestConnection, head: Http1RequestHead, incoming: Body
+    ) -> None:
         self._connection = connection
         self._head = head
         self._status = 0  # until the answer has begun
