@@ -5,28 +5,39 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import inf
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from keyraft.base.invariants import AT_ONCE, CHECK_SLICE, Checks, hold, whole
 from keyraft.lease.record import LeaseRecord
-from keyraft.mvcc.backend import LEASE
+from keyraft.mvcc.backend import LEASE, Backend
 from keyraft.proto import lease_pb2
-
-if TYPE_CHECKING:
-    from keyraft.lease.lessor import Lessor
 
 LeaseOf = Callable[[bytes], int]
 """Which lease the store has a key on; 0 for none."""
 
 
-def whole_lessor(lessor: Lessor, lease_of: LeaseOf | None) -> None:
+class LessorState(Protocol):
+    """What is looked at of a `Lessor`."""
+
+    _backend: Backend
+    _dated: list[LeaseRecord]
+    _leases: dict[int, LeaseRecord]
+    _min_ttl_s: int
+    _undated: list[LeaseRecord]
+
+    @property
+    def primary(self) -> bool:
+        """Whether deadlines are kept here."""
+
+
+def whole_lessor(lessor: LessorState, lease_of: LeaseOf | None) -> None:
     """Everything at once. Raises InvariantError."""
     hung = [key for lease in lessor._leases.values() for key in lease.keys or ()]
     hold(len(hung) == len(set(hung)), "a key hangs on one lease", len(hung))
     whole(lessor_steps(lessor, lease_of, AT_ONCE))
 
 
-def lessor_steps(lessor: Lessor, lease_of: LeaseOf | None, size: int = CHECK_SLICE) -> Checks:
+def lessor_steps(lessor: LessorState, lease_of: LeaseOf | None, size: int = CHECK_SLICE) -> Checks:
     """The same in steps, lease by lease."""
     leases = lessor._leases
     left = size
@@ -57,7 +68,7 @@ def lessor_steps(lessor: Lessor, lease_of: LeaseOf | None, size: int = CHECK_SLI
         yield
 
 
-def _check_lease(lessor: Lessor, lease: LeaseRecord) -> None:
+def _check_lease(lessor: LessorState, lease: LeaseRecord) -> None:
     primary, dated = lessor.primary, lease.expiry_s < inf
     hold(primary or not lessor._undated, "a follower hands out no deadlines", lease.id)
     hold(not primary or not lessor._dated, "a primary forgets no deadlines", lease.id)

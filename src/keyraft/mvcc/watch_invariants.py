@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections import deque
+from typing import Protocol
 
 from keyraft.base.invariants import AT_ONCE, CHECK_SLICE, Checks, hold, whole
 
-from .watch_cohort import LAGGING, READY, SYNCED, Cohort, Watcher
-
-if TYPE_CHECKING:
-    from .watch import WatchHub
+from .watch_cohort import LAGGING, READY, SYNCED, Cohort, CohortIndex, Watcher
+from .watch_pass import CatchUp, History
 
 
-def whole_hub(hub: WatchHub) -> None:
+class HubState(Protocol):
+    """What is looked at of a `WatchHub`."""
+
+    _live: CohortIndex
+    _opened: dict[Cohort, None]
+    _pass: CatchUp
+    _queue: deque[Cohort]
+    _store: History
+    ended: int
+    pending_bytes: int
+    synced: int
+    watchers: int
+
+
+def whole_hub(hub: HubState) -> None:
     """Everything at once. Raises InvariantError."""
     hub._live.check()
     hub._pass.lagging.check()
@@ -30,7 +43,7 @@ def whole_hub(hub: WatchHub) -> None:
     whole(hub_steps(hub, AT_ONCE))
 
 
-def hub_steps(hub: WatchHub, size: int = CHECK_SLICE) -> Checks:
+def hub_steps(hub: HubState, size: int = CHECK_SLICE) -> Checks:
     """What can be said of each cohort and watcher by itself, in steps."""
     hold(hub.synced + hub.ended <= hub.watchers, "watchers are counted", hub.synced, hub.watchers)
     left = size
@@ -57,7 +70,7 @@ def _weight(cohort: Cohort) -> int:
     return cohort.weight + (cohort.job.weight if cohort.job is not None else 0)
 
 
-def _check_cohort(hub: WatchHub, cohort: Cohort, state: int) -> None:
+def _check_cohort(hub: HubState, cohort: Cohort, state: int) -> None:
     if state == SYNCED:
         waits = cohort.queued or cohort in hub._opened
         idle = not cohort.pending and cohort.job is None
@@ -66,7 +79,7 @@ def _check_cohort(hub: WatchHub, cohort: Cohort, state: int) -> None:
         hold(hub._pass.has_begun, "who lags has a pass to come", cohort.start)
 
 
-def _check_watcher(hub: WatchHub, watcher: Watcher, state: int) -> None:
+def _check_watcher(hub: HubState, watcher: Watcher, state: int) -> None:
     hold(watcher.state == state, "a watcher's state is its index's", watcher.id, watcher.state)
     cohort = watcher.cohort
     if state == SYNCED and cohort is not None and not cohort.queued:
