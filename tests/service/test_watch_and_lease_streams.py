@@ -9,7 +9,7 @@ import pytest
 
 from keyraft.base.errors import NoSpaceError
 from keyraft.grpc import StreamHandler
-from keyraft.grpc.router import BatchHandler
+from keyraft.grpc.route import BatchHandler
 from keyraft.proto import rpc_pb2
 from keyraft.server.apply import internal_request
 from tests.server.harness import OneMember

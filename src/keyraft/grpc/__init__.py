@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .http import HttpRequest
     from .http2.frames import PREFACE
     from .requests import HttpHandler
-    from .router import (
+    from .route import (
         BIDI_STREAM,
         CLIENT_STREAM,
         SERVER_STREAM,
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
         BatchHandler,
         CallContext,
         Route,
-        Router,
         ServerStream,
         StreamHandler,
         UnaryCall,
     )
+    from .router import Router
     from .server import ServerConnection
 
 __getattr__ = names_in(
@@ -48,19 +48,19 @@ __getattr__ = names_in(
         ".http": ("HttpRequest",),
         ".http2.frames": ("PREFACE",),
         ".requests": ("HttpHandler",),
-        ".router": (
+        ".route": (
             "BIDI_STREAM",
             "BatchHandler",
             "CLIENT_STREAM",
             "CallContext",
             "Route",
-            "Router",
             "SERVER_STREAM",
             "ServerStream",
             "StreamHandler",
             "UNARY",
             "UnaryCall",
         ),
+        ".router": ("Router",),
         ".server": ("ServerConnection",),
     },
 )

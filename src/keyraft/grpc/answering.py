@@ -21,7 +21,7 @@ from .http2.errors import NO_ERROR
 from .http2.hpack import Header, HpackEncoder
 from .http2.stream import Http2Stream
 from .limits import Limits
-from .router import Metadata
+from .route import Metadata
 
 _CONTENT_TYPE: Final = (b"content-type", b"application/grpc")
 _RESPONSE: Final[list[Header]] = [(b":status", b"200"), _CONTENT_TYPE]

@@ -10,13 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import inf
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from . import status
-
-if TYPE_CHECKING:
-    from .calls import Call
-    from .router import Route
+from .route import Route
 
 CLOCK_RESOLUTION_S: Final = 0.001
 """The resolution of the clocks that feed connections; a loop's is fixed within a turn."""
@@ -41,6 +38,40 @@ class CallEnd(NamedTuple):
     """Of a unary call that was answered."""
     received_bytes: int
     sent_bytes: int
+
+
+class CallHeader(Protocol):
+    """What a call asked for."""
+
+    path: bytes
+    route: Route | None
+
+
+class EndedCall(Protocol):
+    """What is told of a call."""
+
+    began_s: float
+    request: bytes
+
+    @property
+    def header(self) -> CallHeader:
+        """What it asked for."""
+
+    @property
+    def peer(self) -> str:
+        """The client's address."""
+
+    @property
+    def common_name(self) -> str | None:
+        """The CN of the client's certificate."""
+
+    @property
+    def received_bytes(self) -> int:
+        """Of the messages that reached the handler."""
+
+    @property
+    def sent_bytes(self) -> int:
+        """Of the messages sent before the end."""
 
 
 Listener = Callable[[CallEnd], None]
@@ -69,7 +100,7 @@ class CallEnds:
         self._listeners = (*self._listeners, (least, listener))
         self.from_s = min(self.from_s, least)
 
-    def tell(self, call: Call, code: int, text: str, reply: bytes | None, now: float) -> None:
+    def tell(self, call: EndedCall, code: int, text: str, reply: bytes | None, now: float) -> None:
         """Calls the listeners for one ended call."""
         took_s = now - call.began_s
         end = CallEnd(

@@ -7,18 +7,52 @@ when both halves are closed. A handler may keep it; after the end its methods do
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from .http2.stream import Http2Stream
+from .limits import Limits
 from .request_header import RequestHeader
-from .router import Metadata, Route, StreamHandler
+from .route import Metadata, Route, StreamHandler
 
-if TYPE_CHECKING:
-    from .requests import Requests
+
+class CallsServer(Protocol):
+    """A server's connection, as the calls on it see it. Each method is a method of theirs."""
+
+    common_name: str | None
+    limits: Limits
+    now: float
+    peer: str
+
+    def respond(self, call: Call, message: bytes) -> None:
+        """The message and status OK."""
+
+    def finish(self, call: Call, code: int, text: str, metadata: Metadata = ()) -> None:
+        """The end, after everything sent before."""
+
+    def drop(self, call: Call, code: int, text: str) -> None:
+        """The end, now."""
+
+    def begin(self, stream: Stream, metadata: Metadata) -> None:
+        """The answer's header."""
+
+    def send(self, stream: Stream, message: bytes) -> None:
+        """One message."""
+
+    def send_framed(self, stream: Stream, framed: bytes, count: int) -> None:
+        """Several small messages."""
+
+    def send_shared(self, stream: Stream, head: bytes, pieces: list[bytes]) -> None:
+        """A large message in pieces."""
+
+    def pause_reading(self, stream: Stream) -> None:
+        """Stops delivery."""
+
+    def resume_reading(self, stream: Stream) -> None:
+        """Takes delivery up again."""
 
 
 class Call(Http2Stream):
-    """One unary call (router.UnaryCall)."""
+    """One unary call (route.UnaryCall)."""
 
     __slots__ = (
         "began_s",
@@ -36,7 +70,7 @@ class Call(Http2Stream):
 
     def __init__(
         self,
-        connection: Requests,
+        connection: CallsServer,
         stream_id: int,
         state: int,
         send_window: int,
@@ -94,7 +128,7 @@ class Call(Http2Stream):
 
 
 class Stream(Call):
-    """One streaming call (router.ServerStream)."""
+    """One streaming call (route.ServerStream)."""
 
     __slots__ = ("handler", "headers_sent", "received_bytes", "route", "sent_bytes", "takes_many")
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from .http2 import states
 from .http2.errors import CANCEL
 from .http2.hpack import Header
 from .http2.stream import Http2Stream
+from .limits import Limits
 from .request_header import RequestHeader
-
-if TYPE_CHECKING:
-    from .requests import Requests
 
 
 class HttpRequest(Protocol):
@@ -70,6 +68,30 @@ class HttpRequest(Protocol):
         """Breaks the answer off, so that the client sees it as incomplete."""
 
 
+class HttpServer(Protocol):
+    """A server's connection, as the requests on it see it."""
+
+    common_name: str | None
+    limits: Limits
+    peer: str
+
+    @property
+    def scheme(self) -> str:
+        """`http` or `https`."""
+
+    def http_headers(self, stream: HttpStream, fields: list[Header]) -> None:
+        """The answer's head."""
+
+    def http_data(self, stream: HttpStream, data: bytes) -> None:
+        """A part of its body."""
+
+    def http_end(self, stream: HttpStream) -> None:
+        """Its end."""
+
+    def http_abort(self, stream: HttpStream, code: int) -> None:
+        """No end, but a reset."""
+
+
 class HttpStream(Http2Stream):
     """An HttpRequest on an HTTP/2 stream."""
 
@@ -77,7 +99,7 @@ class HttpStream(Http2Stream):
 
     def __init__(
         self,
-        connection: Requests,
+        connection: HttpServer,
         stream_id: int,
         state: int,
         send_window: int,

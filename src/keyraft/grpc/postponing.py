@@ -12,7 +12,7 @@ from collections.abc import Callable
 from keyraft.base.errors import EtcdError, PostponedError, RawError
 
 from .calls import Call, Stream
-from .router import Route
+from .route import Route
 
 
 def postpone(

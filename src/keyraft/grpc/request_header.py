@@ -19,7 +19,8 @@ from keyraft.base.gotext import quote
 from . import status
 from .field_validity import check_fields
 from .http2.hpack import Header
-from .router import UNARY, Route, Router
+from .route import UNARY, Route
+from .router import Router
 
 _PSEUDO: Final = frozenset((b":method", b":scheme", b":path", b":authority"))
 _IDENTITY: Final = (b"", b"identity")

@@ -38,7 +38,8 @@ from .limits import (
 )
 from .postponing import postpone
 from .request_header import RequestHeader
-from .router import BIDI_STREAM, CLIENT_STREAM, UNARY, Route, Router
+from .route import BIDI_STREAM, CLIENT_STREAM, UNARY, Route
+from .router import Router
 
 _NO_PSEUDO: Final[frozenset[bytes]] = frozenset()
 

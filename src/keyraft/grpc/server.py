@@ -29,7 +29,7 @@ from .limits import (
 )
 from .postponing import postpone
 from .requests import Requests
-from .router import BIDI_STREAM, StreamHandler
+from .route import BIDI_STREAM, StreamHandler
 
 _FRAME_WORD_MAX: Final = frames.FRAME_BYTES_DEFAULT << 8 | 0xFF
 
