@@ -42,6 +42,12 @@ def _what_asyncio_only_logs_is_an_error() -> Iterator[None]:
     assert not texts, "\n".join(texts)
 
 
+def pytest_collection_finish() -> None:
+    """Everything is imported: it is no garbage, and need not be looked through at each module."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _garbage_is_collected_near_its_module() -> Iterator[None]:
     """What a module leaves open is found at its end, so that the blame names a near test."""
