@@ -10,7 +10,6 @@ DEVIATION: etcd 3.7 stops at such an entry. Keyraft continues a log of 3.5.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 
 from google.protobuf.message import DecodeError
 
@@ -19,17 +18,20 @@ from keyraft.proto import membership_pb2, raft_internal_pb2
 from keyraft.server.apply import internal_request
 
 
-def encode_attributes(member_id: int, name: str, client_urls: Sequence[str]) -> bytes:
-    """The Request that tells a member's name and client URLs (etcd 3.4 `publish`)."""
-    told: dict[str, object] = {"name": name} if name else {}
-    if client_urls:
-        told["clientURLs"] = list(client_urls)
-    return _put(f"/0/members/{member_id:x}/attributes", json.dumps(told, separators=(",", ":")))
-
-
-def encode_version(version: str) -> bytes:
-    """The Request that sets the cluster's version (etcd 3.4 `updateClusterVersion`)."""
-    return _put("/0/version", version)
+def encode(kind: int, request: bytes) -> bytes:
+    """The Request that says the same as a request that sets a member's attributes or the cluster's
+    version (etcd 3.4 `publish`, `updateClusterVersion`); what `translate` takes back."""
+    if kind == internal_request.KIND_CLUSTER_VERSION_SET:
+        version = membership_pb2.ClusterVersionSetRequest.FromString(request)
+        return _put("/0/version", version.ver)
+    told = membership_pb2.ClusterMemberAttrSetRequest.FromString(request)
+    attributes: dict[str, object] = {}
+    if told.member_attributes.name:
+        attributes["name"] = told.member_attributes.name
+    if told.member_attributes.client_urls:
+        attributes["clientURLs"] = list(told.member_attributes.client_urls)
+    path = f"/0/members/{told.member_ID:x}/attributes"
+    return _put(path, json.dumps(attributes, separators=(",", ":")))
 
 
 def _put(path: str, value: str) -> bytes:

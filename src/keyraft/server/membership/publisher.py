@@ -14,7 +14,9 @@ from keyraft.base.errors import EtcdError, RawError
 from keyraft.base.version import VERSION
 from keyraft.base.waiters import Result
 from keyraft.cluster import (
+    MIN_CLUSTER_VERSION,
     Version,
+    VersionError,
     decide_cluster_version,
     minimal_server_version,
     parse_version,
@@ -82,31 +84,26 @@ class Publisher:
             ),
         )
         self._publishing = True
-        if self._among_old_members():
-            attributes = v2_requests.encode_attributes(
-                settings.member_id, settings.name, settings.client_urls
-            )
-            self._try(internal_request.KIND_V2, attributes, self._published)
-            return
+        version = member.membership.cluster.version
+        # The first version is below all that are supported, and says nothing of the members.
         self._try(
             internal_request.KIND_CLUSTER_MEMBER_ATTR_SET,
             request.SerializeToString(),
             self._published,
+            version.is_below(TODAYS_REQUESTS)
+            if version is not None and version != MIN_CLUSTER_VERSION
+            else self._has_old_peers(),
         )
 
-    def _among_old_members(self) -> bool:
-        """Whether a member may be of 3.4, which knows only requests of the v2 API.
+    def _has_old_peers(self) -> bool:
+        """Whether a member that can be reached is known to be of 3.4, which panics at requests of
+        the v3 API. One of 3.7 panics at those of the v2 API, so a guess would not do."""
+        return any(map(_is_old, self._member.network.versions().values()))
 
-        The cluster's version is the lowest of its members'. Before it is decided, the versions of
-        the members that can be reached count.
-        """
-        version = self._member.membership.cluster.version
-        if version is not None:
-            return version.is_below(TODAYS_REQUESTS)
-        told = (parse_version(one) for one in self._member.network.versions().values() if one)
-        return any(one.is_below(TODAYS_REQUESTS) for one in told)
-
-    def _try(self, kind: int, request: bytes, done: Callable[[Result], None]) -> None:
+    def _try(self, kind: int, request: bytes, done: Callable[[Result], None], is_old: bool) -> None:
+        """Proposes, in the form of the v2 API where `is_old`."""
+        if is_old:
+            kind, request = internal_request.KIND_V2, v2_requests.encode(kind, request)
         try:
             self._member.propose(kind, request, done)
         except EtcdError as refusal:
@@ -158,7 +155,8 @@ class Publisher:
         version = decide_cluster_version(cluster.version, lowest, cluster.downgrade, member.logger)
         if version is None:
             return
-        api = "v2" if version.is_below(TODAYS_REQUESTS) else "v3"
+        is_old = self._has_old_peers()
+        api = "v2" if is_old else "v3"
         if cluster.version is None:
             member.logger.info(
                 f"setting up initial cluster version using {api} API",
@@ -170,15 +168,12 @@ class Publisher:
                 **{"from": short(cluster.version), "to": short(version)},
             )
         self._setting_version = True
-        if version.is_below(TODAYS_REQUESTS):
-            old_request = v2_requests.encode_version(str(version))
-            self._try(internal_request.KIND_V2, old_request, self._version_set)
-            return
         request = membership_pb2.ClusterVersionSetRequest(ver=str(version))
         self._try(
             internal_request.KIND_CLUSTER_VERSION_SET,
             request.SerializeToString(),
             self._version_set,
+            is_old,
         )
 
     def _version_set(self, result: Result) -> None:
@@ -190,3 +185,11 @@ class Publisher:
                 member.logger.warn("failed to update cluster version", error=result.text)
         elif version is not None:
             member.logger.info("cluster version is updated", cluster_version=short(version))
+
+
+def _is_old(text: str | None) -> bool:
+    """Whether a server's version, as a peer told it, is below 3.5."""
+    try:
+        return text is not None and parse_version(text).is_below(TODAYS_REQUESTS)
+    except VersionError:
+        return False
