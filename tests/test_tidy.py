@@ -18,7 +18,6 @@ LINES_MAX = 500
 LARGE = {
     "sim/raft/conversation.py": 613,
     "sim/raft/interaction.py": 543,
-    "src/keyraft/mvcc/store.py": 564,
     "tests/auth/test_store.py": 570,
     "tests/cli/test_etcdctl_real.py": 638,
     "tests/client/test_client_real.py": 654,

@@ -26,7 +26,7 @@ def reopened(store: Store, **more: object) -> Store:
 
 
 def settle(store: Store) -> None:
-    while store.compaction_step() is not None:
+    while store.compactions.step() is not None:
         pass
 
 

@@ -29,7 +29,7 @@ def change(store: Store, r: random.Random, count: int) -> None:
 
 def finish(store: Store) -> list[float]:
     delays = []
-    while (delay := store.compaction_step()) is not None:
+    while (delay := store.compactions.step()) is not None:
         delays.append(delay)
     return delays
 
@@ -65,15 +65,15 @@ def test_a_hash_that_missed_rows_is_not_stored() -> None:
     store = Store(MemoryBackend(), compaction_batch_rows=2)
     change(store, random.Random(1), 60)
     store.compact(10)
-    store.compaction_step()
+    store.compactions.step()
     store.compact(20)  # the first one has not finished
     finish(store)
     assert [h.revision for h in store.hashes.hashes] == [10]
     store.compact(30)
-    store.compaction_step()
+    store.compactions.step()
     store.backend.flush()
     again = Store(store.backend, compaction_batch_rows=2)
-    assert again.compacting and again.compact_revision == 30
+    assert again.compactions and again.compact_revision == 30
     finish(again)
     assert again.hashes.hashes == []
     kept = [parse(row)[:2] for row, _ in again.backend.range(b.KEY) if parse(row)[0] <= 30]
@@ -103,7 +103,7 @@ def test_a_hash_under_way_holds_compactions_back_and_no_longer() -> None:
     store.compact(at, lambda: done.append(1))
     change(store, random.Random(3), 50)
     for _ in range(10):
-        assert store.compaction_step() == store.sleep_s
+        assert store.compactions.step() == store.compactions.sleep_s
     assert job.run().hash == want
     finish(store)
     assert done == [1]
@@ -113,7 +113,7 @@ def test_a_hash_under_way_holds_compactions_back_and_no_longer() -> None:
     store.compact(store.revision)
     abandoned.close()
     finish(store)
-    assert not store.compacting and store.statistics()["pins"] == 0
+    assert not store.compactions and store.statistics()["pins"] == 0
 
 
 def test_a_large_range_reads_its_revision_whatever_is_compacted_meanwhile() -> None:
@@ -128,7 +128,7 @@ def test_a_large_range_reads_its_revision_whatever_is_compacted_meanwhile() -> N
         store.put_key(b"%04d" % number, b"new")
         store.end()
     store.compact(store.revision)
-    assert store.compaction_step() == store.sleep_s
+    assert store.compactions.step() == store.compactions.sleep_s
     while True:
         try:
             next(work)

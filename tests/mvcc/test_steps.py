@@ -222,7 +222,7 @@ def test_reading_in_steps_sees_one_revision_whatever_is_written_or_compacted() -
             store.delete_keys([b"k%02d" % chance.randrange(KEYS)])
         if store.revision > store.compact_revision:
             store.compact(store.revision)
-        store.compaction_step()
+        store.compactions.step()
     assert steps > 20 and store.statistics()["pins"] == 0
     dropped = store.read_txn_steps(read)
     next(dropped)
@@ -353,7 +353,7 @@ def test_a_key_deleted_to_the_end_and_put_in_one_transaction_stays(before: int) 
     for number in range(2):
         put(store, b"z", b"%d" % number)
         store.compact(revision - before if not number else store.revision)
-        while store.compaction_step() is not None:
+        while store.compactions.step() is not None:
             pass
         assert found(store) == wanted
         backend.flush()

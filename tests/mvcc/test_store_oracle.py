@@ -325,7 +325,7 @@ def test_same_requests_same_answers_same_hashes(original: Original, seed: int) -
             refusals.add(theirs[1])
         if method == "KV/Compact" and isinstance(theirs, bytes):
             compactions += 1
-            while chance.r.random() < 0.9 and ours.store.compaction_step() is not None:
+            while chance.r.random() < 0.9 and ours.store.compactions.step() is not None:
                 pass
         if turn % 100 == 99:
             if ours.store.compact_revision and chance.r.random() < 0.5:

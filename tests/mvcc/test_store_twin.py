@@ -152,7 +152,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(slices=st.integers(1, 9))
     def work_on_compaction(self, slices: int) -> None:
         for _ in range(slices):
-            self.store.compaction_step()
+            self.store.compactions.step()
 
     @rule()
     def commit(self) -> None:
@@ -286,7 +286,7 @@ class StoreMachine(RuleBasedStateMachine):
         assert self.events == [(r, k, v) for r, _, k, v in self.twin.changes]
 
     def teardown(self) -> None:
-        while self.store.compaction_step() is not None:
+        while self.store.compactions.step() is not None:
             pass
         compacted = self.twin.compacted
         rows = [parse(row) for row, _ in self.backend.range(b.KEY)]

@@ -203,7 +203,7 @@ def test_a_read_under_way_goes_on_in_the_new_database_or_is_refused(
         backend = MemoryBackend({bucket: dict(rows) for bucket, rows in database.items()})
         far = Store(backend, Lessor(backend, 1))
         far.compact(far.revision - 1)
-        while far.compaction_step() is not None:
+        while far.compactions.step() is not None:
             pass
         backend.flush()
         disk = backend.disk

@@ -146,7 +146,7 @@ def test_a_physical_compaction_answers_when_the_rows_are_gone(kv: KV) -> None:
     if answer is None:
         kv.one.run(5.0)
     assert kv.one.member.store.compact_revision == 40
-    assert not kv.one.member.store.compacting
+    assert not kv.one.member.store.compactions
     assert kv.call("compact", rpc_pb2.CompactionRequest(revision=40)) == (
         11,
         "etcdserver: mvcc: required revision has been compacted",

@@ -62,7 +62,7 @@ def compact(cluster: SimCluster, leader: Node, revision: int) -> None:
 
     def compacted() -> bool:
         return all(
-            member.store.compact_revision == revision and not member.store.compacting
+            member.store.compact_revision == revision and not member.store.compactions
             for member in cluster.members
         )
 

@@ -58,7 +58,7 @@ def test_a_store_from_a_checkpoint_is_the_store_from_the_rows() -> None:
     store = Store(backend, Leases())
     fill(store, 100)
     store.compact(50)
-    while store.compaction_step() is not None:
+    while store.compactions.step() is not None:
         pass
     data = encode(store)
     for more in (0, 30):
@@ -83,7 +83,7 @@ def test_a_checkpoint_older_than_a_compaction_is_compacted_or_left() -> None:
     fill(store, 60)
     for compact_at, usable in ((at - 5, True), (at, True), (at + 3, False)):
         store.compact(compact_at)
-        while store.compaction_step() is not None:
+        while store.compactions.step() is not None:
             pass
         checkpoint = decode(data, data[:HEAD_BYTES])
         assert checkpoint is not None

@@ -170,7 +170,7 @@ class MemberMetrics:
             ("etcd_debugging_mvcc_events_total", watches["events"], "Watch events sent."),
             (
                 "etcd_debugging_mvcc_db_compaction_keys_total",
-                store.compacted_rows,
+                store.compactions.removed_rows,
                 "Rows that compactions removed.",
             ),
         ):

@@ -60,7 +60,7 @@ class Compaction:
         self.previous = previous
         self.whole = whole
         self.done = done
-        self.epoch = store.epoch + 1
+        self.epoch = store.compactions.epoch + 1
         self.removed = 0
         self._at = b""
         self._batch = 0
@@ -79,7 +79,7 @@ class Compaction:
         if not self._keeps_known:
             self._keeps_known = self._keeps.step()
             return 0.0
-        limit = min(SLICE_ROWS, store.batch_rows - self._batch)
+        limit = min(SLICE_ROWS, store.compactions.batch_rows - self._batch)
         rows = list(store.backend.range(KEY, self._at, first_key(self.revision + 1), limit))
         for row, stored in rows:
             self._pass(row, stored)
@@ -90,11 +90,11 @@ class Compaction:
             return None
         self._at = rows[-1][0] + b"\x00"
         self._batch += limit
-        if self._batch < store.batch_rows:
+        if self._batch < store.compactions.batch_rows:
             return 0.0
         self._batch = 0
         store.backend.flush()
-        return store.sleep_s
+        return store.compactions.sleep_s
 
     def _pass(self, row: bytes, stored: bytes) -> None:
         store = self._store

@@ -135,7 +135,7 @@ class HashKVJob:
         self.compact_revision = store.compact_revision
         self.result = result
         self._life = store.lives
-        self._pin = store.pin() if result is None else -1
+        self._pin = store.compactions.pin() if result is None else -1
         self._hasher = Hasher()
         self._at = b""
         self._keeps = AnyKey(store, lambda entry: kept_for_hash(entry, revision))
@@ -183,7 +183,7 @@ class HashKVJob:
     def close(self) -> None:
         """Cancels the job; harmless after the end."""
         if self._pin >= 0:
-            self._store.unpin(self._pin)
+            self._store.compactions.unpin(self._pin)
             self._pin = -1
 
     def _counts(self, key: bytes, main: int, sub: int, tombstone: bool) -> bool:

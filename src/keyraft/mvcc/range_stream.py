@@ -94,7 +94,7 @@ def _sorted(
     store: Store, request: rpc_pb2.RangeRequest, head: bytes, at: int, target_bytes: int
 ) -> Generator[bytes, None, None]:
     """A stream in another order than that of the keys."""
-    pin = store.pin()
+    pin = store.compactions.pin()
     try:
         items: list[Item] = []
         total = 0
@@ -121,7 +121,7 @@ def _sorted(
             yield field(b"\x0a", body)
             limit = _next_limit(limit, len(body), target_bytes)
     finally:
-        store.unpin(pin)
+        store.compactions.unpin(pin)
 
 
 def _passed(

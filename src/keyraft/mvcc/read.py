@@ -136,7 +136,7 @@ def steps(
     """
     at = read_revision(request.revision, current, oldest)
     check_readable(store, at)
-    pin = store.pin()
+    pin = store.compactions.pin()
     try:
         if request.count_only:
             for counted in count_steps(store, request.key, request.range_end, at):
@@ -153,7 +153,7 @@ def steps(
             out.append(b"\x20" + varint(total))
         return b"".join(out)
     finally:
-        store.unpin(pin)
+        store.compactions.unpin(pin)
 
 
 def select_steps(

@@ -39,7 +39,7 @@ from .backend import (
     missing_row,
 )
 from .checkpoint import Checkpoint
-from .compaction import Compaction
+from .compactions import COMPACTION_BATCH_ROWS, COMPACTION_SLEEP_S, Compactions
 from .events import Revisions, read_portion
 from .hash import HashKVJob, HashStorage, hash_kv
 from .hooks import Event, Listener, NoLeases, StoreLessor, joined, parted
@@ -60,9 +60,6 @@ from .wire import (
     varint,
 )
 
-COMPACTION_BATCH_ROWS: Final = 1000  # --compaction-batch-limit
-COMPACTION_SLEEP_S: Final = 0.01  # --compaction-sleep-interval
-
 _ROW: Final = Struct(">QcQ")
 _RECORD: Final = Struct(">qI")
 
@@ -76,22 +73,16 @@ class Store:
     """
 
     __slots__ = (
-        "_compactions",
-        "_epoch",
         "_events",
-        "_pins",
         "_rows_unread",
         "_sub",
         "backend",
-        "batch_rows",
         "compact_revision",
-        "compacted_rows",
-        "compactions_ended",
+        "compactions",
         "deletes",
         "hashes",
         "index",
         "key_leases",
-        "last_compaction",
         "lessor",
         "listener",
         "lives",
@@ -100,7 +91,6 @@ class Store:
         "ranges",
         "readable_from",
         "revision",
-        "sleep_s",
         "slice_keys",
         "txns",
     )
@@ -118,8 +108,7 @@ class Store:
         `checkpoint` spares reading the rows it covers. Leases must have been restored into
         `lessor` before. Raises BackendError on damage.
         """
-        self.batch_rows = compaction_batch_rows or COMPACTION_BATCH_ROWS
-        self.sleep_s = compaction_sleep_s
+        self.compactions = Compactions(self, compaction_batch_rows, compaction_sleep_s)
         self.lessor: StoreLessor = NoLeases() if lessor is None else lessor
         self.listener: Listener | None = None
         self.slice_keys = read.SLICE_KEYS  # keys that one step looks at
@@ -130,8 +119,6 @@ class Store:
         self.deletes = 0
         self.ranges = 0
         self.txns = 0
-        self._epoch = 0
-        self._pins: dict[int, int] = {}
         restored = restore(backend, checkpoint)
         self.reset(backend, restored)
         for key, lease in restored.key_leases.items():
@@ -151,16 +138,14 @@ class Store:
         self.index = restored.index
         self.key_leases = restored.key_leases
         self.hashes = HashStorage()
-        self._compactions: list[Compaction] = []
-        self.compactions_ended = 0
-        self.last_compaction: Compaction | None = None
-        self.compacted_rows = 0
+        self.compactions.reset()
         self._sub = 0
         self._events: list[Event] = []
         # Rows up to here may name leases that do not exist, and that `key_leases` does not hold.
         self._rows_unread = restored.revision if restored.no_leases else 0
         if restored.scheduled > max(restored.finished, 0):
-            self.schedule_compaction(restored.scheduled, whole=False)
+            self.compactions.schedule(restored.scheduled, whole=False)
+            self.compact_revision = restored.scheduled
 
     # --- requests ---------------------------------------------------------------------------
 
@@ -314,7 +299,7 @@ class Store:
     def compact(self, revision: int, done: Callable[[], None] | None = None) -> None:
         """Compacts at `revision`; `done` is called when the rows are deleted.
 
-        Rows are deleted in slices (`compaction_step`); after a restart that begins again. Raises
+        Rows are deleted in slices (`compactions.step`); after a restart that begins again. Raises
         CompactedError, FutureRevisionError.
         """
         if revision <= self.compact_revision:
@@ -324,63 +309,12 @@ class Store:
         get = self.backend.get
         whole = get(META, META_SCHEDULED_COMPACT) == get(META, META_FINISHED_COMPACT)
         self.backend.put(META, META_SCHEDULED_COMPACT, row_key(revision, 0))
-        self.schedule_compaction(revision, whole, done)
+        self.compactions.schedule(revision, whole, done)
+        self.compact_revision = revision
 
     def hash_kv(self, revision: int) -> HashKVJob:
         """HashKV at `revision` (0: now), carried out in slices. Raises as `range` does."""
         return hash_kv(self, revision)
-
-    # --- compaction -------------------------------------------------------------------------
-
-    @property
-    def compacting(self) -> bool:
-        """Whether `compaction_step` has work."""
-        return bool(self._compactions)
-
-    def schedule_compaction(
-        self, revision: int, whole: bool, done: Callable[[], None] | None = None
-    ) -> None:
-        """Sets the compact revision and queues the work for it; `whole`: see `Compaction`."""
-        self._compactions.append(Compaction(self, revision, self.compact_revision, whole, done))
-        self.compact_revision = revision
-        self._epoch += 1
-
-    def compaction_step(self) -> float | None:
-        """One slice of at most some milliseconds; seconds until the next, None if all is done."""
-        if not self._compactions:
-            return None
-        job = self._compactions[0]
-        if any(epoch < job.epoch for epoch in self._pins):
-            return self.sleep_s
-        delay = job.step()
-        if delay is None:
-            del self._compactions[0]
-            self.compactions_ended += 1
-            self.compacted_rows += job.removed
-            self.last_compaction = job
-            if job.done is not None:
-                self.backend.flush(job.done)
-            return 0.0 if self._compactions else None
-        return delay
-
-    @property
-    def epoch(self) -> int:
-        """How many compactions were scheduled; a reader pins the one it started in."""
-        return self._epoch
-
-    def pin(self) -> int:
-        """Holds back compactions scheduled from now on; give the result to `unpin`."""
-        epoch = self._epoch
-        self._pins[epoch] = self._pins.get(epoch, 0) + 1
-        return epoch
-
-    def unpin(self, epoch: int) -> None:
-        """Ends one `pin`."""
-        left = self._pins[epoch] - 1
-        if left:
-            self._pins[epoch] = left
-        else:
-            del self._pins[epoch]
 
     # --- reads for others -------------------------------------------------------------------
 
@@ -559,6 +493,6 @@ class Store:
             "keys": len(self.index.live),
             "dead_keys": len(self.index.dead),
             "leased_keys": len(self.key_leases),
-            "compactions": len(self._compactions),
-            "pins": sum(self._pins.values()),
+            "compactions": len(self.compactions),
+            "pins": self.compactions.pins,
         }

@@ -54,14 +54,14 @@ def steps(store: Store, request: rpc_pb2.TxnRequest) -> Generator[None, None, by
 def read_steps(store: Store, request: rpc_pb2.TxnRequest) -> Generator[None, None, bytes]:
     """The same for a read-only transaction, which sees the revision of its first step."""
     view = View(store.revision, store.compact_revision)
-    pin = store.pin()
+    pin = store.compactions.pin()
     try:
         path: Path = []
         yield from _decide(store, request, path, view.revision)
         _check(store, request, Decisions(path), view.revision, view.compact_revision)
         return (yield from _execute(store, request, Decisions(path), view))
     finally:
-        store.unpin(pin)
+        store.compactions.unpin(pin)
 
 
 class View:

@@ -30,7 +30,7 @@ class Compactor:
         self._began_s = 0.0
         self._scheduled = False
         self._waiting: list[tuple[int, Callable[[], None]]] = []
-        self._finished = store.compact_revision if not store.compacting else -1
+        self._finished = store.compact_revision if not store.compactions else -1
         self.resume()
 
     def compact(self, revision: int) -> None:
@@ -47,20 +47,20 @@ class Compactor:
 
     def resume(self) -> None:
         """Continues an unfinished compaction, for instance after a restart."""
-        if self._store.compacting and not self._scheduled:
+        if self._store.compactions and not self._scheduled:
             self._scheduled = True
             self._began_s = self._loop.time()
             self._loop.call_soon(self._step)
 
     def _step(self) -> None:
         self._scheduled = False
-        ended_before = self._store.compactions_ended
+        ended_before = self._store.compactions.ended
         started_s = self._loop.time()
-        delay_s = self._store.compaction_step()
+        delay_s = self._store.compactions.step()
         ended_s = self._loop.time()
         counters = self._counters
         counters.compaction_pause_ms.observe((ended_s - started_s) * 1000)
-        if self._store.compactions_ended > ended_before:
+        if self._store.compactions.ended > ended_before:
             counters.compaction_ms.observe((ended_s - self._began_s) * 1000)
             counters.compacted_at_unix_s = self._wall_clock()
             self._say_finished(ended_s - self._began_s)
@@ -70,7 +70,7 @@ class Compactor:
             self._loop.call_later(delay_s, self._step)
 
     def _say_finished(self, took_s: float) -> None:
-        compaction = self._store.last_compaction
+        compaction = self._store.compactions.last
         assert compaction is not None, "one has ended"
         size_bytes, in_use_bytes = (
             self._store.backend.size_bytes,
