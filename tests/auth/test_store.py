@@ -495,6 +495,16 @@ def test_a_certificate_names_a_user_only_where_certificates_count() -> None:
         users.store.identify({b"token": b"x"}, "root", 0)  # a token comes before a certificate
 
 
+def test_a_certificate_without_a_name_is_no_user() -> None:
+    users = Users(certificates=True)
+    users.enable()
+    nameless = users.store.identify({}, "", 0)
+    assert nameless is not None
+    assert refusal(users.store.check_range, nameless, b"a", b"") is errors.PermissionDeniedError
+    assert refusal(users.store.check_write, nameless, b"a") is errors.PermissionDeniedError
+    assert refusal(users.store.check_admin, nameless) is errors.UserEmptyError
+
+
 def test_nobody_logs_in_while_nobody_is_asked() -> None:
     users = Users()
     users.add("root", "root")

@@ -19,10 +19,17 @@ def peer_name(transport: asyncio.BaseTransport | None) -> str:
 
 
 def common_name(transport: asyncio.BaseTransport | None) -> str | None:
-    """The subject's CN of the verified certificate of the other end."""
+    """The subject's CN of the verified certificate of the other end.
+
+    None without a certificate, "" for one without a CN. Of several the last one counts, as in Go
+    (crypto/x509/pkix, FillFromRDNSequence): all members must see the same user.
+    """
     certificate = None if transport is None else transport.get_extra_info("peercert")
-    for part in (certificate or {}).get("subject", ()):
+    if not certificate:
+        return None
+    name = ""
+    for part in certificate.get("subject", ()):
         for key, value in part:
             if key == "commonName":
-                return str(value)
-    return None
+                name = str(value)
+    return name
