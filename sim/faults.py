@@ -66,6 +66,7 @@ class Chaos:
             self._crash_amid_write,
             self._crash_amid_write,
             self._kill,
+            self._stop,
             self._pause,
             self._pause_leader,
             self._halves,
@@ -133,6 +134,20 @@ class Chaos:
             self._cluster.tell(f"{node.identity.name} is killed")
             node.kill()
             self._again(node)
+
+    def _stop(self) -> None:
+        """In order; more often the leader, which has to hand over."""
+        node = self._cluster.leader() if self._chance.random() < 0.7 else self._node()
+        if node is None or not node.running:
+            return
+        name = node.identity.name
+        self._cluster.tell(f"{name} is asked to stop")
+
+        def stopped() -> None:
+            self._cluster.tell(f"{name} has stopped")
+            self._again(node)
+
+        node.stop(stopped)
 
     def _pause(self) -> None:
         self._pause_node(self._node())

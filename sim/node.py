@@ -29,12 +29,13 @@ from keyraft.raft import (
 )
 from keyraft.server import Member, MemberSettings, RaftEngine, decode_conf_state
 from keyraft.service import guard_of, register
-from keyraft.shell.bootstrap import Opened, Place, found, join, reopen
+from keyraft.shell.bootstrap import Place, found, join, reopen
 from keyraft.shell.database_reception import DatabaseReception, finish_at_start
 from keyraft.shell.durable_log import DiskWorld, MemberLog
 from keyraft.shell.fatal_stop import FatalStop
 from keyraft.shell.force_new_cluster import force_new_cluster
 from keyraft.shell.inbox import Inbox
+from keyraft.shell.life import Life, World
 from keyraft.storage.backend import MemoryEngine, WriteBuffer
 from sim.databases import SimDatabases, SimEngine
 from sim.disk import PowerLost, SimDisk
@@ -197,66 +198,57 @@ class Node:
             opened = join(place, self.identity, self._joins, others)
         else:
             opened = found(place, self.identity, self._founders)
-        log = self._log(opened, loop)
-        member = WitnessedMember(
-            MemberSettings(
-                member_id=self.id,
-                cluster_id=opened.cluster_id,
-                name=self.identity.name,
-                client_urls=(f"http://{self.identity.name}:2379",),
-                heartbeat_s=self.habits.heartbeat_s,
-                election_ticks=self.habits.election_ticks,
-                snapshot_count=self.habits.snapshot_count,
-                snapshot_catchup_entries=self.habits.catchup_entries,
-                strict_reconfig_check=self.habits.strict_reconfig,
-                compaction_batch_revisions=self.habits.compaction_batch,
-                corrupt_check_s=self.habits.corrupt_check_s,
-                compact_hash_check_s=self.habits.compact_hash_check_s,
-            ),
+        settings = MemberSettings(
+            member_id=self.id,
+            cluster_id=opened.cluster_id,
+            name=self.identity.name,
+            client_urls=(f"http://{self.identity.name}:2379",),
+            heartbeat_s=self.habits.heartbeat_s,
+            election_ticks=self.habits.election_ticks,
+            snapshot_count=self.habits.snapshot_count,
+            snapshot_catchup_entries=self.habits.catchup_entries,
+            strict_reconfig_check=self.habits.strict_reconfig,
+            compaction_batch_revisions=self.habits.compaction_batch,
+            corrupt_check_s=self.habits.corrupt_check_s,
+            compact_hash_check_s=self.habits.compact_hash_check_s,
+        )
+        world = World(
             loop,
             lambda: EPOCH_UNIX_S + self.habits.wall_offset_s + loop.time(),
             Random(self.chance.randrange(0, 1 << 30)),
             NullLogger(),
-            backend,
-            log,
+            self._disk_world(loop),
+            SNAP_PATH,
             NodeNetwork(self, loop),
             SimpleTokens(loop, Random(self.id)),
             SimPasswords(loop),
-            opened.cluster,
-            opened.boot,
         )
+        put_in_place = self.reception.put_in_place
+        life = Life(WitnessedMember, settings, world, opened, self.fatal, put_in_place)
+        member = life.member
         member.watch(self._witness, self.habits)
         member.on_removed = self._removed
         self._serve(member)
         member.peer_hashes = NodeHashes(self, self.nodes, loop)
-        self.member = self.fatal.member = member
+        self.member = member
+        self.life = life
         self.inbox = Inbox(loop.time, NullLogger(), self.fatal, self.reception.has_database)
         self.inbox.member = member
-        for other in opened.others:
-            member.network.add_peer(other.id, other.peer_urls)
         self.network.join(self.id, self._receive)
-        member.start()
+        life.begin()
         loop.call_soon(member.verify)
         loop.call_later(DIAL_S, self._dial, member)
-        self._purge(loop, log)
+        self._purge(loop, life.log)
 
     def _purge(self, loop: MemberLoop, log: MemberLog) -> None:
         log.purge(WAL_PATH, WALS_MAX, SNAPSHOTS_MAX)
         loop.call_later(PURGE_S, self._purge, loop, log)
 
-    def _log(self, opened: Opened, loop: MemberLoop) -> MemberLog:
+    def _disk_world(self, loop: MemberLoop) -> DiskWorld:
         clock = DiskClock(loop, self.sync_s)
         self.disk.on_sync = clock.synced
         threads = (SimThread(loop, self.sync_s, clock) for _ in range(2))
-        world = DiskWorld(self.disk, clock, loop.call_soon, *threads)
-        return MemberLog(
-            opened.wal,
-            SNAP_PATH,
-            world,
-            NullLogger(),
-            self.fatal,
-            self.reception.put_in_place,
-        )
+        return DiskWorld(self.disk, clock, loop.call_soon, *threads)
 
     def _open_database(self, loop: MemberLoop) -> SimEngine:
         return SimEngine(self.databases.own, loop, self.habits.commit_s, self.disk)
@@ -316,6 +308,27 @@ class Node:
             engine.settle_silently()
         self.disk.release_locks()
 
+    def stop(self, done: Callable[[], None]) -> None:
+        """The process is asked to end, and does so in order; `done` unless a fault ends it first."""
+        life = self.life
+
+        def hang_up(then: Callable[[], None]) -> None:
+            self._break_lines()
+            then()
+
+        def ended() -> None:
+            if self.member is life.member:
+                life.close()
+                self.kill()
+                done()
+
+        self._loop.request(life.end, hang_up, ended)
+
+    def _break_lines(self) -> None:
+        lines, self.lines = self.lines, []
+        for broken in lines:
+            broken()
+
     def _cannot_go_on(self, what: str, why: str) -> None:
         """The process ends with one line, as the real one does; nobody may end it but a fault."""
         line = f"{self.identity.name} stops: {what}: {why}"
@@ -331,9 +344,7 @@ class Node:
         self._loop.kill()
         self.network.leave(self.id)
         self.member = self.inbox = None
-        lines, self.lines = self.lines, []
-        for broken in lines:
-            broken()
+        self._break_lines()
 
     def pause(self) -> None:
         """The process is stopped; the world goes on."""

@@ -15,6 +15,7 @@ import random
 import signal
 import sys
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 import uvloop
@@ -33,7 +34,6 @@ from keyraft.app.start_checks import (
 )
 from keyraft.app.systemd import notify_ready
 from keyraft.app.tokens import token_provider
-from keyraft.base.errors import EtcdError
 from keyraft.base.histograms import Histogram, exponential
 from keyraft.base.urls import URL
 from keyraft.base.version import GIT_SHA, VERSION, runtime_version
@@ -58,6 +58,7 @@ from keyraft.service import HealthService, guard_of, register
 from keyraft.shell.bootstrap import Opened
 from keyraft.shell.durable_log import DiskWorld, MemberLog
 from keyraft.shell.fatal_stop import FatalStop
+from keyraft.shell.life import Life, World
 from keyraft.storage.backend import Checkpoints
 from keyraft.storage.files import OsFiles
 from keyraft.storage.process import StorageProcess
@@ -149,7 +150,8 @@ class _Running:
             await self._peers.release()
             raise
         checkpoint = opened.boot.checkpoint
-        member, member_log = self._build(opened, loop)
+        life = self._build(opened, loop)
+        member = life.member
         self._checkpoints = Checkpoints(
             kv_directory(config),
             member.store,
@@ -159,7 +161,7 @@ class _Running:
             checkpoint.revision if checkpoint is not None else 0,
         )
         del checkpoint  # it holds every key
-        health = self._register(member, ports.grpc, member_log)
+        health = self._register(member, ports.grpc, life.log)
         self._log.info(
             "now serving peer/client/metrics",
             local_member_id=f"{opened.member_id:x}",
@@ -180,15 +182,13 @@ class _Running:
         if not opened.fresh and config.gate("InitialCorruptCheck"):
             why = await self._compare_first(member)
         if not why:
-            for other in opened.others:
-                member.network.add_peer(other.id, other.peer_urls)
             await self._peers.serve(member)
-            member.start()
+            life.begin()
             self._verify(member, opened)
-            self._purge(loop, member_log)
+            self._purge(loop, life.log)
             self._watch_descriptors(loop)
             await self._stop.wait()
-        await self._close(member, member_log, opened, ports, health)
+        await self._close(life, opened, ports, health)
         if why:
             raise StartError(why)
         return self._code
@@ -220,7 +220,7 @@ class _Running:
         await ports.listen()
         return ports
 
-    def _build(self, opened: Opened, loop: asyncio.AbstractEventLoop) -> tuple[Member, MemberLog]:
+    def _build(self, opened: Opened, loop: asyncio.AbstractEventLoop) -> Life[Member]:
         config = self._config
         periodic = config.auto_compaction_mode != "revision"
         settings = MemberSettings(
@@ -262,40 +262,28 @@ class _Running:
             StorageThread("keyraft-storage"),
             StorageThread("keyraft-snapshots"),
         )
-        member_log = MemberLog(
-            opened.wal,
-            config.snap_directory,
-            disk,
-            self._log,
-            self._fatal,
-            self._transfers.reception.put_in_place,
-        )
         self._log.info(
             "starting local member" if opened.fresh else "restarting local member",
             cluster_id=f"{opened.cluster_id:x}",
             local_member_id=f"{opened.member_id:x}",
             commit_index=opened.boot.hard_state.commit,
         )
+        world = World(
+            loop,
+            time.time,
+            random.SystemRandom(),
+            self._log,
+            disk,
+            config.snap_directory,
+            self._peers.open(opened.member_id, opened.cluster_id),
+            self._tokens,
+            self._passwords,
+        )
+        put_in_place = self._transfers.reception.put_in_place
         try:
-            member = Member(
-                settings,
-                loop,
-                time.time,
-                random.SystemRandom(),
-                self._log,
-                opened.backend,
-                member_log,
-                self._peers.open(opened.member_id, opened.cluster_id),
-                self._tokens,
-                self._passwords,
-                opened.cluster,
-                opened.boot,
-                lambda: opened.backend.overloaded,
-            )
+            return Life(Member, settings, world, opened, self._fatal, put_in_place)
         except START_ERRORS as error:
             raise StartError(" ".join(str(error).split())) from None
-        self._fatal.member = member
-        return member, member_log
 
     async def _compare_first(self, member: Member) -> str:
         """Compares the keys with those of the peers.
@@ -399,23 +387,8 @@ class _Running:
             return
         self._fatal.unexpected(error)
 
-    async def _hand_over(self, member: Member) -> None:
-        """A stopping leader transfers leadership to the voter that is connected for longest."""
-        target = member.leadership_transfer.best_transferee() if member.leadership.leading else 0
-        if not target:
-            return
-        moved = asyncio.Event()
-        with contextlib.suppress(EtcdError, TimeoutError):
-            member.leadership_transfer.move(target, lambda _: moved.set())
-            await asyncio.wait_for(moved.wait(), self._config.request_timeout_s)
-
     async def _close(
-        self,
-        member: Member,
-        member_log: MemberLog,
-        opened: Opened,
-        ports: ClientPorts,
-        health: HealthService,
+        self, life: Life[Member], opened: Opened, ports: ClientPorts, health: HealthService
     ) -> None:
         config = self._config
         fields = {
@@ -426,27 +399,33 @@ class _Running:
         }
         self._log.info("closing etcd server", **fields)
         health.serving = False
-        stopped = asyncio.Event()
-        if self._code != 1:
-            await self._hand_over(member)
-        await ports.stop(STOP_GRACE_S if self._code != 1 else 0.0)
-        if self._code != 1:
-            member.stop(stopped.set)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stopped.wait(), config.request_timeout_s)
+        if self._code == 1:
+            await ports.stop(0.0)
+        else:
+            await self._end(life, ports)
             if self._verification is not None:
                 self._verification.end()
         await self._peers.stop()
-        member_log.close()
         if self._code != 1:
             self._checkpoints.stop()
         self._passwords.close()
-        opened.backend.close()
+        life.close()
         if opened.cluster.downgrade.enabled and self._code != 1:
             from keyraft.offline.handback import prepare_downgrade
 
             prepare_downgrade(config.snap_directory, opened.cluster.downgrade.target, self._log)
         self._log.info("closed etcd server", **fields)
+
+    async def _end(self, life: Life[Member], ports: ClientPorts) -> None:
+        ended = asyncio.Event()
+
+        def hang_up(then: Callable[[], None]) -> None:
+            loop = asyncio.get_running_loop()
+            self._hanging_up = loop.create_task(ports.stop(STOP_GRACE_S))
+            self._hanging_up.add_done_callback(lambda _: then())
+
+        life.end(hang_up, ended.set)
+        await ended.wait()
 
 
 _SIGNAL_NAMES: Final = {signal.SIGTERM: "terminated", signal.SIGINT: "interrupt"}
