@@ -267,7 +267,7 @@ class Watching:
     def __init__(self, data: Data) -> None:
         self._data = data
 
-    def open(self, sink: Sink, bulk: BulkSink | None = None) -> Watches:
+    def open(self, sink: Sink, bulk: BulkSink | None = None, who: Who | None = None) -> Watches:
         return Watches(self._data, sink)
 
     def check(self, key: bytes, range_end: bytes, caller: Identity | None) -> None: ...

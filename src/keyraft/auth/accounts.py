@@ -51,6 +51,9 @@ class AccountStore(Protocol):
     def changed(self) -> None:
         """Users or roles were changed: counts a revision, and permissions are looked up anew."""
 
+    def lessened(self, username: str | None) -> None:
+        """After `changed`: a user, or None for anybody, may do less than before."""
+
 
 class Accounts:
     """The changes that apply makes. Raises errors of `base.errors` before anything is changed."""
@@ -82,6 +85,7 @@ class Accounts:
         self._store.records.delete_user(request.name)
         self._store.changed()
         self._store.tokens.forget(request.name)
+        self._store.lessened(request.name)
         return rpc_pb2.AuthUserDeleteResponse()
 
     def user_change_password(
@@ -133,6 +137,7 @@ class Accounts:
         _take_role(user, request.role)
         self._store.records.put_user(user)
         self._store.changed()
+        self._store.lessened(request.name)
         return rpc_pb2.AuthUserRevokeRoleResponse()
 
     # --- roles ----------------------------------------------------------------------------------
@@ -165,6 +170,7 @@ class Accounts:
                     _take_role(user, request.role)
                     self._store.records.put_user(user)
         self._store.changed()
+        self._store.lessened(None)
         return b""
 
     def role_get(self, request: rpc_pb2.AuthRoleGetRequest) -> rpc_pb2.AuthRoleGetResponse:
@@ -203,14 +209,18 @@ class Accounts:
         at = bisect_left(permissions, granted.key, key=_KEY)
         held = permissions[at] if at < len(permissions) else None
         if held is not None and (held.key, held.range_end) == (granted.key, granted.range_end):
+            less = granted.permType not in (held.permType, auth_pb2.Permission.READWRITE)
             held.permType = granted.permType
         else:
+            less = False
             new = auth_pb2.Permission(
                 permType=granted.permType, key=granted.key, range_end=granted.range_end
             )
             permissions.insert(bisect_right(permissions, granted.key, at, key=_KEY), new)
         self._store.records.put_role(role)
         self._store.changed()
+        if less:
+            self._store.lessened(None)
         return rpc_pb2.AuthRoleGrantPermissionResponse()
 
     def holds_behind_others(self, name: str, key: bytes, range_end: bytes) -> bool:
@@ -235,6 +245,7 @@ class Accounts:
             del permissions[at]
         self._store.records.put_role(role)
         self._store.changed()
+        self._store.lessened(None)
         return rpc_pb2.AuthRoleRevokePermissionResponse()
 
     # --- inside ---------------------------------------------------------------------------------

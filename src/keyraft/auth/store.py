@@ -119,6 +119,7 @@ class AuthStore:
         self.accounts = Accounts(self, hash_password)
         self._certificates = certificates
         self._grants: dict[bytes, _Grants] = {}
+        self._on_less: list[Callable[[str | None], None]] = []
         self.enabled = False
         self.revision = 0
         self.load(backend)
@@ -131,6 +132,7 @@ class AuthStore:
         self._grants.clear()
         if not self.revision:
             self.changed()
+        self.lessened(None)
 
     # --- who asks -------------------------------------------------------------------------------
 
@@ -199,6 +201,11 @@ class AuthStore:
             grants = self._standing(identity)
         if not grants.is_root and not grants.read.has_range(key, range_end):
             raise errors.PermissionDeniedError
+
+    def may_read(self, username: bytes, key: bytes, range_end: bytes) -> bool:
+        """Whether a user may read a range, as users are now; an unknown one may not."""
+        grants = self._grants_of(username)
+        return grants is not None and (grants.is_root or grants.read.has_range(key, range_end))
 
     def check_write(self, identity: Identity, key: bytes, range_end: bytes = b"") -> None:
         """WRITE on a range, or on one key."""
@@ -309,13 +316,23 @@ class AuthStore:
                 looked = 0
                 yield
 
-    def may_revoke(self, identity: Identity, lease_id: int) -> bool:
-        """`check_lease_revoke` as a question, for a short way: False also when there is much to
-        look at."""
+    def check_renewal(self, identity: Identity, lease_id: int) -> None:
+        """`check_lease_revoke`, and the caller is a user.
+
+        DEVIATION: the original lets anybody whose certificate or signed token was good once renew a
+        lease without keys, also a user who has been deleted.
+        """
+        if self._grants_of(identity.username) is None:
+            raise errors.PermissionDeniedError
+        self.check_lease_revoke(identity, lease_id)
+
+    def may_renew(self, identity: Identity, lease_id: int) -> bool:
+        """`check_renewal` as a question, for a short way: False also when there is much to look
+        at."""
         if self.must_look(identity, lease_id):
             return False
         try:
-            self.check_lease_revoke(identity, lease_id)
+            self.check_renewal(identity, lease_id)
         except EtcdError:
             return False
         return True
@@ -374,6 +391,7 @@ class AuthStore:
         self.records.set_enabled(True)
         self.enabled = True
         self._grants.clear()
+        self.lessened(None)
 
     def disable(self) -> None:
         """Turns authentication off; all tokens are forgotten."""
@@ -435,6 +453,16 @@ class AuthStore:
         self.revision += 1
         self.records.set_revision(self.revision)
         self._grants.clear()
+
+    def listen(self, less: Callable[[str | None], None]) -> None:
+        """`less` is called whenever a user, or None for anybody, may do less than before."""
+        self._on_less.append(less)
+
+    def lessened(self, username: str | None) -> None:
+        """To be called after a change that may have taken something away."""
+        if self.enabled:
+            for less in self._on_less:
+                less(username)
 
     def check(self) -> None:
         """The invariants at the head of this module; raises InvariantError."""

@@ -72,6 +72,11 @@ def decode_text(value: bytes) -> str:
     return value.decode("utf-8", "replace")
 
 
+def described(code: int, text: str) -> str:
+    """A status in the words of gRPC-Go, as an error there prints itself."""
+    return f"rpc error: code = {CODE_NAMES[code]} desc = {text}"
+
+
 def from_http_status(http_status: int) -> int:
     """The code for an answer that carries no grpc-status."""
     return _BY_HTTP_STATUS.get(http_status, codes.UNKNOWN)

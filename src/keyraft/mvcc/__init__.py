@@ -14,7 +14,7 @@ from .steps import emptied, finished
 from .store import Store
 from .txn import is_read_only, is_serializable
 from .watch import PENDING_BYTES_MAX, WATCHERS_MAX, WatchHub
-from .watch_cohort import NODELETE, NOPUT, PREVIOUS, BulkSink, Sink
+from .watch_cohort import NODELETE, NOPUT, PREVIOUS, BulkSink, Sink, Watcher
 from .watch_pass import CHUNK_ROWS
 from .watch_stream import WatchStream
 from .wire import plain_put, plain_range
@@ -43,6 +43,7 @@ __all__ = [
     "StoreLessor",
     "WatchHub",
     "WatchStream",
+    "Watcher",
     "check_delete_range",
     "check_put",
     "check_range",

@@ -86,6 +86,7 @@ class WatchHub:
         self._header = header
         self._wake = wake
         self._awake = False
+        self._held = False
         self._watchers_max = watchers_max
         self._pending_bytes_max = pending_bytes_max
         self._live = CohortIndex(random)
@@ -193,7 +194,10 @@ class WatchHub:
     # --- delivery -----------------------------------------------------------------------------
 
     def deliver(self, budget: int = SLICE_BUDGET) -> bool:
-        """Does one slice of sending and catching up; returns whether more is left."""
+        """Does one slice of sending and catching up; returns whether more is left to do now."""
+        if self._held:
+            self._awake = False
+            return False
         queue = self._queue
         while budget > 0:
             # The pass continues when its last chunk is delivered, in turn with synced watchers.
@@ -208,6 +212,15 @@ class WatchHub:
                 break
         self._awake = bool(queue) or self._pass.due
         return self._awake
+
+    def hold(self) -> None:
+        """No event is delivered until `release`; those that come are kept, as for slow readers."""
+        self._held = True
+
+    def release(self) -> None:
+        """Goes on."""
+        self._held = False
+        self._rouse()
 
     def _serve(self, budget: int) -> int:
         """Works on the first cohort of the queue; returns what is left of the budget."""
@@ -425,7 +438,7 @@ class WatchHub:
 
     def caught_up(self, watcher: Watcher) -> bool:
         """Sends a watcher what is under way; returns whether it has then got everything."""
-        if self._open or watcher.state != SYNCED:
+        if self._open or self._held or watcher.state != SYNCED:
             return False
         if self._store.revision < watcher.start_revision:
             return False

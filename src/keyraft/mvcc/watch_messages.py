@@ -122,9 +122,10 @@ def refused(header: bytes, reason: str) -> bytes:
     return header + watch_id_field(NO_WATCH_ID) + CREATED + CANCELED + text
 
 
-def canceled(header: bytes, watch_id: int) -> bytes:
-    """The answer to a cancel request."""
-    return header + watch_id_field(watch_id) + CANCELED
+def canceled(header: bytes, watch_id: int, reason: str = "") -> bytes:
+    """The answer to a cancel request, or with a reason the end of a watcher that has lost."""
+    text = field(b"\x32", reason.encode()) if reason else b""
+    return header + watch_id_field(watch_id) + CANCELED + text
 
 
 def compacted(header: bytes, watch_id: int, compact_revision: int) -> bytes:

@@ -74,13 +74,16 @@ class WatchStream:
         """Answers a create request that makes no watcher."""
         self._sink.send(messages.refused(self._hub.header(), reason))
 
-    def cancel(self, watch_id: int) -> None:
-        """Cancels a watcher and answers; an unknown id is not answered."""
+    def cancel(self, watch_id: int, reason: str = "") -> None:
+        """Cancels a watcher and answers; an unknown id is not answered.
+
+        With a reason the client has not asked for it.
+        """
         watcher = self.watchers.pop(watch_id, None)
         if watcher is None:
             return
         self._hub.end(watcher)
-        self._sink.send(messages.canceled(self._hub.header(), watch_id))
+        self._sink.send(messages.canceled(self._hub.header(), watch_id, reason))
 
     def progress(self) -> None:
         """Answers a progress request, if all watchers have got everything."""

@@ -172,10 +172,12 @@ class Watching(Protocol):
     def notify_s(self) -> float:
         """Between two progress notifications of a watch that wants them."""
 
-    def open(self, sink: Sink, bulk: BulkSink | None = None) -> Watches:
+    def open(self, sink: Sink, bulk: BulkSink | None = None, who: Who | None = None) -> Watches:
         """Opens the watches of one stream.
 
-        `bulk` is the same sink's interface for many messages.
+        `bulk` is the same sink's interface for many messages. `who` finds out who watches, should
+        there be users when there were none before. A watch ends when its user loses the right to
+        it: the sink is told by a response that is canceled, with a reason.
         """
 
     def check(self, key: bytes, range_end: bytes, caller: Identity | None) -> None:

@@ -70,7 +70,7 @@ class LocalWatch:
         self._queue: deque[rpc_pb2.WatchResponse] = deque()
         self._resume: Resume | None = None
         self._full = False
-        self._watches = watching.open(self)
+        self._watches = watching.open(self, who=driver.caller)
         self._watches.create(
             rpc_pb2.WatchCreateRequest(key=key, range_end=range_end, start_revision=start_revision),
             caller,
@@ -324,6 +324,8 @@ def next_response(watch: LocalWatch) -> Recipe[rpc_pb2.WatchResponse]:
     """The next events of a watch; CompactedError when they are compacted."""
     response = expect((yield watch.next), rpc_pb2.WatchResponse)
     if response.canceled:
+        if response.cancel_reason:
+            raise errors.PermissionDeniedError
         raise errors.CompactedError if response.compact_revision else errors.WatchCanceledError
     return response
 

@@ -56,7 +56,7 @@ class WatchHandler:
     def __init__(self, service: WatchService, stream: ServerStream) -> None:
         self._service = service
         self._stream = stream
-        self._watches = service.watching.open(stream, stream)
+        self._watches = service.watching.open(stream, stream, service.guard.who(stream))
         self._timer: Timer | None = None
         self._paused = False
         self._over = False
@@ -140,4 +140,4 @@ def _reason(refusal: EtcdError | RawError) -> str:
     """Why the caller may not watch this range, in the words of Go's status."""
     known = isinstance(refusal, _REASONS)
     error = refusal if known else errors.PermissionDeniedError()
-    return f"rpc error: code = {status.CODE_NAMES[error.code]} desc = {error.text}"
+    return status.described(error.code, error.text)

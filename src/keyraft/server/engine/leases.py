@@ -197,7 +197,7 @@ class RaftLeases:
             renewal = known.get(request)
             if renewal is None:
                 break
-            if caller is not None and not auth.may_revoke(caller, renewal.lease_id):
+            if caller is not None and not auth.may_renew(caller, renewal.lease_id):
                 break
             ttl_s = renew_at_once(renewal.lease_id, now_s)
             if not ttl_s:
@@ -265,7 +265,7 @@ class RaftLeases:
                 raise errors.UserEmptyError
             if auth.must_look(identity, lease_id):
                 return self._renew_when_looked(request, done, who, identity, lease_id)
-            auth.check_lease_revoke(identity, lease_id)
+            auth.check_renewal(identity, lease_id)
         # The header is from before the renewal. Otherwise a client could get the answer that the
         # lease lives with a revision at which it was revoked.
         head = self._header() + renewal.field

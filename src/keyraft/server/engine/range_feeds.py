@@ -11,11 +11,16 @@ from collections import deque
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Final, Protocol
 
+from keyraft.auth import Identity
+from keyraft.base import errors
 from keyraft.base.errors import EtcdError, RawError
 from keyraft.proto import rpc_pb2
 
 if TYPE_CHECKING:
     from keyraft.server.member import Member
+
+Check = Callable[[], Identity | None]
+"""Who reads, with the right to; None while there are no users."""
 
 TURN_BYTES: Final = 1_048_576  # of all feeds in one turn of the loop: about 2 ms
 STEP_BYTES: Final = 65_536  # the least that a step counts
@@ -44,9 +49,7 @@ class RangeFeeds:
         self._queue: deque[RangeFeed] = deque()
         self._scheduled = False
 
-    def open(
-        self, sink: RangeOutput, request: rpc_pb2.RangeRequest, check: Callable[[], object]
-    ) -> RangeFeed:
+    def open(self, sink: RangeOutput, request: rpc_pb2.RangeRequest, check: Check) -> RangeFeed:
         """Begins when the member may read; `check` raises if the caller may not read the range."""
         feed = RangeFeed(self, sink, request, check)
         member = self.member
@@ -83,12 +86,13 @@ class RangeFeed:
         feeds: RangeFeeds,
         sink: RangeOutput,
         request: rpc_pb2.RangeRequest,
-        check: Callable[[], object],
+        check: Check,
     ) -> None:
         self._feeds = feeds
         self._sink = sink
         self._request = request
         self._check = check
+        self._identity: Identity | None = None
         self._chunks: Generator[bytes, None, None] | None = None
         self._queued = False
         self._over = False
@@ -107,7 +111,7 @@ class RangeFeed:
 
     def begin(self) -> None:
         """Starts the range at the present revision. Raises its refusal."""
-        self._check()
+        self._identity = self._check()
         member = self._feeds.member
         self._chunks = member.store.range_stream(
             self._request, member.header, member.settings.request_bytes_max
@@ -130,6 +134,7 @@ class RangeFeed:
         if self._over or self._chunks is None or self._sink.writable <= 0:
             return 0
         try:
+            self._confirm()
             message = next(self._chunks, None)
         except (EtcdError, RawError) as refusal:
             self._finish(refusal.code, refusal.text)
@@ -141,6 +146,17 @@ class RangeFeed:
             self._sink.send(message)
         self.resume()
         return len(message) or LOOKED_BYTES
+
+    def _confirm(self) -> None:
+        """Raises if users have changed since the caller was checked, or if there were none.
+
+        The original looks after the last chunk, and not for those who came before there were users.
+        """
+        auth = self._feeds.member.auth
+        if self._identity is not None:
+            auth.confirm(self._identity)
+        elif auth.enabled:
+            raise errors.UserEmptyError
 
     def close(self) -> None:
         """Ends the feed."""
