@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import ssl
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,8 @@ from keyraft.client.recipes.barrier import HeldError
 from keyraft.client.recipes.election import NotLeaderError
 from keyraft.client.recipes.lock import LockedError
 from keyraft.grpc import Limits, Router
-from keyraft.net import Server, server_context
-from tests.net.certificates import Files, make_authority
+from keyraft.net import Server, ServerTLS
+from tests.net.certificates import Files, make_authority, serving_tls
 
 LIMIT_S = 60.0
 DIALLING = "transport: Error while dialing: "
@@ -155,9 +154,7 @@ def test_a_server_that_says_nothing(scheme: str, stage: str) -> None:
         )
 
 
-def served(
-    tls: ssl.SSLContext | None, work: Callable[[str, Lines], Coroutine[Any, Any, None]]
-) -> None:
+def served(tls: ServerTLS | None, work: Callable[[str, Lines], Coroutine[Any, Any, None]]) -> None:
     """Runs `work` beside a server with or without TLS, whose log tells of handshakes."""
 
     async def beside() -> None:
@@ -198,7 +195,7 @@ def test_no_tls_with_a_server_that_wants_it(files: Files) -> None:
         await expects(f"http://{address}", f"{PREFACE}EOF")
         rejected(lines, "tls: first record does not look like a TLS handshake")
 
-    served(server_context(str(files.server_cert), str(files.server_key)), work)
+    served(serving_tls(files), work)
 
 
 def test_an_authority_that_the_client_does_not_know(files: Files, strangers: Files) -> None:
@@ -210,18 +207,13 @@ def test_an_authority_that_the_client_does_not_know(files: Files, strangers: Fil
             TLS(str(strangers.ca)),
         )
 
-    served(server_context(str(files.server_cert), str(files.server_key)), work)
+    served(serving_tls(files), work)
 
 
 def test_a_client_without_a_certificate_and_one_of_strangers(
     files: Files, strangers: Files
 ) -> None:
-    guarded = server_context(
-        str(files.server_cert),
-        str(files.server_key),
-        trusted_ca_file=str(files.ca),
-        client_cert_auth=True,
-    )
+    guarded = serving_tls(files, guarded=True)
 
     async def nothing(address: str, lines: Lines) -> None:
         cause = await cause_of(f"https://{address}", TLS(str(files.ca)))

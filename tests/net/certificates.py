@@ -12,6 +12,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from keyraft.net import ServerTLS, Terms, TLSFiles
+from keyraft.net.tls.terms import ANY_TERMS
+
 
 @dataclass(frozen=True)
 class Files:
@@ -78,3 +81,16 @@ def make_authority(folder: Path, client_name: str = "root") -> Files:
     server = write("server", *certificate("server", ca.subject, ca_key))
     client = write("client", *certificate(client_name, ca.subject, ca_key))
     return Files(write("ca", ca, ca_key)[0], *server, *client)
+
+
+def serving_tls(files: Files, terms: Terms = ANY_TERMS, *, guarded: bool = False) -> ServerTLS:
+    """A server's end; `guarded`: it lets in whom its authority vouches for."""
+    return ServerTLS(
+        TLSFiles(
+            cert_file=str(files.server_cert),
+            key_file=str(files.server_key),
+            trusted_ca_file=str(files.ca) if guarded else "",
+            client_cert_auth=guarded,
+            terms=terms,
+        )
+    )

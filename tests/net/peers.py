@@ -10,7 +10,7 @@ import uvloop
 
 from keyraft.base.errors import EmptyKeyError, RawError
 from keyraft.grpc import Call, HttpRequest, Limits, Router, Stream
-from keyraft.net import serve
+from keyraft.net import ServerTLS, serve
 
 
 class Echoes:
@@ -124,7 +124,7 @@ def on_http(request: HttpRequest) -> None:
 class ServerThread:
     """Our server in a loop of its own, so that a blocking client can talk to it."""
 
-    def __init__(self, *, tls: object = None, limits: Limits | None = None) -> None:
+    def __init__(self, *, tls: ServerTLS | None = None, limits: Limits | None = None) -> None:
         self._tls = tls
         self._limits = limits
         self._started = threading.Event()
@@ -139,7 +139,7 @@ class ServerThread:
         server = await serve(
             [f"{scheme}://127.0.0.1:0"],
             router(self.cancels),
-            tls=self._tls,  # type: ignore[arg-type]
+            tls=self._tls,
             limits=self._limits,
             on_http=on_http,
         )

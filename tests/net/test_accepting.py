@@ -13,10 +13,10 @@ import pytest
 import uvloop
 
 from keyraft.grpc import Router, RpcError, status
-from keyraft.net import Acceptor, Channel, Places, serve, server_context
+from keyraft.net import Acceptor, Channel, Places, serve
 from keyraft.net.accepting import ACCEPTS_PER_TURN
 
-from .certificates import make_authority
+from .certificates import make_authority, serving_tls
 
 
 def echoing() -> Router:
@@ -75,7 +75,7 @@ def test_a_connection_that_never_speaks_tls_holds_its_place_only_while_it_is_ope
         server = await serve(
             ["https://127.0.0.1:0"],
             echoing(),
-            tls=server_context(str(made.server_cert), str(made.server_key)),
+            tls=serving_tls(made),
             places=places,
         )
         host, port = server.addresses[0].split(":")

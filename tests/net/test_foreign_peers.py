@@ -18,8 +18,8 @@ import pytest
 import uvloop
 
 from keyraft.grpc import RpcError, status
-from keyraft.net import Channel, client_context, server_context
-from tests.net.certificates import make_authority
+from keyraft.net import Channel, client_context
+from tests.net.certificates import make_authority, serving_tls
 from tests.net.peers import ServerThread
 
 pytestmark = pytest.mark.real
@@ -122,12 +122,7 @@ def test_grpcio_streams_all_three_ways(server: ServerThread) -> None:
 
 def test_grpcio_speaks_tls_and_shows_its_certificate(tmp_path: Path) -> None:
     files = make_authority(tmp_path)
-    tls = server_context(
-        str(files.server_cert),
-        str(files.server_key),
-        trusted_ca_file=str(files.ca),
-        client_cert_auth=True,
-    )
+    tls = serving_tls(files, guarded=True)
     with ServerThread(tls=tls) as server:
         credentials = grpc.ssl_channel_credentials(
             files.ca.read_bytes(), files.client_key.read_bytes(), files.client_cert.read_bytes()
@@ -175,7 +170,7 @@ def test_curl_over_tls_gets_what_it_negotiates(tmp_path: Path, version: str) -> 
     if shutil.which("curl") is None:
         pytest.skip("no curl")
     files = make_authority(tmp_path)
-    with ServerThread(tls=server_context(str(files.server_cert), str(files.server_key))) as server:
+    with ServerThread(tls=serving_tls(files)) as server:
         done = subprocess.run(
             ["curl", "-sS", version, "--cacert", str(files.ca), "-w", "%{http_version}",
              f"https://{server.address}/x"],
@@ -317,7 +312,7 @@ def test_our_client_calls_a_grpcio_server() -> None:
 
 def test_our_client_speaks_tls_and_refuses_a_wrong_name(tmp_path: Path) -> None:
     files = make_authority(tmp_path)
-    with ServerThread(tls=server_context(str(files.server_cert), str(files.server_key))) as server:
+    with ServerThread(tls=serving_tls(files)) as server:
 
         async def body() -> None:
             trusting = client_context(trusted_ca_file=str(files.ca))

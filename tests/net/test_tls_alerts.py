@@ -15,8 +15,8 @@ import pytest
 import uvloop
 
 from keyraft.grpc import Limits, Router
-from keyraft.net import Server, Terms, handshake_reason, server_context
-from tests.net.certificates import Files, make_authority
+from keyraft.net import Server, ServerTLS, Terms, handshake_reason
+from tests.net.certificates import Files, make_authority, serving_tls
 
 LOOPS = {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop}
 
@@ -32,7 +32,7 @@ def strangers(tmp_path_factory: pytest.TempPathFactory) -> Files:
 
 
 def serving(
-    context: ssl.SSLContext,
+    context: ServerTLS,
     work: Callable[[int], Any],
     loop_factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop,
     told: bool = True,
@@ -54,15 +54,9 @@ def serving(
         return runner.run(beside()), reasons
 
 
-def guarded(files: Files, version: str) -> ssl.SSLContext:
+def guarded(files: Files, version: str) -> ServerTLS:
     """A server that wants a certificate of its authority."""
-    return server_context(
-        str(files.server_cert),
-        str(files.server_key),
-        trusted_ca_file=str(files.ca),
-        client_cert_auth=True,
-        terms=Terms(version, version),
-    )
+    return serving_tls(files, Terms(version, version), guarded=True)
 
 
 def visitor(files: Files, *shown: Path) -> ssl.SSLContext:
@@ -110,9 +104,7 @@ def test_a_client_hears_why_its_certificate_will_not_do(
 def test_a_client_hears_that_there_is_no_version_for_both(files: Files) -> None:
     old = visitor(files)
     old.maximum_version = ssl.TLSVersion.TLSv1_2
-    newest = server_context(
-        str(files.server_cert), str(files.server_key), terms=Terms("TLS1.3", "TLS1.3")
-    )
+    newest = serving_tls(files, Terms("TLS1.3", "TLS1.3"))
     why, said = serving(newest, reason(old))
     assert why == "remote error: tls: protocol version not supported"
     assert said == ["tls: client offered only unsupported versions"]

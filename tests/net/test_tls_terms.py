@@ -12,8 +12,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
-from keyraft.net import Terms, client_context, server_context, unknown_suite
-from keyraft.net.tls import ANY_TERMS
+from keyraft.net import ServerTLS, Terms, TLSFiles, client_context, unknown_suite
+from keyraft.net.tls.terms import ANY_TERMS
 
 AES128 = "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"
 AES256 = "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384"
@@ -71,11 +71,13 @@ def agreed(server: ssl.SSLContext, client: ssl.SSLContext) -> tuple[str, str]:
 
 
 def ends(
-    pair: tuple[str, str], terms: Terms, theirs: Terms = ANY_TERMS, **server: object
+    pair: tuple[str, str], terms: Terms, theirs: Terms = ANY_TERMS, trusted_ca_file: str = ""
 ) -> tuple[ssl.SSLContext, ssl.SSLContext]:
     cert, key = pair
     return (
-        server_context(cert, key, terms=terms, **server),  # type: ignore[arg-type]
+        ServerTLS(
+            TLSFiles(cert_file=cert, key_file=key, trusted_ca_file=trusted_ca_file, terms=terms)
+        ).context(),
         client_context(trusted_ca_file=cert, terms=theirs),
     )
 

@@ -9,13 +9,12 @@ checks. An address that is given with http and with https accepts both. Source: 
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from keyraft.app.descriptors import Rejections, refusal
 from keyraft.app.start_checks import (
     StartError,
-    check_certificates,
     check_secure_urls,
     listen_error,
 )
@@ -24,7 +23,10 @@ from keyraft.base.urls import URL
 from keyraft.config.config import Config
 from keyraft.gateway import Gateway
 from keyraft.grpc import Limits, Router
-from keyraft.net import HttpHandler, Places, Server, server_context
+from keyraft.net import HttpHandler, Places, Server
+
+if TYPE_CHECKING:
+    from keyraft.net import ServerTLS
 
 
 class ClientPorts:
@@ -88,9 +90,7 @@ class ClientPorts:
             await self.stop(0.0)
             raise
 
-    async def _open(
-        self, server: Server, urls: tuple[URL, ...], tls: ssl.SSLContext | None
-    ) -> None:
+    async def _open(self, server: Server, urls: tuple[URL, ...], tls: ServerTLS | None) -> None:
         secure = {url.address for url in urls if url.is_secure}
         plain = {url.address for url in urls if not url.is_secure}
         for url in urls:
@@ -136,8 +136,8 @@ class ClientPorts:
             await server.stop()
 
 
-def _client_tls(config: Config) -> ssl.SSLContext | None:
-    """The context for https client URLs; None when no certificate is given. Raises StartError."""
+def _client_tls(config: Config) -> ServerTLS | None:
+    """The TLS for https client URLs; None when no certificate is given. Raises StartError."""
     has_certificate = bool(config.cert_file or config.key_file)
     _check_addresses(config)
     check_secure_urls(
@@ -150,18 +150,9 @@ def _client_tls(config: Config) -> ssl.SSLContext | None:
                 "secure url"
             )
         return None
-    check_certificates(config.cert_file, config.key_file, config.trusted_ca_file)
-    try:
-        return server_context(
-            config.cert_file,
-            config.key_file,
-            trusted_ca_file=config.trusted_ca_file or None,
-            client_cert_auth=config.client_cert_auth,
-            terms=config.tls_terms(),
-        )
-    except OSError as error:  # includes ssl.SSLError
-        name = error.filename or config.cert_file
-        raise StartError(f"cannot load the certificate: {name}: {error.strerror}") from None
+    from keyraft.app.member_tls import client_tls
+
+    return client_tls(config)
 
 
 def _check_addresses(config: Config) -> None:

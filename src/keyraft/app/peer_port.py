@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from keyraft.app.descriptors import Rejections, refusal
 from keyraft.app.leader_calls import Forwarding
@@ -34,8 +33,6 @@ from keyraft.net import (
     Http1Service,
     Places,
     Server,
-    client_context,
-    server_context,
 )
 from keyraft.peer.api_client import ClusterView, PeerApiClient
 from keyraft.peer.api_handlers import ApiHandlers, HashKVAnswer
@@ -47,6 +44,9 @@ from keyraft.proto import rpc_pb2
 from keyraft.raft import Message, MessageType
 from keyraft.server import Member, hash_keys
 from keyraft.shell.inbox import Inbox
+
+if TYPE_CHECKING:
+    from keyraft.net import ClientTLS, ServerTLS
 
 _T = TypeVar("_T")
 _SNAP: Final = int(MessageType.SNAP)
@@ -77,7 +77,12 @@ class PeerPort:
         self._routes = Routes(config.log)
         self._forwarding: Forwarding | None = None
         self._hashes: HashQuestions | None = None
-        self._server_tls, self._client_tls = _contexts(config)
+        self._server_tls: ServerTLS | None = None
+        self._client_tls: ClientTLS | None = None
+        if config.peer_cert_file:
+            from keyraft.app.member_tls import peer_tls
+
+            self._server_tls, self._client_tls = peer_tls(config)
 
     # --- starting -----------------------------------------------------------------------------
 
@@ -386,32 +391,3 @@ async def _answer(ask: Callable[[Callable[[_T], None]], object]) -> _T:
 
     ask(answered)
     return await answer
-
-
-def _contexts(config: Config) -> tuple[ssl.SSLContext | None, ssl.SSLContext | None]:
-    """TLS contexts for serving and for dialling peers; None without a certificate.
-
-    Raises StartError.
-    """
-    if not config.peer_cert_file:
-        return None, None
-    try:
-        serving = server_context(
-            config.peer_cert_file,
-            config.peer_key_file,
-            trusted_ca_file=config.peer_trusted_ca_file or None,
-            client_cert_auth=config.peer_client_cert_auth,
-            terms=config.tls_terms(),
-        )
-        serving.set_alpn_protocols(["http/1.1"])
-        dialling = client_context(
-            trusted_ca_file=config.peer_trusted_ca_file or None,
-            cert_file=config.peer_client_cert_file or config.peer_cert_file,
-            key_file=config.peer_client_key_file or config.peer_key_file,
-            terms=config.tls_terms(),
-        )
-        dialling.set_alpn_protocols(["http/1.1"])
-    except OSError as error:  # an ssl.SSLError is one too
-        name = error.filename or config.peer_cert_file
-        raise StartError(f"cannot load the certificate: {name}: {error.strerror}") from None
-    return serving, dialling

@@ -31,7 +31,15 @@ if TYPE_CHECKING:
     from .reasons import EOF, TIMEOUT, handshake_reason, lookup_reason, system_reason
     from .server import HttpHandler, Server, Statistics, serve
     from .streamcall import PINGS_FROM_SERVER, StreamCall
-    from .tls import Terms, client_context, server_context, unknown_suite
+    from .tls import (
+        CertificateRefusedError,
+        ClientTLS,
+        ServerTLS,
+        Terms,
+        TLSFiles,
+        client_context,
+        unknown_suite,
+    )
 
 __getattr__ = names_in(
     __name__,
@@ -57,7 +65,15 @@ __getattr__ = names_in(
         ".reasons": ("EOF", "TIMEOUT", "handshake_reason", "lookup_reason", "system_reason"),
         ".server": ("HttpHandler", "Server", "Statistics", "serve"),
         ".streamcall": ("PINGS_FROM_SERVER", "StreamCall"),
-        ".tls": ("Terms", "client_context", "server_context", "unknown_suite"),
+        ".tls": (
+            "ClientTLS",
+            "CertificateRefusedError",
+            "ServerTLS",
+            "TLSFiles",
+            "Terms",
+            "client_context",
+            "unknown_suite",
+        ),
     },
 )
 
@@ -71,9 +87,11 @@ __all__ = [
     "Body",
     "BodyError",
     "CallHandle",
+    "CertificateRefusedError",
     "Channel",
     "ChunkDecoder",
     "ChunkError",
+    "ClientTLS",
     "Failed",
     "Flusher",
     "Http1Client",
@@ -87,8 +105,10 @@ __all__ = [
     "Places",
     "Say",
     "Server",
+    "ServerTLS",
     "Statistics",
     "StreamCall",
+    "TLSFiles",
     "Terms",
     "bind",
     "client_context",
@@ -98,7 +118,6 @@ __all__ = [
     "lookup_reason",
     "peer_name",
     "serve",
-    "server_context",
     "system_reason",
     "unknown_suite",
 ]

@@ -18,15 +18,16 @@ import contextlib
 import errno
 import os
 import socket
-import ssl
-from collections.abc import Callable
-from contextvars import ContextVar
-from typing import Any, Final
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Final
 
 from .address import join_host_port
 from .protocol import Http2Protocol
 from .reasons import handshake_reason
-from .tls import on_alert
+from .tls import asked_name, on_alert
+
+if TYPE_CHECKING:
+    from .tls import ServerTLS
 
 ACCEPTS_PER_TURN: Final = 64  # of one listener; others get their turn in between
 ACCEPT_REST_S: Final = 0.5  # after the system refused to accept
@@ -39,14 +40,6 @@ Say = Callable[[str], None]
 
 Failed = Callable[[str, str, str], None]
 """Called for each failed TLS handshake: the client's address, the name it asked for, the reason."""
-
-_asked_name: ContextVar[list[str]] = ContextVar("asked_name")
-"""Holds the server name that the client asked for, in the context of its handshake."""
-
-
-def _note_name(handshake: object, name: str | None, context: ssl.SSLContext) -> None:
-    with contextlib.suppress(LookupError):
-        _asked_name.get().append(name or "")
 
 
 class Places:
@@ -115,7 +108,7 @@ class Acceptor:
         loop: asyncio.AbstractEventLoop,
         listening: socket.socket,
         make: Callable[[], asyncio.BaseProtocol],
-        tls: ssl.SSLContext | None,
+        tls: ServerTLS | None,
         places: Places,
         say: Say | None = None,
         failed: Failed | None = None,
@@ -130,11 +123,7 @@ class Acceptor:
         self._say = say
         self._failed = failed
         self._plain_too = plain_too
-        self._extra: dict[str, Any] = {}
-        if tls is not None:
-            if failed is not None:
-                tls.sni_callback = _note_name
-            self._extra = {"ssl": tls, "ssl_handshake_timeout": TLS_HANDSHAKE_S_MAX}
+        self._tls = tls
         self._starting: set[asyncio.Task[None]] = set()
         self._rest: asyncio.TimerHandle | None = None
         self._told = False
@@ -181,38 +170,54 @@ class Acceptor:
 
     async def _connect(self, taken: socket.socket) -> None:
         """Makes transport and protocol; with TLS until the end of the handshake."""
-        extra = self._extra
+        tls = self._tls
         if self._plain_too:
             try:
                 async with asyncio.timeout(TLS_HANDSHAKE_S_MAX):
                     if await _first_byte(self._loop, taken) != _TLS_HANDSHAKE:
-                        extra = {}
+                        tls = None
             except (OSError, TimeoutError):
                 taken.close()
                 return
             except asyncio.CancelledError:
                 taken.close()
                 raise
-        if extra:
-            on_alert.set(_sender(taken))  # in this task and those that it starts
-        if not extra or self._failed is None:
+        if tls is None:
             with contextlib.suppress(OSError, TimeoutError):
-                await self._hand_over(taken, extra)
+                await self._hand_over(taken, self._make, {})
             return
+        on_alert.set(_sender(taken))  # in this task and those that it starts
         names: list[str] = []
-        _asked_name.set(names)
+        asked_name.set(names)
         client = _address(taken)
         try:
-            await self._hand_over(taken, extra)
+            await self._secure(taken, tls, client)
         except (OSError, TimeoutError) as error:  # the transport is closed already
-            self._failed(client, names[-1] if names else "", handshake_reason(error))
+            if self._failed is not None:
+                self._failed(client, names[-1] if names else "", handshake_reason(error))
 
-    async def _hand_over(self, taken: socket.socket, extra: dict[str, Any]) -> None:
+    async def _secure(self, taken: socket.socket, tls: ServerTLS, client: str) -> None:
+        """Shakes hands, looks at the client's certificate, then lets the protocol begin."""
+        extra = {"ssl": tls.context(), "ssl_handshake_timeout": TLS_HANDSHAKE_S_MAX}
+        if not tls.verifies:
+            await self._hand_over(taken, self._make, extra)
+            return
+        gate = _Gate(tls, client)
+        await self._hand_over(taken, lambda: gate, extra)
+        await gate.decide()
+        gate.open(self._make())
+
+    async def _hand_over(
+        self,
+        taken: socket.socket,
+        factory: Callable[[], asyncio.BaseProtocol],
+        extra: dict[str, Any],
+    ) -> None:
         """The loop makes the transport, and tells the protocol."""
         made: list[asyncio.BaseProtocol] = []
 
         def make() -> asyncio.BaseProtocol:
-            made.append(self._make())
+            made.append(factory())
             return made[0]
 
         try:
@@ -237,6 +242,51 @@ class Acceptor:
         self._listening.close()
         for task in list(self._starting):
             task.cancel()
+
+
+class _Gate(asyncio.Protocol):
+    """Holds a connection between its handshake and its first byte, until it is let in."""
+
+    def __init__(self, tls: ServerTLS, client: str) -> None:
+        self._tls = tls
+        self._client = client
+        self._transport: asyncio.Transport | None = None
+        self._refused: OSError | None = None
+        self._waits: Awaitable[None] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        transport.pause_reading()
+        self._transport = transport
+        try:
+            self._waits = self._tls.verify(transport.get_extra_info("ssl_object"), self._client)
+        except OSError as refused:
+            self._refused = refused
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._transport = None
+
+    async def decide(self) -> None:
+        """Raises CertificateRefusedError, with the connection closed."""
+        try:
+            if self._refused is not None:
+                raise self._refused
+            if self._waits is not None:
+                async with asyncio.timeout(TLS_HANDSHAKE_S_MAX):
+                    await self._waits
+        except BaseException:
+            if self._transport is not None:
+                self._transport.abort()
+            raise
+
+    def open(self, protocol: asyncio.BaseProtocol) -> None:
+        """The connection is the protocol's from now on."""
+        transport = self._transport
+        if transport is None:
+            return  # the client has left meanwhile
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
+        transport.resume_reading()
 
 
 def _sender(accepted: socket.socket) -> Callable[[bytes], None]:

@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from time import monotonic
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from keyraft.grpc import PREFACE, HttpRequest, Limits, Router, ServerConnection
@@ -23,6 +22,9 @@ from .accepting import Acceptor, Failed, Places, Say, bind, bind_unix
 from .address import common_name, join_host_port, peer_name
 from .http1 import CLIENT_PORT, Http1Connection, Http1Service
 from .protocol import Flusher, Http2Protocol
+
+if TYPE_CHECKING:
+    from .tls import ServerTLS
 
 HANDSHAKE_S_MAX: Final = 10.0  # from accept, or the end of the TLS handshake, to the first bytes
 ABORT_S_MAX: Final = 0.5  # for aborted connections to be reported as lost
@@ -186,7 +188,7 @@ class Server:
     async def listen(
         self,
         url: str,
-        tls: ssl.SSLContext | None,
+        tls: ServerTLS | None,
         *,
         reuse_port: bool = False,
         reuse_address: bool = True,
@@ -298,7 +300,7 @@ async def serve(
     router: Router,
     *,
     limits: Limits | None = None,
-    tls: ssl.SSLContext | None = None,
+    tls: ServerTLS | None = None,
     on_http: HttpHandler | None = None,
     reuse_port: bool = False,
     reuse_address: bool = True,

@@ -16,13 +16,15 @@ from __future__ import annotations
 
 import asyncio
 import re
-import ssl
 from collections.abc import Callable, Mapping
-from typing import Final, cast
+from typing import TYPE_CHECKING, Final, cast
 from urllib.parse import urlsplit
 
 from keyraft.net import ChunkDecoder, ChunkError, HttpError, dial
 from keyraft.peer.frames import FrameError
+
+if TYPE_CHECKING:
+    from keyraft.net import ClientTLS
 
 HEAD_BYTES_MAX: Final = 64 * 1024  # status line and headers of an answer
 REFUSAL_BYTES_MAX: Final = 64 * 1024  # of a refusal's text
@@ -80,7 +82,7 @@ class IncomingStream(asyncio.Protocol):
         url: str,
         path: str,
         headers: Mapping[str, str],
-        tls: ssl.SSLContext | None,
+        tls: ClientTLS | None,
         dial_timeout_s: float,
     ) -> int:
         """Dials, asks, and returns the status; raises StreamError, OSError, TimeoutError."""

@@ -9,9 +9,8 @@ the peer is reported unreachable, as Raft expects of a network.
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import Callable, Mapping
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from keyraft.base import http_status
 from keyraft.base.log import Logger
@@ -35,6 +34,9 @@ from keyraft.peer.metrics import PeerMetrics
 from keyraft.peer.status import PeerStatus
 from keyraft.peer.urls import URLPicker
 from keyraft.raft.types import Message
+
+if TYPE_CHECKING:
+    from keyraft.net import ClientTLS
 
 CONN_TIMEOUT_S: Final = 5.0  # reads and writes of a peer connection (etcd ConnReadTimeout)
 LINK_HEARTBEAT_S: Final = CONN_TIMEOUT_S / 3
@@ -191,7 +193,7 @@ class StreamReader:
         kind: str,
         local_id: int,
         peer_id: int,
-        tls: ssl.SSLContext | None,
+        tls: ClientTLS | None,
         dial_timeout_s: float,
         picker: URLPicker,
         headers: Mapping[str, str],

@@ -11,9 +11,8 @@ Owned by the event loop's thread.
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from keyraft.base.log import Logger
 from keyraft.base.urls import URLError, parse_urls
@@ -37,6 +36,9 @@ from keyraft.peer.stream import (
 )
 from keyraft.peer.urls import URLPicker
 from keyraft.raft.types import Message, MessageType
+
+if TYPE_CHECKING:
+    from keyraft.net import ClientTLS
 
 _APP: Final = int(MessageType.APP)
 REMOTES_MAX: Final = 64  # unknown senders that can be answered at the same time
@@ -153,7 +155,7 @@ class Transport:
         raft: RaftReceiver,
         logger: Logger,
         *,
-        tls: ssl.SSLContext | None = None,
+        tls: ClientTLS | None = None,
         dial_timeout_s: float = 2.0,
     ) -> None:
         self.local_id = local_id

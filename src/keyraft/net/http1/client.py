@@ -13,12 +13,15 @@ import asyncio
 import ssl
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from typing import Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 from urllib.parse import SplitResult, urlsplit
 
 import httptools
 
 from keyraft.base import http_status
+
+if TYPE_CHECKING:
+    from keyraft.net.tls import ClientTLS
 
 HEAD_BYTES_MAX: Final = 65_536  # status line and headers of an answer
 ANSWER_BYTES_MAX: Final = 65_536  # of its body, if the caller gives no other limit
@@ -51,9 +54,9 @@ def unix_path(parts: SplitResult) -> str | None:
 
 
 async def dial(
-    url: str, factory: Callable[[], _P], tls: ssl.SSLContext | None
+    url: str, factory: Callable[[], _P], tls: ClientTLS | None
 ) -> tuple[asyncio.Transport, _P]:
-    """A connection to an http, https, unix or unixs URL; raises OSError and HttpError.
+    """A connection to an http, https, unix or unixs URL; raises OSError (CertificateRefusedError too), HttpError.
 
     `tls`: for the secure ones; None: the system's authorities.
     """
@@ -61,7 +64,7 @@ async def dial(
     loop = asyncio.get_running_loop()
     extra: dict[str, Any] = {}
     if parts.scheme in ("https", "unixs"):
-        extra["ssl"] = tls if tls is not None else ssl.create_default_context()
+        extra["ssl"] = ssl.create_default_context() if tls is None else tls.context()
         extra["server_hostname"] = parts.hostname or "localhost"
     path = unix_path(parts)
     if path is not None:
@@ -72,6 +75,14 @@ async def dial(
         )
     else:
         raise HttpError(f"cannot dial {url}")
+    if tls is not None and extra:
+        try:
+            waits = tls.verify(transport.get_extra_info("ssl_object"), parts.netloc)
+            if waits is not None:
+                await waits
+        except BaseException:
+            transport.abort()
+            raise
     return transport, protocol
 
 
@@ -241,7 +252,7 @@ class Http1Client:
     """Owned by the loop's thread; `close` ends kept connections and requests under way."""
 
     def __init__(
-        self, *, tls: ssl.SSLContext | None = None, dial_timeout_s: float | None = None
+        self, *, tls: ClientTLS | None = None, dial_timeout_s: float | None = None
     ) -> None:
         self._tls = tls
         self._dial_timeout_s = dial_timeout_s

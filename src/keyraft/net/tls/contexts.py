@@ -1,0 +1,180 @@
+"""TLS contexts for both ends: TLS 1.2 or later, h2 before http/1.1.
+
+A server whose handshake fails tells its client why, with an alert (RFC 8446 §6.2). OpenSSL makes
+it, and the loops' TLS protocols drop it with the connection: so a server's context hands it out
+where the failure happens (`on_alert`), to be written before the socket is closed.
+
+Contexts of members are made of bytes, not of paths: what was looked at is what is used, even when
+a file changes in between, and what was good stays at hand when its file no longer is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import ssl
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from typing import Final, NamedTuple
+
+from .terms import ANY_TERMS, Terms
+
+on_alert: Final[ContextVar[Callable[[bytes], None]]] = ContextVar("on_alert")
+"""Who sends what OpenSSL has to say to the other end of the handshake that runs in this context."""
+
+
+asked_name: Final[ContextVar[list[str]]] = ContextVar("asked_name")
+"""Takes the server name that the client of the handshake in this context asks for."""
+
+
+class Pair(NamedTuple):
+    """A certificate with its chain, and its private key: PEM."""
+
+    certificate: bytes
+    key: bytes
+
+    def load_into(self, context: ssl.SSLContext) -> None:
+        """Raises ssl.SSLError when the two are broken or do not belong together."""
+        # OpenSSL, as Python has it, reads pairs from files only.
+        with _in_memory(self.certificate) as certificate, _in_memory(self.key) as key:
+            context.load_cert_chain(certificate, key, _no_password)
+
+
+class _ServerSide(ssl.SSLObject):
+    """A server's end, which says why its handshake failed."""
+
+    outgoing: ssl.MemoryBIO
+
+    def do_handshake(self) -> None:
+        try:
+            super().do_handshake()
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise
+        except ssl.SSLError:
+            send = on_alert.get(None)
+            if send is not None and self.outgoing.pending:
+                send(self.outgoing.read())
+            raise
+
+
+class _ServerContext(ssl.SSLContext):
+    sslobject_class = _ServerSide
+
+    def wrap_bio(
+        self,
+        incoming: ssl.MemoryBIO,
+        outgoing: ssl.MemoryBIO,
+        server_side: bool = False,
+        server_hostname: str | bytes | None = None,
+        session: ssl.SSLSession | None = None,
+    ) -> ssl.SSLObject:
+        made = super().wrap_bio(incoming, outgoing, server_side, server_hostname, session)
+        assert isinstance(made, _ServerSide)
+        made.outgoing = outgoing
+        return made
+
+
+def _note_name(handshake: object, name: str | None, context: ssl.SSLContext) -> None:
+    with contextlib.suppress(LookupError):
+        asked_name.get().append(name or "")
+
+
+def _no_password() -> bytes:
+    """A key that is encrypted is refused; otherwise OpenSSL would ask the terminal."""
+    return b""
+
+
+@contextlib.contextmanager
+def _in_memory(data: bytes) -> Iterator[str]:
+    """A path that names `data`, for as long as the block lasts; nobody else can read it."""
+    if hasattr(os, "memfd_create"):
+        descriptor = os.memfd_create("tls", os.MFD_CLOEXEC)
+        try:
+            os.write(descriptor, data)
+            yield f"/proc/self/fd/{descriptor}"
+        finally:
+            os.close(descriptor)
+    else:
+        import tempfile  # only where there is no memfd
+
+        with tempfile.NamedTemporaryFile() as file:  # mode 0600
+            file.write(data)
+            file.flush()
+            yield file.name
+
+
+def server_context(
+    pair: Pair,
+    authorities: str | None,
+    *,
+    certificate_needed: bool,
+    terms: Terms = ANY_TERMS,
+    protocols: tuple[str, ...] = ("h2", "http/1.1"),
+) -> ssl.SSLContext:
+    """A server's context; raises ssl.SSLError for what OpenSSL does not take.
+
+    `authorities`: PEM; None: the system's.
+    """
+    context = _ServerContext(ssl.PROTOCOL_TLS_SERVER)
+    terms.set_on(context)
+    pair.load_into(context)
+    if certificate_needed:
+        if authorities is None:
+            context.load_default_certs(ssl.Purpose.CLIENT_AUTH)
+        else:
+            context.load_verify_locations(cadata=authorities)
+        context.verify_mode = ssl.CERT_REQUIRED
+    context.set_alpn_protocols(list(protocols))
+    context.sni_callback = _note_name
+    return context
+
+
+def dialling_context(
+    pair: Pair | None,
+    authorities: str | None,
+    *,
+    anybody: bool,
+    terms: Terms = ANY_TERMS,
+    protocols: tuple[str, ...] = ("h2",),
+) -> ssl.SSLContext:
+    """The context of a member that dials; `anybody`: the other end's certificate is not verified.
+
+    Raises ssl.SSLError for what OpenSSL does not take.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    terms.set_on(context)
+    if anybody:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    elif authorities is None:
+        context.load_default_certs()
+    else:
+        context.load_verify_locations(cadata=authorities)
+    if pair is not None:
+        pair.load_into(context)
+    context.set_alpn_protocols(list(protocols))
+    return context
+
+
+def client_context(
+    *,
+    trusted_ca_file: str | None = None,
+    cert_file: str | None = None,
+    key_file: str | None = None,
+    insecure_skip_verify: bool = False,
+    terms: Terms = ANY_TERMS,
+) -> ssl.SSLContext:
+    """A client's context; the system's authorities unless `trusted_ca_file` is given."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    terms.set_on(context)
+    if trusted_ca_file:
+        context.load_verify_locations(trusted_ca_file)
+    else:
+        context.load_default_certs()
+    if cert_file:
+        context.load_cert_chain(cert_file, key_file)
+    if insecure_skip_verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    context.set_alpn_protocols(["h2"])
+    return context
