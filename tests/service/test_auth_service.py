@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -235,6 +236,35 @@ def test_a_login_during_a_change_of_users_is_begun_anew(users: Users) -> None:
         3,
         "etcdserver: authentication failed, invalid user ID or password",
     )
+
+
+def test_a_name_that_is_no_users_takes_as_long_as_one_that_is(users: Users) -> None:
+    calls = [FakeCall(), FakeCall()]
+    for call, name in zip(calls, ("alice", "nosuch"), strict=True):
+        request = rpc_pb2.AuthenticateRequest(name=name, password="wrong").SerializeToString()
+        ask(users.methods["Authenticate"], request, call)
+    users.one.run(HASH_S / 2)
+    assert [call.answer for call in calls] == [None, None]
+    users.one.run(HASH_S)
+    refusal = 3, "etcdserver: authentication failed, invalid user ID or password"
+    assert [call.answer for call in calls] == [refusal, refusal]
+
+
+def test_short_passwords_are_refused_where_a_flag_says_so(users: Users) -> None:
+    member = users.one.member
+    add, change = rpc_pb2.AuthUserAddRequest, rpc_pb2.AuthUserChangePasswordRequest
+    for name, password in (("bob", ""), ("carol", "p")):  # as in etcd
+        assert isinstance(users.do("UserAdd", add(name=name, password=password), "root"), bytes)
+    member.settings = replace(member.settings, password_length_min=3)
+    refusal = 3, "etcdserver: password is shorter than 3 characters"
+    assert users.do("UserAdd", add(name="dave", password="pö"), "root") == refusal
+    assert users.do("UserAdd", add(name="dave"), "root") == refusal
+    assert users.do("UserChangePassword", change(name="bob", password="pw"), "root") == refusal
+    hashed = change(name="bob", hashedPassword="JHNpbSQ=")  # the empty one, hashed
+    assert users.do("UserChangePassword", hashed, "root") == refusal
+    assert isinstance(users.do("UserAdd", add(name="dave", password="pöw"), "root"), bytes)
+    none = auth_pb2.UserAddOptions(no_password=True)
+    assert isinstance(users.do("UserAdd", add(name="erin", options=none), "root"), bytes)
 
 
 def test_a_token_ahead_is_waited_for(users: Users) -> None:

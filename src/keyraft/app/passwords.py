@@ -1,29 +1,35 @@
 """bcrypt in threads, so that a login of tens of milliseconds costs the loop nothing.
 
-The library releases the interpreter's lock. Above WAITING_MAX a login is refused at once. So a
-flood of logins uses no more processors than there are threads.
+The library releases the interpreter's lock. Some threads are for honest callers; one has what
+comes from where wrong passwords came from, and only the processors that nothing else wants, so that
+a flood of wrong passwords keeps neither logins nor requests waiting (`password_queue`).
 
 Source: golang.org/x/crypto/bcrypt. Passwords are compared by their first 72 bytes, longer ones are
 not hashed; the prefix is "$2a$", which both sides write.
+
+DEVIATION: in the original everybody's passwords are compared at the same time, so 200 connections
+with wrong ones keep others out for most of a minute; and a name that is no user's is refused at
+once, which tells who is one.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final, TypeVar
+from typing import Any, Final
 
+from keyraft.app.password_queue import PasswordJob, PasswordQueue
 from keyraft.base import codes, errors
 from keyraft.base.errors import EtcdError, RawError
+from keyraft.server import Asker
 
 PASSWORD_BYTES_MAX: Final = 72
-WAITING_MAX: Final = 1_000  # passwords; at 60 ms each and two threads they take half a minute
 THREADS_MAX: Final = 4
+SUSPECT_NICENESS: Final = 15
 TOO_LONG: Final = "bcrypt: password length exceeds 72 bytes"
-
-_T = TypeVar("_T")
 
 
 class BcryptPasswords:
@@ -33,22 +39,35 @@ class BcryptPasswords:
         """`cost`: the binary logarithm of the rounds, 4 to 31."""
         self._loop = loop
         self._cost = cost
-        self._threads: ThreadPoolExecutor | None = None
-        self._waiting = 0
+        self.queue = PasswordQueue(os.urandom)
+        count = min(THREADS_MAX, os.cpu_count() or 1)
+        self._honest = _Threads("bcrypt", count, 0)
+        self._suspect = _Threads("bcrypt-suspect", 1, SUSPECT_NICENESS)
+        self.nobody = b"$2a$%02d$" % cost + b"." * 53
 
-    def hash(self, password: bytes, done: Callable[[bytes | EtcdError | RawError], None]) -> None:
+    def hash(
+        self,
+        password: bytes,
+        done: Callable[[bytes | EtcdError | RawError], None],
+        asker: Asker,
+    ) -> None:
         """The bcrypt text of a password of at most 72 bytes."""
         if len(password) > PASSWORD_BYTES_MAX:
             done(RawError(codes.UNKNOWN, TOO_LONG))
-        elif not self._run(lambda: self.hash_now(password), done):
-            done(errors.TooManyRequestsError())
+            return
+        work = lambda: self.hash_now(password)  # noqa: E731
+        self._add(PasswordJob(work, done, asker.waiter, asker.peer))
 
     def verify(
-        self, password: bytes, hashed: bytes, done: Callable[[bool | EtcdError], None]
+        self,
+        password: bytes,
+        hashed: bytes,
+        done: Callable[[bool | EtcdError], None],
+        asker: Asker,
     ) -> None:
         """Whether it is the password that was hashed."""
-        if not self._run(lambda: _is_same(password, hashed), done):
-            done(errors.TooManyRequestsError())
+        work = lambda: _is_same(password, hashed)  # noqa: E731
+        self._add(PasswordJob(work, done, asker.waiter, asker.peer, asker.user, password, hashed))
 
     def hash_now(self, password: bytes) -> bytes:
         """`hash` in this thread; a longer password is cut, as etcd 3.4 did."""
@@ -58,24 +77,71 @@ class BcryptPasswords:
 
     def close(self) -> None:
         """Drops waiting passwords."""
-        if self._threads is not None:
-            self._threads.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._honest, self._suspect):
+            threads.close()
 
-    def _run(self, work: Callable[[], _T], done: Callable[[_T], None]) -> bool:
-        if self._waiting >= WAITING_MAX:
-            return False
-        if self._threads is None:
-            count = min(THREADS_MAX, os.cpu_count() or 1)
-            self._threads = ThreadPoolExecutor(count, thread_name_prefix="bcrypt")
-        self._waiting += 1
+    def _add(self, job: PasswordJob) -> None:
+        refused = self.queue.add(job, self._loop.time())
+        if refused is not None:
+            refused.done(errors.TooManyRequestsError())
+        self._start()
 
-        def worked(outcome: asyncio.Future[_T]) -> None:
-            self._waiting -= 1
-            if not outcome.cancelled():
-                done(outcome.result())
+    def _start(self) -> None:
+        """Gives idle threads work."""
+        for threads in (self._honest, self._suspect):
+            while threads.idle and not threads.closed:
+                job = self.queue.take(threads is self._honest)
+                if job is None:
+                    break
+                if job.wanted is not None and job.wanted.cancelled:
+                    job.done(errors.TooManyRequestsError())
+                else:
+                    self._run(threads, job)
 
-        self._loop.run_in_executor(self._threads, work).add_done_callback(worked)
-        return True
+    def _run(self, threads: _Threads, job: PasswordJob) -> None:
+        threads.idle -= 1
+
+        def worked(outcome: asyncio.Future[Any]) -> None:
+            threads.idle += 1
+            if outcome.cancelled():
+                return
+            answer = outcome.result()
+            if job.hashed is not None:
+                self.queue.compared(job, answer, self._loop.time())
+            self._start()
+            job.done(answer)
+
+        self._loop.run_in_executor(threads.executor(), job.work).add_done_callback(worked)
+
+
+class _Threads:
+    """Some threads of one priority, made when first needed."""
+
+    def __init__(self, name: str, count: int, niceness: int) -> None:
+        self._name = name
+        self._count = count
+        self._niceness = niceness
+        self._executor: ThreadPoolExecutor | None = None
+        self.idle = count
+        self.closed = False
+
+    def executor(self) -> ThreadPoolExecutor:
+        if self._executor is None:
+            self._executor = ThreadPoolExecutor(self._count, self._name, self._begin)
+        return self._executor
+
+    def _begin(self) -> None:
+        """In the thread: on Linux the priority is a thread's own."""
+        if self._niceness:
+            try:
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), self._niceness)
+            except OSError:
+                pass  # it is only fair play
+
+    def close(self) -> None:
+        self.closed = True
+        if self._executor is not None:
+            self._executor.shutdown(wait=False, cancel_futures=True)
 
 
 def _is_same(password: bytes, hashed: bytes) -> bool:

@@ -145,6 +145,7 @@ class Config(NamedTuple):
     auth_token: str
     auth_token_ttl: int
     bcrypt_cost: int
+    password_min_length: int
 
     # Logging and monitoring
     logger: str

@@ -283,6 +283,12 @@ _SECTIONS: Final[dict[str, tuple[Row, ...]]] = {
             "10",
             "Password hash cost 4-31 (another value becomes 10 with a warning)",
         ),
+        (
+            "password-min-length",
+            UINT,
+            "0",
+            "Characters a new password must have, 0 = any (not a flag of etcd)",
+        ),
     ),
     "Logging and monitoring": (
         ("logger", STRING, "zap", "Only zap"),

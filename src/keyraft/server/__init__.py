@@ -9,6 +9,7 @@ from keyraft.server.engine import MemberHealth, RaftEngine
 from keyraft.server.member import Member
 from keyraft.server.membership.conf_state import decode_conf_state, encode_conf_state
 from keyraft.server.ports import (
+    Asker,
     DurableLog,
     LeaderCalls,
     Network,
@@ -22,6 +23,7 @@ from keyraft.server.upkeep.hashing import hash_buckets, hash_keys
 from keyraft.server.upkeep.received_database import ReceivedDatabase
 
 __all__ = [
+    "Asker",
     "Boot",
     "BootError",
     "Counters",

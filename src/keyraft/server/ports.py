@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from keyraft.base.errors import EtcdError, RawError
+from keyraft.base.waiters import Waiter
 from keyraft.mvcc import KVHash
 from keyraft.proto import rpc_pb2
 from keyraft.raft import Entry, HardState, Message, Snapshot, SnapshotMeta
@@ -150,14 +151,40 @@ class NoNetwork:
         return ()
 
 
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """Who wants a password looked at: so that those who ask too much keep nobody else waiting."""
+
+    waiter: Waiter
+    """Once it is cancelled, nobody needs the answer."""
+
+    peer: str
+    """The client's address with its port; "" if unknown."""
+
+    user: str = ""
+    """The name that the password is shown for."""
+
+
 class Passwords(Protocol):
     """Hashes and compares passwords; slow on purpose, so not on the loop."""
 
-    def hash(self, password: bytes, done: Callable[[bytes | EtcdError | RawError], None]) -> None:
+    nobody: bytes
+    """A hash that is of no password, and as slow to compare as others."""
+
+    def hash(
+        self,
+        password: bytes,
+        done: Callable[[bytes | EtcdError | RawError], None],
+        asker: Asker,
+    ) -> None:
         """Hashes a password; `done` gets the bcrypt text or the error."""
 
     def verify(
-        self, password: bytes, hashed: bytes, done: Callable[[bool | EtcdError], None]
+        self,
+        password: bytes,
+        hashed: bytes,
+        done: Callable[[bool | EtcdError], None],
+        asker: Asker,
     ) -> None:
         """Whether a password is the one that was hashed."""
 

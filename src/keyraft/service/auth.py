@@ -55,7 +55,7 @@ class AuthService:
         def handle(call: UnaryCall, request: bytes) -> bytes | None:
             self._guard.admit(call)
             parse(kind, request)
-            self._users.ask(method, call, request, self._guard.who(call))
+            self._users.ask(method, call, request, self._guard.who(call), call.peer)
             return None
 
         return handle

@@ -270,8 +270,10 @@ class Users(Protocol):
     def check_admin(self, caller: Identity | None) -> None:
         """The caller holds the root role. Raises UserEmptyError, PermissionDeniedError."""
 
-    def ask(self, method: str, waiter: Waiter, request: bytes, who: Who | None = None) -> None:
-        """Carries out one of etcd's Auth methods, by name.
+    def ask(
+        self, method: str, waiter: Waiter, request: bytes, who: Who | None = None, peer: str = ""
+    ) -> None:
+        """Carries out one of etcd's Auth methods, by name, for a client at an address.
 
         The request must have the method's type.
         """

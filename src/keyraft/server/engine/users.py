@@ -22,17 +22,20 @@ from typing import TYPE_CHECKING, Final
 
 from keyraft.auth import NOBODY, Identity, TokenAheadError
 from keyraft.base import errors
+from keyraft.base.codes import INVALID_ARGUMENT
 from keyraft.base.errors import EtcdError, RawError
 from keyraft.base.waiters import DoneWaiter, Result, Waiter
 from keyraft.grpc import CallContext
 from keyraft.proto import raft_internal_pb2, rpc_pb2
 from keyraft.server.apply import internal_request
 from keyraft.server.engine.slicing import answer, when_readable
+from keyraft.server.ports import Asker
 
 if TYPE_CHECKING:
     from keyraft.server.engine.keys import Who
     from keyraft.server.member import Member
 
+TOO_SHORT: Final = "etcdserver: password is shorter than {} characters"
 ATTEMPTS_MAX: Final = 16  # of one Authenticate while users keep changing
 
 _PASSED_ON: Final = {
@@ -81,21 +84,23 @@ class RaftUsers:
             when = partial(self._member.await_token, ahead)
         raise errors.PostponedError(when)
 
-    def ask(self, method: str, waiter: Waiter, request: bytes, who: Who | None = None) -> None:
+    def ask(
+        self, method: str, waiter: Waiter, request: bytes, who: Who | None = None, peer: str = ""
+    ) -> None:
         """See the port."""
         who = who or _no_caller
         kind = _PASSED_ON.get(method)
         if kind is not None:
             self._member.propose_for(kind, waiter, request, who())
         elif method == "Authenticate":
-            _Attempt(self._member, waiter, request).start()
+            _Attempt(self._member, waiter, request, peer).start()
         elif method == "RoleGrantPermission":
             self._grant_permission(waiter, request, who)
         elif method == "UserAdd":
-            self._add(waiter, request, who)
+            self._add(waiter, request, who, peer)
         else:
             assert method == "UserChangePassword", method
-            self._change_password(waiter, request, who)
+            self._change_password(waiter, request, who, peer)
 
     # --- permissions ----------------------------------------------------------------------------
 
@@ -132,20 +137,33 @@ class RaftUsers:
 
     # --- passwords ------------------------------------------------------------------------------
 
-    def _add(self, waiter: Waiter, request: bytes, who: Who) -> None:
+    def _add(self, waiter: Waiter, request: bytes, who: Who, peer: str) -> None:
         message = rpc_pb2.AuthUserAddRequest.FromString(request)
         kind = internal_request.KIND_AUTH_USER_ADD
         if message.options.no_password:
             message.ClearField("password")
             self._member.propose_for(kind, waiter, message.SerializeToString(), who())
         else:
-            self._hash(kind, waiter, message, who)
+            self._check_length(message.password)
+            self._hash(kind, waiter, message, who, peer)
 
-    def _change_password(self, waiter: Waiter, request: bytes, who: Who) -> None:
+    def _check_length(self, password: str) -> None:
+        """Raises RawError for a new password that is too short for this member's flag.
+
+        DEVIATION: the original takes empty and short passwords (CVE-2020-15115); so does this
+        member unless the flag is set. A change to the empty password would also take any hash that
+        the request brings along.
+        """
+        least = self._member.settings.password_length_min
+        if len(password) < least:
+            raise RawError(INVALID_ARGUMENT, TOO_SHORT.format(least))
+
+    def _change_password(self, waiter: Waiter, request: bytes, who: Who, peer: str) -> None:
         message = rpc_pb2.AuthUserChangePasswordRequest.FromString(request)
         kind = internal_request.KIND_AUTH_USER_CHANGE_PASSWORD
+        self._check_length(message.password)
         if message.password:
-            self._hash(kind, waiter, message, who)
+            self._hash(kind, waiter, message, who, peer)
         else:
             self._member.propose_for(kind, waiter, request, who())
 
@@ -155,6 +173,7 @@ class RaftUsers:
         waiter: Waiter,
         message: rpc_pb2.AuthUserAddRequest | rpc_pb2.AuthUserChangePasswordRequest,
         who: Who,
+        peer: str,
     ) -> None:
         def hashed(text: bytes | EtcdError | RawError) -> None:
             if waiter.cancelled:
@@ -168,18 +187,19 @@ class RaftUsers:
             answer(waiter, lambda: self._member.propose_for(kind, waiter, request, who()))
 
         who()  # check the token first: a hash is expensive
-        self._member.passwords.hash(message.password.encode(), hashed)
+        self._member.passwords.hash(message.password.encode(), hashed, Asker(waiter, peer))
 
 
 class _Attempt:
     """One Authenticate under way: a token for name and password."""
 
-    def __init__(self, member: Member, waiter: Waiter, request: bytes) -> None:
+    def __init__(self, member: Member, waiter: Waiter, request: bytes, peer: str) -> None:
         message = rpc_pb2.AuthenticateRequest.FromString(request)
         self._member = member
         self._waiter = waiter
         self._name = message.name
         self._password = message.password.encode()
+        self._asker = Asker(waiter, peer, message.name)
         self._revision = 0
         self._left = ATTEMPTS_MAX
 
@@ -194,11 +214,13 @@ class _Attempt:
         self._left -= 1
         try:
             stored = member.auth.password_of(self._name)
-        except (errors.AuthFailedError, RawError) as refusal:
+        except errors.AuthFailedError:
+            stored = member.passwords.nobody  # it takes as long to find out as for a user
+        except RawError as refusal:
             self._refused(refusal.text)
             raise
         self._revision = member.auth.revision
-        member.passwords.verify(self._password, stored, self._compared)
+        member.passwords.verify(self._password, stored, self._compared, self._asker)
 
     def _refused(self, why: str) -> None:
         self._member.logger.warn("invalid authentication was requested", user=self._name, error=why)
