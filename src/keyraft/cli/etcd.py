@@ -1,4 +1,4 @@
-"""`etcd`: starts a member; `etcd gateway` a TCP proxy in front of members.
+"""`etcd`: starts a member; `etcd gateway` and `etcd grpc-proxy` a proxy in front of members.
 
 Exit codes are the original's: 0 after --version, --help and a stop, 1 when the configuration or
 the start fails (one log line says why), 2 when the command line is invalid.
@@ -35,6 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from keyraft.cli.gateway import gateway, verb_first
 
         gateway.main(verb_first(words[1:]), prog_name="etcd gateway")
+    if words[:1] == ["grpc-proxy"]:
+        from keyraft.cli.grpcproxy import grpc_proxy
+
+        return grpc_proxy(words[1:])
     try:
         config = load(words, os.environ)
         check_effects(config)

@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING
 from keyraft.base.lazy import names_in
 from keyraft.client import errors
 from keyraft.client.client import Client, Space
-from keyraft.client.dial import TLS
+from keyraft.client.dial import TLS, Dialer
 from keyraft.client.lease import KeepAlive, Lease
+from keyraft.client.namespace import Namespace
 from keyraft.client.requests import prefix_end
+from keyraft.client.transport import DirectConnection, Headers
 from keyraft.client.txn import (
     Txn,
     create_revision,
@@ -45,9 +47,13 @@ __all__ = [
     "PUT",
     "TLS",
     "Client",
+    "Dialer",
+    "DirectConnection",
     "Event",
+    "Headers",
     "KeepAlive",
     "Lease",
+    "Namespace",
     "Space",
     "Txn",
     "Watch",

@@ -22,8 +22,9 @@ from keyraft.client.dial import DIAL_TIMEOUT_S, KEEPALIVE_S, KEEPALIVE_TIMEOUT_S
 from keyraft.client.kv import KV
 from keyraft.client.lease import Keeper, Leases
 from keyraft.client.maintenance import Maintenance
+from keyraft.client.pool import Pool
 from keyraft.client.requests import Bytes, to_bytes
-from keyraft.client.transport import Dial
+from keyraft.client.transport import Dial, Headers
 from keyraft.client.watch import SharedWatchStream, Watch
 
 ENDPOINT_DEFAULT: Final = "127.0.0.1:2379"
@@ -141,6 +142,16 @@ class Client(Space):
         self.cluster = Cluster(calls)
         self.maintenance = Maintenance(calls)
         self.auth = Auth(calls)
+
+    @property
+    def pool(self) -> Pool:
+        """The connections, for a proxy that makes its own calls on them."""
+        return self._calls.pool
+
+    @property
+    def headers(self) -> Headers:
+        """What each call carries."""
+        return self._calls.headers
 
     @property
     def endpoints(self) -> list[str]:

@@ -14,8 +14,15 @@ from typing import Any, Final, NamedTuple
 
 from keyraft.client.endpoint import Endpoint
 from keyraft.client.errors import UNAVAILABLE
-from keyraft.client.transport import CallFailed, EndpointConnection, Headers
-from keyraft.grpc import ClientConnection, ClientStream, Limits, RpcError
+from keyraft.client.transport import CallFailed, Done, EndpointConnection, Headers
+from keyraft.grpc import (
+    ClientCall,
+    ClientConnection,
+    ClientReceiver,
+    ClientStream,
+    Limits,
+    RpcError,
+)
 from keyraft.net import (
     PINGS_FROM_SERVER,
     TIMEOUT,
@@ -79,8 +86,10 @@ class Dialer:
         keepalive_s: float = KEEPALIVE_S,
         keepalive_timeout_s: float = KEEPALIVE_TIMEOUT_S,
         receive_bytes_max: int = 0,
+        keepalive_without_calls: bool = False,
     ) -> None:
         self._tls = tls
+        self._keepalive_without_calls = keepalive_without_calls
         self._timeout_s = timeout_s
         self.limits = Limits(
             message_bytes_max=receive_bytes_max or RECEIVE_BYTES_MAX,
@@ -129,7 +138,14 @@ class Dialer:
         flusher, authority = self._flusher, attempt.endpoint.authority
 
         def make() -> Socket:
-            return Socket(loop, flusher, self.limits, authority, context is not None)
+            return Socket(
+                loop,
+                flusher,
+                self.limits,
+                authority,
+                context is not None,
+                self._keepalive_without_calls,
+            )
 
         attempt.dialling(address)
         plain = socket.socket(
@@ -233,6 +249,7 @@ class Socket(Http2Protocol[ClientConnection]):
         limits: Limits,
         authority: str,
         secure: bool,
+        keepalive_without_calls: bool = False,
     ) -> None:
         super().__init__(loop, flusher)
         self._lost: asyncio.Future[None] = loop.create_future()
@@ -245,6 +262,7 @@ class Socket(Http2Protocol[ClientConnection]):
             authority=authority,
             scheme="https" if secure else "http",
             user_agent=USER_AGENT,
+            keepalive_without_calls=keepalive_without_calls,
         )
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -322,6 +340,24 @@ class Socket(Http2Protocol[ClientConnection]):
             self.arm()
         else:
             stream.on_end(UNAVAILABLE, self._reason, {})
+        return stream
+
+    def call(
+        self, method: bytes, request: bytes, headers: Headers, timeout_s: float | None, done: Done
+    ) -> ClientCall:
+        """One call with a callback (transport.DirectConnection)."""
+        call = self._http.unary(
+            method, request, done, monotonic(), metadata=headers, timeout_s=timeout_s
+        )
+        if timeout_s is not None and not call.over:
+            self.arm()
+        return call
+
+    def open(self, method: bytes, headers: Headers, receiver: ClientReceiver) -> ClientStream:
+        """One stream with callbacks (transport.DirectConnection)."""
+        stream = self._http.stream(method, receiver, monotonic(), metadata=headers)
+        if not stream.over:
+            self.arm()
         return stream
 
     @property

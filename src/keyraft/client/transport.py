@@ -11,8 +11,10 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from keyraft.client.endpoint import Endpoint
+from keyraft.grpc import ClientCall, ClientReceiver, ClientStream
 
 Headers = tuple[tuple[bytes, bytes], ...]
+Done = Callable[[int, str, bytes], None]
 
 
 class CallFailed(Exception):
@@ -75,6 +77,18 @@ class EndpointConnection(Protocol):
 
     async def close(self) -> None:
         """Fails what is open and closes the socket."""
+
+
+class DirectConnection(EndpointConnection, Protocol):
+    """One whose calls are made with callbacks, without a task or a future (a proxy's)."""
+
+    def call(
+        self, method: bytes, request: bytes, headers: Headers, timeout_s: float | None, done: Done
+    ) -> ClientCall:
+        """A unary call; `done(code, text, reply)` is called once, perhaps before this returns."""
+
+    def open(self, method: bytes, headers: Headers, receiver: ClientReceiver) -> ClientStream:
+        """A stream; `receiver` is told its end, perhaps before this returns."""
 
 
 Dial = Callable[[Endpoint], Awaitable[EndpointConnection]]

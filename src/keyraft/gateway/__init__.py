@@ -5,7 +5,7 @@ It knows the port (its router, its guard, its traffic). Of the member behind the
 """
 
 from keyraft.gateway.checks import Health, HealthCounts
-from keyraft.gateway.exposition import COUNTER, GAUGE, HISTOGRAM, Family, Source, histograms
+from keyraft.gateway.exposition import COUNTER, GAUGE, HISTOGRAM, Family, Source, histograms, render
 from keyraft.gateway.metrics import HandlingTime, PortMetrics
 from keyraft.gateway.process import ProcessFamilies
 from keyraft.gateway.routes import Gateway
@@ -23,4 +23,5 @@ __all__ = [
     "ProcessFamilies",
     "Source",
     "histograms",
+    "render",
 ]

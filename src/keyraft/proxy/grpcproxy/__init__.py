@@ -1,0 +1,10 @@
+"""`etcd grpc-proxy`: a proxy that understands gRPC, in front of a cluster.
+
+Many clients' watches, renewals and reads become few for the cluster (docs/ARCHITECTURE.md, "The
+gRPC proxy").
+"""
+
+from keyraft.proxy.grpcproxy.options import OptionError, ProxyOptions
+from keyraft.proxy.grpcproxy.run import run_proxy
+
+__all__ = ["OptionError", "ProxyOptions", "run_proxy"]
