@@ -54,6 +54,8 @@ class Server:
     peer_port: int = 0
     prefix: Sequence[str] = ()
     """Words before the command: prlimit and the like."""
+    ready: bytes = READY
+    """In the line that says that it serves."""
     process: subprocess.Popen[bytes] | None = None
     lines: list[bytes] = field(default_factory=list)
     _ready: threading.Event = field(default_factory=threading.Event)
@@ -118,7 +120,7 @@ class Server:
         assert process.stderr is not None
         for line in process.stderr:
             self.lines.append(line)
-            if READY in line:
+            if self.ready in line:
                 self._ready.set()
         process.stderr.close()
         self._ended.set()

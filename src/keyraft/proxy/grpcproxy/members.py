@@ -70,11 +70,15 @@ class ProxyMembers:
         router.unary("/etcdserverpb.Cluster/MemberList", self.list)
 
     def list(self, call: UnaryCall, request: bytes) -> bytes | None:
-        """MemberListRequest -> MemberListResponse; of proxies without a header."""
+        """MemberListRequest -> MemberListResponse.
+
+        DEVIATION: that of proxies has an empty header, where the original's has none: etcdctl
+        crashes on it in two of its forms.
+        """
         if not self._address:
             self._upstream.ask(call, b"/etcdserverpb.Cluster/MemberList", request, safe=True)
             return None
-        answer = rpc_pb2.MemberListResponse()
+        answer = rpc_pb2.MemberListResponse(header={})
         found = [self._proxies[key] for key in sorted(self._proxies)]
         for address, name in found or [(self._address, self._name)]:
             answer.members.add(name=name, clientURLs=[address])

@@ -18,7 +18,6 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-import ssl
 from collections.abc import Coroutine, Iterator, Sequence
 from typing import Final
 from urllib.parse import urlsplit
@@ -29,7 +28,7 @@ from keyraft.base.log import Logger
 from keyraft.client import errors
 from keyraft.gateway import COUNTER, GAUGE, Family, ProcessFamilies, Source, render
 from keyraft.grpc import HttpRequest, Router, status
-from keyraft.net import Http1Client, HttpError
+from keyraft.net import ClientTLS, Http1Client, HttpError
 from keyraft.proxy.grpcproxy.broadcast import Counts
 from keyraft.proxy.grpcproxy.range_cache import RangeCache
 from keyraft.proxy.grpcproxy.upstream import Upstream
@@ -51,7 +50,7 @@ class ProxyHttp:
         self,
         upstream: Upstream,
         sources: Sequence[Source],
-        tls: ssl.SSLContext | None,
+        tls: ClientTLS | None,
         log: Logger,
     ) -> None:
         """`tls`: for fetching metrics."""

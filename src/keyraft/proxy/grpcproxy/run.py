@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import ssl
 from contextlib import suppress
 from time import monotonic
 from typing import Final
@@ -27,7 +26,7 @@ from keyraft.base.log import Logger
 from keyraft.base.urls import URLError, split_host_port
 from keyraft.client import TLS, Client, Dialer, Headers, Namespace, Space, errors
 from keyraft.grpc import CallEnd, HttpRequest, Limits, Router, status
-from keyraft.net import Places, Server
+from keyraft.net import Places, Server, ServerTLS
 from keyraft.proxy.grpcproxy.broadcast import Lines, WatchRanges
 from keyraft.proxy.grpcproxy.forwarding import register
 from keyraft.proxy.grpcproxy.keys import KeysProxy, Ordering
@@ -37,7 +36,7 @@ from keyraft.proxy.grpcproxy.options import OptionError, ProxyOptions
 from keyraft.proxy.grpcproxy.proxy_http import ProxyHttp, ProxyMetrics
 from keyraft.proxy.grpcproxy.range_cache import RangeCache
 from keyraft.proxy.grpcproxy.renewals import Renewals
-from keyraft.proxy.grpcproxy.security import client_context, client_tls, server_context
+from keyraft.proxy.grpcproxy.security import client_tls, metrics_tls, server_tls
 from keyraft.proxy.grpcproxy.upstream import Upstream
 from keyraft.proxy.grpcproxy.watch_line import UpstreamWatches
 from keyraft.proxy.grpcproxy.watching import WatchProxy
@@ -82,7 +81,7 @@ class GrpcProxy:
         if options.experimental_enable_grpc_logging:
             self.router.ends.listen(self._tell)
         metrics = ProxyMetrics(self.router, self.cache, self.ranges.counts)
-        self.http = ProxyHttp(self.upstream, (metrics.families,), client_context(options, tls), log)
+        self.http = ProxyHttp(self.upstream, (metrics.families,), metrics_tls(tls), log)
         self._places = Places(max(descriptors - RESERVED_DESCRIPTORS, 1))
         self._say = refusal(log, "client", descriptors)
         limits = _limits(options)
@@ -121,7 +120,7 @@ class GrpcProxy:
     async def start(self) -> None:
         """Listens and serves; raises OptionError and OSError with nothing open."""
         options, log = self._options, self._log
-        tls = server_context(options, log)
+        tls = server_tls(options, log)
         try:
             await self._listen(self.server, options.listen_addr, tls)
             address = options.listen_addr
@@ -139,7 +138,7 @@ class GrpcProxy:
         self.metrics_server.start()
         log.info("started gRPC proxy", address=options.listen_addr)
 
-    async def _listen(self, server: Server, address: str, tls: ssl.SSLContext | None) -> None:
+    async def _listen(self, server: Server, address: str, tls: ServerTLS | None) -> None:
         try:
             host, port = split_host_port(address)
         except URLError as error:
@@ -154,7 +153,7 @@ class GrpcProxy:
         except ValueError as error:
             raise OptionError(f"listen tcp: {error}") from None
 
-    async def _listen_metrics(self, tls: ssl.SSLContext | None) -> None:
+    async def _listen_metrics(self, tls: ServerTLS | None) -> None:
         address = self._options.metrics_addr
         parts = urlsplit(address)
         secure = parts.scheme in ("https", "unixs")

@@ -10,9 +10,7 @@ import ssl
 
 from keyraft.base.log import Logger
 from keyraft.client import TLS
-from keyraft.net import Terms, unknown_suite
-from keyraft.net import client_context as net_client_context
-from keyraft.net import server_context as net_server_context
+from keyraft.net import ClientTLS, ServerTLS, Terms, TLSFiles, unknown_suite
 from keyraft.proxy.grpcproxy.options import OptionError, ProxyOptions
 
 
@@ -30,24 +28,26 @@ def client_tls(options: ProxyOptions) -> TLS | None:
     try:
         tls.context()
     except OSError as error:
-        name = error.filename or options.cert
-        raise OptionError(f"open {name}: {(error.strerror or str(error)).lower()}") from None
+        raise OptionError(_unfit(error, options.cert)) from None
     return tls
 
 
-def client_context(options: ProxyOptions, tls: TLS | None) -> ssl.SSLContext | None:
+class _ByTheDialer(ClientTLS):
+    """For fetching metrics: the contexts with which members are called."""
+
+    def __init__(self, tls: TLS) -> None:
+        self._tls = tls
+
+    def context(self) -> ssl.SSLContext:
+        return self._tls.context()
+
+
+def metrics_tls(tls: TLS | None) -> ClientTLS | None:
     """For fetching metrics from members."""
-    if tls is None:
-        return None
-    return net_client_context(
-        trusted_ca_file=options.cacert or None,
-        cert_file=options.cert or None,
-        key_file=options.key or None,
-        insecure_skip_verify=options.insecure_skip_tls_verify,
-    )
+    return None if tls is None else _ByTheDialer(tls)
 
 
-def server_context(options: ProxyOptions, log: Logger) -> ssl.SSLContext | None:
+def server_tls(options: ProxyOptions, log: Logger) -> ServerTLS | None:
     """Towards clients; None: without. Raises OptionError."""
     if not options.secure:
         return None
@@ -67,15 +67,17 @@ def server_context(options: ProxyOptions, log: Logger) -> ssl.SSLContext | None:
         f"client-key=, trusted-ca = {options.trusted_ca_file}, client-cert-auth = false, "
         f"crl-file = {options.client_crl_file}",
     )
+    files = TLSFiles(
+        cert_file=options.cert_file,
+        key_file=options.key_file,
+        trusted_ca_file=options.trusted_ca_file,
+        terms=Terms(options.tls_min_version, options.tls_max_version, options.listen_cipher_suites),
+    )
     try:
-        return net_server_context(
-            options.cert_file,
-            options.key_file,
-            trusted_ca_file=options.trusted_ca_file or None,
-            terms=Terms(
-                options.tls_min_version, options.tls_max_version, options.listen_cipher_suites
-            ),
-        )
+        return ServerTLS(files, log)
     except OSError as error:
-        name = error.filename or options.cert_file
-        raise OptionError(f"open {name}: {(error.strerror or str(error)).lower()}") from None
+        raise OptionError(_unfit(error, options.cert_file)) from None
+
+
+def _unfit(error: OSError, name: str) -> str:
+    return f"open {error.filename or name}: {(error.strerror or str(error)).lower()}"
