@@ -10,10 +10,11 @@ N ?= 1
 K ?=
 SEED ?=
 BENCH ?=
+FUZZ ?=
 # Two files of tests at a time; WORKERS= runs them one after the other.
 WORKERS ?= -n 2 --dist loadfile
 
-.PHONY: check setup fix lint layers types fast t test run compiled test-compiled bench soak sim gen hpack-stories raft-scripts clean
+.PHONY: check setup fix lint layers types fast t test run compiled test-compiled bench soak sim fuzz gen hpack-stories raft-scripts clean
 
 check: $(VENV)/.dev lint layers types fast
 
@@ -103,3 +104,8 @@ raft-scripts: $(VENV)/.dev
 # Random runs of whole clusters for a minute; one run with SEED=n.
 sim: $(VENV)/.dev
 	$(RUN) -m sim $(if $(SEED),--seed $(SEED))
+
+# Every parser of foreign bytes for a minute (tests/fuzz/README.md); FUZZ="wal --runs 1000000" for one.
+fuzz: $(VENV)/.dev
+	@$(RUN) -c 'import atheris' 2>/dev/null || $(RUN) -m pip install -q --disable-pip-version-check -e '.[fuzz]'
+	PYTHONPATH=$(CURDIR)/src:$(CURDIR) $(RUN) -m tests.fuzz $(FUZZ)

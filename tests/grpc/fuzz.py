@@ -120,9 +120,12 @@ def act_on(chance: random.Random, stream: Stream) -> None:
         stream.pause_reading()
 
 
-def converse_with_server(seed: int) -> int:
-    """One conversation, in which every call ends once; returns the frames it got to."""
-    chance = random.Random(seed)
+def converse_with_server(seed: int, chance: random.Random | None = None) -> int:
+    """One conversation, in which every call ends once; returns the frames it got to.
+
+    `chance`: what decides instead of the seed, of which then only oddness counts.
+    """
+    chance = chance or random.Random(seed)
     bench = Bench(LIMITS, http=bool(seed & 1), listen_from_s=0.0)
     server, now, stream = bench.server, 0.0, 1
     bench.server.receive(PREFACE + settings(window=chance.choice([0, 10, 65_535, 1 << 30])), 0.0)
@@ -187,9 +190,9 @@ class _Answers:
         pass
 
 
-def converse_with_client(seed: int) -> int:
+def converse_with_client(seed: int, chance: random.Random | None = None) -> int:
     """The same from the other side; every call must end exactly once."""
-    chance = random.Random(seed)
+    chance = chance or random.Random(seed)
     client = ClientConnection(LIMITS, 0.0, authority="a")
     peer, now = Peer(), 0.0
     ends: list[int] = []

@@ -14,7 +14,7 @@ from keyraft.base.ids import UINT64_MAX
 from keyraft.raft import ConfState, Entry, HardState
 from keyraft.raft.limits import MEMBERS_MAX
 from keyraft.storage.files import OsFiles
-from keyraft.storage.wal import WAL, SnapshotMark, WALRefusedError
+from keyraft.storage.wal import WAL, SnapshotMark, WALDamagedError, WALRefusedError, encode_metadata
 
 SEGMENT_BYTES = 2_000  # so small that most logs have several
 NUMBERS = st.one_of(
@@ -195,3 +195,20 @@ def test_a_log_begins_where_a_disk_is_mounted(tmp_path: Path) -> None:
     again, replay = WAL.open(OsFiles(), str(tmp_path / "wal"))
     assert replay.entries == GOOD
     again.close()
+
+
+@pytest.mark.parametrize("bits", [30, 40, 55])
+def test_a_length_that_nobody_writes_is_damage_and_not_a_torn_tail(
+    tmp_path: Path, bits: int
+) -> None:
+    """At the end of a short segment: `repair` would cut off what was there."""
+    wal = WAL.create(OsFiles(), str(tmp_path / "wal"), encode_metadata(7, 9), segment_bytes=4096)
+    wal.append([Entry(1, 1, b"first"), Entry(1, 2, b"acknowledged")], HardState(1, 1, 2))
+    wal.close()
+    (path,) = (tmp_path / "wal").glob("*.wal")
+    content = path.read_bytes().rstrip(b"\0")
+    content += bytes(-len(content) % 8)
+    path.write_bytes(content + (1 << bits).to_bytes(8, "little") + b"\x09garbage")
+    with pytest.raises(WALDamagedError, match="which nobody writes"):
+        WAL.open(OsFiles(), str(tmp_path / "wal"))
+    assert list((tmp_path / "wal").iterdir()) == [path]

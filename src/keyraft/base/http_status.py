@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+CONTINUE: Final = 100
 OK: Final = 200
 NO_CONTENT: Final = 204
 BAD_REQUEST: Final = 400

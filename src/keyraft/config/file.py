@@ -11,6 +11,7 @@ its quotes). Source: etcd `embed.ConfigFromFile`, which decodes YAML by way of J
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Container, Mapping
 from typing import Any, Final, NamedTuple
 
@@ -121,10 +122,10 @@ class _Loader(yaml.SafeLoader):
         self.repeated: list[str] = []
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> Any:
-        names = [
+        times = Counter(
             str(key.value).lower() for key, _ in node.value if isinstance(key, yaml.ScalarNode)
-        ]
-        self.repeated += sorted({name for name in names if names.count(name) > 1})
+        )
+        self.repeated += sorted(name for name, count in times.items() if count > 1)
         return super().construct_mapping(node, deep)
 
 

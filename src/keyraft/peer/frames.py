@@ -122,14 +122,16 @@ class AppendEncoder:
 
 
 class _Decoder:
-    """Collects bytes until a whole frame is there."""
+    """Collects bytes until a whole frame is there.
 
-    __slots__ = ("_need", "_parts", "_size")
+    However a frame is cut, each of its bytes is copied and looked at a fixed number of times.
+    """
+
+    __slots__ = ("_need", "_rest")
 
     def __init__(self) -> None:
-        self._parts: list[bytes] = []
-        self._size = 0
-        self._need = 1
+        self._rest = bytearray()  # a frame that is not whole yet
+        self._need = 1  # so many bytes of it tell more
 
     def feed(self, data: bytes) -> list[Message]:
         """Takes what arrived and returns the messages that are now whole.
@@ -138,13 +140,11 @@ class _Decoder:
         messages that do not decode.
         """
         messages: list[Message] = []
-        buffer = data
-        if self._parts:
-            self._parts.append(data)
-            self._size += len(data)
-            if self._size < self._need:
-                return messages
-            buffer = b"".join(self._parts)
+        rest = self._rest
+        buffer: bytes | bytearray = data
+        if rest:
+            rest += data
+            buffer = rest
         position = 0
         while len(buffer) - position >= self._need:
             taken = self._take(buffer, position, messages)
@@ -152,16 +152,17 @@ class _Decoder:
                 break
             position += taken
             self._need = 1
-        rest = buffer[position:]
-        self._parts = [rest] if rest else []
-        self._size = len(rest)
+        if buffer is rest:
+            del rest[:position]
+        elif position < len(data):
+            self._rest = bytearray(data[position:] if position else data)
         return messages
 
-    def _take(self, buffer: bytes, start: int, messages: list[Message]) -> int:
+    def _take(self, buffer: bytes | bytearray, start: int, messages: list[Message]) -> int:
         """The size of the frame at `start`, 0 (and `_need` set) when it is not whole yet."""
         raise AssertionError("a decoder has its own frame")
 
-    def _whole(self, buffer: bytes, start: int, head: int) -> bytes | None:
+    def _whole(self, buffer: bytes | bytearray, start: int, head: int) -> bytes | None:
         """The message behind a length that stands `head` bytes after `start`."""
         length_end = start + head + 8
         if len(buffer) < length_end:
@@ -173,7 +174,7 @@ class _Decoder:
         if len(buffer) < length_end + length:
             self._need = head + 8 + length
             return None
-        return buffer[length_end : length_end + length]
+        return bytes(memoryview(buffer)[length_end : length_end + length])
 
 
 class MessageDecoder(_Decoder):
@@ -181,7 +182,7 @@ class MessageDecoder(_Decoder):
 
     __slots__ = ()
 
-    def _take(self, buffer: bytes, start: int, messages: list[Message]) -> int:
+    def _take(self, buffer: bytes | bytearray, start: int, messages: list[Message]) -> int:
         encoded = self._whole(buffer, start, 0)
         if encoded is None:
             return 0
@@ -194,16 +195,17 @@ class MessageDecoder(_Decoder):
 class AppendDecoder(_Decoder):
     """The receiving end of a `msgapp` stream that `remote` writes and `local` reads."""
 
-    __slots__ = ("_index", "_local", "_remote", "_term")
+    __slots__ = ("_index", "_local", "_remote", "_spans", "_term")
 
     def __init__(self, local: int, remote: int) -> None:
         super().__init__()
+        self._spans: list[tuple[int, int]] = []  # of the entries of a frame that is not whole yet
         self._local = local
         self._remote = remote
         self._term = 0
         self._index = 0
 
-    def _take(self, buffer: bytes, start: int, messages: list[Message]) -> int:
+    def _take(self, buffer: bytes | bytearray, start: int, messages: list[Message]) -> int:
         kind = buffer[start]
         if kind == 0:
             return 1
@@ -220,7 +222,7 @@ class AppendDecoder(_Decoder):
         messages.append(message)
         return 9 + len(encoded)
 
-    def _take_entries(self, buffer: bytes, start: int, messages: list[Message]) -> int:
+    def _take_entries(self, buffer: bytes | bytearray, start: int, messages: list[Message]) -> int:
         size = len(buffer)
         if size < start + 9:
             self._need = 9
@@ -229,9 +231,9 @@ class AppendDecoder(_Decoder):
         (count,) = unpack(buffer, start + 1)
         if count > ENTRIES_MAX:
             raise FrameError(f"{count} entries in one frame exceed {ENTRIES_MAX}")
-        position = start + 9
-        spans: list[tuple[int, int]] = []
-        for _ in range(count):
+        spans = self._spans  # from the frame's start on
+        position = start + (spans[-1][1] if spans else 9)
+        for _ in range(count - len(spans)):
             if size < position + 8:
                 self._need = position + 8 - start
                 return 0
@@ -239,15 +241,21 @@ class AppendDecoder(_Decoder):
             position += 8
             if length > MESSAGE_BYTES_MAX or position + length - start > MESSAGE_BYTES_MAX:
                 raise FrameError(f"entry of {length} bytes exceeds {MESSAGE_BYTES_MAX}")
-            spans.append((position, position + length))
+            spans.append((position - start, position - start + length))
             position += length
         if size < position + 8:
             self._need = position + 8 - start
             return 0
+        self._spans = []
+        view = memoryview(buffer)
         try:
-            entries = [codec.decode_entry(buffer[begin:end]) for begin, end in spans]
+            entries = [
+                codec.decode_entry(bytes(view[start + begin : start + end])) for begin, end in spans
+            ]
         except codec.CodecError as error:
             raise FrameError(f"undecodable entry: {error}") from error
+        finally:
+            view.release()
         (commit,) = unpack(buffer, position)
         messages.append(
             Message(

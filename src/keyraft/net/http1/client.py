@@ -170,6 +170,8 @@ class _Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         self._answer.status = self._parser.get_status_code()
+        if self._answer.status < http_status.CONTINUE:
+            raise HttpError("malformed HTTP response")
         self._kept = bool(self._parser.should_keep_alive())
         self._in_head = False
 

@@ -2,8 +2,9 @@
 
 The bytes may come from anywhere. A page is looked at only when its number is below the high-water
 mark and its extent lies within the file; an element only when it lies within its page; a walk goes
-no deeper than DEPTH_MAX and visits no more pages than there are, so a cycle ends. What is wrong
-raises BoltError and nothing else; memory stays at one page a level.
+no deeper than DEPTH_MAX and visits no more pages than there are, overflow included, so a cycle ends
+and no page is read again and again. Elements of a page share no bytes, so what is read of it is no
+larger than it. What is wrong raises BoltError and nothing else; memory stays at one page a level.
 
 Order of keys is not checked here but by `check`.
 """
@@ -111,6 +112,8 @@ class Page:
         stops = list(map(add, middles, sizes))
         if numbers and (max(stops) > len(data) or min(starts) < end):
             raise BoltError(f"page {self.id}: an element lies outside")
+        if sum(numbers[2::4]) + sum(sizes) > len(data) - end:
+            raise BoltError(f"page {self.id}: elements overlap")
         return Leaf(data, numbers[0::4], starts, middles, stops, sizes)
 
     def leaf_elements(self) -> list[Element]:
@@ -127,10 +130,14 @@ class Page:
             raise BoltError(f"page {self.id}: {self.count} elements do not fit")
         out: list[tuple[bytes, int]] = []
         at = HEADER_BYTES
+        left = size - end
         for pos, key_bytes, child in iter_unpack("<IIQ", data[at:end]):
             start = at + pos
             if start + key_bytes > size or start < end:
                 raise BoltError(f"page {self.id}: element {len(out)} lies outside")
+            left -= key_bytes
+            if left < 0:
+                raise BoltError(f"page {self.id}: elements overlap")
             out.append((bytes(data[start : start + key_bytes]), child))
             at += ELEMENT_BYTES
         return out
@@ -219,7 +226,7 @@ class Bucket:
 
     def _walk(self, page: Page, start: bytes, depth: int, budget: list[int]) -> Iterator[Page]:
         """The leaves in order; the first may begin before `start`."""
-        budget[0] -= 1
+        budget[0] -= 1 + page.overflow
         if depth > DEPTH_MAX or budget[0] < 0:
             raise BoltError(f"page {page.id}: the tree does not end")
         if page.flags == LEAF:

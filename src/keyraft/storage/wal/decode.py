@@ -8,12 +8,13 @@ therefore no traces of a crash but damage:
 - a record of a segment that is not the last,
 - a length of zero with bytes behind it in the same sector,
 - a length that with its padding is no multiple of 8,
+- a length of more than RECORD_BYTES_MAX,
 - a record that is sound by the length of its data but not by its own
 
 They are refused with WALDamagedError. Anything else that is wrong at the very end is a torn write
 (WALTornError), which `repair` cuts off.
 
-DEVIATION: etcd takes the last three for torn writes as well and drops what follows,
+DEVIATION: etcd takes most of the last four for torn writes as well and drops what follows,
 acknowledged or not. A flipped bit in a length must not silently lose entries.
 """
 
@@ -32,6 +33,7 @@ from keyraft.storage.wal.record import (
     CRC,
     FRAME_BYTES,
     LENGTH_MASK,
+    RECORD_BYTES_MAX,
     WALDamagedError,
     WALTornError,
     decode_record,
@@ -127,6 +129,8 @@ class WALDecoder:
             start = at + FRAME_BYTES
             end = start + record_bytes + pad
             if base + end > size:
+                if record_bytes > RECORD_BYTES_MAX:
+                    self._damaged(f"a record of {record_bytes} bytes, which nobody writes")
                 self._check_length(record_bytes)
                 self._torn("ends within a record")
             if end > len(buffer):

@@ -47,6 +47,9 @@ SNAPSHOT: Final = 5
 
 FRAME_BYTES: Final = 8
 LENGTH_MASK: Final = (1 << 56) - 1
+RECORD_BYTES_MAX: Final = (
+    512 << 20
+) + 4096  # an entry goes to members in one message (peer.frames)
 frame_length: Final = Struct("<Q")
 
 
