@@ -5,6 +5,6 @@ gRPC proxy").
 """
 
 from keyraft.proxy.grpcproxy.options import OptionError, ProxyOptions
-from keyraft.proxy.grpcproxy.run import run_proxy
+from keyraft.proxy.grpcproxy.run import GrpcProxy, run_proxy
 
-__all__ = ["OptionError", "ProxyOptions", "run_proxy"]
+__all__ = ["GrpcProxy", "OptionError", "ProxyOptions", "run_proxy"]
