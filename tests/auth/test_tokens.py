@@ -23,7 +23,7 @@ from cryptography.x509.oid import NameOID
 
 from keyraft.auth import OptionsError, SimpleTokens, parse_options
 from keyraft.auth import tokens as tokens_module
-from keyraft.auth.jwt import KNOWN_MAX, METHODS, JWTTokens, load_keys
+from keyraft.auth.jwt import KNOWN_MAX, LOOK_S, METHODS, JWTKeys, JWTTokens, load_keys
 from keyraft.base.errors import RawError
 from sim.loop import SimLoop
 
@@ -184,6 +184,62 @@ def test_a_public_key_verifies_and_does_not_sign() -> None:
     assert identity is not None and identity.username == b"u"
     with pytest.raises(RawError, match="auth: token signing attempted with verify-only key"):
         verifier.assign("u", "", 1, 1)
+
+
+def exchanged(*keys: JWTKeys) -> tuple[JWTTokens, Clock, list[JWTKeys]]:
+    """Tokens of the first keys, and a list whose last keys are in the files."""
+    clock, files = Clock(), [keys[0]]
+
+    def changed() -> JWTKeys | None:
+        return files.pop() if len(files) > 1 else None
+
+    return JWTTokens(keys[0], 60, clock, changed), clock, files
+
+
+def test_keys_are_exchanged_without_a_refused_token() -> None:
+    old_public, old_private = pem_of("ES256")
+    new = ec.generate_private_key(ec.SECP256R1())
+    new_private = new.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    new_public = new.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    both = old_public + b"\n# the next one\n" + new_public
+    tokens, clock, files = exchanged(load_keys("ES256", old_public, old_private))
+    of_old = tokens.assign("alice", "", 1, 1).encode()
+    other = JWTTokens(load_keys("ES256", both, new_private), 60, clock)
+    of_new = other.assign("alice", "", 1, 1).encode()
+    assert tokens.identify(of_new, 1) is None
+    assert other.identify(of_old, 1) is not None
+    files.append(load_keys("ES256", both, old_private))
+    assert tokens.identify(of_new, 1) is None, "files are looked at once a second"
+    clock.now += LOOK_S
+    assert tokens.identify(of_new, 1) is not None
+    files.append(load_keys("ES256", both, new_private))
+    clock.now += LOOK_S
+    assert other.identify(tokens.assign("alice", "", 1, 1).encode(), 1) is not None
+    assert tokens.identify(of_old, 1) is not None
+    files.append(load_keys("ES256", new_public, new_private))
+    clock.now += LOOK_S
+    assert tokens.identify(of_old, 1) is None, "although it was good a second ago"
+    assert tokens.identify(of_new, 1) is not None
+
+
+def test_a_clock_that_was_set_back_does_not_hide_other_keys() -> None:
+    tokens, clock, files = exchanged(load_keys("HS256", b"", b"old"))
+    other = load_keys("HS256", b"", b"new")
+    files.append(other)
+    clock.now -= 1_000
+    token = JWTTokens(other, 5_000, clock).assign("alice", "", 1, 1).encode()
+    assert tokens.identify(token, 1) is not None
+
+
+def test_one_of_the_public_keys_must_be_the_private_ones() -> None:
+    public, private = pem_of("ES256")
+    other = ec.generate_private_key(ec.SECP256R1()).public_key()
+    strange = other.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    with pytest.raises(OptionsError, match="don't match"):
+        load_keys("ES256", strange * 2, private)
+    assert len(load_keys("ES256", strange + public, private).publics) == 2
+    with pytest.raises(OptionsError, match="not a valid"):
+        load_keys("ES256", public + pem_of("RS256")[0], private)
 
 
 def test_memory_of_verdicts_is_bounded() -> None:

@@ -7,6 +7,11 @@ restart. But every change of users or roles makes all tokens stale. A token is v
 its claims are remembered until it expires. With only a public key a member can verify tokens and
 not sign them.
 
+DEVIATION: the keys are read again when their files change, where the original needs a restart; and
+the file of the public key may hold several, of which each verifies. So keys are exchanged without a
+refused token: first every member gets the new public key beside the old one, then the new private
+key, and when the last old token has expired, the old public key goes.
+
 Source: etcd `server/auth/jwt.go`, `options.go`; RFC 7519; golang-jwt's rules for times.
 """
 
@@ -15,6 +20,8 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -32,12 +39,15 @@ from keyraft.base.clock import WallClock
 from keyraft.base.errors import RawError
 
 TOKEN_BYTES_MAX: Final = 16_384
+PUBLIC_KEYS_MAX: Final = 16  # of one file; each is tried for a token that none has verified yet
+LOOK_S: Final = 1.0  # between two looks at the files of the keys
 KNOWN_MAX: Final = 10_000  # verified tokens that are remembered, about 1 KiB each
 VERIFY_ONLY: Final = (codes.UNKNOWN, "auth: token signing attempted with verify-only key")
 METHODS: Final = frozenset(
     f"{family}{bits}" for family in ("HS", "RS", "PS", "ES") for bits in (256, 384, 512)
 ) | {"EdDSA"}
 
+_BLOCK: Final = re.compile(rb"-----BEGIN [^\n]*\n.*?-----END [^\n]*", re.DOTALL)
 _KINDS: Final[dict[str, tuple[type, type]]] = {
     "RS": (rsa.RSAPrivateKey, rsa.RSAPublicKey),
     "PS": (rsa.RSAPrivateKey, rsa.RSAPublicKey),
@@ -53,7 +63,8 @@ class JWTKeys:
     method: str
     algorithm: Algorithm
     private: Any
-    public: Any
+    publics: tuple[Any, ...]
+    """Each verifies; that of `private` is among them."""
 
 
 def load_keys(method: str, public_pem: bytes, private_pem: bytes) -> JWTKeys:
@@ -64,20 +75,26 @@ def load_keys(method: str, public_pem: bytes, private_pem: bytes) -> JWTKeys:
     if method.startswith("HS"):
         if not private_pem:
             raise OptionsError("auth: missing key data")
-        return JWTKeys(method, algorithm, private_pem, private_pem)
+        return JWTKeys(method, algorithm, private_pem, (private_pem,))
     kinds = _KINDS[method[:2]]
     private = _private(private_pem) if private_pem else None
-    public = _public(public_pem) if public_pem else None
-    for key, wanted in ((private, kinds[0]), (public, kinds[1])):
+    publics = tuple(_public(pem) for pem in _blocks(public_pem)) if public_pem else ()
+    for key, wanted in ((private, kinds[0]), *((key, kinds[1]) for key in publics)):
         if key is not None and not isinstance(key, wanted):
             raise OptionsError(f"key is not a valid {method} key")
-    if private is None and public is None:
+    if private is None and not publics:
         raise OptionsError("auth: missing key data")
     if private is not None:
-        if public is not None and public != private.public_key():
+        own = private.public_key()
+        if publics and own not in publics:
             raise OptionsError("auth: public and private keys don't match")
-        public = private.public_key()
-    return JWTKeys(method, algorithm, private, public)
+        publics = publics or (own,)
+    return JWTKeys(method, algorithm, private, publics)
+
+
+def _blocks(pem: bytes) -> list[bytes]:
+    """The keys of a file, each from its first line to its last."""
+    return _BLOCK.findall(pem)[:PUBLIC_KEYS_MAX] or [pem]
 
 
 def _private(pem: bytes) -> Any:
@@ -96,13 +113,27 @@ def _public(pem: bytes) -> Any:
         raise OptionsError(f"invalid public key: {error}") from None
 
 
+def _never() -> JWTKeys | None:
+    """Keys that are in no files do not change."""
+    return None
+
+
 class JWTTokens:
     """Makes and verifies them."""
 
     learned = False
 
-    def __init__(self, keys: JWTKeys, ttl_s: float, now: WallClock) -> None:
+    def __init__(
+        self,
+        keys: JWTKeys,
+        ttl_s: float,
+        now: WallClock,
+        changed: Callable[[], JWTKeys | None] = _never,
+    ) -> None:
+        """`changed`: the keys, if others are in the files now; asked once a second."""
         self._keys = keys
+        self._changed = changed
+        self._look_at_s = now() + LOOK_S
         self._ttl_s = ttl_s
         self._now = now
         self._header = _encode({"alg": keys.method, "typ": "JWT"})
@@ -123,6 +154,7 @@ class JWTTokens:
         self, username: str, prefix: str, index: int, revision: int, *, by_entry: bool = False
     ) -> str:
         """A new token. Raises RawError when there is no key to sign with."""
+        self._look(self._now())
         if self._keys.private is None:
             raise RawError(*VERIFY_ONLY)
         claims = {
@@ -139,6 +171,8 @@ class JWTTokens:
 
     def identify(self, token: bytes, revision: int) -> Identity | None:
         """The token's user, with the revision at which the token was made."""
+        now = self._now()
+        self._look(now)
         known = self._known.get(token)
         if known is None:
             known = self._verify(token)
@@ -148,11 +182,24 @@ class JWTTokens:
                 self._known.clear()
             self._known[token] = known
         identity, expires, not_before = known
-        now = self._now()
         if not not_before <= now < expires:
             self._known.pop(token, None)
             return None
         return identity
+
+    def _look(self, now: float) -> None:
+        """Takes other keys over. What the old ones have verified is verified anew.
+
+        A clock that was set back does not keep this from looking.
+        """
+        if self._look_at_s - LOOK_S <= now < self._look_at_s:
+            return
+        self._look_at_s = now + LOOK_S
+        keys = self._changed()
+        if keys is not None:
+            self._keys = keys
+            self._header = _encode({"alg": keys.method, "typ": "JWT"})
+            self._known.clear()
 
     def _verify(self, token: bytes) -> tuple[Identity, float, float] | None:
         if len(token) > TOKEN_BYTES_MAX:
@@ -166,7 +213,8 @@ class JWTTokens:
             if not isinstance(header, dict) or header.get("alg") != self._keys.method:
                 return None
             signed = parts[0] + b"." + parts[1]
-            if not self._keys.algorithm.verify(signed, self._keys.public, signature):
+            verify = self._keys.algorithm.verify
+            if not any(verify(signed, public, signature) for public in self._keys.publics):
                 return None
         except (ValueError, RecursionError):
             return None
