@@ -486,8 +486,15 @@ class Member:
 
     def _deliver(self) -> None:
         """Delivers one slice of events to watchers."""
-        if not self.stopped and self.watches.deliver():
+        if self.stopped:
+            return
+        began_s = self.loop.time()
+        messages, events = self.watches.sent()
+        if self.watches.deliver():
             self.loop.call_soon(self._deliver)
+        self.counters.request_times.delivered(
+            began_s, self.loop.time(), messages, events, *self.watches.sent()
+        )
 
     def _seal_batch(self) -> None:
         """The consistent index goes into the batch with the writes of the entries up to it."""

@@ -71,6 +71,7 @@ class Applier:
         self._encode_header = member.headers.encode
         self._counts = [0] * _KINDS_LOW
         self._failures = [0] * _KINDS_LOW
+        self._began_s: list[list[float]] = [[] for _ in range(_KINDS_LOW)]  # of those answered
         self._put_s: Histogram | None = None
         self._handlers: dict[int, Handler] = {
             internal_request.KIND_RANGE: self._range,
@@ -122,11 +123,24 @@ class Applier:
         except (EtcdError, RawError) as refusal:
             self._failures[kind] += 1
             if waiter is not None:
-                waiter.fail(refusal.code, refusal.text)
+                self._refuse(kind, waiter, refusal)
             return None
         if waiter is not None:
+            self._began_s[kind].append(waiter.began_s)
             waiter.respond(result)
         return None
+
+    def _refuse(self, kind: int, waiter: Waiter, refusal: EtcdError | RawError) -> None:
+        name = internal_request.KINDS.get(kind, "unknown")
+        times = self._member.counters.request_times
+        times.refused(name, waiter.began_s, self._member.loop.time())
+        waiter.fail(refusal.code, refusal.text)
+
+    def _respond(self, kind: int, waiter: Waiter, result: bytes) -> None:
+        name = internal_request.KINDS.get(kind, "unknown")
+        times = self._member.counters.request_times
+        times.carried_out(name, [waiter.began_s], self._member.loop.time())
+        waiter.respond(result)
 
     def _begin(self, steps: Steps, kind: int, stamp: bytes, waiter: Waiter | None) -> Work | None:
         """Does the first step and returns the rest, if any.
@@ -137,7 +151,7 @@ class Applier:
             next(steps)
         except StopIteration as end:
             if waiter is not None:
-                waiter.respond(end.value)
+                self._respond(kind, waiter, end.value)
             return None
         if waiter is not None:
             self._member.waiting.add(stamp, waiter)  # its time may run out meanwhile
@@ -151,11 +165,11 @@ class Applier:
                 self._failures[kind] += 1
             waiter = self._waiting_pop(stamp, None)
             if waiter is not None:
-                waiter.fail(refusal.code, refusal.text)
+                self._refuse(kind, waiter, refusal)
             return
         waiter = self._waiting_pop(stamp, None)
         if waiter is not None:
-            waiter.respond(result)
+            self._respond(kind, waiter, result)
 
     def _apply_v2(self, data: bytes, request: bytes) -> None:
         """A request of the v2 API; Keyraft's own have a stamp behind them.
@@ -191,10 +205,10 @@ class Applier:
             result = b""
         except (EtcdError, RawError) as refusal:
             if waiter is not None:
-                waiter.fail(refusal.code, refusal.text)
+                self._refuse(parsed.kind, waiter, refusal)
             return None
         if waiter is not None:
-            waiter.respond(result)
+            self._respond(parsed.kind, waiter, result)
         return None
 
     def _pass_over(self, entry: Entry, error: Exception) -> None:
@@ -353,6 +367,10 @@ class Applier:
                 )
             self._put_s.observe(each_s, total)
             self._counts[internal_request.KIND_PUT] = 0
+            began_s = self._began_s[internal_request.KIND_PUT]
+            if began_s:
+                self._began_s[internal_request.KIND_PUT] = []
+                counters.request_times.put(began_s, self._member.loop.time())
             return
         for kind, count in enumerate(self._counts):
             if count:
@@ -364,6 +382,16 @@ class Applier:
                     counters.apply_duration_s.of("v3", name, "false").observe(each_s, failed)
                     self._failures[kind] = 0
                 self._counts[kind] = 0
+                self._observe_requests(kind)
+
+    def _observe_requests(self, kind: int) -> None:
+        began_s = self._began_s[kind]
+        if began_s:
+            self._began_s[kind] = []
+            member = self._member
+            member.counters.request_times.carried_out(
+                internal_request.KINDS[kind], began_s, member.loop.time()
+            )
 
     # --- keys ---------------------------------------------------------------------------------
 
