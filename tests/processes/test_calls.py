@@ -13,7 +13,7 @@ MOST = {
     "put": (220, 52),
     "range": (29, 21),
     "keep-alive": (33, 21),
-    "put, event": (249, 62),
+    "put, event": (252, 62),
 }
 
 

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, cast
 from keyraft.auth import Identity
 from keyraft.base import errors
 from keyraft.base.errors import EtcdError, RawError
-from keyraft.base.histograms import Histogram
 from keyraft.base.parsing import parse
 from keyraft.base.waiters import Waiter
 from keyraft.cluster import MembershipDataError
@@ -28,6 +27,7 @@ from keyraft.proto import rpc_pb2
 from keyraft.raft import Entry
 from keyraft.server.apply import internal_request, v2_requests
 from keyraft.server.apply.queue import Work
+from keyraft.server.apply.request_tally import RequestTally
 from keyraft.server.apply.user_requests import UserRequests
 from keyraft.server.upkeep import alarms
 
@@ -69,10 +69,11 @@ class Applier:
         self._proposers: dict[bytes, Identity] = {}
         self._waiting_pop = member.waiting.pop
         self._encode_header = member.headers.encode
-        self._counts = [0] * _KINDS_LOW
-        self._failures = [0] * _KINDS_LOW
-        self._began_s: list[list[float]] = [[] for _ in range(_KINDS_LOW)]  # of those answered
-        self._put_s: Histogram | None = None
+        self._tally = tally = RequestTally(_KINDS_LOW, member.counters, member.loop)
+        self.slice_done = tally.slice_done
+        self._counts = tally.counts
+        self._failures = tally.failures
+        self._began_s = tally.began_s
         self._handlers: dict[int, Handler] = {
             internal_request.KIND_RANGE: self._range,
             internal_request.KIND_PUT: self._put,
@@ -123,24 +124,12 @@ class Applier:
         except (EtcdError, RawError) as refusal:
             self._failures[kind] += 1
             if waiter is not None:
-                self._refuse(kind, waiter, refusal)
+                self._tally.refuse(kind, waiter, refusal)
             return None
         if waiter is not None:
             self._began_s[kind].append(waiter.began_s)
             waiter.respond(result)
         return None
-
-    def _refuse(self, kind: int, waiter: Waiter, refusal: EtcdError | RawError) -> None:
-        name = internal_request.KINDS.get(kind, "unknown")
-        times = self._member.counters.request_times
-        times.refused(name, waiter.began_s, self._member.loop.time())
-        waiter.fail(refusal.code, refusal.text)
-
-    def _respond(self, kind: int, waiter: Waiter, result: bytes) -> None:
-        name = internal_request.KINDS.get(kind, "unknown")
-        times = self._member.counters.request_times
-        times.carried_out(name, [waiter.began_s], self._member.loop.time())
-        waiter.respond(result)
 
     def _begin(self, steps: Steps, kind: int, stamp: bytes, waiter: Waiter | None) -> Work | None:
         """Does the first step and returns the rest, if any.
@@ -151,7 +140,7 @@ class Applier:
             next(steps)
         except StopIteration as end:
             if waiter is not None:
-                self._respond(kind, waiter, end.value)
+                self._tally.respond(kind, waiter, end.value)
             return None
         if waiter is not None:
             self._member.waiting.add(stamp, waiter)  # its time may run out meanwhile
@@ -165,11 +154,11 @@ class Applier:
                 self._failures[kind] += 1
             waiter = self._waiting_pop(stamp, None)
             if waiter is not None:
-                self._refuse(kind, waiter, refusal)
+                self._tally.refuse(kind, waiter, refusal)
             return
         waiter = self._waiting_pop(stamp, None)
         if waiter is not None:
-            self._respond(kind, waiter, result)
+            self._tally.respond(kind, waiter, result)
 
     def _apply_v2(self, data: bytes, request: bytes) -> None:
         """A request of the v2 API; Keyraft's own have a stamp behind them.
@@ -205,10 +194,10 @@ class Applier:
             result = b""
         except (EtcdError, RawError) as refusal:
             if waiter is not None:
-                self._refuse(parsed.kind, waiter, refusal)
+                self._tally.refuse(parsed.kind, waiter, refusal)
             return None
         if waiter is not None:
-            self._respond(parsed.kind, waiter, result)
+            self._tally.respond(parsed.kind, waiter, result)
         return None
 
     def _pass_over(self, entry: Entry, error: Exception) -> None:
@@ -348,50 +337,6 @@ class Applier:
             first_index=first_index,
             last_index=last_index,
         )
-
-    def slice_done(self, seconds: float) -> None:
-        """Spreads a slice's time over its requests, for etcd_server_apply_duration_seconds."""
-        total = sum(self._counts)
-        if not total:
-            return
-        each_s = seconds / total
-        counters = self._member.counters
-        if (
-            self._counts[internal_request.KIND_PUT] == total
-            and not self._failures[internal_request.KIND_PUT]
-        ):
-            # Mostly a slice of puts: a lone client's slice is one put.
-            if self._put_s is None:
-                self._put_s = counters.apply_duration_s.of(
-                    "v3", internal_request.KINDS[internal_request.KIND_PUT], "true"
-                )
-            self._put_s.observe(each_s, total)
-            self._counts[internal_request.KIND_PUT] = 0
-            began_s = self._began_s[internal_request.KIND_PUT]
-            if began_s:
-                self._began_s[internal_request.KIND_PUT] = []
-                counters.request_times.put(began_s, self._member.loop.time())
-            return
-        for kind, count in enumerate(self._counts):
-            if count:
-                failed = self._failures[kind]
-                name = internal_request.KINDS[kind]
-                if count > failed:
-                    counters.apply_duration_s.of("v3", name, "true").observe(each_s, count - failed)
-                if failed:
-                    counters.apply_duration_s.of("v3", name, "false").observe(each_s, failed)
-                    self._failures[kind] = 0
-                self._counts[kind] = 0
-                self._observe_requests(kind)
-
-    def _observe_requests(self, kind: int) -> None:
-        began_s = self._began_s[kind]
-        if began_s:
-            self._began_s[kind] = []
-            member = self._member
-            member.counters.request_times.carried_out(
-                internal_request.KINDS[kind], began_s, member.loop.time()
-            )
 
     # --- keys ---------------------------------------------------------------------------------
 
