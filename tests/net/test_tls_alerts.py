@@ -42,7 +42,7 @@ def serving(
 
     async def beside() -> Any:
         loop = asyncio.get_running_loop()
-        failed = (lambda client, name, why: reasons.append(why)) if told else None
+        failed = (lambda client, name, why, shown: reasons.append(why)) if told else None
         server = Server(loop, Router(), Limits(), lambda request: None, failed=failed)
         await server.listen("https://127.0.0.1:0", context)
         try:

@@ -10,11 +10,14 @@ from __future__ import annotations
 import os
 import resource
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from keyraft.app.start_checks import StartError
 from keyraft.base.log import Logger
 from keyraft.net import EOF, Places, Say
+
+if TYPE_CHECKING:
+    from keyraft.net import CertificateNames
 
 RESERVED_DESCRIPTORS: Final = 150  # etcd reservedInternalFDNum
 PEER_CONNECTIONS_MIN: Final = 64  # accepted from peers: four of each in a cluster of seventeen
@@ -74,9 +77,18 @@ class Rejections:
         self._said = 0
         self._unsaid = 0
 
-    def __call__(self, client: str, name: str, reason: str) -> None:
-        """Logs one line, unless this second had enough of them: then the next line counts it."""
-        fields: dict[str, object] = {"remote_addr": client, "server_name": name, "error": reason}
+    def __call__(
+        self, client: str, name: str, reason: str, shown: CertificateNames | None = None
+    ) -> None:
+        """Logs one line, unless this second had enough of them: then the next line counts it.
+
+        `shown`: whom the client's certificate names.
+        """
+        fields: dict[str, object] = {"remote_addr": client, "server_name": name}
+        if shown is not None:
+            fields["ip_addresses"] = shown.address_texts
+            fields["dns_names"] = list(shown.dns_names)
+        fields["error"] = reason
         if reason == EOF:
             self._log.debug(self._message, **fields)
             return

@@ -6,7 +6,7 @@ from typing import Final
 
 from keyraft.app.start_checks import StartError, check_certificates
 from keyraft.config.config import Config
-from keyraft.net import ClientTLS, ServerTLS, TLSFiles
+from keyraft.net import Allowed, ClientTLS, ServerTLS, TLSFiles
 
 PEER_PROTOCOLS: Final = ("http/1.1",)
 
@@ -19,6 +19,7 @@ def client_tls(config: Config) -> ServerTLS:
         key_file=config.key_file,
         trusted_ca_file=config.trusted_ca_file,
         client_cert_auth=config.client_cert_auth,
+        allowed=Allowed(host_names=config.client_cert_allowed_hostname),
         terms=config.tls_terms(),
     )
     try:
@@ -29,6 +30,9 @@ def client_tls(config: Config) -> ServerTLS:
 
 def peer_tls(config: Config) -> tuple[ServerTLS, ClientTLS]:
     """For serving and for dialling peers; raises StartError."""
+    allowed = Allowed(config.peer_cert_allowed_cn, config.peer_cert_allowed_hostname)
+    if exclusion := allowed.exclusion():
+        raise StartError(exclusion)
     files = TLSFiles(
         cert_file=config.peer_cert_file,
         key_file=config.peer_key_file,
@@ -36,6 +40,8 @@ def peer_tls(config: Config) -> tuple[ServerTLS, ClientTLS]:
         client_key_file=config.peer_client_key_file,
         trusted_ca_file=config.peer_trusted_ca_file,
         client_cert_auth=config.peer_client_cert_auth,
+        allowed=allowed,
+        addresses_compared=not config.peer_skip_client_san_verification,
         terms=config.tls_terms(),
     )
     try:

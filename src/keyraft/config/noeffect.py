@@ -21,11 +21,8 @@ _DISCOVERY: Final = "members are not discovered; name them with --initial-cluste
 REFUSED: Final[Mapping[str, str]] = MappingProxyType(
     {
         "client-crl-file": "revoked certificates would be let in",
-        "client-cert-allowed-hostname": "clients of any host name would be let in",
         "auto-tls": "no certificate is made; give --cert-file and --key-file",
         "peer-auto-tls": "no certificate is made; give --peer-cert-file and --peer-key-file",
-        "peer-cert-allowed-cn": "peers of any common name would be let in",
-        "peer-cert-allowed-hostname": "peers of any host name would be let in",
         "peer-crl-file": "revoked certificates would be let in",
         "discovery-token": _DISCOVERY,
         "discovery-endpoints": _DISCOVERY,
@@ -61,7 +58,6 @@ WARNED: Final[Mapping[str, str]] = MappingProxyType(
         "v2-deprecation": "there is no v2 store",
         "client-cert-file": "the gateway that it is for is not there",
         "client-key-file": "the gateway that it is for is not there",
-        "peer-skip-client-san-verification": "peers' names are never compared with their addresses",
         "self-signed-cert-validity": "no certificate is made",
         "enable-grpc-gateway": "there is no JSON gateway",
         "enable-pprof": "there are no profiles",

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from .server import HttpHandler, Server, Statistics, serve
     from .streamcall import PINGS_FROM_SERVER, StreamCall
     from .tls import (
+        Allowed,
+        CertificateNames,
         CertificateRefusedError,
         ClientTLS,
         ServerTLS,
@@ -66,8 +68,10 @@ __getattr__ = names_in(
         ".server": ("HttpHandler", "Server", "Statistics", "serve"),
         ".streamcall": ("PINGS_FROM_SERVER", "StreamCall"),
         ".tls": (
-            "ClientTLS",
+            "Allowed",
             "CertificateRefusedError",
+            "ClientTLS",
+            "CertificateNames",
             "ServerTLS",
             "TLSFiles",
             "Terms",
@@ -84,9 +88,11 @@ __all__ = [
     "PINGS_FROM_SERVER",
     "TIMEOUT",
     "Acceptor",
+    "Allowed",
     "Body",
     "BodyError",
     "CallHandle",
+    "CertificateNames",
     "CertificateRefusedError",
     "Channel",
     "ChunkDecoder",

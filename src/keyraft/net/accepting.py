@@ -19,7 +19,7 @@ import errno
 import os
 import socket
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from .address import join_host_port
 from .protocol import Http2Protocol
@@ -27,7 +27,7 @@ from .reasons import handshake_reason
 from .tls import asked_name, on_alert
 
 if TYPE_CHECKING:
-    from .tls import ServerTLS
+    from .tls import CertificateNames, ServerTLS
 
 ACCEPTS_PER_TURN: Final = 64  # of one listener; others get their turn in between
 ACCEPT_REST_S: Final = 0.5  # after the system refused to accept
@@ -38,8 +38,9 @@ _EXHAUSTED: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.
 Say = Callable[[str], None]
 """Called with the reason when connections begin to be refused."""
 
-Failed = Callable[[str, str, str], None]
-"""Called for each failed TLS handshake: the client's address, the name it asked for, the reason."""
+Failed = Callable[[str, str, str, "CertificateNames | None"], None]
+"""Called for each failed TLS handshake: the client's address, the name it asked for, the reason,
+and whom its certificate names, if it is valid and not let in."""
 
 
 class Places:
@@ -194,7 +195,8 @@ class Acceptor:
             await self._secure(taken, tls, client)
         except (OSError, TimeoutError) as error:  # the transport is closed already
             if self._failed is not None:
-                self._failed(client, names[-1] if names else "", handshake_reason(error))
+                shown = getattr(error, "names", None)  # of a CertificateRefusedError
+                self._failed(client, names[-1] if names else "", handshake_reason(error), shown)
 
     async def _secure(self, taken: socket.socket, tls: ServerTLS, client: str) -> None:
         """Shakes hands, looks at the client's certificate, then lets the protocol begin."""
@@ -255,9 +257,8 @@ class _Gate(asyncio.Protocol):
         self._waits: Awaitable[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        transport.pause_reading()
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by name
+        self._transport.pause_reading()
         try:
             self._waits = self._tls.verify(transport.get_extra_info("ssl_object"), self._client)
         except OSError as refused:

@@ -7,20 +7,28 @@ from typing import TYPE_CHECKING
 from keyraft.base.lazy import names_in
 
 if TYPE_CHECKING:
+    from .admission import Allowed
     from .contexts import asked_name, client_context, on_alert
-    from .ends import CertificateRefusedError, ClientTLS, ServerTLS, TLSFiles
+    from .ends import ClientTLS, ServerTLS, TLSFiles
+    from .names import CertificateNames
+    from .refusal import CertificateRefusedError
     from .terms import Terms, unknown_suite
 
 __getattr__ = names_in(
     __name__,
     {
         ".contexts": ("asked_name", "client_context", "on_alert"),
-        ".ends": ("CertificateRefusedError", "ClientTLS", "ServerTLS", "TLSFiles"),
+        ".admission": ("Allowed",),
+        ".ends": ("ClientTLS", "ServerTLS", "TLSFiles"),
+        ".names": ("CertificateNames",),
+        ".refusal": ("CertificateRefusedError",),
         ".terms": ("Terms", "unknown_suite"),
     },
 )
 
 __all__ = [
+    "Allowed",
+    "CertificateNames",
     "CertificateRefusedError",
     "ClientTLS",
     "ServerTLS",

@@ -15,9 +15,12 @@ import os
 import ssl
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from .terms import ANY_TERMS, Terms
+
+if TYPE_CHECKING:
+    from .refusal import CertificateRefusedError
 
 on_alert: Final[ContextVar[Callable[[bytes], None]]] = ContextVar("on_alert")
 """Who sends what OpenSSL has to say to the other end of the handshake that runs in this context."""
@@ -40,25 +43,32 @@ class Pair(NamedTuple):
             context.load_cert_chain(certificate, key, _no_password)
 
 
-class _ServerSide(ssl.SSLObject):
-    """A server's end, which says why its handshake failed."""
+class _SpeakingEnd(ssl.SSLObject):
+    """An end, which says why its handshake failed."""
 
     outgoing: ssl.MemoryBIO
+    denied: CertificateRefusedError | None = None
+    """Our own reason to end it (`seeing`)."""
 
     def do_handshake(self) -> None:
         try:
             super().do_handshake()
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             raise
-        except ssl.SSLError:
+        except ssl.SSLError as error:
             send = on_alert.get(None)
             if send is not None and self.outgoing.pending:
                 send(self.outgoing.read())
+            if self.denied is not None:
+                from .seeing import is_rejection  # where somebody looks, it is loaded
+
+                if is_rejection(error):
+                    raise self.denied from None
             raise
 
 
-class _ServerContext(ssl.SSLContext):
-    sslobject_class = _ServerSide
+class _SpeakingContext(ssl.SSLContext):
+    sslobject_class = _SpeakingEnd
 
     def wrap_bio(
         self,
@@ -69,7 +79,7 @@ class _ServerContext(ssl.SSLContext):
         session: ssl.SSLSession | None = None,
     ) -> ssl.SSLObject:
         made = super().wrap_bio(incoming, outgoing, server_side, server_hostname, session)
-        assert isinstance(made, _ServerSide)
+        assert isinstance(made, _SpeakingEnd)
         made.outgoing = outgoing
         return made
 
@@ -103,6 +113,19 @@ def _in_memory(data: bytes) -> Iterator[str]:
             yield file.name
 
 
+def _trust(context: ssl.SSLContext, authorities: str, denying: bool) -> None:
+    """What is in the bundle is trusted, whoever signed it, as in Go: an intermediate authority, or
+    one certificate of an end."""
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    if not denying:
+        context.load_verify_locations(cadata=authorities)
+        return
+    from .seeing import rejected  # only a port that denies somebody loads it
+
+    with _in_memory(rejected(authorities)) as path:
+        context.load_verify_locations(path)
+
+
 def server_context(
     pair: Pair,
     authorities: str | None,
@@ -110,19 +133,20 @@ def server_context(
     certificate_needed: bool,
     terms: Terms = ANY_TERMS,
     protocols: tuple[str, ...] = ("h2", "http/1.1"),
+    denying: bool = False,
 ) -> ssl.SSLContext:
     """A server's context; raises ssl.SSLError for what OpenSSL does not take.
 
-    `authorities`: PEM; None: the system's.
+    `authorities`: PEM; None: the system's. `denying`: `seeing` says what for.
     """
-    context = _ServerContext(ssl.PROTOCOL_TLS_SERVER)
+    context = _SpeakingContext(ssl.PROTOCOL_TLS_SERVER)
     terms.set_on(context)
     pair.load_into(context)
     if certificate_needed:
         if authorities is None:
             context.load_default_certs(ssl.Purpose.CLIENT_AUTH)
         else:
-            context.load_verify_locations(cadata=authorities)
+            _trust(context, authorities, denying)
         context.verify_mode = ssl.CERT_REQUIRED
     context.set_alpn_protocols(list(protocols))
     context.sni_callback = _note_name
@@ -136,20 +160,22 @@ def dialling_context(
     anybody: bool,
     terms: Terms = ANY_TERMS,
     protocols: tuple[str, ...] = ("h2",),
+    denying: bool = False,
 ) -> ssl.SSLContext:
     """The context of a member that dials; `anybody`: the other end's certificate is not verified.
 
-    Raises ssl.SSLError for what OpenSSL does not take.
+    `denying`: `seeing` says what for. Raises ssl.SSLError for what OpenSSL does not take.
     """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context = _SpeakingContext(ssl.PROTOCOL_TLS_CLIENT)
     terms.set_on(context)
+    context.hostname_checks_common_name = False
     if anybody:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     elif authorities is None:
         context.load_default_certs()
     else:
-        context.load_verify_locations(cadata=authorities)
+        _trust(context, authorities, denying)
     if pair is not None:
         pair.load_into(context)
     context.set_alpn_protocols(list(protocols))

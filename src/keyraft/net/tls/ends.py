@@ -17,7 +17,11 @@ from dataclasses import dataclass
 
 from keyraft.base.log import Logger, NullLogger
 
+from .addresses import AddressCheck
+from .admission import EVERYBODY, NOT_ALLOWED, Admission, Allowed
 from .contexts import Pair, dialling_context, server_context
+from .refusal import CertificateRefusedError
+from .seeing import can_see, look
 from .terms import ANY_TERMS, Terms
 from .watched import WatchedFile
 
@@ -33,6 +37,10 @@ class TLSFiles:
     client_key_file: str = ""
     trusted_ca_file: str = ""
     client_cert_auth: bool = False
+    allowed: Allowed = EVERYBODY
+    """Names of which the other end must have one."""
+    addresses_compared: bool = False
+    """A client's certificate must be one for the address that it comes from: peers'."""
     self_signed: bool = False
     """The pair was made at the start (`--auto-tls`): when dialling, nobody's is verified."""
     terms: Terms = ANY_TERMS
@@ -41,10 +49,6 @@ class TLSFiles:
     def certificate_needed(self) -> bool:
         """A client must show a certificate when either is given (etcd `transport.ServerConfig`)."""
         return bool(self.trusted_ca_file) or self.client_cert_auth
-
-
-class CertificateRefusedError(OSError):
-    """The other end's certificate is valid, but not let in; the text is etcd's reason."""
 
 
 class _Source:
@@ -138,6 +142,8 @@ class ServerTLS:
         self._source = _Source(
             files.cert_file, files.key_file, files.trusted_ca_file, log or NullLogger()
         )
+        addresses = AddressCheck() if files.addresses_compared else None
+        self._admission = Admission(files.allowed, servers=False, addresses=addresses)
         self._source.renew()
         self._context = self._made()
 
@@ -148,6 +154,12 @@ class ServerTLS:
         return self._context
 
     def _made(self) -> ssl.SSLContext:
+        first = self._make()
+        if self.files.certificate_needed and self._source.authorities is not None and can_see():
+            look(first, self._make(), self._make(denying=True), self._admission.denial)
+        return first
+
+    def _make(self, denying: bool = False) -> ssl.SSLContext:
         pair = self._source.pair
         assert pair is not None, self.files
         return server_context(
@@ -156,12 +168,13 @@ class ServerTLS:
             certificate_needed=self.files.certificate_needed,
             terms=self.files.terms,
             protocols=self._protocols,
+            denying=denying,
         )
 
     @property
     def verifies(self) -> bool:
         """Whether `verify` has anything to look at; without it a handshake costs nothing more."""
-        return False
+        return self.files.certificate_needed and self._admission.verifies
 
     def verify(self, tls: ssl.SSLObject, address: str) -> Awaitable[None] | None:
         """After the handshake, before the first byte of the application.
@@ -169,7 +182,7 @@ class ServerTLS:
         `address`: the other end's, as Go prints it. Raises CertificateRefusedError at once, or returns what
         must be awaited and may raise it (when names are looked up). None: let in.
         """
-        return None
+        return self._admission.verify(tls, address)
 
 
 class ClientTLS:
@@ -187,6 +200,7 @@ class ClientTLS:
             files.trusted_ca_file,
             log or NullLogger(),
         )
+        self._admission = Admission(files.allowed, servers=True)
         self._source.renew()
         self._context = self._made()
 
@@ -197,14 +211,25 @@ class ClientTLS:
         return self._context
 
     def _made(self) -> ssl.SSLContext:
+        first = self._make()
+        if self.files.allowed and self._source.authorities is not None and can_see():
+            look(first, self._make(), self._make(denying=True), self._admission.denial)
+        return first
+
+    def _make(self, denying: bool = False) -> ssl.SSLContext:
         return dialling_context(
             self._source.pair,
             self._source.authorities,
             anybody=self.files.self_signed,
             terms=self.files.terms,
             protocols=self._protocols,
+            denying=denying,
         )
 
     def verify(self, tls: ssl.SSLObject, address: str) -> Awaitable[None] | None:
         """As a server's `verify`, of the member that was dialled."""
-        return None
+        if not self.files.allowed:
+            return None
+        if self.files.self_signed:  # nobody was verified, so no name is known (etcd likewise)
+            raise CertificateRefusedError(NOT_ALLOWED)
+        return self._admission.verify(tls, address)

@@ -42,9 +42,26 @@ SUITES_1_3: Final = frozenset(
 )
 """Suites of TLS 1.3, which may be named and are always on, as in Go (`crypto/tls`)."""
 
+DEFAULT_SUITES: Final = tuple(
+    f"ECDHE-{signature}-{rest}"
+    for rest in (
+        "AES128-GCM-SHA256",
+        "AES256-GCM-SHA384",
+        "CHACHA20-POLY1305",
+        "AES128-SHA",
+        "AES256-SHA",
+    )
+    for signature in ("ECDSA", "RSA")
+)
+"""Suites of TLS 1.2 when none are named: Go's (`crypto/tls/defaults.go`)."""
+
+_LEVEL: Final = ":@SECLEVEL=1"
+"""What OpenSSL takes for too weak: as Go, keys below 1,024 bits and signatures with SHA-1, and not
+what a system's settings add to it: an upgrade from etcd must not lock out certificates in use."""
+
 
 class Terms(NamedTuple):
-    """What both ends of a connection may agree on; empty names leave the choice to OpenSSL."""
+    """What both ends of a connection may agree on; empty names: what Go allows by itself."""
 
     min_version: str = ""
     max_version: str = ""
@@ -55,9 +72,9 @@ class Terms(NamedTuple):
         context.minimum_version = VERSIONS.get(self.min_version, ssl.TLSVersion.TLSv1_2)
         if self.max_version:
             context.maximum_version = VERSIONS[self.max_version]
-        if names := [SUITES[name] for name in self.suites if name in SUITES]:
-            context.set_ciphers(":".join(names))
-        elif self.suites:  # of TLS 1.3 only: nothing is left for 1.2
+        names = [SUITES[name] for name in self.suites if name in SUITES]
+        context.set_ciphers(":".join(names or DEFAULT_SUITES) + _LEVEL)
+        if self.suites and not names:  # of TLS 1.3 only: nothing is left for 1.2
             context.minimum_version = ssl.TLSVersion.TLSv1_3
 
 
