@@ -83,7 +83,9 @@ class KeyFiles:
         return keys
 
     def _look(self) -> bool:
-        return any(file.changed() for file in self._files)
+        """Looks at each file; whether any has changed."""
+        changed = [file.changed() for file in self._files]
+        return any(changed)
 
     def _load(self) -> JWTKeys:
         from keyraft.auth.jwt import load_keys
