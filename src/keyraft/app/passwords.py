@@ -19,12 +19,15 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final
 
-from keyraft.app.password_queue import PasswordJob, PasswordQueue
 from keyraft.base import codes, errors
 from keyraft.base.errors import EtcdError, RawError
 from keyraft.server import Asker
+
+if TYPE_CHECKING:
+    from keyraft.app.password_queue import PasswordJob, PasswordQueue
 
 PASSWORD_BYTES_MAX: Final = 72
 THREADS_MAX: Final = 4
@@ -39,7 +42,6 @@ class BcryptPasswords:
         """`cost`: the binary logarithm of the rounds, 4 to 31."""
         self._loop = loop
         self._cost = cost
-        self.queue = PasswordQueue(os.urandom)
         count = min(THREADS_MAX, os.cpu_count() or 1)
         self._honest = _Threads("bcrypt", count, 0)
         self._suspect = _Threads("bcrypt-suspect", 1, SUSPECT_NICENESS)
@@ -56,7 +58,7 @@ class BcryptPasswords:
             done(RawError(codes.UNKNOWN, TOO_LONG))
             return
         work = lambda: self.hash_now(password)  # noqa: E731
-        self._add(PasswordJob(work, done, asker.waiter, asker.peer))
+        self._add(work, done, asker)
 
     def verify(
         self,
@@ -75,12 +77,27 @@ class BcryptPasswords:
 
         return bcrypt.hashpw(password[:PASSWORD_BYTES_MAX], bcrypt.gensalt(self._cost, b"2a"))
 
+    @cached_property
+    def queue(self) -> PasswordQueue:
+        """Who is next; loaded with the first password, because a start does not need it."""
+        from keyraft.app.password_queue import PasswordQueue
+
+        return PasswordQueue(os.urandom)
+
     def close(self) -> None:
         """Drops waiting passwords."""
         for threads in (self._honest, self._suspect):
             threads.close()
 
-    def _add(self, job: PasswordJob) -> None:
+    def _add(
+        self,
+        work: Callable[[], Any],
+        done: Callable[[Any], None],
+        asker: Asker,
+        password: bytes = b"",
+        hashed: bytes | None = None,
+    ) -> None:
+        job = self.queue.job(work, done, asker.waiter, asker.peer, asker.user, password, hashed)
         refused = self.queue.add(job, self._loop.time())
         if refused is not None:
             refused.done(errors.TooManyRequestsError())

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .names import CertificateNames
     from .refusal import CertificateRefusedError
     from .terms import Terms, unknown_suite
+    from .watched import WatchedFile
 
 __getattr__ = names_in(
     __name__,
@@ -23,6 +24,7 @@ __getattr__ = names_in(
         ".names": ("CertificateNames",),
         ".refusal": ("CertificateRefusedError",),
         ".terms": ("Terms", "unknown_suite"),
+        ".watched": ("WatchedFile",),
     },
 )
 
@@ -34,6 +36,7 @@ __all__ = [
     "ServerTLS",
     "TLSFiles",
     "Terms",
+    "WatchedFile",
     "asked_name",
     "client_context",
     "on_alert",

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from keyraft.app.tokens import KeyFiles
+from keyraft.app.jwt_keys import KeyFiles
 from keyraft.auth.options import OptionsError, TokenOptions
 
 
