@@ -136,6 +136,8 @@ class _Line:
 class PasswordQueue:
     """Owned by the loop. Times are seconds of the loop's clock."""
 
+    job = PasswordJob
+
     def __init__(self, random_bytes: Callable[[int], bytes]) -> None:
         self._random_bytes = random_bytes
         self._lines = (_Line(), _Line(), _Line())

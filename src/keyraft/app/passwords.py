@@ -69,7 +69,7 @@ class BcryptPasswords:
     ) -> None:
         """Whether it is the password that was hashed."""
         work = lambda: _is_same(password, hashed)  # noqa: E731
-        self._add(PasswordJob(work, done, asker.waiter, asker.peer, asker.user, password, hashed))
+        self._add(work, done, asker, password, hashed)
 
     def hash_now(self, password: bytes) -> bytes:
         """`hash` in this thread; a longer password is cut, as etcd 3.4 did."""
