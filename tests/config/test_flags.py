@@ -230,7 +230,6 @@ def test_a_bad_variable_is_refused_and_an_unknown_one_only_noted() -> None:
             "cipher suites cannot be configured when only TLS1.3 is enabled",
         ),
         (["--cipher-suites=TLS_X"], 'unexpected TLS cipher suite "TLS_X"'),
-        (["--logger=capnslog"], "--logger=capnslog is removed in v3.5"),
         (
             ["--discovery-fallback=proxy"],
             'v2 proxy is deprecated, and --discovery-fallback can\'t be configured as "proxy"',

@@ -30,7 +30,7 @@ from keyraft.config.config import (
     ConfigError,
 )
 from keyraft.config.flagtable import FLAGS
-from keyraft.logs.zap import LoggingError, build_logger
+from keyraft.logs.zap import PLAIN, LoggingError, build_logger
 
 
 def build_config(values: Mapping[str, Any], explicit: frozenset[str]) -> Config:
@@ -48,7 +48,7 @@ def build_config(values: Mapping[str, Any], explicit: frozenset[str]) -> Config:
         log = build_logger(
             config.log_outputs or ("default",),
             config.log_level,
-            config.log_format,
+            PLAIN if config.logger == PLAIN else config.log_format,
             config.enable_log_rotation,
             config.log_rotation_config_json,
         )
@@ -70,9 +70,7 @@ def build_config(values: Mapping[str, Any], explicit: frozenset[str]) -> Config:
 
 def validate(config: Config) -> None:
     """Refuses, in etcd's order and words, what makes no sense; raises ConfigError."""
-    if config.logger != "zap":
-        if config.logger == "capnslog":
-            raise ConfigError("--logger=capnslog is removed in v3.5")
+    if config.logger not in ("zap", PLAIN):
         raise ConfigError(f"unknown logger option {go_quote(config.logger)}")
     _validate_urls(config)
     _validate_bootstrap(config)

@@ -291,7 +291,7 @@ _SECTIONS: Final[dict[str, tuple[Row, ...]]] = {
         ),
     ),
     "Logging and monitoring": (
-        ("logger", STRING, "zap", "Only zap"),
+        ("logger", STRING, "zap", "zap, or capnslog for the plain lines of etcd 3.3"),
         (
             "log-outputs",
             UNIQUE,

@@ -1,4 +1,4 @@
-"""Log lines in the forms of etcd's logger (zap): JSON, or tab-separated console text.
+"""Log lines in the forms of etcd's loggers: zap's JSON or tab-separated console text, or plain.
 
 A line has level, time (microseconds, local zone), logger, caller, message and fields, in this
 order. After 100 lines with one level and message within a second only every hundredth is
@@ -34,6 +34,7 @@ LEVELS: Final = {
     "panic": 4,
     "fatal": 5,
 }
+PLAIN: Final = "capnslog"  # a form of its own: see `logs/plain.py`
 SAMPLE_FIRST: Final = 100  # lines of one message in one second that are all written
 SAMPLE_THEREAFTER: Final = 100  # then one in so many
 SAMPLED_MESSAGES_MAX: Final = 4_096  # messages that are counted at a time
@@ -170,7 +171,7 @@ class JournalOutput:
 class ZapLogger:
     """The `Logger` of a running member."""
 
-    __slots__ = ("_console", "_level", "_name", "_outputs", "_sampled", "_second")
+    __slots__ = ("_form", "_level", "_name", "_outputs", "_sampled", "_second")
 
     def __init__(
         self,
@@ -181,14 +182,14 @@ class ZapLogger:
     ) -> None:
         self._outputs = tuple(outputs)
         self._level = LEVELS[level]
-        self._console = form == "console"
+        self._form = form
         self._name = name
         self._second = 0
         self._sampled: dict[tuple[str, str], int] = {}
 
     def named(self, name: str) -> ZapLogger:
         """The same logger under a name ("raft")."""
-        child = ZapLogger(self._outputs, "info", "console" if self._console else "json", name)
+        child = ZapLogger(self._outputs, "info", self._form, name)
         child._level = self._level
         return child
 
@@ -247,8 +248,12 @@ class ZapLogger:
         self, unix_s: float, level: str, caller: str, message: str, fields: Mapping[str, object]
     ) -> bytes:
         """The whole line with its end."""
+        if self._form == PLAIN:
+            from keyraft.logs.plain import plain_line  # few want it
+
+            return plain_line(unix_s, level, caller, message, fields)
         stamp = time_stamp(unix_s)
-        if self._console:
+        if self._form == "console":
             words = [stamp, level, self._name, caller, message] if self._name else None
             words = words or [stamp, level, caller, message]
             if fields:
@@ -304,7 +309,8 @@ def _value(value: object, separator: str) -> str:
 def build_logger(
     outputs: Sequence[str], level: str, form: str, rotate: bool, rotation_json: str
 ) -> ZapLogger:
-    """The logger that the flags describe; raises LoggingError or OSError.
+    """The logger that the flags describe; raises LoggingError or OSError. `form`: "json",
+    "console" or PLAIN.
 
     `outputs` holds "default", "stderr", "stdout", "systemd/journal" or paths of files.
     """
@@ -312,7 +318,7 @@ def build_logger(
         raise LoggingError('multi logoutput for "default" is not supported yet')
     if level not in LEVELS:
         raise LoggingError(f'unrecognized level: "{level}"')
-    if form not in ("json", "console", ""):
+    if form not in ("json", "console", PLAIN, ""):
         raise LoggingError(f"unknown log format: {form}, supported values json, console")
     rotation = _rotation(outputs, rotation_json) if rotate else None
     opened: list[LogOutput] = []
