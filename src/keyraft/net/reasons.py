@@ -67,8 +67,12 @@ _REASONS: Final = MappingProxyType(
     }
 )
 _UNKNOWN_AUTHORITY: Final = "x509: certificate signed by unknown authority"
+_FOREIGN_NAME: Final = (
+    "x509: a root or intermediate certificate is not authorized to sign for this name"
+)
 _CERTIFICATE: Final = MappingProxyType(  # X509_V_ERR_*, `openssl/x509_vfy.h`
     {
+        7: _UNKNOWN_AUTHORITY,  # another authority of the same name has signed
         9: "x509: certificate has expired or is not yet valid",
         10: "x509: certificate has expired or is not yet valid",
         18: _UNKNOWN_AUTHORITY,  # the certificate is self-signed
@@ -76,6 +80,9 @@ _CERTIFICATE: Final = MappingProxyType(  # X509_V_ERR_*, `openssl/x509_vfy.h`
         20: _UNKNOWN_AUTHORITY,
         21: _UNKNOWN_AUTHORITY,
         26: "x509: certificate specifies an incompatible key usage",
+        47: _FOREIGN_NAME,
+        48: _FOREIGN_NAME,
+        79: _UNKNOWN_AUTHORITY,  # who has signed is none
     }
 )
 

@@ -24,6 +24,7 @@ NOT_ALLOWED: Final = "client certificate authentication failed"
 _UNUSABLE: Final = (
     "tls: failed to verify certificate: x509: certificate specifies an incompatible key usage"
 )
+_UNHANDLED: Final = "tls: failed to verify certificate: x509: unhandled critical extension"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,8 @@ class Admission:
             shown = read_names(leaf)
         except ValueError as error:
             return CertificateRefusedError(f"tls: failed to parse certificate: {error}")
+        if shown.unhandled:
+            return CertificateRefusedError(_UNHANDLED)
         if not shown.holds(datetime.now(UTC)):
             return None
         if not shown.serves_for(self._usage):

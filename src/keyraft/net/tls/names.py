@@ -12,9 +12,11 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Final
 
 NAMES_TOLD_MAX: Final = 100  # Go `HostnameError.Error`
+KEPT_MAX: Final = 256  # certificates that were read last
 _LABEL: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*\Z")
 _LEGACY: Final = "x509: certificate relies on legacy Common Name field, use SANs instead"
 
@@ -34,6 +36,8 @@ class CertificateNames:
     """There is a subject alternative name, of whatever kind."""
     usages: tuple[str, ...] | None = None
     """Extended key usages, dotted; None: any."""
+    unhandled: bool = False
+    """There is an extension that is critical, and that nobody here knows."""
     begins: datetime = _ALWAYS[0]
     ends: datetime = _ALWAYS[1]
 
@@ -91,6 +95,7 @@ ANY_USAGE: Final = "2.5.29.37.0"
 _LOWER: Final = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
 
 
+@lru_cache(maxsize=KEPT_MAX)  # a client comes back with the same one; its dates are looked at anew
 def read_names(der: bytes) -> CertificateNames:
     """What a certificate says; raises ValueError for bytes that are none.
 
@@ -106,11 +111,14 @@ def read_names(der: bytes) -> CertificateNames:
         extensions = certificate.extensions
     except (x509.InvalidVersion, x509.DuplicateExtension) as error:
         raise ValueError(str(error)) from None
+    unhandled = False
     for extension in extensions:
         if extension.oid == ExtensionOID.SUBJECT_ALTERNATIVE_NAME:
             names = extension.value
         elif extension.oid == ExtensionOID.EXTENDED_KEY_USAGE:
             usages = tuple(usage.dotted_string for usage in extension.value)
+        elif extension.critical and isinstance(extension.value, x509.UnrecognizedExtension):
+            unhandled = True
     common = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     common_name = common[-1].value if common else ""
     return CertificateNames(
@@ -119,6 +127,7 @@ def read_names(der: bytes) -> CertificateNames:
         tuple(_hosts(names.get_values_for_type(x509.IPAddress))) if names is not None else (),
         names is not None,
         usages,
+        unhandled,
         certificate.not_valid_before_utc,
         certificate.not_valid_after_utc,
     )
