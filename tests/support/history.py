@@ -40,8 +40,21 @@ FAILURE = (errors.EtcdError, errors.RawError)
 class Load:
     """Six clients and a watcher, at work from `start` to `stop`. Used from the test's thread."""
 
-    def __init__(self, portal: Portal, endpoints: Mapping[str, str], seed: int = 1) -> None:
+    def __init__(
+        self,
+        portal: Portal,
+        endpoints: Mapping[str, str],
+        seed: int = 1,
+        connect: Callable[..., Client] = Client,
+        numbers: Iterable[int] = range(CLIENTS),
+    ) -> None:
+        """`connect` makes a client of some endpoints: one that shows what they ask for.
+
+        `numbers`: a client each; those of two loads must differ modulo CLIENTS.
+        """
         self._portal = portal
+        self._connect = connect
+        self._numbers = tuple(numbers)
         self._endpoints = dict(endpoints)
         self._chance = Random(seed)
         self._ending = False
@@ -61,7 +74,7 @@ class Load:
 
     async def _start(self) -> None:
         loop = asyncio.get_running_loop()
-        for number in range(CLIENTS):
+        for number in self._numbers:
             chance = Random(self._chance.randrange(1 << 30))
             self._tasks.append(loop.create_task(self._work(number, chance)))
         self._watching = loop.create_task(self._watch())
@@ -110,9 +123,16 @@ class Load:
     def _failed(self) -> bool:
         return any(task.done() and not self._ending for task in self._tasks)
 
-    def check(self) -> None:
-        """Judges clients and watcher; the cluster must be whole, `stop` called."""
+    def check(self, *others: Load) -> None:
+        """Judges clients and watcher; the cluster must be whole, `stop` called.
+
+        `others`: loads of the same cluster, whose clients belong to the same history.
+        """
         truth, revision = self._portal.run(self._truth())
+        for other in others:
+            self.history += other.history
+            self._portal.run(other._end_watch(revision))
+            check_watch([told for told, _ in truth], other.seen, 2, revision)
         self._portal.run(self._end_watch(revision))
         check_watch([told for told, _ in truth], self.seen, 2, revision)
         history, model = settled(self.history, [told for told, _ in truth])
@@ -121,7 +141,7 @@ class Load:
     # --- the loop's side ----------------------------------------------------------------------
 
     async def _truth(self) -> tuple[list[tuple[Event, mvcc_pb2.Event]], int]:
-        async with Client(*self._endpoints.values(), timeout_s=WAIT_S) as client:
+        async with self._connect(*self._endpoints.values(), timeout_s=WAIT_S) as client:
             revision = (await client.get("a")).header.revision
             events: list[tuple[Event, mvcc_pb2.Event]] = []
             if revision > 1:
@@ -134,7 +154,7 @@ class Load:
 
     async def _watch(self) -> None:
         async with (
-            Client(*self._endpoints.values()) as client,
+            self._connect(*self._endpoints.values()) as client,
             client.watch(ALL, from_key=True, start_revision=2) as watch,
         ):
             async for response in watch.responses():
@@ -155,7 +175,7 @@ class Load:
 
     async def _work(self, number: int, chance: Random) -> None:
         clients = {
-            name: Client(endpoint, timeout_s=PATIENCE_S)
+            name: self._connect(endpoint, timeout_s=PATIENCE_S)
             for name, endpoint in self._endpoints.items()
         }
         try:
