@@ -76,8 +76,6 @@ REACHED_PAST = {
 
 UNUSED = {
     "the whole of a table that others wrote": {
-        "ABORTED",
-        "ALREADY_EXISTS",
         "DeadlineExceededError",
         "IO",
         "RequestCanceledError",

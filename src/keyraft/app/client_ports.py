@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from keyraft.app.descriptors import Rejections, refusal
@@ -21,12 +22,19 @@ from keyraft.app.start_checks import (
 from keyraft.base.limits import GRPC_OVERHEAD_BYTES
 from keyraft.base.urls import URL
 from keyraft.config.config import Config
-from keyraft.gateway import Gateway
+from keyraft.gateway import Gateway, JsonTerms
 from keyraft.grpc import Limits, Router
 from keyraft.net import HttpHandler, Places, Server
 
 if TYPE_CHECKING:
     from keyraft.net import ServerTLS
+
+
+def json_terms(config: Config, loop: asyncio.AbstractEventLoop, router: Router) -> JsonTerms | None:
+    """What the JSON gateway is made of; None with `--enable-grpc-gateway=false`."""
+    if not config.enable_grpc_gateway:
+        return None
+    return JsonTerms(router, loop, monotonic, _message_bytes_max(config), config.client_cert_auth)
 
 
 class ClientPorts:
@@ -48,7 +56,7 @@ class ClientPorts:
         self._say = refusal(config.log, "client", descriptors)
         self._failed = Rejections(config.log, "client", loop.time)
         limits = Limits(
-            message_bytes_max=config.max_request_bytes + GRPC_OVERHEAD_BYTES,
+            message_bytes_max=_message_bytes_max(config),
             streams_advertised=_advertised(config.max_concurrent_streams),
             keepalive_interval_s=config.grpc_keepalive_interval_s,
             keepalive_timeout_s=config.grpc_keepalive_timeout_s,
@@ -164,6 +172,10 @@ def _check_addresses(config: Config) -> None:
                 "cannot bind both --listen-client-urls and --listen-client-http-urls on the "
                 f"same url {url}"
             )
+
+
+def _message_bytes_max(config: Config) -> int:
+    return config.max_request_bytes + GRPC_OVERHEAD_BYTES
 
 
 def _advertised(streams: int) -> int | None:

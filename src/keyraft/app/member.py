@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import uvloop
 
-from keyraft.app.client_ports import ClientPorts
+from keyraft.app.client_ports import ClientPorts, json_terms
 from keyraft.app.data_dir import has_log, kv_directory, open_disk
 from keyraft.app.descriptors import LOOK_S, places, raise_limit, watch_usage
 from keyraft.app.member_metrics import MemberMetrics
@@ -215,7 +215,9 @@ class _Running:
         config = self._config
         slow_s = config.warning_unary_request_duration_s
         RequestStats(self._log, time.time).watch(self._router, slow_s)
-        self._gateway = Gateway(self._log, config.cors, config.host_whitelist)
+        self._gateway = Gateway(
+            self._log, config.cors, config.host_whitelist, json_terms(config, loop, self._router)
+        )
         ports = ClientPorts(config, loop, self._router, self._gateway, self._places, self._limit)
         await ports.listen()
         return ports
@@ -325,7 +327,7 @@ class _Running:
         sources: list[Source] = [own.families, port.families]
         if self._config.metrics == "extensive":
             sources.append(HandlingTime(self._router).families)
-        self._gateway.serve(MemberHealth(member), sources)
+        self._gateway.serve(MemberHealth(member), sources, lambda: guard.rules.enabled)
         return health
 
     def _ready(self, ports: ClientPorts, health: HealthService) -> None:

@@ -17,6 +17,9 @@ REST_S: Final = 0.02  # between two modules
 LATER: Final = (
     "bcrypt",
     "decimal",
+    "orjson",
+    "wsproto.connection",
+    "keyraft.gateway.json",
     "keyraft.storage.transfer.exporting",
     "keyraft.storage.transfer.importing",
 )

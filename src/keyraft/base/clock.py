@@ -30,6 +30,13 @@ class Loop(Protocol):
         """Runs `callback` after `delay` seconds."""
 
 
+class ThreadedLoop(Loop, Protocol):
+    """A loop that other threads can hand results to."""
+
+    def call_soon_threadsafe(self, callback: Callable[..., Any], *args: Any) -> Any:
+        """Runs `callback` in the next turn; may be called by any thread."""
+
+
 class WallClock(Protocol):
     """Wall-clock time."""
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 CONTINUE: Final = 100
+SWITCHING_PROTOCOLS: Final = 101
 OK: Final = 200
 NO_CONTENT: Final = 204
+TEMPORARY_REDIRECT: Final = 307
 BAD_REQUEST: Final = 400
 UNAUTHORIZED: Final = 401
 FORBIDDEN: Final = 403

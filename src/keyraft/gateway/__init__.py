@@ -8,7 +8,7 @@ from keyraft.gateway.checks import Health, HealthCounts
 from keyraft.gateway.exposition import COUNTER, GAUGE, HISTOGRAM, Family, Source, histograms, render
 from keyraft.gateway.metrics import HandlingTime, PortMetrics
 from keyraft.gateway.process import ProcessFamilies
-from keyraft.gateway.routes import Gateway
+from keyraft.gateway.routes import Gateway, JsonTerms
 
 __all__ = [
     "COUNTER",
@@ -19,6 +19,7 @@ __all__ = [
     "HandlingTime",
     "Health",
     "HealthCounts",
+    "JsonTerms",
     "PortMetrics",
     "ProcessFamilies",
     "Source",

@@ -1,23 +1,30 @@
 """Plain HTTP on the client port and the metrics port, for HTTP/1.1 and HTTP/2 alike.
 
-`/version`, `/health`, `/livez`, `/readyz`, `/metrics`; everything else is Go's 404. Answers of the
+`/version`, `/health`, `/livez`, `/readyz`, `/metrics`, and on the client port `/v3/` for the JSON
+gateway (`gateway.json`, loaded when the first such request comes); everything else is Go's 404, and
+a path that is not clean is redirected to one that is, as Go's `ServeMux` does. Answers of the
 client port carry CORS headers, those of the metrics port do not (etcd `embed/serve.go`).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import posixpath
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Final
-from urllib.parse import parse_qs, unquote, urlsplit
+from typing import TYPE_CHECKING, Final, NamedTuple
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from keyraft.base import http_status
+from keyraft.base.clock import ThreadedLoop
 from keyraft.base.log import Logger
 from keyraft.base.version import VERSION
 from keyraft.gateway.checks import CHECKS, Health, HealthCounts, check_health, run_check
 from keyraft.gateway.exposition import CONTENT_TYPE, Source, render
-from keyraft.grpc import HttpRequest
+from keyraft.grpc import HttpRequest, Router
+
+if TYPE_CHECKING:
+    from keyraft.gateway.json import JsonGateway
 
 Header = tuple[bytes, bytes]
 
@@ -28,6 +35,28 @@ _JSON: Final = (b"content-type", b"application/json")
 _NOSNIFF: Final = (b"x-content-type-options", b"nosniff")
 
 
+_HTML: Final = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&#34;", "'": "&#39;"})
+_JSON_PATH: Final = "/v3/"
+_JSON_PATH_BEFORE_3_4: Final = "/v3beta/"
+_NAMED_BY_CERTIFICATE: Final = (
+    b"CommonName of client sending a request against gateway will be ignored and not used as "
+    b"expected\n"
+)
+
+
+class JsonTerms(NamedTuple):
+    """What the JSON gateway is made of."""
+
+    router: Router
+    loop: ThreadedLoop
+    clock: Callable[[], float]
+    """The loop's, but exact."""
+    message_bytes_max: int
+    """Of a request, encoded."""
+    client_cert_auth: bool
+    """Whether certificates name users elsewhere."""
+
+
 class Gateway:
     """The HTTP side of a client port; refuses requests until `serve` was called."""
 
@@ -36,35 +65,49 @@ class Gateway:
         logger: Logger,
         cors: tuple[str, ...] = ("*",),
         host_whitelist: tuple[str, ...] = ("*",),
+        json_terms: JsonTerms | None = None,
     ) -> None:
+        """`json_terms`: None without `--enable-grpc-gateway`."""
         self._logger = logger
         self._cors = frozenset(cors)
         self._hosts = frozenset(host_whitelist)
         self._behind: Health | None = None
         self._sources: Sequence[Source] = ()
+        self._json_terms = json_terms
+        self._json: JsonGateway | None = None
+        self._auth_enabled: Callable[[], bool] = bool
         self.counts = HealthCounts()
 
-    def serve(self, health: Health, sources: Sequence[Source]) -> None:
-        """Sets the member to ask and the sources of metrics."""
+    def serve(
+        self,
+        health: Health,
+        sources: Sequence[Source],
+        auth_enabled: Callable[[], bool] = bool,
+    ) -> None:
+        """Sets the member to ask, the sources of metrics, and who knows whether there are users."""
         self._behind = health
         self._sources = sources
+        self._auth_enabled = auth_enabled
 
     # --- ports --------------------------------------------------------------------------------
 
     def handle(self, request: HttpRequest) -> None:
         """A request on the client port."""
         headers = dict(request.headers)
-        extra = self._cors_headers(headers.get(b"origin", b"").decode("latin-1"))
-        if request.method == "OPTIONS":
-            request.respond(http_status.OK, extra, b"")
-            return
         host = headers.get(b"host", b"").decode("latin-1")
         if request.scheme == "http" and not self._host_allowed(host):
             body = (
                 f"Misdirected Request: host {host!r} is not in --host-whitelist "
                 "(it is meant against DNS rebinding)\n"
             ).encode()
-            request.respond(http_status.MISDIRECTED_REQUEST, [_TEXT, *extra], body)
+            request.respond(http_status.MISDIRECTED_REQUEST, [_TEXT, _NOSNIFF], body)
+            return
+        if self._named_by_certificate(request):
+            request.respond(http_status.BAD_REQUEST, [_TEXT, _NOSNIFF], _NAMED_BY_CERTIFICATE)
+            return
+        extra = self._cors_headers(headers.get(b"origin", b"").decode("latin-1"))
+        if request.method == "OPTIONS":
+            request.respond(http_status.OK, extra, b"")
             return
         self._route(request, extra, client_port=True)
 
@@ -81,12 +124,21 @@ class Gateway:
             )
             return
         path = unquote(parts.path)
+        terms = self._json_terms if client_port else None
+        if client_port and path.startswith(_JSON_PATH_BEFORE_3_4):
+            path = _JSON_PATH + path.removeprefix(_JSON_PATH_BEFORE_3_4)
+        clean = _clean(path, terms is not None)
+        if clean != path and request.method != "CONNECT":
+            _redirect(request, extra, clean, parts.query)
+            return
         query = parse_qs(parts.query, keep_blank_values=True)
         behind = self._behind
         if behind is None:
             request.respond(
                 http_status.SERVICE_UNAVAILABLE, [_TEXT, _NOSNIFF, *extra], b"not ready\n"
             )
+        elif terms is not None and path.startswith(_JSON_PATH):
+            self._json_gateway(terms).handle(request, path, extra)
         elif path == "/metrics":
             self._metrics(request, extra)
         elif path == "/health":
@@ -104,6 +156,13 @@ class Gateway:
                 request.respond(
                     http_status.NOT_FOUND, [_TEXT, _NOSNIFF, *extra], b"404 page not found\n"
                 )
+
+    def _json_gateway(self, terms: JsonTerms) -> JsonGateway:
+        if self._json is None:
+            from keyraft.gateway.json import JsonGateway  # a start needs none of it
+
+            self._json = JsonGateway(terms.router, terms.loop, terms.clock, terms.message_bytes_max)
+        return self._json
 
     # --- paths --------------------------------------------------------------------------------
 
@@ -218,6 +277,18 @@ class Gateway:
 
     # --- access -------------------------------------------------------------------------------
 
+    def _named_by_certificate(self, request: HttpRequest) -> bool:
+        """Whether the client may think that its certificate says who it is to the JSON gateway."""
+        terms = self._json_terms
+        return (
+            terms is not None
+            and terms.client_cert_auth
+            and request.scheme == "https"
+            and request.target.startswith((_JSON_PATH, _JSON_PATH_BEFORE_3_4))
+            and bool(request.common_name)
+            and self._auth_enabled()
+        )
+
     def _cors_headers(self, origin: str) -> list[Header]:
         if "*" in self._cors:
             allowed = "*"
@@ -236,3 +307,24 @@ class Gateway:
             return True
         name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
         return name.strip("[]") in self._hosts
+
+
+def _clean(path: str, has_json: bool) -> str:
+    """The path that Go's `ServeMux` would serve."""
+    if has_json and path == _JSON_PATH[:-1]:
+        return _JSON_PATH
+    if "//" not in path and "/." not in path and path[:1] == "/":
+        return path
+    clean = posixpath.normpath("/" + path.lstrip("/"))
+    return clean if clean == "/" or not path.endswith("/") else clean + "/"
+
+
+def _redirect(request: HttpRequest, extra: list[Header], path: str, query: str) -> None:
+    """Go's `http.Redirect`, which explains itself in HTML to those who read."""
+    where = quote(path) + (f"?{query}" if query else "")
+    headers = [(b"location", where.encode("ascii", "replace")), *extra]
+    body = b""
+    if request.method in ("GET", "HEAD"):
+        headers.insert(0, (b"content-type", b"text/html; charset=utf-8"))
+        body = f'<a href="{where.translate(_HTML)}">Temporary Redirect</a>.\n\n'.encode()
+    request.respond(http_status.TEMPORARY_REDIRECT, headers, body)

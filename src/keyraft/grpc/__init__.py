@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 from keyraft.base.lazy import names_in
 
 from . import status
-from .limits import HTTP_WORK, Budget, Limits
+from .limits import HTTP_WORK, Budget, Limits, text_bytes_max
 
 if TYPE_CHECKING:
-    from .call_ends import CallEnd
+    from .call_ends import CallEnd, CallEnds, count_end
     from .calls import Call, Stream
     from .client import ClientConnection
     from .client_calls import ClientCall, ClientReceiver, ClientStream, Metadata, RpcError
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 __getattr__ = names_in(
     __name__,
     {
-        ".call_ends": ("CallEnd",),
+        ".call_ends": ("CallEnd", "CallEnds", "count_end"),
         ".calls": ("Call", "Stream"),
         ".client": ("ClientConnection",),
         ".client_calls": ("ClientCall", "ClientReceiver", "ClientStream", "Metadata", "RpcError"),
@@ -77,6 +77,7 @@ __all__ = [
     "Call",
     "CallContext",
     "CallEnd",
+    "CallEnds",
     "ClientCall",
     "ClientConnection",
     "ClientReceiver",
@@ -93,5 +94,7 @@ __all__ = [
     "Stream",
     "StreamHandler",
     "UnaryCall",
+    "count_end",
     "status",
+    "text_bytes_max",
 ]

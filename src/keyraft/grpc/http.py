@@ -67,6 +67,15 @@ class HttpRequest(Protocol):
     def abort(self) -> None:
         """Breaks the answer off, so that the client sees it as incomplete."""
 
+    def upgrade(self, headers: list[Header], on_data: Callable[[bytes], None]) -> bool:
+        """Answers 101 with `headers`: from then on bytes come to `on_data` and go by `write`.
+
+        False, and nothing is answered, where that is not possible (HTTP/2 has no upgrades).
+        """
+
+    def hold_reading(self, on: bool) -> None:
+        """Stops reading an upgraded connection, or goes on."""
+
 
 class HttpServer(Protocol):
     """A server's connection, as the requests on it see it."""
@@ -184,6 +193,13 @@ class HttpStream(Http2Stream):
         if not self.done:
             self.done = True
             self.connection.http_abort(self, CANCEL)
+
+    def upgrade(self, headers: list[Header], on_data: Callable[[bytes], None]) -> bool:
+        """False (RFC 9113 §8.6)."""
+        return False
+
+    def hold_reading(self, on: bool) -> None:
+        """Nothing: only an upgraded connection is held."""
 
     def lost(self) -> None:
         """The client is gone."""

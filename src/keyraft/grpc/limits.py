@@ -38,6 +38,11 @@ DATA_BYTES_PER_WORK: Final = 1_024
 STREAMS_PER_WORK: Final = 8  # whose windows a setting changes
 
 
+def text_bytes_max(message_bytes: int) -> int:
+    """The largest body of plain HTTP: a message of that size as JSON, its bytes in base64."""
+    return message_bytes * 4 // 3 + 65_536
+
+
 class Budget(NamedTuple):
     """How often a thing may happen: `burst` at once, then `rate` per second."""
 

@@ -35,6 +35,7 @@ from .limits import (
     LOST_WORK,
     REQUEST_WORK,
     Limits,
+    text_bytes_max,
 )
 from .postponing import postpone
 from .request_header import RequestHeader
@@ -201,7 +202,7 @@ class Requests(Answering):
 
     def _messages(self, stream: Http2Stream, inbox: StreamInbox) -> None:
         if isinstance(stream, HttpStream):
-            if len(inbox.data) > self.limits.message_bytes_max:
+            if len(inbox.data) > text_bytes_max(self.limits.message_bytes_max):
                 self._drop_inbox(stream)
                 stream.respond(http_status.CONTENT_TOO_LARGE, [], b"request body too large\n")
             elif self.inbound_bytes > self.limits.inbound_bytes_max:

@@ -16,7 +16,14 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from keyraft.grpc import PREFACE, HttpRequest, Limits, Router, ServerConnection
+from keyraft.grpc import (
+    PREFACE,
+    HttpRequest,
+    Limits,
+    Router,
+    ServerConnection,
+    text_bytes_max,
+)
 
 from .accepting import Acceptor, Failed, Places, Say, bind, bind_unix
 from .address import common_name, join_host_port, peer_name
@@ -172,7 +179,7 @@ class Server:
         self.on_http = on_http
         self.flusher = Flusher(loop, hold_turns)
         if http1 is None and on_http is not None:
-            bounds = replace(CLIENT_PORT, body_bytes_max=limits.message_bytes_max)
+            bounds = replace(CLIENT_PORT, body_bytes_max=text_bytes_max(limits.message_bytes_max))
             http1 = Http1Service(on_http, loop, bounds, turns=self.flusher.turns)
         self.http1 = http1
         self.places = Places(CONNECTIONS_MAX) if places is None else places

@@ -119,6 +119,7 @@ class Http1Connection(asyncio.Protocol):
         self._stopping = False
         self._closing = False
         self._taken = False
+        self._on_data: Callable[[bytes], None] | None = None  # of an upgraded connection
         self._due_s = _FOREVER
         self._timer: asyncio.TimerHandle | None = None
         self._timer_s = _FOREVER
@@ -130,6 +131,9 @@ class Http1Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._closing:
+            return
+        if self._on_data is not None:
+            self._on_data(data)
             return
         self._buffer = self._buffer + data if self._buffer else data
         if self._scheduled:
@@ -203,6 +207,18 @@ class Http1Connection(asyncio.Protocol):
             self._hold(False)
             self._wait(self.limits.body_span_s)
             self._go_on_soon()
+
+    def upgrade(self, on_data: Callable[[bytes], None]) -> None:
+        """What comes from now on is no HTTP; with the end of the answer the connection ends."""
+        self._on_data = on_data
+        self.close_after = True
+        if self._buffer:
+            data, self._buffer = self._buffer, b""
+            self._loop.call_soon(self.data_received, data)
+
+    def hold_reading(self, on: bool) -> None:
+        """Stops reading, or goes on."""
+        self._hold(on)
 
     def give_up_limits(self) -> None:
         """From now on the owner of the answer sees to timeouts of this connection."""

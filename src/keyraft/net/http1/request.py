@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
+from keyraft.base import http_status
+
 from ..address import common_name, peer_name
 from .bodies import Body
 from .heads import Header, Http1RequestHead, answer_head, has_body
@@ -26,6 +28,12 @@ class RequestConnection(Protocol):
 
     def answered(self) -> None:
         """The answer is written."""
+
+    def upgrade(self, on_data: Callable[[bytes], None]) -> None:
+        """What comes from now on is no HTTP."""
+
+    def hold_reading(self, on: bool) -> None:
+        """Stops reading, or goes on."""
 
     def give_up_limits(self) -> None:
         """From now on the owner of the answer sees to timeouts of this connection."""
@@ -132,8 +140,11 @@ class Http1Request:
 
     def write(self, data: bytes) -> None:
         """A piece of the body."""
-        if self.done or not data or not has_body(self.method, self._status):
+        if self.done or not data:
             return
+        if self._status != http_status.SWITCHING_PROTOCOLS:
+            if not has_body(self.method, self._status):
+                return
         if self._chunked:
             data = b"%x\r\n%b\r\n" % (len(data), data)
         self._write(data)
@@ -156,6 +167,19 @@ class Http1Request:
         if not self.done:
             self.done = True
             self._connection.transport.abort()
+
+    def upgrade(self, headers: list[Header], on_data: Callable[[bytes], None]) -> bool:
+        """Answers 101; from then on bytes come to `on_data` and go by `write` (RFC 9110 §7.8)."""
+        if self.done or self._status or self._head.minor < 1 or self._head.length:
+            return False
+        self._status = http_status.SWITCHING_PROTOCOLS
+        self._write(answer_head(1, self._status, headers, close=False))
+        self._connection.upgrade(on_data)
+        return True
+
+    def hold_reading(self, on: bool) -> None:
+        """Stops reading, or goes on."""
+        self._connection.hold_reading(on)
 
     def take_over(self) -> asyncio.Transport:
         """For an answer that never ends: its owner writes directly and handles stalls."""

@@ -1,0 +1,195 @@
+"""A JSON request from its path to its call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Final, TypeVar
+
+from keyraft.base.clock import ThreadedLoop
+from keyraft.gateway.json.calls import (
+    DEADLINE_TEXT,
+    Answer,
+    Header,
+    JsonStream,
+    JsonUnaryCall,
+    refuse,
+)
+from keyraft.gateway.json.decoding import (
+    NotDecodedError,
+    decode,
+    decode_value,
+    is_slow,
+)
+from keyraft.gateway.json.metadata import BadHeaderError, annotate
+from keyraft.gateway.json.methods import Method, methods_of
+from keyraft.gateway.json.scanner import SyntaxProblem, find_value
+from keyraft.gateway.json.websocket import open_websocket, wants_websocket
+from keyraft.grpc import SERVER_STREAM, HttpRequest, Router, status, text_bytes_max
+
+AT_ONCE_S: Final = 1e-6  # a shorter timeout has passed before the call begins
+_FORM: Final = b"application/x-www-form-urlencoded"
+
+T = TypeVar("T")
+
+
+class JsonGateway:
+    """The gateway before one router. Owned by the loop."""
+
+    def __init__(
+        self,
+        router: Router,
+        loop: ThreadedLoop,
+        clock: Callable[[], float],
+        message_bytes_max: int,
+    ) -> None:
+        """`clock`: the loop's, but exact. `message_bytes_max`: of a request, encoded."""
+        self.loop = loop
+        self.clock = clock
+        self.ends = router.ends
+        self._methods = methods_of(router)
+        self._message_bytes_max = message_bytes_max
+        self.message_text_bytes_max = text_bytes_max(message_bytes_max)
+        self._thread: ThreadPoolExecutor | None = None
+
+    def handle(self, request: HttpRequest, path: str, extra: list[Header]) -> None:
+        """A request for a path below `/v3/`; `extra` are headers of every answer."""
+        method = self._methods.get(path)
+        headers = request.headers
+        if wants_websocket(headers):
+            open_websocket(self, request, method, extra)
+            return
+        verb = request.method
+        if verb == "POST":
+            verb = _override(headers)
+        if method is None or method.route is None:
+            refuse(request, extra, status.NOT_FOUND, "Not Found")
+        elif verb != "POST":
+            refuse(request, extra, status.UNIMPLEMENTED, "Method Not Allowed")
+        else:
+            self._call(request, method, extra, headers)
+
+    def _call(
+        self, request: HttpRequest, method: Method, extra: list[Header], headers: list[Header]
+    ) -> None:
+        try:
+            metadata, timeout_s = annotate(headers)
+        except BadHeaderError as refusal:
+            refuse(request, extra, refusal.code, refusal.text)
+            return
+        body = request.body
+        route = method.route
+        assert route is not None, "a method without a route is refused before"
+        if not method.is_unary and route.kind != SERVER_STREAM:
+            if timeout_s is not None and timeout_s <= AT_ONCE_S:
+                refuse(request, extra, status.DEADLINE_EXCEEDED, DEADLINE_TEXT)
+                return
+            stream = JsonStream(self, method, request, extra, metadata)
+            stream.limit(timeout_s)
+            stream.open()
+            self._read(body, lambda: decode_all(method, body), _to(stream))
+            return
+
+        def decoded(outcome: bytes | NotDecodedError) -> None:
+            if isinstance(outcome, NotDecodedError):
+                refuse(request, extra, status.INVALID_ARGUMENT, str(outcome))
+                return
+            if timeout_s is not None and timeout_s <= AT_ONCE_S:
+                refuse(request, extra, status.DEADLINE_EXCEEDED, DEADLINE_TEXT)
+                return
+            self.start(method, request, extra, metadata, timeout_s, outcome)
+
+        self._read(body, lambda: _decode(method, body), decoded)
+
+    def start(
+        self,
+        method: Method,
+        answer: Answer,
+        extra: list[Header],
+        metadata: dict[bytes, bytes],
+        timeout_s: float | None,
+        message: bytes,
+    ) -> None:
+        """Starts a call that has one request."""
+        too_long = len(message) > self._message_bytes_max
+        text = (
+            f"grpc: received message larger than max ({len(message)} vs. {self._message_bytes_max})"
+        )
+        if method.is_unary:
+            call = JsonUnaryCall(self, method, answer, extra, metadata)
+            call.limit(timeout_s)
+            if too_long:
+                call.fail(status.RESOURCE_EXHAUSTED, text)
+            else:
+                call.start(message)
+            return
+        stream = JsonStream(self, method, answer, extra, metadata)
+        stream.limit(timeout_s)
+        if too_long:
+            stream.fail(status.RESOURCE_EXHAUSTED, text)
+            return
+        stream.open()
+        stream.put(message)
+        stream.end_input()
+
+    # --- threads ------------------------------------------------------------------------------
+
+    def _read(self, body: bytes, work: Callable[[], T], done: Callable[[T], None]) -> None:
+        """Decodes a body: at once, or in the thread when it takes long."""
+        if is_slow(body):
+            self._elsewhere(work, done)
+        else:
+            done(work())
+
+    def in_thread(self, work: Callable[[], bytes], done: Callable[[bytes], None]) -> None:
+        """Has `work` done in the thread; `done` is called on the loop."""
+        self._elsewhere(work, done)
+
+    def _elsewhere(self, work: Callable[[], T], done: Callable[[T], None]) -> None:
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, "keyraft-json")
+
+        def finished(future: Future[T]) -> None:
+            self.loop.call_soon_threadsafe(done, future.result())
+
+        self._thread.submit(work).add_done_callback(finished)
+
+
+def _override(headers: list[Header]) -> str:
+    """The method that a form's `X-HTTP-Method-Override` asks for (grpc-gateway `mux.go`)."""
+    wanted = content_type = b""
+    for name, value in headers:
+        if name == b"x-http-method-override":
+            wanted = wanted or value
+        elif name == b"content-type":
+            content_type = content_type or value
+    return wanted.decode("latin-1").upper() if wanted and content_type == _FORM else "POST"
+
+
+def _decode(method: Method, body: bytes) -> bytes | NotDecodedError:
+    try:
+        return decode(method.request, method.request_table, body)
+    except NotDecodedError as error:
+        return error
+
+
+def decode_all(method: Method, body: bytes) -> list[bytes]:
+    """The requests of a stream, up to the first that is none, as the original takes them."""
+    requests: list[bytes] = []
+    at = 0
+    try:
+        while (found := find_value(body, at)) is not None:
+            start, at = found
+            requests.append(decode_value(method.request, method.request_table, body[start:at]))
+    except (SyntaxProblem, NotDecodedError):
+        pass
+    return requests
+
+
+def _to(stream: JsonStream) -> Callable[[list[bytes]], None]:
+    def deliver(requests: list[bytes]) -> None:
+        for request in requests:
+            stream.put(request)
+        stream.end_input()
+
+    return deliver
