@@ -28,7 +28,14 @@ if TYPE_CHECKING:
         dial,
     )
     from .protocol import Flusher, Http2Protocol
-    from .reasons import EOF, TIMEOUT, handshake_reason, lookup_reason, system_reason
+    from .reasons import (
+        EOF,
+        TIMEOUT,
+        failure_reason,
+        handshake_reason,
+        lookup_reason,
+        system_reason,
+    )
     from .server import HttpHandler, Server, Statistics, serve
     from .streamcall import PINGS_FROM_SERVER, StreamCall
     from .tls import (
@@ -65,7 +72,14 @@ __getattr__ = names_in(
             "dial",
         ),
         ".protocol": ("Flusher", "Http2Protocol"),
-        ".reasons": ("EOF", "TIMEOUT", "handshake_reason", "lookup_reason", "system_reason"),
+        ".reasons": (
+            "EOF",
+            "TIMEOUT",
+            "failure_reason",
+            "handshake_reason",
+            "lookup_reason",
+            "system_reason",
+        ),
         ".server": ("HttpHandler", "Server", "Statistics", "serve"),
         ".streamcall": ("PINGS_FROM_SERVER", "StreamCall"),
         ".tls": (
@@ -123,6 +137,7 @@ __all__ = [
     "bind",
     "client_context",
     "dial",
+    "failure_reason",
     "handshake_reason",
     "join_host_port",
     "lookup_reason",

@@ -101,6 +101,13 @@ def lookup_reason(host: str, error: socket.gaierror) -> str:
     return f"lookup {host}: {reason}"
 
 
+def failure_reason(error: BaseException) -> str:
+    """Why a connection to another member failed: of TLS in Go's words, else in its own."""
+    if isinstance(error, ssl.SSLError):
+        return handshake_reason(error)
+    return str(error) or type(error).__name__
+
+
 def handshake_reason(error: BaseException) -> str:
     """Why a TLS handshake, or the connection behind it, failed at this end."""
     if isinstance(error, ssl.SSLCertVerificationError):

@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError
 from keyraft.base import errors, http_status
 from keyraft.base.log import Logger
 from keyraft.cluster import format_id
-from keyraft.net import Http1Client, HttpError
+from keyraft.net import Http1Client, HttpError, failure_reason
 from keyraft.peer.api_handlers import (
     HASH_PATH,
     LEASE_INTERNAL_PATH,
@@ -215,7 +215,7 @@ class PeerApiClient:
                 answer_bytes_max=ANSWER_BYTES_MAX,
             )
         except (HttpError, OSError, TimeoutError) as error:
-            raise PeerRefusal(str(error) or type(error).__name__) from error
+            raise PeerRefusal(failure_reason(error)) from error
         return answer.status, answer.headers, answer.body
 
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 
 from keyraft.cluster import format_id
-from keyraft.net import Http1Client, HttpError
+from keyraft.net import Http1Client, HttpError, failure_reason
 from keyraft.peer.compat import MemberRemovedError, PeerRefusal, check_post_answer
 from keyraft.peer.metrics import PeerMetrics
 from keyraft.peer.status import PeerStatus
@@ -93,7 +93,7 @@ class Posting:
             text = answer.body.decode("utf-8", "replace")
             check_post_answer(answer.status, text, f"{url}{path}")
         except (PeerRefusal, HttpError, OSError, TimeoutError) as error:
-            reason = str(error) or type(error).__name__
+            reason = failure_reason(error)
             self._picker.unreachable(url)
             self._status.deactivate(*action, reason)
             self.metrics.sent_failures[self.name] += 1

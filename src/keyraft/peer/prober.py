@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from keyraft.base.log import Logger
 from keyraft.cluster import format_id
-from keyraft.net import Http1Client, HttpError
+from keyraft.net import Http1Client, HttpError, failure_reason
 from keyraft.peer.compat import parse_json
 from keyraft.peer.metrics import PeerMetrics
 from keyraft.peer.urls import URLPicker
@@ -62,7 +62,7 @@ class Prober:
                         round_tripper_name="ROUND_TRIPPER_RAFT_MESSAGE",
                         remote_peer_id=self._name,
                         rtt=f"{self.round_trip_s:.9f}s",
-                        error=str(error) or type(error).__name__,
+                        error=failure_reason(error),
                     )
             else:
                 old = self.round_trip_s

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from keyraft.base import http_status
 from keyraft.base.log import Logger
 from keyraft.cluster import format_id
+from keyraft.net import failure_reason
 from keyraft.peer.compat import (
     CLUSTER_ID_MISMATCH,
     INCOMPATIBLE_VERSION,
@@ -257,7 +258,7 @@ class StreamReader:
                 reason = str(error)
                 self._removed()
             except (PeerRefusal, FrameError, StreamError, OSError, TimeoutError) as error:
-                reason = str(error) or type(error).__name__
+                reason = failure_reason(error)
                 self._status.deactivate(channel, action, reason)
                 if reason in _IGNORED and loop.time() - refused_s >= REFUSED_REPORT_S:
                     refused_s = loop.time()
