@@ -23,6 +23,7 @@ import uvloop
 from keyraft.app.client_ports import ClientPorts, json_terms
 from keyraft.app.data_dir import has_log, kv_directory, open_disk
 from keyraft.app.descriptors import LOOK_S, places, raise_limit, watch_usage
+from keyraft.app.diagnosis import watch_signals
 from keyraft.app.member_metrics import MemberMetrics
 from keyraft.app.passwords import BcryptPasswords
 from keyraft.app.peer_port import PeerPort
@@ -187,6 +188,7 @@ class _Running:
             self._verify(member, opened)
             self._purge(loop, life.log)
             self._watch_descriptors(loop)
+            watch_signals(loop, self._log, member, self._stats)
             await self._stop.wait()
         await self._close(life, opened, ports, health)
         if why:
@@ -214,7 +216,8 @@ class _Running:
     async def _listen(self, loop: asyncio.AbstractEventLoop) -> ClientPorts:
         config = self._config
         slow_s = config.warning_unary_request_duration_s
-        RequestStats(self._log, time.time).watch(self._router, slow_s)
+        self._stats = RequestStats(self._log, time.time)
+        self._stats.watch(self._router, slow_s)
         self._gateway = Gateway(
             self._log, config.cors, config.host_whitelist, json_terms(config, loop, self._router)
         )

@@ -34,16 +34,31 @@ class RequestStats:
     def __init__(self, log: ZapLogger, wall_clock: WallClock) -> None:
         self._log = log
         self._wall_clock = wall_clock
+        self._slow_s = 0.0
 
     def watch(self, router: Router, slow_s: float) -> None:
         """Listens to the ends of the router's calls; before it serves."""
-        router.ends.listen(self.report, 0.0 if self._log.is_enabled("debug") else slow_s)
+        self._router = router
+        self._slow_s = slow_s
+        self.follow_level()
+
+    def follow_level(self) -> None:
+        """The level of the log may have changed: connections made from now on tell of all their
+        calls, or of slow ones only."""
+        self._router.ends.leave(self.report)
+        self._router.ends.listen(
+            self.report, 0.0 if self._log.is_enabled("debug") else self._slow_s
+        )
 
     def report(self, call: CallEnd) -> None:
         """Reports a call that has ended. Streams and unknown methods have no such line."""
         if call.route is None or call.route.kind != UNARY:
             return
-        write = self._log.debug if self._log.is_enabled("debug") else self._log.warn
+        write = self._log.debug
+        if not self._log.is_enabled("debug"):
+            if call.took_s < self._slow_s:
+                return  # of a connection made while the level was debug
+            write = self._log.warn
         asked, request_bytes, counted, reply_bytes, content = _measure(call)
         write(
             "request stats",

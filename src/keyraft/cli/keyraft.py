@@ -19,10 +19,14 @@ class _LazyGroup(click.Group):
             from keyraft.cli.bench import bench
 
             return bench
+        if name == "config":
+            from keyraft.cli.configcheck import config
+
+            return config
         return super().get_command(context, name)
 
     def list_commands(self, context: click.Context) -> list[str]:
-        return sorted([*super().list_commands(context), "bench"])
+        return sorted([*super().list_commands(context), "bench", "config"])
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

@@ -95,19 +95,19 @@ def effect_note(name: str) -> str:
 def check_effects(config: Config) -> None:
     """Warns once for each flag that is set and has no effect; raises ConfigError."""
     for name, consequence in REFUSED.items():
-        if _is_set(config, name):
+        if is_set(config, name):
             refusal = ConfigError(f"--{name} is not available: {consequence}")
             refusal.log = config.log
             raise refusal
     for name, reason in WARNED.items():
-        if _is_set(config, name):
+        if is_set(config, name):
             config.log.warn("flag has no effect", flag=f"--{name}", reason=reason)
     for gate, wanted in config.feature_gates.items():
         if gate in GATES_WITHOUT_EFFECT:
             config.log.warn("feature gate has no effect", gate=gate, value=wanted)
 
 
-def _is_set(config: Config, name: str) -> bool:
+def is_set(config: Config, name: str) -> bool:
     """Whether the flag was set to something other than its default."""
     value: Any = getattr(config, FLAGS[name].field)
     return bool(value != default_value(FLAGS[name]))

@@ -100,6 +100,11 @@ class CallEnds:
         self._listeners = (*self._listeners, (least, listener))
         self.from_s = min(self.from_s, least)
 
+    def leave(self, listener: Listener) -> None:
+        """Removes a listener."""
+        self._listeners = tuple(pair for pair in self._listeners if pair[1] != listener)
+        self.from_s = min((least for least, _ in self._listeners), default=inf)
+
     def tell(self, call: EndedCall, code: int, text: str, reply: bytes | None, now: float) -> None:
         """Calls the listeners for one ended call."""
         took_s = now - call.began_s

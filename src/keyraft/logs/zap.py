@@ -171,7 +171,7 @@ class JournalOutput:
 class ZapLogger:
     """The `Logger` of a running member."""
 
-    __slots__ = ("_form", "_level", "_name", "_outputs", "_sampled", "_second")
+    __slots__ = ("_configured", "_form", "_level", "_name", "_outputs", "_sampled", "_second")
 
     def __init__(
         self,
@@ -181,7 +181,7 @@ class ZapLogger:
         name: str = "",
     ) -> None:
         self._outputs = tuple(outputs)
-        self._level = LEVELS[level]
+        self._level = self._configured = LEVELS[level]
         self._form = form
         self._name = name
         self._second = 0
@@ -190,8 +190,14 @@ class ZapLogger:
     def named(self, name: str) -> ZapLogger:
         """The same logger under a name ("raft")."""
         child = ZapLogger(self._outputs, "info", self._form, name)
-        child._level = self._level
+        child._level = child._configured = self._level
         return child
+
+    def toggle_debug(self) -> str:
+        """Changes the level to debug, or back to the one that was configured; the level now."""
+        debug = LEVELS["debug"]
+        self._level = self._configured if self._level == debug else debug
+        return next(name for name, number in LEVELS.items() if number == self._level)
 
     def is_enabled(self, level: str) -> bool:
         """Whether lines of this level are written at all."""
