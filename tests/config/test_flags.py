@@ -175,6 +175,14 @@ def test_a_bad_variable_is_refused_and_an_unknown_one_only_noted() -> None:
     assert "ETCDCTL" not in lines.text
 
 
+@pytest.mark.parametrize("name", ["ROOT_PASSWORD", "MY_SECRET", "API_TOKEN"])
+def test_what_a_variable_with_a_secrets_name_holds_is_not_logged(name: str) -> None:
+    lines = Lines()
+    load(["--log-outputs=/dev/null"], {f"ETCD_{name}": "sesame"}, ZapLogger((lines,)))
+    assert f"ETCD_{name}=<hidden>" in lines.text
+    assert "sesame" not in lines.text
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -19,6 +20,8 @@ from keyraft.config.oldflags import ALL_FLAGS
 
 PREFIX: Final = "ETCD"
 VERSION_VARIABLE: Final = "ETCD_VERSION"
+_SECRET: Final = re.compile("PASSW|SECRET|TOKEN|CREDENTIAL|PRIVATE")  # in a variable's name
+_HIDDEN: Final = "<hidden>"
 
 
 class UsageError(Exception):
@@ -150,7 +153,8 @@ def _check_variables(
         if variable in on_command_line:
             raise ConflictError(variable)
         if variable.startswith(PREFIX + "_"):
+            # DEVIATION: etcd logs what some images keep there, such as ETCD_ROOT_PASSWORD.
+            shown = _HIDDEN if _SECRET.search(variable) else value
             log.warn(
-                "unrecognized environment variable",
-                environment_variable=f"{variable}={value}",
+                "unrecognized environment variable", environment_variable=f"{variable}={shown}"
             )

@@ -113,12 +113,11 @@ class Context:
         _ = self.printer
 
     def _show_flags(self) -> None:
-        from keyraft.cli.ctl.flags import shown
-        from keyraft.cli.ctl.globals import GLOBAL_FLAGS, variable
+        from keyraft.cli.ctl.globals import GLOBAL_FLAGS, variable, without_secret
         from keyraft.cli.ctl.printers.base import complain
 
         for flag in sorted(GLOBAL_FLAGS, key=lambda flag: flag.name):
-            complain(f"{variable(flag)}={shown(flag, self.values[flag.name])}")
+            complain(f"{variable(flag)}={without_secret(flag, self.values[flag.name])}")
 
     @property
     def endpoints(self) -> list[str]:

@@ -6,12 +6,13 @@ import os
 import sys
 import time
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 from keyraft.cli.ctl.exits import ERROR, Exit
-from keyraft.cli.ctl.flags import CommandFlag, FlagError, Values
+from keyraft.cli.ctl.flags import CommandFlag, FlagError, Values, shown
 
 PREFIX: Final = "ETCDCTL_"
+_SECRETS: Final = ("password", "auth-jwt-token")
 OF_WATCH: Final = ("ETCDCTL_WATCH_KEY", "ETCDCTL_WATCH_RANGE_END")
 
 GLOBAL_FLAGS: Final = [
@@ -114,6 +115,18 @@ class ClientLog:
 def variable(flag: CommandFlag) -> str:
     """The environment variable of a flag."""
     return PREFIX + flag.name.upper().replace("-", "_")
+
+
+def without_secret(flag: CommandFlag, value: Any) -> str:
+    """A flag's value as `--debug` shows it.
+
+    DEVIATION: the original shows passwords and tokens, which then stand in the logs of scripts.
+    """
+    text = shown(flag, value)
+    if flag.name == "user":
+        name, colon, _ = text.partition(":")
+        return f"{name}:<hidden>" if colon else text
+    return "<hidden>" if text and flag.name in _SECRETS else text
 
 
 def read_environment(values: Values, of_watch: bool) -> None:
