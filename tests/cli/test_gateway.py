@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ssl
+from pathlib import Path
 from random import Random
 
 import pytest
 from click.testing import CliRunner
 
 from keyraft.base.log import NullLogger
-from keyraft.cli.gateway import gateway, verb_first
+from keyraft.cli.gateway import gateway, secure_ones, verb_first
 from keyraft.proxy.tcp import GatewayEndpoint, Picker, TcpProxy
+from tests.net.certificates import Files, make_authority
 
 
 def test_turns_priorities_and_weights() -> None:
@@ -98,3 +102,48 @@ def test_what_makes_no_sense_is_refused(words: list[str], message: str) -> None:
 )
 def test_flags_may_stand_in_front_of_the_verb(typed: str, meant: str) -> None:
     assert verb_first(typed.split()) == meant.split()
+
+
+class Warnings(NullLogger):
+    """Keeps what the last one said."""
+
+    fields: dict[str, object]
+
+    def warn(self, message: str, **fields: object) -> None:
+        self.fields = fields
+
+
+def server_context(files: Files) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(files.server_cert, files.server_key)
+    return context
+
+
+def test_of_the_members_that_dns_names_those_are_used_that_prove_it(tmp_path: Path) -> None:
+    """CVE-2020-15136 and the audit of 2020 (1): it was enough that something took a connection."""
+    for name in ("ours", "others"):
+        (tmp_path / name).mkdir()
+    ours, others = make_authority(tmp_path / "ours"), make_authority(tmp_path / "others")
+
+    async def nobody(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):  # who was not convinced hangs up
+            await reader.read(1)
+        writer.close()
+
+    async def scenario() -> None:
+        servers = [
+            await asyncio.start_server(nobody, "127.0.0.1", 0, ssl=server_context(ours)),
+            await asyncio.start_server(nobody, "127.0.0.1", 0, ssl=server_context(others)),
+            await asyncio.start_server(nobody, "127.0.0.1", 0),
+        ]
+        ports = [each.sockets[0].getsockname()[1] for each in servers]
+        members = [GatewayEndpoint("127.0.0.1", port) for port in ports]
+        log = Warnings()
+        kept = await secure_ones(members, "localhost", str(ours.ca), log)
+        assert kept == members[:1]
+        assert str(log.fields["error"]).count("failed to dial") == 2
+        assert await secure_ones(members[:1], "example.com", str(ours.ca), log) == []
+        for server in servers:
+            server.close()
+
+    asyncio.run(scenario())

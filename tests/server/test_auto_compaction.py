@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
+import pytest
+
 from keyraft.server.upkeep.auto_compaction import HOUR_S, PeriodicRetention, RevisionRetention
 from tests.server.harness import OneMember
 
@@ -106,3 +108,13 @@ def test_a_member_compacts_by_revision():
 def test_it_is_off_by_default():
     cluster = OneMember()
     assert cluster.member.auto_compaction is None
+
+
+@pytest.mark.parametrize("periodic", [True, False])
+def test_a_retention_below_nothing_compacts_nothing(periodic: bool) -> None:
+    """The audit of 2020 (11): a negative one made etcd compact without end."""
+    cluster = with_settings(auto_compaction_retention=-3600.0, auto_compaction_periodic=periodic)
+    cluster.put(b"k", b"v")
+    cluster.run(700.0)
+    assert cluster.member.auto_compaction is None
+    assert cluster.member.store.compact_revision == -1

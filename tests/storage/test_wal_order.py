@@ -11,10 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keyraft.base.ids import UINT64_MAX
-from keyraft.raft import ConfState, Entry, HardState
+from keyraft.raft import ConfState, Entry, HardState, codec
 from keyraft.raft.limits import MEMBERS_MAX
 from keyraft.storage.files import OsFiles
 from keyraft.storage.wal import WAL, SnapshotMark, WALDamagedError, WALRefusedError, encode_metadata
+from keyraft.storage.wal.encode import WALEncoder
+from keyraft.storage.wal.record import ENTRY
+from keyraft.storage.wal.segments import segment_name
 
 SEGMENT_BYTES = 2_000  # so small that most logs have several
 NUMBERS = st.one_of(
@@ -212,3 +215,16 @@ def test_a_length_that_nobody_writes_is_damage_and_not_a_torn_tail(
     with pytest.raises(WALDamagedError, match="which nobody writes"):
         WAL.open(OsFiles(), str(tmp_path / "wal"))
     assert list((tmp_path / "wal").iterdir()) == [path]
+
+
+@pytest.mark.parametrize("index", [4, 1 << 31, 1 << 62, UINT64_MAX])
+def test_an_entry_far_behind_the_others_is_damage(tmp_path: Path, index: int) -> None:
+    """CVE-2020-15112: etcd made a list as long as the index said."""
+    encoder = WALEncoder(encode_metadata(7, 9))
+    content = encoder.head() + encoder.snapshot(SnapshotMark()).data
+    for entry in (Entry(1, 1, b"first"), Entry(1, index, b"far away")):
+        content += encoder._record(ENTRY, codec.encode_entry(entry))
+    (tmp_path / "wal").mkdir()
+    (tmp_path / "wal" / segment_name(0, 0)).write_bytes(content)
+    with pytest.raises(WALDamagedError, match=f"entry {index} follows entry 1"):
+        WAL.open(OsFiles(), str(tmp_path / "wal"))

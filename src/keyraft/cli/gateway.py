@@ -14,9 +14,12 @@ from keyraft.app.descriptors import raise_limit
 from keyraft.app.systemd import notify_ready
 from keyraft.base.durations import DurationError, parse_duration
 from keyraft.base.gotext import quote
+from keyraft.base.log import Logger
 from keyraft.base.urls import URLError, split_host_port
 from keyraft.logs.zap import DEFAULT_LOGGER
 from keyraft.proxy.tcp import GatewayEndpoint, run_gateway
+
+VALIDATION_S_MAX = 5.0  # of a member that DNS named (etcd `ValidateSecureEndpoints`)
 
 
 @click.group(name="gateway")
@@ -63,6 +66,8 @@ def start(
     if trusted_ca_file and not os.path.exists(trusted_ca_file):
         raise click.ClickException(f"open {trusted_ca_file}: no such file or directory")
     members = _discovered(discovery_srv, discovery_srv_name, insecure_discovery)
+    if members and not insecure_discovery:
+        members = asyncio.run(secure_ones(members, discovery_srv, trusted_ca_file, log))
     members = members or [_endpoint(text) for text in endpoints.split(",")]
     try:
         host, port = split_host_port(listen_addr)
@@ -118,6 +123,48 @@ def _check_not_itself(member: GatewayEndpoint, own: set[str], port: str, listen_
 
 def _addresses(host: str) -> set[str]:
     return {str(info[4][0]) for info in socket.getaddrinfo(host or "0.0.0.0", None)}
+
+
+async def secure_ones(
+    members: list[GatewayEndpoint], domain: str, trusted_ca_file: str, log: Logger
+) -> list[GatewayEndpoint]:
+    """Those members that DNS named and that show a certificate of `domain` by a known authority.
+
+    DEVIATION: etcd only looks whether they take a connection.
+    """
+    import ssl
+
+    context = ssl.create_default_context(cafile=trusted_ca_file or None)
+
+    async def reason(member: GatewayEndpoint) -> str:
+        try:
+            async with asyncio.timeout(VALIDATION_S_MAX):
+                _, writer = await asyncio.open_connection(
+                    member.host, member.port, ssl=context, server_hostname=domain
+                )
+        except (OSError, ValueError) as error:  # a name that no server can have is a ValueError
+            return str(error) or type(error).__name__
+        writer.transport.abort()
+        return ""
+
+    reasons = await asyncio.gather(*map(reason, members))
+    kept = [member for member, why in zip(members, reasons) if not why]
+    refused = [
+        f"{quote(f'https://{member.host}:{member.port}')} failed to dial ({why})"
+        for member, why in zip(members, reasons)
+        if why
+    ]
+    shown = [f"https://{member.host}:{member.port}" for member in kept]
+    if refused:
+        log.warn(
+            "failed to validate discovered endpoints",
+            srv_server=domain,
+            endpoints=shown,
+            error=",".join(refused),
+        )
+    else:
+        log.info("using validated discovered SRV endpoints", srv_server=domain, endpoints=shown)
+    return kept
 
 
 def _discovered(domain: str, name: str, insecure: bool) -> list[GatewayEndpoint]:
