@@ -164,6 +164,26 @@ def test_strange_hosts_are_misdirected() -> None:
     assert port.get("/version", host=b"localhost:2379").status == 200
 
 
+@pytest.mark.parametrize("method", ["GET", "OPTIONS", "POST"])
+def test_a_strange_host_is_not_told_which_origins_are_allowed(method: str) -> None:
+    port = Port(host_whitelist=("localhost",), cors=("*",))
+    answer = port.get("/version", method, host=b"evil.example:2379")
+    assert answer.status == 421
+    assert b"access-control-allow-origin" not in answer.sent
+
+
+def test_only_origins_that_are_named_hear_that_they_may_read() -> None:
+    """CVE-2018-1098: a browser keeps an answer from a page that is not allowed to read it."""
+    port = Port(cors=("http://ours.example",))
+    for origin, allowed in ((b"http://ours.example", True), (b"http://evil.example", False)):
+        for method in ("GET", "OPTIONS"):
+            request = FakeRequest("/version", method)
+            request.headers.append((b"origin", origin))
+            port.gateway.handle(request)
+            told = request.sent.get(b"access-control-allow-origin")
+            assert told == (origin if allowed else None)
+
+
 def test_metrics_carry_etcds_names(port: Port) -> None:
     port.one.put(b"k", b"v")
     port.one.run(0.1)
