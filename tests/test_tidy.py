@@ -82,14 +82,12 @@ UNUSED = {
         "TimeoutWaitAppliedIndexError",
     },
     "called by the event loop, the parser or the tls module by this name": {
-        "eof_received",
         "on_body",
         "on_header",
         "on_headers_complete",
         "on_message_begin",
         "on_message_complete",
         "on_url",
-        "pause_writing",
         "sslobject_class",
     },
     "a command, found by its name": {

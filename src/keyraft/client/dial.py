@@ -159,9 +159,14 @@ class Dialer:
             plain.setblocking(False)
             await loop.sock_connect(plain, address)
             attempt.stage = HANDSHAKE if context is not None else PREFACE
-            _, made = await loop.create_connection(
-                make, sock=plain, ssl=context, server_hostname=name
-            )
+            if context is None:
+                _, made = await loop.create_connection(make, sock=plain)
+            else:
+                from keyraft.net import shake_hands  # only with TLS
+
+                stream = await shake_hands(plain, context, name or "")
+                made = make()
+                stream.open(made)
         except OSError as error:
             plain.close()
             raise attempt.failure(error) from None

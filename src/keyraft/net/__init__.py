@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from keyraft.base.lazy import names_in
 
 if TYPE_CHECKING:
-    from .accepting import Acceptor, Failed, Places, Say, bind
+    from .accepting import Acceptor, Places, Say, bind
     from .address import join_host_port, peer_name
     from .channel import CLIENT_LIMITS, CallHandle, Channel
     from .http1 import (
@@ -43,18 +43,20 @@ if TYPE_CHECKING:
         CertificateNames,
         CertificateRefusedError,
         ClientTLS,
+        Failed,
         ServerTLS,
         Terms,
         TLSFiles,
         WatchedFile,
         client_context,
+        shake_hands,
         unknown_suite,
     )
 
 __getattr__ = names_in(
     __name__,
     {
-        ".accepting": ("Acceptor", "Failed", "Places", "Say", "bind"),
+        ".accepting": ("Acceptor", "Places", "Say", "bind"),
         ".address": ("join_host_port", "peer_name"),
         ".channel": ("CLIENT_LIMITS", "CallHandle", "Channel"),
         ".http1": (
@@ -84,15 +86,17 @@ __getattr__ = names_in(
         ".streamcall": ("PINGS_FROM_SERVER", "StreamCall"),
         ".tls": (
             "Allowed",
+            "CertificateNames",
             "CertificateRefusedError",
             "ClientTLS",
-            "CertificateNames",
+            "Failed",
             "ServerTLS",
             "TLSFiles",
             "WatchedFile",
             "Terms",
             "WatchedFile",
             "client_context",
+            "shake_hands",
             "unknown_suite",
         ),
     },
@@ -143,6 +147,7 @@ __all__ = [
     "lookup_reason",
     "peer_name",
     "serve",
+    "shake_hands",
     "system_reason",
     "unknown_suite",
 ]

@@ -18,29 +18,23 @@ import contextlib
 import errno
 import os
 import socket
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Final, cast
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
 
-from .address import join_host_port
 from .protocol import Http2Protocol
-from .reasons import handshake_reason
-from .tls import asked_name, on_alert
 
 if TYPE_CHECKING:
-    from .tls import CertificateNames, ServerTLS
+    from .tls import Failed, Handshakes, ServerTLS
 
 ACCEPTS_PER_TURN: Final = 64  # of one listener; others get their turn in between
 ACCEPT_REST_S: Final = 0.5  # after the system refused to accept
-TLS_HANDSHAKE_S_MAX: Final = 10.0
+TLS_ACCEPTS_PER_TURN: Final = 16  # they cost the loop more than others do
+FIRST_BYTE_S_MAX: Final = 10.0  # where it tells whether the client speaks TLS
 _TLS_HANDSHAKE: Final = b"\x16"  # of a record (RFC 8446 §5.1); no HTTP begins so
 _EXHAUSTED: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 
 Say = Callable[[str], None]
 """Called with the reason when connections begin to be refused."""
-
-Failed = Callable[[str, str, str, "CertificateNames | None"], None]
-"""Called for each failed TLS handshake: the client's address, the name it asked for, the reason,
-and whom its certificate names, if it is valid and not let in."""
 
 
 class Places:
@@ -122,9 +116,14 @@ class Acceptor:
         self._make = make
         self._places = places
         self._say = say
-        self._failed = failed
         self._plain_too = plain_too
-        self._tls = tls
+        self._handshakes: Handshakes | None = None
+        self._accepts_per_turn = ACCEPTS_PER_TURN
+        if tls is not None:
+            from .tls import Handshakes  # most members start without
+
+            self._handshakes = Handshakes(loop, tls, make, failed)
+            self._accepts_per_turn = TLS_ACCEPTS_PER_TURN
         self._starting: set[asyncio.Task[None]] = set()
         self._rest: asyncio.TimerHandle | None = None
         self._told = False
@@ -138,9 +137,9 @@ class Acceptor:
 
     def accept(self) -> None:
         """Accepts connections from the backlog, at most ACCEPTS_PER_TURN."""
-        for _ in range(ACCEPTS_PER_TURN):
+        for _ in range(self._accepts_per_turn):
             try:
-                accepted, _ = self._listening.accept()
+                accepted, address = self._listening.accept()
             except BlockingIOError:
                 return
             except OSError as error:
@@ -152,7 +151,7 @@ class Acceptor:
             if not self._places.take():
                 accepted.close()
                 continue
-            self._begin(accepted)
+            self._begin(accepted, address)
 
     def _pause(self, error: OSError) -> None:
         self._loop.remove_reader(self._listening.fileno())
@@ -161,69 +160,45 @@ class Acceptor:
             self._told = True
             self._say(os.strerror(error.errno or 0).lower())
 
-    def _begin(self, accepted: socket.socket) -> None:
+    def _begin(self, accepted: socket.socket, address: object) -> None:
         taken = _Accepted(accepted.family, accepted.type, accepted.proto, fileno=accepted.detach())
         taken._places = self._places
         taken.setblocking(False)
-        task = self._loop.create_task(self._connect(taken))
+        if self._handshakes is not None and not self._plain_too:
+            self._handshakes.begin(taken, address)
+            return
+        task = self._loop.create_task(self._connect(taken, address))
         self._starting.add(task)
         task.add_done_callback(self._starting.discard)
 
-    async def _connect(self, taken: socket.socket) -> None:
-        """Makes transport and protocol; with TLS until the end of the handshake."""
-        tls = self._tls
-        if self._plain_too:
+    async def _connect(self, taken: socket.socket, address: object) -> None:
+        """Makes the transport, once it is known whether the client speaks TLS."""
+        if self._handshakes is not None:
             try:
-                async with asyncio.timeout(TLS_HANDSHAKE_S_MAX):
-                    if await _first_byte(self._loop, taken) != _TLS_HANDSHAKE:
-                        tls = None
+                async with asyncio.timeout(FIRST_BYTE_S_MAX):
+                    first = await _first_byte(self._loop, taken)
             except (OSError, TimeoutError):
                 taken.close()
                 return
             except asyncio.CancelledError:
                 taken.close()
                 raise
-        if tls is None:
-            with contextlib.suppress(OSError, TimeoutError):
-                await self._hand_over(taken, self._make, {})
-            return
-        on_alert.set(_sender(taken))  # in this task and those that it starts
-        names: list[str] = []
-        asked_name.set(names)
-        client = _address(taken)
-        try:
-            await self._secure(taken, tls, client)
-        except (OSError, TimeoutError) as error:  # the transport is closed already
-            if self._failed is not None:
-                shown = getattr(error, "names", None)  # of a CertificateRefusedError
-                self._failed(client, names[-1] if names else "", handshake_reason(error), shown)
+            if first == _TLS_HANDSHAKE:
+                self._handshakes.begin(taken, address)
+                return
+        with contextlib.suppress(OSError, TimeoutError):
+            await self._hand_over(taken)
 
-    async def _secure(self, taken: socket.socket, tls: ServerTLS, client: str) -> None:
-        """Shakes hands, looks at the client's certificate, then lets the protocol begin."""
-        extra = {"ssl": tls.context(), "ssl_handshake_timeout": TLS_HANDSHAKE_S_MAX}
-        if not tls.verifies:
-            await self._hand_over(taken, self._make, extra)
-            return
-        gate = _Gate(tls, client)
-        await self._hand_over(taken, lambda: gate, extra)
-        await gate.decide()
-        gate.open(self._make())
-
-    async def _hand_over(
-        self,
-        taken: socket.socket,
-        factory: Callable[[], asyncio.BaseProtocol],
-        extra: dict[str, Any],
-    ) -> None:
+    async def _hand_over(self, taken: socket.socket) -> None:
         """The loop makes the transport, and tells the protocol."""
         made: list[asyncio.BaseProtocol] = []
 
         def make() -> asyncio.BaseProtocol:
-            made.append(factory())
+            made.append(self._make())
             return made[0]
 
         try:
-            await self._loop.connect_accepted_socket(make, taken, **extra)
+            await self._loop.connect_accepted_socket(make, taken)
         except asyncio.CancelledError:
             # uvloop does not call `connection_lost` of a protocol that has closed its transport
             # itself.
@@ -244,70 +219,8 @@ class Acceptor:
         self._listening.close()
         for task in list(self._starting):
             task.cancel()
-
-
-class _Gate(asyncio.Protocol):
-    """Holds a connection between its handshake and its first byte, until it is let in."""
-
-    def __init__(self, tls: ServerTLS, client: str) -> None:
-        self._tls = tls
-        self._client = client
-        self._transport: asyncio.Transport | None = None
-        self._refused: OSError | None = None
-        self._waits: Awaitable[None] | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by name
-        self._transport.pause_reading()
-        try:
-            self._waits = self._tls.verify(transport.get_extra_info("ssl_object"), self._client)
-        except OSError as refused:
-            self._refused = refused
-
-    def connection_lost(self, error: Exception | None) -> None:
-        self._transport = None
-
-    async def decide(self) -> None:
-        """Raises CertificateRefusedError, with the connection closed."""
-        try:
-            if self._refused is not None:
-                raise self._refused
-            if self._waits is not None:
-                async with asyncio.timeout(TLS_HANDSHAKE_S_MAX):
-                    await self._waits
-        except BaseException:
-            if self._transport is not None:
-                self._transport.abort()
-            raise
-
-    def open(self, protocol: asyncio.BaseProtocol) -> None:
-        """The connection is the protocol's from now on."""
-        transport = self._transport
-        if transport is None:
-            return  # the client has left meanwhile
-        transport.set_protocol(protocol)
-        protocol.connection_made(transport)
-        transport.resume_reading()
-
-
-def _sender(accepted: socket.socket) -> Callable[[bytes], None]:
-    """Writes a last word. The loop's transport holds nothing back at this point: what the server
-    said before, its client has answered."""
-
-    def send(data: bytes) -> None:
-        with contextlib.suppress(OSError):
-            accepted.send(data)
-
-    return send
-
-
-def _address(accepted: socket.socket) -> str:
-    """The client's address; "@" for a unix socket's, as Go prints it."""
-    with contextlib.suppress(OSError):
-        name = accepted.getpeername()
-        if isinstance(name, tuple):
-            return join_host_port(name[0], name[1])
-    return "@"
+        if self._handshakes is not None:
+            self._handshakes.close()
 
 
 async def _first_byte(loop: asyncio.AbstractEventLoop, accepted: socket.socket) -> bytes:

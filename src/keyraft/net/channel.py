@@ -16,12 +16,13 @@ import ssl
 from collections import deque
 from collections.abc import Callable
 from time import monotonic
-from typing import Any, Final, Literal
+from typing import Final, Literal
 from urllib.parse import urlsplit
 
 from keyraft.grpc import ClientCall, ClientConnection, Limits, Metadata, RpcError, status
 
 from .address import join_host_port
+from .connecting import connected, connected_unix
 from .protocol import Flusher, Http2Protocol
 from .streamcall import PINGS_FROM_SERVER, StreamCall
 
@@ -122,7 +123,7 @@ class Channel:
         self._host = parts.hostname or "localhost"
         self._port = parts.port or 0
         self._secure = parts.scheme in ("https", "unixs")
-        self._tls = tls if not self._secure or tls is not None else ssl.create_default_context()
+        self._tls = (tls or ssl.create_default_context()) if self._secure else None
         self._server_name = server_name
         self._limits = limits
         self._authority = authority or (
@@ -231,16 +232,19 @@ class Channel:
                 waiting.begin(protocol)
 
     async def _open(self) -> ClientProtocol:
-        extra: dict[str, Any] = {}
-        if self._secure:
-            extra = {"ssl": self._tls, "server_hostname": self._server_name or self._host}
-        if self._unix_path is not None:
-            _, protocol = await self.loop.create_unix_connection(
-                lambda: ClientProtocol(self), self._unix_path, **extra
-            )
+        path, host, port = self._unix_path, self._host, self._port
+        if self._tls is not None:
+            from .tls import shake_hands  # a client without TLS starts without
+
+            raw = await (connected_unix(path) if path is not None else connected(host, port))
+            stream = await shake_hands(raw, self._tls, self._server_name or host)
+            protocol = ClientProtocol(self)
+            stream.open(protocol)
+        elif path is not None:
+            _, protocol = await self.loop.create_unix_connection(lambda: ClientProtocol(self), path)
         else:
             _, protocol = await self.loop.create_connection(
-                lambda: ClientProtocol(self), self._host, self._port, **extra
+                lambda: ClientProtocol(self), host, port
             )
         return protocol
 

@@ -25,13 +25,13 @@ from keyraft.grpc import (
     text_bytes_max,
 )
 
-from .accepting import Acceptor, Failed, Places, Say, bind, bind_unix
+from .accepting import Acceptor, Places, Say, bind, bind_unix
 from .address import common_name, join_host_port, peer_name
 from .http1 import CLIENT_PORT, Http1Connection, Http1Service
 from .protocol import Flusher, Http2Protocol
 
 if TYPE_CHECKING:
-    from .tls import ServerTLS
+    from .tls import Failed, ServerTLS
 
 HANDSHAKE_S_MAX: Final = 10.0  # from accept, or the end of the TLS handshake, to the first bytes
 ABORT_S_MAX: Final = 0.5  # for aborted connections to be reported as lost

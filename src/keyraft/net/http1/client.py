@@ -20,6 +20,8 @@ import httptools
 
 from keyraft.base import http_status
 
+from ..connecting import connected, connected_unix
+
 if TYPE_CHECKING:
     from keyraft.net.tls import ClientTLS
 
@@ -61,29 +63,42 @@ async def dial(
     `tls`: for the secure ones; None: the system's authorities.
     """
     parts = urlsplit(url)
-    loop = asyncio.get_running_loop()
-    extra: dict[str, Any] = {}
-    if parts.scheme in ("https", "unixs"):
-        extra["ssl"] = ssl.create_default_context() if tls is None else tls.context()
-        extra["server_hostname"] = parts.hostname or "localhost"
     path = unix_path(parts)
-    if path is not None:
-        transport, protocol = await loop.create_unix_connection(factory, path, **extra)
-    elif parts.scheme in _PORTS and parts.hostname:
-        transport, protocol = await loop.create_connection(
-            factory, parts.hostname, parts.port or _PORTS[parts.scheme], **extra
-        )
-    else:
+    host = parts.hostname or ""
+    if path is None and (parts.scheme not in _PORTS or not host):
         raise HttpError(f"cannot dial {url}")
-    if tls is not None and extra:
-        try:
-            waits = tls.verify(transport.get_extra_info("ssl_object"), parts.netloc)
-            if waits is not None:
-                await waits
-        except BaseException:
-            transport.abort()
-            raise
-    return transport, protocol
+    port = parts.port or _PORTS.get(parts.scheme, 0)
+    if parts.scheme in ("https", "unixs"):
+        return await _dial_secure(parts, path, port, factory, tls)
+    loop = asyncio.get_running_loop()
+    if path is not None:
+        return await loop.create_unix_connection(factory, path)
+    return await loop.create_connection(factory, host, port)
+
+
+async def _dial_secure(
+    parts: SplitResult,
+    path: str | None,
+    port: int,
+    factory: Callable[[], _P],
+    tls: ClientTLS | None,
+) -> tuple[asyncio.Transport, _P]:
+    from ..tls import shake_hands  # most members start without
+
+    host = parts.hostname or "localhost"
+    context = ssl.create_default_context() if tls is None else tls.context()
+    raw = await (connected_unix(path) if path is not None else connected(host, port))
+    stream = await shake_hands(raw, context, host)
+    try:
+        waits = None if tls is None else tls.verify(stream.ssl_object, parts.netloc)
+        if waits is not None:
+            await waits
+    except BaseException:
+        stream.close()
+        raise
+    protocol = factory()
+    stream.open(protocol)
+    return stream, protocol
 
 
 class _Connection(asyncio.Protocol):

@@ -1,4 +1,4 @@
-"""TLS of members and clients: terms, contexts, files that may change, who is let in."""
+"""TLS of members and clients: terms, contexts, files that may change, who is let in, connections."""
 
 from __future__ import annotations
 
@@ -8,37 +8,43 @@ from keyraft.base.lazy import names_in
 
 if TYPE_CHECKING:
     from .admission import Allowed
-    from .contexts import asked_name, client_context, on_alert
+    from .contexts import client_context
+    from .dialling import shake_hands
     from .ends import ClientTLS, ServerTLS, TLSFiles
     from .names import CertificateNames
     from .refusal import CertificateRefusedError
+    from .serving import HANDSHAKE_S_MAX, Failed, Handshakes
     from .terms import Terms, unknown_suite
     from .watched import WatchedFile
 
 __getattr__ = names_in(
     __name__,
     {
-        ".contexts": ("asked_name", "client_context", "on_alert"),
         ".admission": ("Allowed",),
+        ".contexts": ("client_context",),
+        ".dialling": ("shake_hands",),
         ".ends": ("ClientTLS", "ServerTLS", "TLSFiles"),
         ".names": ("CertificateNames",),
         ".refusal": ("CertificateRefusedError",),
+        ".serving": ("HANDSHAKE_S_MAX", "Failed", "Handshakes"),
         ".terms": ("Terms", "unknown_suite"),
         ".watched": ("WatchedFile",),
     },
 )
 
 __all__ = [
+    "HANDSHAKE_S_MAX",
     "Allowed",
     "CertificateNames",
     "CertificateRefusedError",
     "ClientTLS",
+    "Failed",
+    "Handshakes",
     "ServerTLS",
     "TLSFiles",
     "Terms",
     "WatchedFile",
-    "asked_name",
     "client_context",
-    "on_alert",
+    "shake_hands",
     "unknown_suite",
 ]

@@ -1,9 +1,5 @@
 """TLS contexts for both ends: TLS 1.2 or later, h2 before http/1.1.
 
-A server whose handshake fails tells its client why, with an alert (RFC 8446 §6.2). OpenSSL makes
-it, and the loops' TLS protocols drop it with the connection: so a server's context hands it out
-where the failure happens (`on_alert`), to be written before the socket is closed.
-
 Contexts of members are made of bytes, not of paths: what was looked at is what is used, even when
 a file changes in between, and what was good stays at hand when its file no longer is.
 """
@@ -13,21 +9,13 @@ from __future__ import annotations
 import contextlib
 import os
 import ssl
-from collections.abc import Callable, Iterator
-from contextvars import ContextVar
-from typing import TYPE_CHECKING, Final, NamedTuple
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
 
 from .terms import ANY_TERMS, Terms
 
 if TYPE_CHECKING:
     from .refusal import CertificateRefusedError
-
-on_alert: Final[ContextVar[Callable[[bytes], None]]] = ContextVar("on_alert")
-"""Who sends what OpenSSL has to say to the other end of the handshake that runs in this context."""
-
-
-asked_name: Final[ContextVar[list[str]]] = ContextVar("asked_name")
-"""Takes the server name that the client of the handshake in this context asks for."""
 
 
 class Pair(NamedTuple):
@@ -43,22 +31,16 @@ class Pair(NamedTuple):
             context.load_cert_chain(certificate, key, _no_password)
 
 
-class _SpeakingEnd(ssl.SSLObject):
-    """An end, which says why its handshake failed."""
+class _DenyingEnd(ssl.SSLObject):
+    """An end that says why its handshake failed, when the reason is ours."""
 
-    outgoing: ssl.MemoryBIO
     denied: CertificateRefusedError | None = None
-    """Our own reason to end it (`seeing`)."""
+    """Why the other end is not let in (`seeing`)."""
 
     def do_handshake(self) -> None:
         try:
             super().do_handshake()
-        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            raise
-        except ssl.SSLError as error:
-            send = on_alert.get(None)
-            if send is not None and self.outgoing.pending:
-                send(self.outgoing.read())
+        except ssl.SSLCertVerificationError as error:
             if self.denied is not None:
                 from .seeing import is_rejection  # where somebody looks, it is loaded
 
@@ -67,26 +49,8 @@ class _SpeakingEnd(ssl.SSLObject):
             raise
 
 
-class _SpeakingContext(ssl.SSLContext):
-    sslobject_class = _SpeakingEnd
-
-    def wrap_bio(
-        self,
-        incoming: ssl.MemoryBIO,
-        outgoing: ssl.MemoryBIO,
-        server_side: bool = False,
-        server_hostname: str | bytes | None = None,
-        session: ssl.SSLSession | None = None,
-    ) -> ssl.SSLObject:
-        made = super().wrap_bio(incoming, outgoing, server_side, server_hostname, session)
-        assert isinstance(made, _SpeakingEnd)
-        made.outgoing = outgoing
-        return made
-
-
-def _note_name(handshake: object, name: str | None, context: ssl.SSLContext) -> None:
-    with contextlib.suppress(LookupError):
-        asked_name.get().append(name or "")
+class _Context(ssl.SSLContext):
+    sslobject_class = _DenyingEnd
 
 
 def _no_password() -> bytes:
@@ -139,7 +103,7 @@ def server_context(
 
     `authorities`: PEM; None: the system's. `denying`: `seeing` says what for.
     """
-    context = _SpeakingContext(ssl.PROTOCOL_TLS_SERVER)
+    context = _Context(ssl.PROTOCOL_TLS_SERVER)
     terms.set_on(context)
     pair.load_into(context)
     if certificate_needed:
@@ -149,7 +113,7 @@ def server_context(
             _trust(context, authorities, denying)
         context.verify_mode = ssl.CERT_REQUIRED
     context.set_alpn_protocols(list(protocols))
-    context.sni_callback = _note_name
+    context.num_tickets = 1  # as Go; OpenSSL would make two
     return context
 
 
@@ -166,7 +130,7 @@ def dialling_context(
 
     `denying`: `seeing` says what for. Raises ssl.SSLError for what OpenSSL does not take.
     """
-    context = _SpeakingContext(ssl.PROTOCOL_TLS_CLIENT)
+    context = _Context(ssl.PROTOCOL_TLS_CLIENT)
     terms.set_on(context)
     context.hostname_checks_common_name = False
     if anybody:
