@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from keyraft.net import ClientTLS, ServerTLS, TLSFiles
+from keyraft.net.tls import UnfitError
 from tests.net.certificates import Files, make_authority, serving_tls
 from tests.net.test_tls_terms import agreed
 
@@ -175,5 +176,5 @@ def test_a_key_that_is_encrypted_is_refused_without_a_question(ours: Files) -> N
             serialization.BestAvailableEncryption(b"secret"),
         )
     )
-    with pytest.raises(ssl.SSLError):
+    with pytest.raises(UnfitError, match="tls: failed to parse private key"):
         ServerTLS(described(ours))

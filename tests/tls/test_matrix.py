@@ -32,6 +32,10 @@ from tests.tls.kinds import NOTHING, Papers
 from tests.tls.knocking import LET_IN, PATIENT_S, Guarded, Visit, add_lines, guarded, knock, visitor
 
 RECORDED: Final = Path(__file__).with_name("recorded.json")
+SECURE: Final = (
+    "--listen-client-urls=https://127.0.0.1:1",
+    "--advertise-client-urls=https://127.0.0.1:1",
+)
 VERSIONS: Final = ("1.3", "1.2")
 Verdicts = dict[str, tuple[str, str]]
 """Kind of certificate and version → what the visitor hears, what the log says."""
@@ -117,7 +121,7 @@ def our_port(flags: tuple[str, ...], peers: bool) -> Iterator[tuple[int, dict[st
         reasons[client] = why
 
     async def serve() -> None:
-        config = loaded(*flags)
+        config = loaded(*SECURE, *flags)
         tls = peer_tls(config)[0] if peers else client_tls(config)
         loop = asyncio.get_running_loop()
         server = Server(loop, Router(), Limits(), answer, failed=refused)

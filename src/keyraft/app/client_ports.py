@@ -145,22 +145,39 @@ class ClientPorts:
 
 
 def _client_tls(config: Config) -> ServerTLS | None:
-    """The TLS for https client URLs; None when no certificate is given. Raises StartError."""
+    """The TLS for secure URLs; None when nothing of the kind is given. Raises StartError."""
     has_certificate = bool(config.cert_file or config.key_file)
+    urls = (*config.listen_client_urls, *config.listen_client_http_urls)
     _check_addresses(config)
-    check_secure_urls(
-        (*config.listen_client_urls, *config.listen_client_http_urls), has_certificate
-    )
-    if not has_certificate:
-        if any(url.is_secure for url in config.listen_metrics_urls):
-            raise StartError(
-                "client TLS key/cert (--cert-file, --key-file) must be provided for metrics "
-                "secure url"
-            )
-        return None
-    from keyraft.app.member_tls import client_tls
+    check_secure_urls(urls, has_certificate or config.auto_tls)
+    for url in urls:
+        if not url.is_secure:
+            _tell_of_plain(config, url, has_certificate or config.auto_tls)
+    if has_certificate or config.auto_tls:
+        from keyraft.app.member_tls import client_tls
 
-    return client_tls(config)
+        return client_tls(config)
+    if any(url.is_secure for url in config.listen_metrics_urls):
+        raise StartError(
+            "client TLS key/cert (--cert-file, --key-file) must be provided for metrics secure url"
+        )
+    return None
+
+
+def _tell_of_plain(config: Config, url: URL, has_certificate: bool) -> None:
+    """Warns when flags about TLS do not reach a URL."""
+    if has_certificate:
+        config.log.warn(
+            "scheme is http or unix while key and cert files are present; ignoring key and cert "
+            "files",
+            client_url=str(url),
+        )
+    if config.client_cert_auth:
+        config.log.warn(
+            "scheme is http or unix while --client-cert-auth is enabled; ignoring client cert "
+            "auth for this URL",
+            client_url=str(url),
+        )
 
 
 def _check_addresses(config: Config) -> None:

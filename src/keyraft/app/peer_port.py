@@ -22,6 +22,7 @@ from keyraft.app.start_checks import StartError, listen_error
 from keyraft.auth import TokenAheadError
 from keyraft.base import errors
 from keyraft.base.errors import EtcdError, RawError
+from keyraft.base.urls import URL
 from keyraft.base.version import VERSION
 from keyraft.cluster import may_join, parse_version
 from keyraft.config.config import Config
@@ -79,10 +80,12 @@ class PeerPort:
         self._hashes: HashQuestions | None = None
         self._server_tls: ServerTLS | None = None
         self._client_tls: ClientTLS | None = None
-        if config.peer_cert_file:
-            from keyraft.app.member_tls import peer_tls
+        if config.cipher_suites or _speaks_tls(config):
+            from keyraft.app.member_tls import check_suites, peer_tls
 
-            self._server_tls, self._client_tls = peer_tls(config)
+            check_suites(config)
+            if _speaks_tls(config):
+                self._server_tls, self._client_tls = peer_tls(config)
 
     # --- starting -----------------------------------------------------------------------------
 
@@ -101,22 +104,40 @@ class PeerPort:
             http1=Http1Service(self._routes.handle, loop, PEER_PORT, early=True),
         )
         for url in config.listen_peer_urls:
-            if url.is_secure and self._server_tls is None:
-                await self.release()
-                raise StartError(
-                    f"peer TLS key/cert (--peer-cert-file, --peer-key-file) must be provided "
-                    f"for peer url {url} with HTTPS scheme"
-                )
             try:
+                if url.is_secure and self._server_tls is None:
+                    raise StartError(
+                        f"cannot listen on TLS for {_numeric(url)}: KeyFile and CertFile are not "
+                        "presented"
+                    )
+                self._tell_of_plain(url)
                 await self._server.listen(
                     str(url),
                     self._server_tls,
                     reuse_port=config.socket_reuse_port,
                     start_serving=False,
                 )
-            except OSError as error:
+            except (OSError, StartError) as error:
+                reason = listen_error(url.address, error) if isinstance(error, OSError) else error
+                self._log.error("creating peer listener failed", error=str(reason))
                 await self.release()
-                raise StartError(listen_error(url.address, error)) from None
+                raise StartError(str(reason)) from None
+
+    def _tell_of_plain(self, url: URL) -> None:
+        """Warns when flags about TLS do not reach a URL."""
+        if url.scheme != "http":
+            return
+        if self._server_tls is not None:
+            self._log.warn(
+                "scheme is HTTP while key and cert files are present; ignoring key and cert files",
+                peer_url=str(url),
+            )
+        if self._config.peer_client_cert_auth:
+            self._log.warn(
+                "scheme is HTTP while --peer-client-cert-auth is enabled; ignoring client cert "
+                "auth for this URL",
+                peer_url=str(url),
+            )
 
     async def release(self) -> None:
         """Closes the ports and all connections accepted on them."""
@@ -391,3 +412,15 @@ async def _answer(ask: Callable[[Callable[[_T], None]], object]) -> _T:
 
     ask(answered)
     return await answer
+
+
+def _speaks_tls(config: Config) -> bool:
+    """Whether there is anything to read or to make for the TLS of peers."""
+    return config.peer_auto_tls or any(
+        (config.peer_cert_file, config.peer_key_file, config.peer_trusted_ca_file)
+    )
+
+
+def _numeric(url: URL) -> str:
+    """An address as Go prints that of a listener; names of others are not bound."""
+    return url.address.replace("localhost:", "127.0.0.1:")

@@ -22,7 +22,14 @@ DirectoryKind = Literal["member", "proxy", "empty"]
 
 
 class StartError(Exception):
-    """The member cannot start; the message goes into the fatal line."""
+    """The member cannot start; the message goes into the fatal line.
+
+    `title` is that line's own text: most of etcd's have this one, whatever it is about.
+    """
+
+    def __init__(self, reason: str, title: str = "discovery failed") -> None:
+        super().__init__(reason)
+        self.title = title
 
 
 def go_error(operation: str, error: OSError, path: str | None = None) -> str:
@@ -105,20 +112,6 @@ def _go_mode(mode: int) -> str:
         special = "d" + special
     rights = "".join(letter if mode & 1 << 8 - at else "-" for at, letter in enumerate("rwxrwxrwx"))
     return (special or "-") + rights
-
-
-def check_certificates(cert_file: str, key_file: str, trusted_ca_file: str = "") -> None:
-    """Says which file of a TLS setting is missing; raises StartError."""
-    if bool(cert_file) != bool(key_file):
-        raise StartError(
-            f"KeyFile and CertFile must both be present[key: {key_file}, cert: {cert_file}]"
-        )
-    for path in filter(None, (cert_file, key_file, trusted_ca_file)):
-        try:
-            with open(path, "rb"):
-                pass
-        except OSError as error:
-            raise StartError(go_error("open", error, path)) from None
 
 
 def check_secure_urls(urls: Iterable[URL], has_certificate: bool) -> None:

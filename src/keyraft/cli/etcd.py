@@ -83,7 +83,9 @@ def _start(config: Config) -> int:
         check_data_dir(config.data_dir, config.log)
         check_data_dir(os.path.dirname(config.snap_directory), config.log, "member")
         code = _run(config)
-    except (StartError, ConfigError) as error:
+    except StartError as error:
+        return _refuse(config, str(error), error.title)
+    except ConfigError as error:
         return _refuse(config, str(error))
     except OSError as error:
         # An error without a message of its own: a full disk, no permission, no descriptors.
@@ -108,14 +110,14 @@ def _run(config: Config) -> int:
         spare.stop()
 
 
-def _refuse(config: Config, reason: str) -> int:
+def _refuse(config: Config, reason: str, title: str = "discovery failed") -> int:
     if "include" in reason and "--initial-cluster" in reason:
         config.log.warn("failed to start", error=reason)
         default = ",".join(f"{config.name}={url}" for url in config.initial_advertise_peer_urls)
         if config.initial_cluster == default:
             config.log.warn("forgot to set --initial-cluster?")
         return 1
-    config.log.fatal("discovery failed", error=reason)
+    config.log.fatal(title, error=reason)
 
 
 if __name__ == "__main__":

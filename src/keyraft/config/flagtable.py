@@ -233,7 +233,7 @@ _SECTIONS: Final[dict[str, tuple[Row, ...]]] = {
             "client-cert-file",
             STRING,
             "",
-            "Certificate used when this server acts as a client (gateway loop-back)",
+            "Certificate shown by this server as a client; checked at the start, nothing here shows it",
         ),
         ("client-key-file", STRING, "", "Its key"),
         (

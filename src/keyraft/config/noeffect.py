@@ -20,10 +20,6 @@ _DISCOVERY: Final = "members are not discovered; name them with --initial-cluste
 
 REFUSED: Final[Mapping[str, str]] = MappingProxyType(
     {
-        "client-crl-file": "revoked certificates would be let in",
-        "auto-tls": "no certificate is made; give --cert-file and --key-file",
-        "peer-auto-tls": "no certificate is made; give --peer-cert-file and --peer-key-file",
-        "peer-crl-file": "revoked certificates would be let in",
         "discovery-token": _DISCOVERY,
         "discovery-endpoints": _DISCOVERY,
         "discovery-srv": _DISCOVERY,
@@ -56,9 +52,6 @@ WARNED: Final[Mapping[str, str]] = MappingProxyType(
         "discovery-password": _WITH_DISCOVERY,
         "discovery-fallback": _WITH_DISCOVERY,
         "v2-deprecation": "there is no v2 store",
-        "client-cert-file": "the JSON gateway calls its member without a connection",
-        "client-key-file": "the JSON gateway calls its member without a connection",
-        "self-signed-cert-validity": "no certificate is made",
         "enable-pprof": "there are no profiles",
         "enable-distributed-tracing": "nothing is traced",
         "distributed-tracing-address": _WITH_TRACING,

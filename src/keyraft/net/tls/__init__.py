@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from .dialling import shake_hands
     from .ends import ClientTLS, ServerTLS, TLSFiles
     from .names import CertificateNames
+    from .pairs import UnfitError
     from .refusal import CertificateRefusedError
+    from .selfsigned import end_of, self_signed
     from .serving import HANDSHAKE_S_MAX, Failed, Handshakes
     from .terms import Terms, unknown_suite
     from .watched import WatchedFile
@@ -25,8 +27,10 @@ __getattr__ = names_in(
         ".dialling": ("shake_hands",),
         ".ends": ("ClientTLS", "ServerTLS", "TLSFiles"),
         ".names": ("CertificateNames",),
+        ".pairs": ("UnfitError",),
         ".refusal": ("CertificateRefusedError",),
         ".serving": ("HANDSHAKE_S_MAX", "Failed", "Handshakes"),
+        ".selfsigned": ("end_of", "self_signed"),
         ".terms": ("Terms", "unknown_suite"),
         ".watched": ("WatchedFile",),
     },
@@ -43,8 +47,11 @@ __all__ = [
     "ServerTLS",
     "TLSFiles",
     "Terms",
+    "UnfitError",
     "WatchedFile",
     "client_context",
+    "end_of",
+    "self_signed",
     "shake_hands",
     "unknown_suite",
 ]

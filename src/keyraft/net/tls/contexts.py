@@ -6,29 +6,14 @@ a file changes in between, and what was good stays at hand when its file no long
 
 from __future__ import annotations
 
-import contextlib
-import os
 import ssl
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from .pairs import Pair, in_memory
 from .terms import ANY_TERMS, Terms
 
 if TYPE_CHECKING:
     from .refusal import CertificateRefusedError
-
-
-class Pair(NamedTuple):
-    """A certificate with its chain, and its private key: PEM."""
-
-    certificate: bytes
-    key: bytes
-
-    def load_into(self, context: ssl.SSLContext) -> None:
-        """Raises ssl.SSLError when the two are broken or do not belong together."""
-        # OpenSSL, as Python has it, reads pairs from files only.
-        with _in_memory(self.certificate) as certificate, _in_memory(self.key) as key:
-            context.load_cert_chain(certificate, key, _no_password)
 
 
 class _DenyingEnd(ssl.SSLObject):
@@ -53,30 +38,6 @@ class _Context(ssl.SSLContext):
     sslobject_class = _DenyingEnd
 
 
-def _no_password() -> bytes:
-    """A key that is encrypted is refused; otherwise OpenSSL would ask the terminal."""
-    return b""
-
-
-@contextlib.contextmanager
-def _in_memory(data: bytes) -> Iterator[str]:
-    """A path that names `data`, for as long as the block lasts; nobody else can read it."""
-    if hasattr(os, "memfd_create"):
-        descriptor = os.memfd_create("tls", os.MFD_CLOEXEC)
-        try:
-            os.write(descriptor, data)
-            yield f"/proc/self/fd/{descriptor}"
-        finally:
-            os.close(descriptor)
-    else:
-        import tempfile  # only where there is no memfd
-
-        with tempfile.NamedTemporaryFile() as file:  # mode 0600
-            file.write(data)
-            file.flush()
-            yield file.name
-
-
 def _trust(context: ssl.SSLContext, authorities: str, denying: bool) -> None:
     """What is in the bundle is trusted, whoever signed it, as in Go: an intermediate authority, or
     one certificate of an end."""
@@ -86,7 +47,7 @@ def _trust(context: ssl.SSLContext, authorities: str, denying: bool) -> None:
         return
     from .seeing import rejected  # only a port that denies somebody loads it
 
-    with _in_memory(rejected(authorities)) as path:
+    with in_memory(rejected(authorities)) as path:
         context.load_verify_locations(path)
 
 

@@ -1,12 +1,7 @@
 """What a member's TLS is made of, at both ends: one description, and a context for each handshake.
 
 The files are looked at before each handshake and read again when they have changed. A connection
-keeps what it began with; the next one has the new files. What is read and does not fit is logged
-once, and what was good before stays in use, so that no handshake fails while an operator is half
-way through a change.
-
-DEVIATION: etcd fails the handshakes that find a pair half changed, and reads the authorities at
-its start only.
+keeps what it began with; the next one has the new files.
 """
 
 from __future__ import annotations
@@ -19,19 +14,21 @@ from keyraft.base.log import Logger, NullLogger
 
 from .addresses import AddressCheck
 from .admission import EVERYBODY, NOT_ALLOWED, Admission, Allowed
-from .contexts import Pair, dialling_context, server_context
+from .contexts import dialling_context, server_context
+from .pairs import UnfitError
 from .refusal import CertificateRefusedError
+from .revocation import RevocationList
 from .seeing import can_see, look
+from .source import TLSSource
 from .terms import ANY_TERMS, Terms
-from .watched import WatchedFile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TLSFiles:
     """The flags about one kind of port; empty names are flags that are not given."""
 
-    cert_file: str
-    key_file: str
+    cert_file: str = ""
+    key_file: str = ""
     client_cert_file: str = ""
     """With its key: what the member shows when it dials; otherwise the pair that it serves with."""
     client_key_file: str = ""
@@ -41,6 +38,8 @@ class TLSFiles:
     """Names of which the other end must have one."""
     addresses_compared: bool = False
     """A client's certificate must be one for the address that it comes from: peers'."""
+    crl_file: str = ""
+    """Certificates that are revoked: nobody comes in who shows one."""
     self_signed: bool = False
     """The pair was made at the start (`--auto-tls`): when dialling, nobody's is verified."""
     terms: Terms = ANY_TERMS
@@ -50,80 +49,36 @@ class TLSFiles:
         """A client must show a certificate when either is given (etcd `transport.ServerConfig`)."""
         return bool(self.trusted_ca_file) or self.client_cert_auth
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is no pair to serve with."""
+        return not self.cert_file and not self.key_file
 
-class _Source:
-    """A pair and a bundle of authorities, as they were when they were last good."""
-
-    def __init__(self, cert_file: str, key_file: str, ca_file: str, log: Logger) -> None:
-        self._certificate = WatchedFile(cert_file)
-        self._key = WatchedFile(key_file)
-        self._bundle = WatchedFile(ca_file) if ca_file else None
-        self._log = log
-        self.pair: Pair | None = None
-        self.authorities: str | None = None
-
-    def renew(self) -> bool:
-        """Looks at the files; true when there is something new that fits.
-
-        Raises OSError when what was never good is not good now.
-        """
-        pair_changed = [self._certificate.changed(), self._key.changed()]
-        renewed = any(pair_changed) and self._take_pair()
-        if self._bundle is not None and self._bundle.changed():
-            renewed = self._take_bundle(self._bundle) or renewed
-        return renewed
-
-    def _take_pair(self) -> bool:
-        try:
-            pair = Pair(_content(self._certificate), _content(self._key))
-            pair.load_into(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
-        except OSError as error:  # includes ssl.SSLError
-            if self.pair is None:
-                raise
-            missing = isinstance(error, FileNotFoundError)
-            self._log.warn(
-                "failed to find peer cert files"
-                if missing
-                else "failed to create peer certificate",
-                cert_file=self._certificate.path,
-                key_file=self._key.path,
-                error=str(error),
+    def check(self) -> None:
+        """Raises UnfitError for flags that do not go together, or a pair that does not fit."""
+        if not self.cert_file or not self.key_file:
+            raise UnfitError(
+                "KeyFile and CertFile must both be present"
+                f"[key: {self.key_file}, cert: {self.cert_file}]"
             )
-            return False
-        if pair == self.pair:
-            return False
-        self.pair = pair
-        return True
-
-    def _take_bundle(self, bundle: WatchedFile) -> bool:
-        try:
-            text = _content(bundle).decode("ascii", "replace").replace("\ufffd", "?")
-            try:
-                ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=text)
-            except ValueError as error:  # there is no certificate in it
-                raise OSError(None, f"{bundle.path}: {error}") from None
-        except OSError as error:
-            if self.authorities is None:
-                raise
-            self._log.error(
-                "failed to reload trusted CA file; the former authorities stay",
-                trusted_ca_file=bundle.path,
-                error=str(error),
+        if bool(self.client_cert_file) != bool(self.client_key_file):
+            raise UnfitError(
+                "ClientKeyFile and ClientCertFile must both be present or both absent: "
+                f"key: {self.client_key_file}, cert: {self.client_cert_file}]"
             )
-            return False
-        if text == self.authorities:
-            return False
-        if self.authorities is not None:
-            self._log.info("reloaded trusted CA file", trusted_ca_file=bundle.path)
-        self.authorities = text
-        return True
+        if self.client_cert_file:
+            TLSSource(self.client_cert_file, self.client_key_file, "", NullLogger()).renew()
+        if exclusion := self.allowed.exclusion():
+            raise UnfitError(exclusion)
 
-
-def _content(file: WatchedFile) -> bytes:
-    if file.data is None:
-        assert file.error is not None, file.path
-        raise file.error
-    return file.data
+    def __str__(self) -> str:
+        """As etcd logs it (`transport.TLSInfo`)."""
+        return (
+            f"cert = {self.cert_file}, key = {self.key_file}, "
+            f"client-cert={self.client_cert_file}, client-key={self.client_key_file}, "
+            f"trusted-ca = {self.trusted_ca_file}, "
+            f"client-cert-auth = {str(self.client_cert_auth).lower()}, crl-file = {self.crl_file}"
+        )
 
 
 class ServerTLS:
@@ -136,12 +91,13 @@ class ServerTLS:
         *,
         protocols: tuple[str, ...] = ("h2", "http/1.1"),
     ) -> None:
-        """Raises OSError (ssl.SSLError among them) for files that do not fit."""
+        """Raises UnfitError."""
+        files.check()
+        log = log or NullLogger()
         self.files = files
         self._protocols = protocols
-        self._source = _Source(
-            files.cert_file, files.key_file, files.trusted_ca_file, log or NullLogger()
-        )
+        self._source = TLSSource(files.cert_file, files.key_file, files.trusted_ca_file, log)
+        self._revoked = RevocationList(files.crl_file, log) if files.crl_file else None
         addresses = AddressCheck() if files.addresses_compared else None
         self._admission = Admission(files.allowed, servers=False, addresses=addresses)
         self._source.renew()
@@ -149,7 +105,10 @@ class ServerTLS:
 
     def context(self) -> ssl.SSLContext:
         """For the next handshake; the same one until a file changes."""
-        if self._source.renew():
+        renewed = self._source.renew()
+        if self._revoked is not None and self._revoked.renew():
+            renewed = True  # a session from before shows no chain that could be looked at
+        if renewed:
             self._context = self._made()
         return self._context
 
@@ -174,7 +133,8 @@ class ServerTLS:
     @property
     def verifies(self) -> bool:
         """Whether `verify` has anything to look at; without it a handshake costs nothing more."""
-        return self.files.certificate_needed and self._admission.verifies
+        looks = self._admission.verifies or self._revoked is not None
+        return self.files.certificate_needed and looks
 
     def verify(self, tls: ssl.SSLObject, address: str) -> Awaitable[None] | None:
         """After the handshake, before the first byte of the application.
@@ -182,7 +142,19 @@ class ServerTLS:
         `address`: the other end's, as Go prints it. Raises CertificateRefusedError at once, or returns what
         must be awaited and may raise it (when names are looked up). None: let in.
         """
-        return self._admission.verify(tls, address)
+        waits = self._admission.verify(tls, address)
+        if self._revoked is None:
+            return waits
+        if waits is not None:
+            return _then(waits, self._revoked, tls)
+        self._revoked.check(tls)
+        return None
+
+
+async def _then(waits: Awaitable[None], revoked: RevocationList, tls: ssl.SSLObject) -> None:
+    """etcd's order: first the address, then the list."""
+    await waits
+    revoked.check(tls)
 
 
 class ClientTLS:
@@ -191,10 +163,12 @@ class ClientTLS:
     def __init__(
         self, files: TLSFiles, log: Logger | None = None, *, protocols: tuple[str, ...] = ("h2",)
     ) -> None:
-        """Raises OSError (ssl.SSLError among them) for files that do not fit."""
+        """Raises UnfitError."""
+        if not files.is_empty:
+            files.check()
         self.files = files
         self._protocols = protocols
-        self._source = _Source(
+        self._source = TLSSource(
             files.client_cert_file or files.cert_file,
             files.client_key_file or files.key_file,
             files.trusted_ca_file,

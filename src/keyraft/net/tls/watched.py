@@ -7,9 +7,12 @@ index, `Documentation/technical/racy-git.adoc`).
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from typing import Final
+
+from .pairs import UnfitError
 
 _GRAIN_S: Final = 2.0
 _FILE_BYTES_MAX: Final = 64 << 20
@@ -52,7 +55,7 @@ class WatchedFile:
         except OSError as error:
             return self._fail(error)
         if len(data) > _FILE_BYTES_MAX:
-            return self._fail(OSError(None, f"{self.path}: larger than {_FILE_BYTES_MAX} bytes"))
+            return self._fail(OSError(errno.EFBIG, os.strerror(errno.EFBIG), self.path))
         self._signs = signs
         self._settled = abs(now - found.st_mtime) > _GRAIN_S
         if data == self.data and self.error is None:
@@ -60,8 +63,16 @@ class WatchedFile:
         self.data, self.error = data, None
         return True
 
+    def content(self) -> bytes:
+        """What it held when it was last looked at; raises UnfitError with Go's text."""
+        if self.data is None:
+            assert self.error is not None, self.path
+            reason = os.strerror(self.error.errno or 0).lower()
+            raise UnfitError(f"open {self.path}: {reason}")
+        return self.data
+
     def _fail(self, error: OSError) -> bool:
         before, self.error = self.error, error
         self._signs, self._settled = None, False
         self.data = None
-        return before is None or str(before) != str(error)
+        return before is None or before.errno != error.errno
