@@ -160,7 +160,9 @@ def _by_reader(answer: Answer) -> bool:
 def _old_error(theirs: Answer, ours: Answer) -> bool:
     """3.5 says each refusal twice."""
     old, new = theirs.refusal, ours.refusal
-    return old == new and theirs.status == ours.status and "error" in theirs.values[0]
+    if old is None or old != new or theirs.status != ours.status:
+        return False
+    return "error" in theirs.values[0]
 
 
 def _old_reader(theirs: Answer, ours: Answer) -> bool:

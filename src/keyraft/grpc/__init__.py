@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from keyraft.base.lazy import names_in
 
 from . import status
-from .limits import HTTP_WORK, Budget, Limits, text_bytes_max
+from .limits import HTTP_WORK, Budget, Limits, http_work, text_bytes_max
 
 if TYPE_CHECKING:
     from .call_ends import CallEnd, CallEnds, count_end
@@ -95,6 +95,7 @@ __all__ = [
     "StreamHandler",
     "UnaryCall",
     "count_end",
+    "http_work",
     "status",
     "text_bytes_max",
 ]

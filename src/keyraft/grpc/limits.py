@@ -31,11 +31,17 @@ PING_IDLE_INTERVAL_S_MIN: Final = 7_200.0  # gRPC-Go, defaultPingTimeout, withou
 REQUEST_WORK: Final = 20  # a unary request, from its header to its handler
 MESSAGE_WORK: Final = 3  # one of a stream's that are handed over together
 HTTP_WORK: Final = 5_000  # a request that is not gRPC: /metrics takes 5 ms and more
+JSON_WORK: Final = 200  # but one call through the JSON gateway; long bodies are read elsewhere
 FRAME_WORK: Final = 5  # any other frame, received, or sent out of a queue
 LOST_WORK: Final = 10  # a stream that ends with its connection, or by its deadline
 BLOCK_BYTES_PER_WORK: Final = 2  # of a header block that is not remembered
 DATA_BYTES_PER_WORK: Final = 1_024
 STREAMS_PER_WORK: Final = 8  # whose windows a setting changes
+
+
+def http_work(target: str) -> int:
+    """What a request of plain HTTP costs, by its path."""
+    return JSON_WORK if target.startswith("/v3") else HTTP_WORK
 
 
 def text_bytes_max(message_bytes: int) -> int:

@@ -31,10 +31,10 @@ from .http2.hpack import Header
 from .http2.stream import Http2Stream, StreamInbox
 from .keepalive_enforcement import KeepaliveEnforcement
 from .limits import (
-    HTTP_WORK,
     LOST_WORK,
     REQUEST_WORK,
     Limits,
+    http_work,
     text_bytes_max,
 )
 from .postponing import postpone
@@ -284,7 +284,7 @@ class Requests(Answering):
             self._check_length(stream, stream.header, len(body))
             self._drop_inbox(stream)
             assert self.on_http is not None
-            self.work += HTTP_WORK
+            self.work += http_work(stream.target)
             stream.body = body
             self.on_http(stream)
             return

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from typing import Final
 
 from keyraft.base import http_status
-from keyraft.grpc import HTTP_WORK
+from keyraft.grpc import http_work
 
 from ..protocol import Turns
 from .bodies import Body
@@ -77,7 +77,7 @@ class Http1Service:
     def hand_out(self, request: Http1Request) -> None:
         """Gives a request to its handler."""
         if self.turns is not None:
-            self.turns.charge(HTTP_WORK)
+            self.turns.charge(http_work(request.target))
         self.on_http(request)
 
 
