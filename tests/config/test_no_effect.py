@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import keyraft
+from keyraft.config import noeffect
 from keyraft.config.arguments import load
 from keyraft.config.config import Config, ConfigError
 from keyraft.config.feature_gates import GATES
@@ -17,7 +18,8 @@ from keyraft.config.noeffect import GATES_WITHOUT_EFFECT, REFUSED, WARNED, check
 from keyraft.logs.zap import ZapLogger
 
 SOURCE = Path(keyraft.__file__).parent
-# Read by the configuration itself: logging is opened there, gates are asked through `gate`.
+# Read by the configuration itself: logging is opened there, gates are asked through `gate`, and
+# of what to do when discovery fails only "exit" is left.
 READ_INSIDE = {
     "log-outputs",
     "log-level",
@@ -31,6 +33,7 @@ READ_INSIDE = {
     "cipher-suites",
     "config-file",
     "version",
+    "discovery-fallback",
 }
 
 
@@ -114,16 +117,13 @@ VALUES = {
 }
 
 
-@pytest.mark.parametrize("name", sorted(REFUSED))
-def test_what_protects_refuses_to_start(name: str) -> None:
-    flag = FLAGS[name]
-    words = [f"--{name}={VALUES.get(name, 'true' if flag.kind.is_bool else 'x')}"]
-    if name == "discovery-token":
-        words.append("--discovery-endpoints=a:1")
-    if name == "discovery-endpoints":
-        words.append("--discovery-token=t")
-    with pytest.raises(ConfigError, match=r"--[a-z-]+ is not available: "):
-        effects(*words)
+def test_what_protects_refuses_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(noeffect, "REFUSED", {"discovery-srv": "nobody is found"})
+    with pytest.raises(ConfigError) as refused:
+        effects("--discovery-srv=x.test")
+    assert str(refused.value) == "--discovery-srv is not available: nobody is found"
+    assert noeffect.effect_note("discovery-srv") == "Not available here: refuses to start"
+    effects("--discovery-srv-name=x")
 
 
 def test_what_does_nothing_says_so_once() -> None:

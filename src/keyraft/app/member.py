@@ -80,6 +80,10 @@ START_ERRORS: Final = (BootError, BackendError, MembershipDataError, VersionErro
 """Errors of a data directory from which no member can start."""
 
 
+class _StoppedEarlyError(Exception):
+    """A signal has ended the wait for the other members of a new cluster."""
+
+
 class ExactLoop(uvloop.Loop):
     """uvloop with an exact clock.
 
@@ -144,11 +148,25 @@ class _Running:
             await self._peers.release()
             raise
         try:
-            running = None if has_log(config) else await self._running_cluster()
+            running = None
+            if has_log(config):
+                if config.discovery_endpoints:
+                    self._log.warn(
+                        "discovery token is ignored since cluster already initialized; "
+                        "valid logs are found",
+                        wal_dir=config.wal_directory,
+                    )
+            else:
+                if config.discovers:
+                    config = self._config = await self._discovered(config)
+                if not config.discovery_endpoints:
+                    running = await self._running_cluster()
             opened = open_disk(config, loop, self._fatal.database_failed, running, self._spare)
-        except BaseException:
+        except BaseException as error:
             await ports.stop(0.0)
             await self._peers.release()
+            if isinstance(error, _StoppedEarlyError):
+                return self._code
             raise
         checkpoint = opened.boot.checkpoint
         life = self._build(opened, loop)
@@ -196,6 +214,26 @@ class _Running:
         return self._code
 
     # --- starting -----------------------------------------------------------------------------
+
+    async def _discovered(self, config: Config) -> Config:
+        """With the members that DNS or another cluster names; a signal ends the wait for them."""
+        from keyraft.app.discovery import discover
+
+        finding = asyncio.ensure_future(discover(config))
+        stopping = asyncio.ensure_future(self._stop.wait())
+        try:
+            await asyncio.wait((finding, stopping), return_when=asyncio.FIRST_COMPLETED)
+            if not finding.done():
+                raise _StoppedEarlyError
+            found = finding.result()
+        finally:
+            finding.cancel()
+            stopping.cancel()
+            await asyncio.gather(finding, stopping, return_exceptions=True)
+        if found.discovery_srv and "https://" in found.initial_cluster:
+            if not config.peer_trusted_ca_file:
+                self._peers.verify_as(config.discovery_srv)
+        return found
 
     async def _running_cluster(self) -> ClusterView | None:
         """The members of a cluster that runs already, as the other initial members tell them."""

@@ -144,6 +144,12 @@ class PeerPort:
         if self._server is not None:
             await self._server.stop()
 
+    def verify_as(self, domain: str) -> None:
+        """The members that are dialled show certificates for `domain`, where DNS names them and
+        no authority is given (etcd `PeerURLsMapAndToken`)."""
+        if self._client_tls is not None:
+            self._client_tls.server_name = domain
+
     async def ask_cluster(self, peer_urls: Sequence[str], joining: bool) -> ClusterView:
         """The members of the running cluster; raises PeerRefusal when nobody answers."""
         client = Http1Client(tls=self._client_tls)

@@ -32,6 +32,13 @@ class StartError(Exception):
         self.title = title
 
 
+class DiscoveryError(StartError):
+    """The members of a new cluster do not come together by `--discovery-token`."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"failed to join discovery cluster ({why})")
+
+
 def go_error(operation: str, error: OSError, path: str | None = None) -> str:
     """A system error as Go prints it: "mkdir /x: permission denied"."""
     reason = os.strerror(error.errno).lower() if error.errno else str(error)

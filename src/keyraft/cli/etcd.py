@@ -14,11 +14,16 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import cast
 
-from keyraft.app.start_checks import StartError, check_data_dir, identify_data_dir
+from keyraft.app.start_checks import DiscoveryError, StartError, check_data_dir, identify_data_dir
 from keyraft.base.version import GIT_SHA, VERSION, platform_name, runtime_version
 from keyraft.cli.pipes import guard
 from keyraft.config.arguments import VersionWanted, load
-from keyraft.config.config import UNSET_ADVERTISE, Config, ConfigError
+from keyraft.config.config import (
+    DEFAULT_ADVERTISE_PEER,
+    UNSET_ADVERTISE,
+    Config,
+    ConfigError,
+)
 from keyraft.config.flagset import ConflictError, HelpWanted, UsageError
 from keyraft.config.helptext import USAGE, flags_text
 from keyraft.config.noeffect import check_effects
@@ -83,6 +88,15 @@ def _start(config: Config) -> int:
         check_data_dir(config.data_dir, config.log)
         check_data_dir(os.path.dirname(config.snap_directory), config.log, "member")
         code = _run(config)
+    except DiscoveryError as error:
+        config.log.warn(
+            "failed to bootstrap; discovery token was already used",
+            discovery_token=config.discovery_token,
+            discovery_endpoints=list(config.discovery_endpoints),
+            error=str(error),
+        )
+        config.log.warn("do not reuse discovery token; generate a new one to bootstrap a cluster")
+        return 1
     except StartError as error:
         return _refuse(config, str(error), error.title)
     except ConfigError as error:
@@ -116,6 +130,12 @@ def _refuse(config: Config, reason: str, title: str = "discovery failed") -> int
         default = ",".join(f"{config.name}={url}" for url in config.initial_advertise_peer_urls)
         if config.initial_cluster == default:
             config.log.warn("forgot to set --initial-cluster?")
+        if list(map(str, config.initial_advertise_peer_urls)) == [DEFAULT_ADVERTISE_PEER]:
+            config.log.warn("forgot to set --initial-advertise-peer-urls?")
+        if config.initial_cluster == default and not config.discovery_endpoints:
+            config.log.warn(
+                "V3 discovery settings (i.e., --discovery-token, --discovery-endpoints) are not set"
+            )
         return 1
     config.log.fatal(title, error=reason)
 

@@ -40,6 +40,7 @@ from keyraft.client.txn import (
 from keyraft.client.watch import Watch
 
 if TYPE_CHECKING:
+    from keyraft.client.discovery import discover
     from keyraft.client.watch import DELETE, PUT, Event
 
 __all__ = [
@@ -59,6 +60,7 @@ __all__ = [
     "Watch",
     "create_revision",
     "delete",
+    "discover",
     "errors",
     "exists",
     "get",
@@ -76,6 +78,7 @@ __all__ = [
 __getattr__ = names_in(
     __name__,
     {
+        ".discovery": ("discover",),
         ".watch": ("DELETE", "Event", "PUT"),
     },
 )

@@ -106,7 +106,8 @@ class Dialer:
         context, name = None, None
         if secure:
             tls = self._tls or TLS()
-            context, name = tls.context(), tls.server_name or endpoint.host or "localhost"
+            name = (tls.server_name or endpoint.host or "localhost").removesuffix(".")
+            context = tls.context()
         try:
             async with asyncio.timeout(self._timeout_s if self._timeout_s > 0 else None):
                 return await self._connect(context, name, attempt)

@@ -53,6 +53,13 @@ class Portal:
         self._loop.close()
 
 
+def discover(domain: str, name: str = "", *, insecure: bool = False) -> list[str]:
+    """The endpoints that DNS names; see `keyraft.client.discover`."""
+    from keyraft.client.discovery import discover_blocking  # few programs ask DNS
+
+    return discover_blocking(domain, name, insecure=insecure)
+
+
 class Face:
     """A blocking object in front of an asynchronous one."""
 

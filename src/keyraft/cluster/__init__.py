@@ -8,6 +8,7 @@ from keyraft.cluster.bootstrap import (
     check_learners,
     check_new_cluster,
     founders,
+    has_duplicates,
     urls_difference,
 )
 from keyraft.cluster.ident import cluster_id, format_id, member_id
@@ -64,6 +65,7 @@ __all__ = [
     "encode_json",
     "format_id",
     "founders",
+    "has_duplicates",
     "may_change",
     "may_join",
     "member_id",

@@ -151,9 +151,14 @@ def _check_has_local(name: str, initial: URLsMap) -> None:
         )
 
 
-def _check_duplicates(initial: URLsMap) -> None:
+def has_duplicates(initial: URLsMap) -> bool:
+    """Whether a URL comes twice."""
     urls = [str(url) for listed in initial.values() for url in listed]
-    if len(set(urls)) != len(urls):
+    return len(set(urls)) != len(urls)
+
+
+def _check_duplicates(initial: URLsMap) -> None:
+    if has_duplicates(initial):
         raise BootstrapError(f"initial cluster {format_urls_map(initial)} has duplicate url")
 
 

@@ -211,6 +211,11 @@ class Config(NamedTuple):
         """How long a proposal or a read index may take: 5 s and two election timeouts."""
         return 5.0 + 2 * self.election_timeout_ms / 1000
 
+    @property
+    def discovers(self) -> bool:
+        """Whether DNS or another cluster says who the members are."""
+        return bool(self.discovery_srv or self.discovery_endpoints)
+
     def gate(self, name: str) -> bool:
         """Whether a feature gate is on."""
         return is_enabled(self.feature_gates, name)

@@ -16,19 +16,9 @@ from keyraft.config.config import Config, ConfigError
 from keyraft.config.flagset import default_value
 from keyraft.config.flagtable import FLAGS
 
-_DISCOVERY: Final = "members are not discovered; name them with --initial-cluster"
+REFUSED: Final[Mapping[str, str]] = MappingProxyType({})
+"""Flag → what would happen if the member started nevertheless; none is left."""
 
-REFUSED: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "discovery-token": _DISCOVERY,
-        "discovery-endpoints": _DISCOVERY,
-        "discovery-srv": _DISCOVERY,
-        "discovery-srv-name": _DISCOVERY,
-    }
-)
-"""Flag → what would happen if the member started nevertheless."""
-
-_WITH_DISCOVERY: Final = "it goes with --discovery-endpoints"
 _WITH_TRACING: Final = "it goes with --enable-distributed-tracing"
 
 WARNED: Final[Mapping[str, str]] = MappingProxyType(
@@ -39,18 +29,6 @@ WARNED: Final[Mapping[str, str]] = MappingProxyType(
         "socket-reuse-address": "listeners always set SO_REUSEADDR",
         "raft-read-timeout": "silent peers are found by their heartbeats",
         "raft-write-timeout": "silent peers are found by their heartbeats",
-        "discovery-dial-timeout": _WITH_DISCOVERY,
-        "discovery-request-timeout": _WITH_DISCOVERY,
-        "discovery-keepalive-time": _WITH_DISCOVERY,
-        "discovery-keepalive-timeout": _WITH_DISCOVERY,
-        "discovery-insecure-transport": _WITH_DISCOVERY,
-        "discovery-insecure-skip-tls-verify": _WITH_DISCOVERY,
-        "discovery-cert": _WITH_DISCOVERY,
-        "discovery-key": _WITH_DISCOVERY,
-        "discovery-cacert": _WITH_DISCOVERY,
-        "discovery-user": _WITH_DISCOVERY,
-        "discovery-password": _WITH_DISCOVERY,
-        "discovery-fallback": _WITH_DISCOVERY,
         "v2-deprecation": "there is no v2 store",
         "enable-pprof": "there are no profiles",
         "enable-distributed-tracing": "nothing is traced",

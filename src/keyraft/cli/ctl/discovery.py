@@ -1,5 +1,4 @@
-"""Endpoints from DNS: SRV records `_etcd-client-ssl[-NAME]._tcp.DOMAIN` (https) and
-`_etcd-client[-NAME]._tcp.DOMAIN` (http)."""
+"""etcdctl's endpoints from DNS (`--discovery-srv`)."""
 
 from __future__ import annotations
 
@@ -10,28 +9,14 @@ from keyraft.cli.ctl.printers.base import complain
 
 def discover(domain: str, name: str, insecure: bool) -> list[str]:
     """The endpoints; unencrypted ones only when `insecure`. Code 1 when there are no records."""
-    import dns.exception
-    import dns.resolver
+    from keyraft.net import SRVError, SystemNames, client_endpoints
 
-    suffix = f"-{name}" if name else ""
-    found: list[str] = []
-    problems: list[str] = []
-    for service, scheme in (("etcd-client-ssl", "https"), ("etcd-client", "http")):
-        question = f"_{service}{suffix}._tcp.{domain}"
-        try:
-            answer = dns.resolver.resolve(question, "SRV")
-        except dns.exception.DNSException as error:
-            problems.append(f"error querying DNS SRV records for {question}: {error}")
-            continue
-        records = sorted(answer, key=lambda record: (record.priority, -record.weight))
-        found += [
-            f"{scheme}://{record.target.to_text(omit_final_dot=True)}:{record.port}"
-            for record in records
-        ]
-    if not found:
-        raise Exit(ERROR, "; ".join(problems))
+    try:
+        found = client_endpoints(SystemNames(), domain, name).endpoints
+    except SRVError as error:
+        raise Exit(ERROR, str(error)) from None
     if insecure:
-        return found
+        return list(found)
     kept = []
     for endpoint in found:
         if endpoint.startswith("http://"):

@@ -88,7 +88,9 @@ async def _dial_secure(
     host = parts.hostname or "localhost"
     context = ssl.create_default_context() if tls is None else tls.context()
     raw = await (connected_unix(path) if path is not None else connected(host, port))
-    stream = await shake_hands(raw, context, host)
+    name = (tls.server_name if tls is not None else "") or host
+    # Names that DNS gives end with a dot, names in certificates never do.
+    stream = await shake_hands(raw, context, name.removesuffix("."))
     try:
         waits = None if tls is None else tls.verify(stream.ssl_object, parts.netloc)
         if waits is not None:

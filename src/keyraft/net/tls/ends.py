@@ -167,6 +167,8 @@ class ClientTLS:
         if not files.is_empty:
             files.check()
         self.files = files
+        self.server_name = ""
+        """Whose certificate the other end must show; "": the host's that is dialled."""
         self._protocols = protocols
         self._source = TLSSource(
             files.client_cert_file or files.cert_file,
