@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import socket
-import threading
 from collections.abc import Iterator
 
-import dns.message
-import dns.resolver
-import dns.rrset
 import pytest
 
 from keyraft.base.sizes import size
@@ -26,6 +21,7 @@ from keyraft.cli.ctl.tree import ROOT
 from keyraft.cli.ctl.txn import compare, operation
 from keyraft.cli.ctl.watch import BadWatch, split
 from keyraft.proto import rpc_pb2
+from tests.support.names import NameServer, asked_here, srv_zone
 
 FLAGS = [
     CommandFlag("all", "bool", False, "", "a"),
@@ -217,68 +213,40 @@ def test_what_to_watch_and_what_to_run(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- discovery ---------------------------------------------------------------------------------
 
 
-class Names:
-    """A name server that knows one domain's records."""
-
-    def __init__(self, records: dict[str, list[str]]) -> None:
-        self._records = records
-        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.socket.bind(("127.0.0.1", 0))
-        self._thread = threading.Thread(target=self._serve, daemon=True)
-        self._thread.start()
-
-    def _serve(self) -> None:
-        while True:
-            data, sender = self.socket.recvfrom(65_536)
-            if not data:
-                return
-            question = dns.message.from_wire(data)
-            name = question.question[0].name
-            answer = dns.message.make_response(question)
-            records = self._records.get(name.to_text(), [])
-            if records:
-                answer.answer.append(dns.rrset.from_text(name, 60, "IN", "SRV", *records))
-            else:
-                answer.set_rcode(dns.rcode.NXDOMAIN)
-            self.socket.sendto(answer.to_wire(), sender)
-
-    def close(self) -> None:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
-            other.sendto(b"", self.socket.getsockname())
-        self._thread.join(10)
-        self.socket.close()
+ZONE = srv_zone(
+    {
+        "_etcd-client-ssl._tcp.example.org.": ["0 0 2379 a.example.org."],
+        "_etcd-client._tcp.example.org.": [
+            "10 0 2380 c.example.org.",
+            "0 0 2379 b.example.org.",
+        ],
+        "_etcd-client-x._tcp.example.org.": ["0 0 1 x.example.org."],
+    }
+)
 
 
-@pytest.fixture
-def names(monkeypatch: pytest.MonkeyPatch) -> Iterator[Names]:
-    server = Names(
-        {
-            "_etcd-client-ssl._tcp.example.org.": ["0 0 2379 a.example.org."],
-            "_etcd-client._tcp.example.org.": [
-                "10 0 2380 c.example.org.",
-                "0 0 2379 b.example.org.",
-            ],
-            "_etcd-client-x._tcp.example.org.": ["0 0 1 x.example.org."],
-        }
-    )
-    resolver = dns.resolver.Resolver(configure=False)
-    resolver.nameservers = ["127.0.0.1"]
-    resolver.port = server.socket.getsockname()[1]
-    monkeypatch.setattr(dns.resolver, "default_resolver", resolver)
-    yield server
-    server.close()
+def test_endpoints_are_discovered_in_order(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with asked_here(ZONE, monkeypatch) as server:
+        look_for_endpoints(server, capfd)
 
 
-def test_endpoints_are_discovered_in_order(names: Names, capfd: pytest.CaptureFixture[str]) -> None:
+def look_for_endpoints(server: NameServer, capfd: pytest.CaptureFixture[str]) -> None:
     assert discover("example.org", "", True) == [
-        "https://a.example.org:2379",
-        "http://b.example.org:2379",
-        "http://c.example.org:2380",
+        "https://a.example.org.:2379",
+        "http://b.example.org.:2379",
+        "http://c.example.org.:2380",
     ]
-    assert discover("example.org", "", False) == ["https://a.example.org:2379"]
+    assert discover("example.org", "", False) == ["https://a.example.org.:2379"]
     said = capfd.readouterr().err
-    assert 'ignoring discovered insecure endpoint "http://b.example.org:2379"' in said
-    assert discover("example.org", "x", True) == ["http://x.example.org:1"]
+    assert 'ignoring discovered insecure endpoint "http://b.example.org.:2379"' in said
+    assert discover("example.org", "x", True) == ["http://x.example.org.:1"]
     with pytest.raises(Exit) as ended:
         discover("nosuch.example.org", "", True)
+    at = f"on 127.0.0.1:{server.port}: no such host"
     assert ended.value.code == 1
+    assert ended.value.text == (
+        f"dns lookup errors: lookup _etcd-client-ssl._tcp.nosuch.example.org {at} and "
+        f"lookup _etcd-client._tcp.nosuch.example.org {at}"
+    )

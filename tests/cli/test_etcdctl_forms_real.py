@@ -8,14 +8,13 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import dns.resolver
 import pytest
 from google.protobuf.message import DecodeError
 
 from keyraft.cli.ctl.main import run as run_here
 from keyraft.proto import mvcc_pb2, rpc_pb2
-from tests.cli.test_etcdctl_flags import Names
 from tests.cli.test_etcdctl_real import MINE, ORIGINAL, Following, put, run
+from tests.support.names import asked_here, srv_zone
 from tests.support.server import ORACLE, OURS, Server, needs_oracle
 
 pytestmark = [pytest.mark.real, needs_oracle()]
@@ -114,17 +113,13 @@ def test_endpoints_come_from_the_name_service(
 ) -> None:
     put(server, "discovered", "yes")
     records = [f"0 0 {server.client_port} localhost."]
-    names = Names(
+    zone = srv_zone(
         {
             "_etcd-client._tcp.example.org.": records,
             "_etcd-client-blue._tcp.example.org.": records,
         }
     )
-    resolver = dns.resolver.Resolver(configure=False)
-    resolver.nameservers = ["127.0.0.1"]
-    resolver.port = names.socket.getsockname()[1]
-    monkeypatch.setattr(dns.resolver, "default_resolver", resolver)
-    try:
+    with asked_here(zone, monkeypatch):
         for words in (
             ["--discovery-srv=example.org"],
             ["-d", "example.org", "--discovery-srv-name", "blue"],
@@ -146,8 +141,6 @@ def test_endpoints_come_from_the_name_service(
         )
         out, err = capfd.readouterr()
         assert code != 0 and not out and "ignoring discovered insecure endpoint" in err
-    finally:
-        names.close()
 
 
 def test_downgrades_are_judged_by_our_server(tmp_path: Path) -> None:

@@ -35,7 +35,6 @@ PEERS: Final = "etcd-server"
 RECORDS_MAX: Final = 256  # of one service; a cluster has a handful of members
 QUESTION_S: Final = 10.0  # Go's resolver: 5 s a try, two tries
 LOOKUP_S: Final = 60.0  # for one domain: its records and the addresses of their targets
-DNS_PORT: Final = 53
 NAMESERVERS: Final = ("127.0.0.1", "::1")  # without any in /etc/resolv.conf, as in Go
 NO_SUCH_HOST: Final = "no such host"
 MISBEHAVING: Final = "server misbehaving"

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Final
@@ -176,6 +176,7 @@ async def run_gateway(
     retry_delay_ns: int,
     descriptors: int,
     log: Logger,
+    on_listening: Callable[[], None],
 ) -> None:
     """Serves until SIGTERM or SIGINT; raises OSError when it cannot listen."""
     proxy = TcpProxy(Picker(endpoints, Random()), retry_delay_ns, log)
@@ -193,6 +194,7 @@ async def run_gateway(
     for opened, acceptor in zip(listening, acceptors, strict=True):
         opened.listen(BACKLOG_CONNECTIONS)
         acceptor.start()
+    on_listening()
     log.info("ready to proxy client requests", endpoints=[each.address for each in endpoints])
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

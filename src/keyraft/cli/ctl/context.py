@@ -211,7 +211,10 @@ class Context:
             yield client
 
     async def cluster_endpoints(self) -> list[str]:
-        """With --cluster the client URLs of all members, else --endpoints."""
+        """With --cluster the client URLs of all members, else the endpoints.
+
+        DEVIATION: etcd takes --endpoints here, whatever --discovery-srv says.
+        """
         if not self.values["cluster"]:
             self.configure()
             return self.endpoints
