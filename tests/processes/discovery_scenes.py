@@ -30,6 +30,7 @@ from tests.support.names import NameServer, srv_zone
 from tests.support.server import ORACLE, OURS, Server, environment
 
 CTL = (sys.executable, "-m", "keyraft.cli.etcdctl")
+AT_ONCE = ("--strict-reconfig-check=false",)  # members may be added though all have just started
 PORTS = {"m1": 2379, "m2": 2479, "m3": 2579, "m4": 2679}
 
 
@@ -99,7 +100,7 @@ def plain(folder: Path) -> None:
     server = NameServer(zone("plain.test", ("m1", "m2", "m3"), secure=False), 53)
     programs = (OURS, OURS, ORACLE if Path(ORACLE[0]).exists() else OURS)
     members: list[Server] = [
-        Found(program, folder / name, name, domain="plain.test")
+        Found(program, folder / name, name, AT_ONCE, domain="plain.test")
         for name, program in zip(("m1", "m2", "m3"), programs, strict=True)
     ]
     fourth = Found(OURS, folder / "m4", "m4", domain="plain.test")
