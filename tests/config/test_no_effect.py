@@ -109,14 +109,6 @@ def test_each_gate_is_asked_for_or_stands_in_the_table() -> None:
     assert GATES.keys() - asked - {"AllAlpha", "AllBeta"} == GATES_WITHOUT_EFFECT
 
 
-VALUES = {
-    "client-crl-file": "/nonexistent",
-    "peer-crl-file": "/nonexistent",
-    "discovery-endpoints": "a:1",
-    "discovery-token": "t",
-}
-
-
 def test_what_protects_refuses_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(noeffect, "REFUSED", {"discovery-srv": "nobody is found"})
     with pytest.raises(ConfigError) as refused:
