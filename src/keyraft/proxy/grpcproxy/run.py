@@ -182,8 +182,11 @@ class GrpcProxy:
         interval_s = self._options.endpoints_auto_sync_interval
         while interval_s > 0:
             await asyncio.sleep(interval_s)
+            before = self.client.endpoints
             try:
-                await self.client.sync_endpoints()
+                found = await self.client.sync_endpoints()
+                if found != before:
+                    self._log.info("endpoints have changed", endpoints=found)
             except errors.EtcdError as error:
                 self._log.info("Auto sync endpoints failed.", error=str(error))
 
