@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from .contexts import client_context
     from .dialling import shake_hands
     from .ends import ClientTLS, ServerTLS, TLSFiles
-    from .names import CertificateNames
+    from .names import CertificateNames, read_names
     from .pairs import UnfitError
     from .refusal import CertificateRefusedError
     from .selfsigned import end_of, self_signed
@@ -26,8 +26,8 @@ __getattr__ = names_in(
         ".contexts": ("client_context",),
         ".dialling": ("shake_hands",),
         ".ends": ("ClientTLS", "ServerTLS", "TLSFiles"),
-        ".names": ("CertificateNames",),
         ".pairs": ("UnfitError",),
+        ".names": ("CertificateNames", "read_names"),
         ".refusal": ("CertificateRefusedError",),
         ".serving": ("HANDSHAKE_S_MAX", "Failed", "Handshakes"),
         ".selfsigned": ("end_of", "self_signed"),
@@ -51,6 +51,7 @@ __all__ = [
     "WatchedFile",
     "client_context",
     "end_of",
+    "read_names",
     "self_signed",
     "shake_hands",
     "unknown_suite",

@@ -7,11 +7,15 @@ Source: etcd `server/etcdmain/grpc_proxy.go`, `client/pkg/transport`.
 from __future__ import annotations
 
 import ssl
+from typing import Final
 
 from keyraft.base.log import Logger
 from keyraft.client import TLS
-from keyraft.net import ClientTLS, ServerTLS, Terms, TLSFiles, unknown_suite
+from keyraft.net import ClientTLS, ServerTLS, Terms, TLSFiles, read_names, unknown_suite
 from keyraft.proxy.grpcproxy.options import OptionError, ProxyOptions
+
+_BEGIN: Final = "-----BEGIN CERTIFICATE-----"
+_END: Final = "-----END CERTIFICATE-----"
 
 
 def client_tls(options: ProxyOptions) -> TLS | None:
@@ -27,9 +31,22 @@ def client_tls(options: ProxyOptions) -> TLS | None:
         )
     try:
         tls.context()
+        name = _common_name(options.cert) if options.cert else ""
     except OSError as error:
         raise OptionError(_unfit(error, options.cert)) from None
+    if name:
+        # Members would take every client of the proxy for that user.
+        raise OptionError(f"cert has non empty Common Name ({name}): {options.cert}")
     return tls
+
+
+def _common_name(path: str) -> str:
+    """Of the first certificate of a file that OpenSSL has accepted."""
+    with open(path, encoding="ascii", errors="replace") as file:
+        text = file.read()
+    begin = text.index(_BEGIN)
+    end = text.index(_END, begin) + len(_END)
+    return read_names(ssl.PEM_cert_to_DER_cert(text[begin:end])).common_name
 
 
 class _ByTheDialer(ClientTLS):
