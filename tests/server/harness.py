@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Sequence
 
 from keyraft.auth import SimpleTokens
-from keyraft.base.log import NullLogger
+from keyraft.base.log import Logger, NullLogger
 from keyraft.base.waiters import Result
 from keyraft.cluster import RaftCluster, cluster_id, new_member
 from keyraft.mvcc import MemoryBackend
@@ -114,8 +114,15 @@ class OneMember:
     unsound = False
     """Its test has made it contradict itself."""
 
-    def __init__(self, snapshot_count: int = 10_000) -> None:
+    def __init__(
+        self,
+        snapshot_count: int = 10_000,
+        *,
+        nospace_auto_disarm: bool = True,
+        logger: Logger | None = None,
+    ) -> None:
         self.loop = SimLoop()
+        self.logger = logger if logger is not None else NullLogger()
         self.log = SimLog(self.loop)
         self.disk: Disk = empty_disk()
         founder = new_member("m1", ["http://127.0.0.1:2380"], "token")
@@ -126,6 +133,7 @@ class OneMember:
             client_urls=("http://127.0.0.1:2379",),
             snapshot_count=snapshot_count,
             snapshot_catchup_entries=50,
+            nospace_auto_disarm=nospace_auto_disarm,
         )
         change = ConfChange(0, founder.id, founder.to_json())
         self.log.entries = [
@@ -155,7 +163,7 @@ class OneMember:
             self.loop,
             lambda: 1_700_000_000.0 + self.loop.time(),
             random.Random(7),
-            NullLogger(),
+            self.logger,
             backend,
             self.log,
             NoNetwork(),

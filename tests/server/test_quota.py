@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+import pytest
+
+from keyraft.base.errors import NoSpaceError
+from keyraft.base.log import NullLogger
 from keyraft.mvcc.cost import txn_cost
 from keyraft.proto import rpc_pb2
 from keyraft.server.apply import internal_request
+from keyraft.server.upkeep.alarms import NOSPACE, activation
 from keyraft.server.upkeep.quota import Quota
 from tests.server.harness import OneMember
+
+
+class ListLogger(NullLogger):
+    """Keeps the warnings."""
+
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+
+    def warn(self, message: str, **fields: object) -> None:
+        self.messages.append(message)
 
 
 class Database:
@@ -47,9 +62,8 @@ def test_a_transaction_costs_its_dearer_branch_nested_ones_included():
     assert not Quota(1, Database(5)).allows_txn(txn)
 
 
-def test_after_nospace_deletes_pass_and_room_made_is_room():
-    cluster = OneMember()
-    cluster.run(2.0)
+def full(cluster: OneMember) -> None:
+    """Its database has no room, and the alarm is raised."""
     member = cluster.member
     for number in range(20):
         cluster.put(b"k%d" % number, b"v" * 1_000)
@@ -58,27 +72,86 @@ def test_after_nospace_deletes_pass_and_room_made_is_room():
     member.quota.bytes_max = member.backend.size_in_use_bytes + 500
     cluster.run(0.2)
     assert not member.quota.allows(1_000)
-    member.raise_no_space()
+    member.space.raise_alarm()
     cluster.run(0.1)
-    refused = cluster.put(b"x", b"v")
+    assert member.alarms.nospace
+
+
+def make_room(cluster: OneMember) -> None:
     delete = rpc_pb2.DeleteRangeRequest(key=b"k", range_end=b"l").SerializeToString()
-    deleted = cluster.propose(internal_request.KIND_DELETE_RANGE, delete)
+    cluster.propose(internal_request.KIND_DELETE_RANGE, delete)
     cluster.run(0.1)
-    assert not isinstance(refused.results[0], bytes)
-    assert isinstance(deleted.results[0], bytes)
-    revision = member.store.revision
+    revision = cluster.member.store.revision
     compact = rpc_pb2.CompactionRequest(revision=revision).SerializeToString()
     cluster.propose(internal_request.KIND_COMPACTION, compact)
-    disarm = rpc_pb2.AlarmRequest(
-        action=rpc_pb2.AlarmRequest.DEACTIVATE,
-        memberID=member.settings.member_id,
-        alarm=rpc_pb2.NOSPACE,
-    )
-    cluster.propose(internal_request.KIND_ALARM, disarm.SerializeToString())
     cluster.run(1.0)
-    member.backend.flush()
-    cluster.run(0.2)
+    cluster.member.backend.flush()
+    cluster.run(2.0)
+
+
+def test_after_nospace_deletes_pass_and_room_made_is_room():
+    cluster = OneMember()
+    cluster.run(2.0)
+    member = cluster.member
+    full(cluster)
+    refused = cluster.put(b"x", b"v")
+    cluster.run(2.0)
+    assert not isinstance(refused.results[0], bytes)
+    assert member.alarms.nospace  # it stays while there is no room
+    make_room(cluster)
     assert member.quota.allows(10_000)
+    assert not member.alarms.raised()  # and nobody has asked for its end
     taken = cluster.put(b"x", b"v")
     cluster.run(0.1)
     assert isinstance(taken.results[0], bytes)
+
+
+def test_an_operator_may_keep_the_alarm_to_himself():
+    cluster = OneMember(nospace_auto_disarm=False)
+    cluster.run(2.0)
+    full(cluster)
+    make_room(cluster)
+    assert cluster.member.alarms.nospace and cluster.member.quota.allows(10_000)
+
+
+def test_an_alarm_that_somebody_else_raised_is_his_to_disarm():
+    cluster = OneMember()
+    cluster.run(2.0)
+    request = activation(NOSPACE, cluster.member.settings.member_id)
+    cluster.propose(internal_request.KIND_ALARM, request)
+    cluster.run(5.0)
+    assert cluster.member.alarms.nospace
+
+
+def test_a_large_value_that_does_not_fit_makes_no_alarm_come_and_go():
+    cluster = OneMember()
+    cluster.run(2.0)
+    member = cluster.member
+    member.quota.bytes_max = member.backend.size_in_use_bytes + 200_000
+    with pytest.raises(NoSpaceError):
+        member.quota.check(300_000)
+    cluster.run(5.0)
+    assert member.alarms.nospace
+
+
+def test_a_database_that_is_nearly_full_is_told_of_once():
+    lines = ListLogger()
+    cluster = OneMember(logger=lines)
+    cluster.run(2.0)
+    member = cluster.member
+    said = "the database is nearly full"
+    cluster.put(b"k", b"v" * 10_000)
+    cluster.run(0.2)
+    member.backend.flush()
+    used = member.backend.size_in_use_bytes
+    member.quota.bytes_max = 2 * used
+    cluster.run(1.0)
+    assert said not in lines.messages
+    member.quota.bytes_max = int(1.2 * used)
+    cluster.run(1.0)
+    assert lines.messages.count(said) == 1
+    member.quota.bytes_max = 2 * used
+    cluster.run(1.0)
+    member.quota.bytes_max = int(1.2 * used)
+    cluster.run(1.0)
+    assert lines.messages.count(said) == 2

@@ -294,6 +294,7 @@ class _Running:
                 config.compact_hash_check_time_s if config.gate("CompactHashCheck") else 0.0
             ),
             client_cert_auth=config.client_cert_auth,
+            nospace_auto_disarm=config.nospace_auto_disarm,
             password_length_min=config.password_min_length,
         )
         opened.backend.on_commit = self._commit_s.observe

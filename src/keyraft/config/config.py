@@ -69,6 +69,7 @@ class Config(NamedTuple):
     max_wals: int
     memory_mlock: bool
     quota_backend_bytes: int
+    nospace_auto_disarm: bool
     backend_bbolt_freelist_type: str
     backend_batch_interval_s: float
     backend_batch_limit: int

@@ -117,6 +117,12 @@ _SECTIONS: Final[dict[str, tuple[Row, ...]]] = {
             "0",
             "Database size limit; 0 = 2147483648; negative = no quota; more than 8 GiB only warns",
         ),
+        (
+            "nospace-auto-disarm",
+            BOOL,
+            "true",
+            "Disarm NOSPACE when a compaction has made room again (not a flag of etcd)",
+        ),
         ("backend-bbolt-freelist-type", STRING, "", "Free-list representation: array or map"),
         (
             "backend-batch-interval",

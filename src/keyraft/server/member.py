@@ -14,7 +14,6 @@ it is on a quorum of disks.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 
 from keyraft.auth import AuthStore, Identity, TokenAheadError, TokenProvider
 from keyraft.base import codes, errors
@@ -33,7 +32,7 @@ from keyraft.mvcc.backend import META, META_CONSISTENT_INDEX, META_TERM, BatchBa
 from keyraft.raft import Entry, ReadState, Snapshot
 from keyraft.server.apply.applier import Applier
 from keyraft.server.apply.apply_wait import ApplyWait
-from keyraft.server.apply.internal_request import KIND_ALARM, Stamper, wrap
+from keyraft.server.apply.internal_request import Stamper, wrap
 from keyraft.server.apply.queue import ApplyQueue
 from keyraft.server.consensus.boot import Boot, build_node
 from keyraft.server.consensus.late_heartbeats import LateHeartbeats
@@ -58,6 +57,7 @@ from keyraft.server.upkeep.corruption import CorruptionChecker
 from keyraft.server.upkeep.leasing import FRESH_TICKS, Leasing
 from keyraft.server.upkeep.quota import Quota
 from keyraft.server.upkeep.received_database import ReceivedDatabase
+from keyraft.server.upkeep.space import SpaceKeeper
 from keyraft.server.wait_table import WaitTable
 
 
@@ -123,7 +123,8 @@ class Member:
         self.leasing = Leasing(self)
         self.auto_compaction: AutoCompaction | None = auto_compaction(self)
         self.alarms = alarms.AlarmStore(backend)
-        self.quota = Quota(settings.quota_backend_bytes, backend, self.raise_no_space)
+        self.space = SpaceKeeper(self)
+        self.quota = Quota(settings.quota_backend_bytes, backend, self.space.raise_alarm)
         self.waiting = WaitTable()
         self._stamper = Stamper(RequestIDGenerator(settings.member_id, wall_clock()))
         self.headers = HeaderEncoder(settings.cluster_id, settings.member_id)
@@ -269,7 +270,7 @@ class Member:
         self.membership.tick(now_s)
         self.publisher.tick(now_s)
         self.leadership_transfer.tick(now_s)
-        self.quota.refresh()
+        self.space.tick(now_s)
 
     def await_token(self, ahead: TokenAheadError, done: Callable[[EtcdError | None], None]) -> None:
         """`done(None)` once the entry that made a token is applied here, or an error in time.
@@ -414,12 +415,6 @@ class Member:
     def send_read_index(self, context: bytes) -> None:
         """Part of `reads`: starts a round."""
         self.raft.read_index(context)
-
-    def raise_no_space(self) -> None:
-        """Proposes a NOSPACE alarm for this member."""
-        request = alarms.activation(alarms.NOSPACE, self.settings.member_id)
-        with suppress(EtcdError):
-            self.propose(KIND_ALARM, request, lambda _: None)
 
     # --- what the Raft loop reports -----------------------------------------------------------
 

@@ -35,6 +35,7 @@ class MemberSettings:
     compact_hash_check_s: float = 0  # between comparisons of compaction hashes; 0 is off
     client_cert_auth: bool = False  # a certificate's common name names a user
     password_length_min: int = 0  # characters of a new password; 0 takes any, also an empty one
+    nospace_auto_disarm: bool = True  # when there is room again
     feature_gates: frozenset[str] = field(default_factory=frozenset)
 
     @property

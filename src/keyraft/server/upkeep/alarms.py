@@ -8,6 +8,7 @@ or writes keys (etcd `api/v3alarm/alarms.go`, `apply/capped.go`, `apply/corrupt.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Final
 
 from google.protobuf.message import DecodeError
@@ -67,6 +68,10 @@ class AlarmStore:
         """(kind, member) of all, or of one kind; ascending."""
         return sorted(alarm for alarm in self._raised if kind in (NONE, alarm[0]))
 
+    def is_raised(self, kind: int, member_id: int) -> bool:
+        """Whether one alarm is raised."""
+        return (kind, member_id) in self._raised
+
     def apply(self, request: rpc_pb2.AlarmRequest) -> rpc_pb2.AlarmResponse:
         """Carries out an AlarmRequest that came through the log."""
         response = rpc_pb2.AlarmResponse()
@@ -113,7 +118,17 @@ def _record(alarm: tuple[int, int]) -> bytes:
     return rpc_pb2.AlarmMember(memberID=alarm[1], alarm=alarm[0]).SerializeToString()  # type: ignore[arg-type]  # an enum's number
 
 
+OfMember = Callable[[int, int], bytes]
+"""A request by the kind of alarm and the member's id."""
+
+
 def activation(kind: int, member_id: int) -> bytes:
     """The request that raises an alarm for a member."""
     request = rpc_pb2.AlarmRequest(action=ACTIVATE, memberID=member_id, alarm=kind)  # type: ignore[arg-type]  # enums' numbers
+    return request.SerializeToString()
+
+
+def deactivation(kind: int, member_id: int) -> bytes:
+    """The request that disarms an alarm of a member."""
+    request = rpc_pb2.AlarmRequest(action=DEACTIVATE, memberID=member_id, alarm=kind)  # type: ignore[arg-type]
     return request.SerializeToString()

@@ -75,6 +75,11 @@ class Quota:
         cost = txn_cost(request)
         return cost == 0 or self.allows(cost)
 
+    @property
+    def used(self) -> float:
+        """What part of the quota is in use; 0 without a quota."""
+        return self._used_bytes / self.bytes_max if self.bytes_max > 0 else 0.0
+
     def remaining(self) -> int:
         """Bytes left; negative when over."""
         return self.bytes_max - self._used_bytes
