@@ -81,6 +81,36 @@ def test_a_simple_token_lives_as_long_as_it_is_shown() -> None:
     assert len(tokens) == 0
 
 
+def test_the_short_way_knows_no_more_than_the_long_one() -> None:
+    loop = SimLoop()
+    tokens = SimpleTokens(loop, random.Random(1), 10)
+    first, second = (tokens.assign(name, tokens.prefix(), 7, 1).encode() for name in ("a", "b"))
+    assert tokens.known(first, 1) is None, "it was never identified"
+    for token in (first, second):
+        assert tokens.identify(token, 1) is not None
+    known = tokens.known(first, 2)
+    assert known is not None and (known.username, known.revision) == (b"a", 2)
+    tokens.forget("a")
+    assert tokens.known(first, 2) is None and tokens.identify(first, 2) is None
+    for _ in range(4):
+        loop.run_until(loop.time() + 9)
+        assert tokens.known(second, 2) is not None, "its time begins anew"
+    loop.run_until(loop.time() + 11)
+    assert tokens.known(second, 2) is None and tokens.identify(second, 2) is None
+    assert not tokens._shown
+    third = tokens.assign("a", tokens.prefix(), 9, 1).encode()
+    assert tokens.identify(third, 1) is not None
+    tokens.forget()
+    assert tokens.known(third, 1) is None
+    clock = Clock()
+    signed = JWTTokens(load_keys("HS256", b"", b"x"), 60, clock)
+    token = signed.assign("a", "", 1, 3).encode()
+    assert signed.known(token, 3) is None and signed.identify(token, 3) is not None
+    assert signed.known(token, 3) is not None
+    clock.now += 61
+    assert signed.known(token, 3) is None and signed.identify(token, 3) is None
+
+
 def test_tokens_that_nobody_shows_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tokens_module, "TOKENS_MAX", 5_000)
     loop = SimLoop()

@@ -8,8 +8,8 @@ that on the disk.
 from keyraft.auth.accounts import NO_PASSWORD_USER, ROOT, Accounts
 from keyraft.auth.identity import NOBODY, Identity
 from keyraft.auth.options import OptionsError, TokenOptions, parse_options
-from keyraft.auth.store import AuthStore, LeaseKeys, TokenAheadError
-from keyraft.auth.tokens import NoTokens, SimpleTokens, TokenProvider
+from keyraft.auth.store import AuthStore, LeaseKeys
+from keyraft.auth.tokens import NoTokens, SimpleTokens, TokenAheadError, TokenProvider
 
 __all__ = [
     "NOBODY",

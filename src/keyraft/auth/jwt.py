@@ -133,7 +133,8 @@ class JWTTokens:
         """`changed`: the keys, if others are in the files now; asked once a second."""
         self._keys = keys
         self._changed = changed
-        self._look_at_s = now() + LOOK_S
+        self._looked_s = now()
+        self._look_at_s = self._looked_s + LOOK_S
         self._ttl_s = ttl_s
         self._now = now
         self._header = _encode({"alg": keys.method, "typ": "JWT"})
@@ -171,30 +172,36 @@ class JWTTokens:
 
     def identify(self, token: bytes, revision: int) -> Identity | None:
         """The token's user, with the revision at which the token was made."""
-        now = self._now()
-        self._look(now)
-        known = self._known.get(token)
-        if known is None:
+        identity = self.known(token, revision)
+        if identity is None and token not in self._known:
             known = self._verify(token)
             if known is None:
                 return None
             if len(self._known) >= KNOWN_MAX:
                 self._known.clear()
             self._known[token] = known
-        identity, expires, not_before = known
-        if not not_before <= now < expires:
-            self._known.pop(token, None)
-            return None
+            identity = self.known(token, revision)
         return identity
+
+    def known(self, token: bytes, revision: int) -> Identity | None:
+        """The user of a token that was verified, while its time lasts."""
+        now = self._now()
+        if not self._looked_s <= now < self._look_at_s:
+            self._look(now)
+        known = self._known.get(token)
+        if known is None:
+            return None
+        identity, expires, not_before = known
+        return identity if not_before <= now < expires else None
 
     def _look(self, now: float) -> None:
         """Takes other keys over. What the old ones have verified is verified anew.
 
         A clock that was set back does not keep this from looking.
         """
-        if self._look_at_s - LOOK_S <= now < self._look_at_s:
+        if self._looked_s <= now < self._look_at_s:
             return
-        self._look_at_s = now + LOOK_S
+        self._looked_s, self._look_at_s = now, now + LOOK_S
         keys = self._changed()
         if keys is not None:
             self._keys = keys

@@ -38,7 +38,7 @@ def is_valid(key: bytes, range_end: bytes) -> bool:
 class Ranges:
     """A set of keys made of intervals; changed by nobody."""
 
-    __slots__ = ("_keys",)
+    __slots__ = ("_keys", "has")
 
     def __init__(self, intervals: Iterable[Interval]) -> None:
         """Intervals in any order; one without a key, or that ends before its key, is empty."""
@@ -46,6 +46,7 @@ class Ranges:
         for begin, end in sorted(intervals, key=lambda each: each[0]):
             if begin:
                 self._keys.add(begin, end)
+        self.has = self._keys.has  # whether one key is
 
     def has_range(self, key: bytes, range_end: bytes) -> bool:
         """Whether every key of a request's range is; an empty `range_end` means the key alone."""

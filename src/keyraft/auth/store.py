@@ -22,7 +22,7 @@ from keyraft.auth.accounts import NO_PASSWORD_USER, ROOT, Accounts
 from keyraft.auth.identity import Identity
 from keyraft.auth.ranges import Ranges, interval
 from keyraft.auth.records import Records
-from keyraft.auth.tokens import TokenProvider
+from keyraft.auth.tokens import TokenAheadError, TokenProvider
 from keyraft.base import errors
 from keyraft.base.errors import EtcdError, RawError
 from keyraft.base.invariants import Checks, hold, whole
@@ -85,18 +85,6 @@ class _Grants:
             and self.read.same(other.read)
             and self.write.same(other.write)
         )
-
-
-class TokenAheadError(Exception):
-    """A simple token whose log entry is not yet applied here.
-
-    `may_be`: the next entry may be the token's, and no later one.
-    """
-
-    def __init__(self, index: int, may_be: bool = False) -> None:
-        super().__init__(index)
-        self.index = index
-        self.may_be = may_be
 
 
 class AuthStore:
@@ -194,6 +182,15 @@ class AuthStore:
         grants = self._grants_of(identity.username)
         return grants is not None and grants.is_root
 
+    def check_key(self, identity: Identity, key: bytes) -> None:
+        """READ on one key, by who was identified at the present revision: `confirm` too."""
+        grants = self._grants.get(identity.username)
+        if grants is None or identity.revision != self.revision:
+            self.check_range(identity, key, b"")
+            self.confirm(identity)
+        elif not grants.is_root and not grants.read.has(key):
+            raise errors.PermissionDeniedError
+
     def check_range(self, identity: Identity, key: bytes, range_end: bytes) -> None:
         """READ on a range, or on one key."""
         grants = self._grants.get(identity.username)
@@ -212,7 +209,10 @@ class AuthStore:
         grants = self._grants.get(identity.username)
         if grants is None or identity.revision < self.revision:
             grants = self._standing(identity)
-        if not grants.is_root and not grants.write.has_range(key, range_end):
+        if grants.is_root:
+            return
+        may = grants.write
+        if not (may.has_range(key, range_end) if range_end else may.has(key)):
             raise errors.PermissionDeniedError
 
     def check_put(self, identity: Identity, request: rpc_pb2.PutRequest) -> None:

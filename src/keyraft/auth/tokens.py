@@ -25,6 +25,18 @@ _LETTERS: Final = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _INDEX_DIGITS_MAX: Final = 20
 
 
+class TokenAheadError(Exception):
+    """A simple token whose log entry is not yet applied here.
+
+    `may_be`: the next entry may be the token's, and no later one.
+    """
+
+    def __init__(self, index: int, may_be: bool = False) -> None:
+        super().__init__(index)
+        self.index = index
+        self.may_be = may_be
+
+
 class TokenProvider(Protocol):
     """Makes and recognises tokens of one kind."""
 
@@ -47,6 +59,12 @@ class TokenProvider(Protocol):
         """The token's user; None when the token is unknown, of another kind, or has expired.
 
         `revision` is the present one of the users.
+        """
+
+    def known(self, token: bytes, revision: int) -> Identity | None:
+        """`identify` for a token that was identified before in the same form; None also for others.
+
+        The short way: nothing is verified and taken apart.
         """
 
     def index_of(self, token: bytes) -> int:
@@ -74,6 +92,8 @@ class NoTokens:
     def identify(self, token: bytes, revision: int) -> Identity | None:
         """No token is valid."""
         return None
+
+    known = identify
 
     def index_of(self, token: bytes) -> int:
         """No entry makes a token."""
@@ -103,6 +123,7 @@ class SimpleTokens:
         self._chance = chance
         self._ttl_s = ttl_s if ttl_s > 0 else TTL_S
         self._tokens: dict[bytes, _Token] = {}  # by the letters
+        self._shown: dict[bytes, _Token] = {}  # those of them that were shown, whole
         self._sweep_at = _SWEEP_TOKENS_MIN
 
     def __len__(self) -> int:
@@ -131,8 +152,19 @@ class SimpleTokens:
             return None
         now_s = self._time()
         if known.expires_s < now_s:
-            del self._tokens[letters]
+            self._drop(letters)
             return None
+        self._shown[token] = known
+        return self.known(token, revision)
+
+    def known(self, token: bytes, revision: int) -> Identity | None:
+        """The token's time to live starts again here, too."""
+        known = self._shown.get(token)
+        if known is None:
+            return None
+        now_s = self._time()
+        if known.expires_s < now_s:
+            return None  # `identify` drops it
         known.expires_s = now_s + self._ttl_s
         identity = known.identity
         if identity.revision != revision:
@@ -150,12 +182,17 @@ class SimpleTokens:
         """As the user is deleted or has a new password, or authentication is switched off."""
         if username is None:
             self._tokens.clear()
+            self._shown.clear()
             return
         name = username.encode()
         for letters in [
             letters for letters, known in self._tokens.items() if known.identity.username == name
         ]:
-            del self._tokens[letters]
+            self._drop(letters)
+
+    def _drop(self, letters: bytes) -> None:
+        for number in self._tokens.pop(letters).numbers:
+            self._shown.pop(letters + b"." + number, None)
 
     def _sweep(self) -> None:
         """Forgets expired tokens, and the longest unused ones above TOKENS_MAX."""
@@ -165,4 +202,5 @@ class SimpleTokens:
             newest = sorted(kept.items(), key=lambda each: each[1].expires_s)
             kept = dict(newest[len(newest) // 2 :])
         self._tokens = kept
+        self._shown.clear()
         self._sweep_at = min(TOKENS_MAX, max(_SWEEP_TOKENS_MIN, 2 * len(kept)))

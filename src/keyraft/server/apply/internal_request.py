@@ -12,6 +12,7 @@ put into the log for their own attributes, are told apart by field 2 (see `is_v2
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from keyraft.base.ids import RequestIDGenerator
@@ -192,20 +193,16 @@ def split(data: bytes) -> tuple[int, bytes, bytes] | None:
     return tag >> 3, data[at:end], data[end:]
 
 
+_ID_FIELD: Final = re.compile(rb"...\x08[\x80-\xff]*[\x00-\x7f]", re.DOTALL).match
+
+
 def proposer_part(stamp: bytes) -> bytes | None:
     """What follows the id in a stamp that `split` has found: the proposer's name and revision.
 
     None when the header does not begin with an id. Empty for nobody.
     """
-    try:
-        if stamp[3] != 0x08:
-            return None
-        at = 4
-        while stamp[at] >= 0x80:
-            at += 1
-    except IndexError:
-        return None
-    return stamp[at + 1 :]
+    found = _ID_FIELD(stamp)
+    return None if found is None else stamp[found.end() :]
 
 
 class Parsed:

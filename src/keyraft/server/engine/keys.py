@@ -93,14 +93,14 @@ class RaftKeys:
         if serializable or (
             self._leadership.alone and member.committed_index == self._queue.applied_index
         ):
-            if who is not None:
-                self._check(who, key, b"")
+            if who is not None and self._auth.enabled:
+                self._auth.check_key(who() or NOBODY, key)
             store = self._store
             return self._encode_header(store.revision, self._leadership.term) + store.get(key)
 
         def read() -> bytes:
-            if who is not None:
-                self._check(who, key, b"")
+            if who is not None and self._auth.enabled:
+                self._auth.check_key(who() or NOBODY, key)
             return member.header(self._store.revision) + self._store.get(key)
 
         when_readable(member, waiter, read)

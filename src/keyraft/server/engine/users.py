@@ -78,6 +78,11 @@ class RaftUsers:
         auth = self._auth
         if not auth.enabled:
             return None
+        token = call.metadata.get(b"token")
+        if token is not None:
+            identity = auth.tokens.known(token, auth.revision)
+            if identity is not None:
+                return identity
         try:
             return auth.identify(call.metadata, call.common_name, self._queue.applied_index)
         except TokenAheadError as ahead:
