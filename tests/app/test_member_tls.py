@@ -131,7 +131,13 @@ def test_suites_have_gos_names_and_http2_needs_one(files: Files) -> None:
         with pytest.raises(StartError) as refused:
             client_tls(config)
         assert (str(refused.value), refused.value.title) == (HTTP2, "listener failed")
-    named = "--cipher-suites=TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"
+    rc4 = configured(lines, *SECURE, *pair, "--cipher-suites=TLS_RSA_WITH_RC4_128_SHA")
+    del lines.said[:]
+    check_suites(rc4)
+    assert lines.said == [("warn", "cipher suites are not available")]
+    with pytest.raises(StartError, match="is missing an HTTP/2-required"):
+        client_tls(rc4)
+    named = "--cipher-suites=TLS_RSA_WITH_RC4_128_SHA,TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"
     assert client_tls(configured(lines, *SECURE, *pair, named)) is not None
 
 

@@ -13,7 +13,7 @@ from keyraft.app.auto_tls import own_pair
 from keyraft.app.start_checks import StartError
 from keyraft.base.gotext import quote
 from keyraft.config.config import Config
-from keyraft.net import Allowed, ClientTLS, ServerTLS, TLSFiles, unknown_suite
+from keyraft.net import Allowed, ClientTLS, ServerTLS, TLSFiles, not_offered, unknown_suite
 
 PEER_PROTOCOLS: Final = ("http/1.1",)
 _NEEDED_BY_HTTP2: Final = (
@@ -28,6 +28,8 @@ def check_suites(config: Config) -> None:
     unknown = unknown_suite(config.cipher_suites)
     if unknown is not None:
         raise StartError(f"unexpected TLS cipher suite {quote(unknown)}")
+    if missing := not_offered(config.cipher_suites):
+        config.log.warn("cipher suites are not available", cipher_suites=missing)
 
 
 def client_tls(config: Config) -> ServerTLS | None:

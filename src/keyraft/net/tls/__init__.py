@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .refusal import CertificateRefusedError
     from .selfsigned import end_of, self_signed
     from .serving import HANDSHAKE_S_MAX, Failed, Handshakes
-    from .terms import Terms, unknown_suite
+    from .terms import Terms, not_offered, unknown_suite
     from .watched import WatchedFile
 
 __getattr__ = names_in(
@@ -31,7 +31,7 @@ __getattr__ = names_in(
         ".refusal": ("CertificateRefusedError",),
         ".serving": ("HANDSHAKE_S_MAX", "Failed", "Handshakes"),
         ".selfsigned": ("end_of", "self_signed"),
-        ".terms": ("Terms", "unknown_suite"),
+        ".terms": ("Terms", "not_offered", "unknown_suite"),
         ".watched": ("WatchedFile",),
     },
 )
@@ -51,6 +51,7 @@ __all__ = [
     "WatchedFile",
     "client_context",
     "end_of",
+    "not_offered",
     "read_names",
     "self_signed",
     "shake_hands",

@@ -42,6 +42,20 @@ SUITES_1_3: Final = frozenset(
 )
 """Suites of TLS 1.3, which may be named and are always on, as in Go (`crypto/tls`)."""
 
+NOT_OFFERED: Final = frozenset(
+    (
+        "TLS_RSA_WITH_RC4_128_SHA",
+        "TLS_RSA_WITH_3DES_EDE_CBC_SHA",
+        "TLS_ECDHE_ECDSA_WITH_RC4_128_SHA",
+        "TLS_ECDHE_RSA_WITH_RC4_128_SHA",
+        "TLS_ECDHE_RSA_WITH_3DES_EDE_CBC_SHA",
+    )
+)
+"""Suites that Go has, and calls insecure; OpenSSL has none of them any more.
+
+DEVIATION: they may be named, and are not agreed on.
+"""
+
 DEFAULT_SUITES: Final = tuple(
     f"ECDHE-{signature}-{rest}"
     for rest in (
@@ -83,4 +97,10 @@ ANY_TERMS: Final = Terms()
 
 def unknown_suite(names: Iterable[str]) -> str | None:
     """The first name that is no suite's."""
-    return next((name for name in names if name not in SUITES and name not in SUITES_1_3), None)
+    known = SUITES.keys() | SUITES_1_3 | NOT_OFFERED
+    return next((name for name in names if name not in known), None)
+
+
+def not_offered(names: Iterable[str]) -> list[str]:
+    """Those that may be named and are not agreed on."""
+    return [name for name in names if name in NOT_OFFERED]
