@@ -105,7 +105,7 @@ class Requests:
                 more = self._message(self._methods[path].request.DESCRIPTOR, request, path, 0)
                 request.body += chance.choice([b"", b"\n", b"  "]) + json.dumps(more).encode()
         if path in WAITING:
-            request.headers["Grpc-Timeout"] = "100m"
+            request.headers["Grpc-Timeout"] = "20S"
         # A voter that is not there would stop the cluster.
         if "member/add" not in path and chance.random() < 0.3:
             self._spoil(request)

@@ -51,6 +51,7 @@ def put(engine: LMDBEngine, **pairs: bytes) -> None:
 
 def test_what_was_committed_is_there_after_a_restart(tmp_path: Path) -> None:
     engine = LMDBEngine(tmp_path / "kv", Calls())
+    assert engine.size_in_use_bytes > 0
     assert engine.get(b.LEASE, b"a") is None
     put(engine, a=b"1", b=b"2", c=b"3")
     done: list[int] = []

@@ -43,6 +43,7 @@ PIECE_BYTES: Final = 1 << 20  # of a batch on its way to the storage process
 DEFRAGMENT: Final = (1 << 64) - 1  # to the storage process, in place of a piece's length
 _NOT_DONE: Final = 2  # its answer
 _DATABASES_MAX: Final = 16
+_META_PAGES: Final = 2  # of every LMDB file
 
 
 class DatabaseLockedError(BackendError):
@@ -277,7 +278,7 @@ class LMDBReader:
 
     @property
     def size_in_use_bytes(self) -> int:
-        pages = 0
+        pages = _META_PAGES  # in use from the start, so a new member tells no zero
         page_bytes = 4096
         for database in self._databases.values():
             stat = self._txn.stat(database)
