@@ -59,7 +59,7 @@ def test_bytes_go_both_ways_and_a_dead_endpoint_is_passed_over() -> None:
         ports = [each.sockets[0].getsockname()[1] for each in (member, gone)]
         gone.close()
         await gone.wait_closed()
-        endpoints = [GatewayEndpoint("127.0.0.1", port) for port in ports]
+        endpoints = [GatewayEndpoint("localhost.", port) for port in ports]
         proxy = TcpProxy(Picker(endpoints, Random(1)), 0, NullLogger())
         front = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
         port = front.sockets[0].getsockname()[1]

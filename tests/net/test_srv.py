@@ -182,6 +182,8 @@ def test_addresses_of_numbers_and_of_what_is_no_name() -> None:
     assert names.address("127.0.0.1", 80) == "127.0.0.1:80"
     assert names.address("::1", 80) == "[::1]:80"
     assert names.address("localhost", 80) in ("127.0.0.1:80", "[::1]:80")
+    # As DNS gives it; from /etc/hosts, where it is without the dot.
+    assert names.address("localhost.", 80) == names.address("localhost", 80)
     for host in ("a" * 64, "a..b"):
         with pytest.raises(SRVError, match="no such host"):
             names.address(host, 80)

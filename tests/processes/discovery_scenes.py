@@ -191,6 +191,9 @@ def tls(folder: Path) -> None:
             f"--trusted-ca-file={ca}",
             client=("--discovery-srv=", f"--cacert={ca}", "--insecure-skip-tls-verify"),
         )
+        # Names that DNS gives end with a dot, those in certificates do not.
+        dotted = ("--endpoints=https://m4.tls.test.:2379", f"--cacert={ca}")
+        assert ctl(*dotted, "get", "--print-value-only", "colour") == "blue\n"
         # The certificates are not the members' own: without the domain they are refused.
         done = subprocess.run(
             [
@@ -214,7 +217,7 @@ def tls(folder: Path) -> None:
 
 
 def certificates(folder: Path, domain: str) -> tuple[Path, Path, Path]:
-    """An authority, and a certificate with its key that is for `domain` alone."""
+    """An authority, and a certificate with its key: for `domain`, and for a name of nobody's."""
     day, now = datetime.timedelta(days=1), datetime.datetime.now(datetime.UTC)
     keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(2)]
     issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test authority")])
@@ -232,7 +235,14 @@ def certificates(folder: Path, domain: str) -> tuple[Path, Path, Path]:
 
     usage = x509.KeyUsage(True, False, False, False, False, True, True, False, False)
     authority = made(issuer, keys[0], (x509.BasicConstraints(True, None), True), (usage, True))
-    own = made(subject, keys[1], (x509.SubjectAlternativeName([x509.DNSName(domain)]), False))
+    own = made(
+        subject,
+        keys[1],
+        (
+            x509.SubjectAlternativeName([x509.DNSName(name) for name in (domain, f"m4.{domain}")]),
+            False,
+        ),
+    )
     paths = folder / "ca.crt", folder / "own.crt", folder / "own.key"
     paths[0].write_bytes(authority.public_bytes(serialization.Encoding.PEM))
     paths[1].write_bytes(own.public_bytes(serialization.Encoding.PEM))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import sys
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -17,7 +16,7 @@ from keyraft.base.durations import DurationError, parse_duration
 from keyraft.base.gotext import parse_bool, quote
 from keyraft.base.urls import URLError, split_host_port
 from keyraft.logs.zap import DEFAULT_LOGGER
-from keyraft.net import SRVError
+from keyraft.net import SRVError, look_up_blocking
 from keyraft.proxy.discovered import discover_endpoints
 from keyraft.proxy.tcp import GatewayEndpoint, run_gateway
 
@@ -173,4 +172,4 @@ def _check_not_itself(member: GatewayEndpoint, own: set[str], port: str, listen_
 
 
 def _addresses(host: str) -> set[str]:
-    return {str(info[4][0]) for info in socket.getaddrinfo(host or "0.0.0.0", None)}
+    return {str(info[4][0]) for info in look_up_blocking(host or "0.0.0.0", 0)}

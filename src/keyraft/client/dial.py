@@ -32,6 +32,7 @@ from keyraft.net import (
     client_context,
     handshake_reason,
     join_host_port,
+    look_up,
     lookup_reason,
     peer_name,
     system_reason,
@@ -215,9 +216,7 @@ class DialAttempt:
             return [(host, port)]
         self._where = f"dial tcp: lookup {host}: "
         try:
-            found = await asyncio.get_running_loop().getaddrinfo(
-                host, port, type=socket.SOCK_STREAM
-            )
+            found = await look_up(host, port)
         except socket.gaierror as error:
             raise self._told(f"dial tcp: {lookup_reason(host, error)}") from None
         except UnicodeError:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .accepting import Acceptor, Places, Say, bind
     from .address import join_host_port, peer_name
     from .channel import CLIENT_LIMITS, CallHandle, Channel
+    from .connecting import look_up, look_up_blocking
     from .http1 import (
         PEER_PORT,
         Body,
@@ -75,6 +76,7 @@ __getattr__ = names_in(
         ".accepting": ("Acceptor", "Places", "Say", "bind"),
         ".address": ("join_host_port", "peer_name"),
         ".channel": ("CLIENT_LIMITS", "CallHandle", "Channel"),
+        ".connecting": ("look_up", "look_up_blocking"),
         ".http1": (
             "Body",
             "BodyError",
@@ -185,6 +187,8 @@ __all__ = [
     "handshake_reason",
     "in_thread",
     "join_host_port",
+    "look_up",
+    "look_up_blocking",
     "lookup_reason",
     "not_offered",
     "peer_cluster",

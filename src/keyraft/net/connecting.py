@@ -7,10 +7,34 @@ import socket
 from typing import Any
 
 
+async def look_up(host: str, port: int) -> list[Any]:
+    """What `getaddrinfo` finds for a stream, without blocking; raises socket.gaierror.
+
+    A name that ends with a dot, as DNS gives it, is in /etc/hosts without: Go's resolver finds it
+    there, the C library's does not.
+    """
+    loop = asyncio.get_running_loop()
+    try:
+        return await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except socket.gaierror:
+        if not host.endswith("."):
+            raise
+        return await loop.getaddrinfo(host[:-1], port, type=socket.SOCK_STREAM)
+
+
+def look_up_blocking(host: str, port: int) -> list[Any]:
+    """As `look_up`, for what has no event loop."""
+    try:
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except socket.gaierror:
+        if not host.endswith("."):
+            raise
+        return socket.getaddrinfo(host[:-1], port, type=socket.SOCK_STREAM)
+
+
 async def connected(host: str, port: int) -> socket.socket:
     """Tries the addresses of `host` one after the other; raises OSError of the first."""
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    found = await look_up(host, port)
     first: OSError | None = None
     for family, _, _, _, address in dict.fromkeys(found):
         try:

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeVar
 
 from keyraft.base.urls import URL, URLError, split_host_port
 from keyraft.net.address import join_host_port
+from keyraft.net.connecting import look_up_blocking
 
 if TYPE_CHECKING:
     import dns.resolver
@@ -205,7 +206,7 @@ class SystemNames:
     def address(self, host: str, port: int) -> str:
         """The first address, of IPv4 if there is one (Go `net.ResolveTCPAddr`); raises SRVError."""
         try:
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            found = look_up_blocking(host, port)
         except socket.gaierror as error:
             reason = NO_SUCH_HOST if error.errno != socket.EAI_AGAIN else MISBEHAVING
             raise SRVError(_lookup(host, reason, _resolver())) from None

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
@@ -153,7 +154,12 @@ class TcpProxy:
 async def _connect(endpoint: GatewayEndpoint) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     try:
         async with asyncio.timeout(DIAL_TIMEOUT_S):
-            return await asyncio.open_connection(endpoint.host, endpoint.port)
+            try:
+                return await asyncio.open_connection(endpoint.host, endpoint.port)
+            except socket.gaierror:
+                if not endpoint.host.endswith("."):
+                    raise  # else it may be in /etc/hosts, see `net.look_up`
+                return await asyncio.open_connection(endpoint.host[:-1], endpoint.port)
     except TimeoutError:
         raise OSError("i/o timeout") from None
 

@@ -16,6 +16,7 @@ import asyncio
 import os
 import signal
 from contextlib import suppress
+from dataclasses import replace
 from time import monotonic
 from typing import Final
 from urllib.parse import urlsplit
@@ -26,7 +27,8 @@ from keyraft.base.log import Logger
 from keyraft.base.urls import URLError, split_host_port
 from keyraft.client import TLS, Client, Dialer, Headers, Namespace, Space, errors
 from keyraft.grpc import CallEnd, HttpRequest, Limits, Router, status
-from keyraft.net import Places, Server, ServerTLS
+from keyraft.net import Names, Places, Server, ServerTLS, SRVError, in_thread
+from keyraft.proxy.discovered import discover_endpoints
 from keyraft.proxy.grpcproxy.broadcast import Lines, WatchRanges
 from keyraft.proxy.grpcproxy.forwarding import register
 from keyraft.proxy.grpcproxy.keys import KeysProxy, Ordering
@@ -225,7 +227,31 @@ def _limits(options: ProxyOptions) -> Limits:
     )
 
 
+async def discovered(
+    options: ProxyOptions, log: Logger, names: Names | None = None
+) -> ProxyOptions:
+    """With the endpoints that DNS names, if it names any; raises OptionError."""
+
+    def ask() -> tuple[str, ...]:
+        return discover_endpoints(
+            log,
+            options.discovery_srv,
+            options.cacert,
+            options.insecure_discovery,
+            options.discovery_srv_name,
+            names,
+        ).endpoints
+
+    try:
+        found = await in_thread(ask)
+    except SRVError as error:
+        raise OptionError(str(error)) from None
+    return replace(options, endpoints=found or options.endpoints)
+
+
 async def _run(options: ProxyOptions, log: Logger, descriptors: int) -> int:
+    if options.discovery_srv:
+        options = await discovered(options, log)
     stopped = asyncio.Event()
     caught: list[int] = []
 
