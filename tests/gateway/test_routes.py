@@ -184,6 +184,13 @@ def test_only_origins_that_are_named_hear_that_they_may_read() -> None:
             assert told == (origin if allowed else None)
 
 
+def test_where_a_redirect_points_is_plain_text() -> None:
+    port = Port()
+    answer = port.get("/a/../version?a=%0d%0a\x01\x7f\xe9&b")
+    assert answer.status == 307
+    assert answer.sent[b"location"] == b"/version?a=%0d%0a%01%7F%C3%A9&b"
+
+
 def test_metrics_carry_etcds_names(port: Port) -> None:
     port.one.put(b"k", b"v")
     port.one.run(0.1)

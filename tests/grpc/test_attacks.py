@@ -371,3 +371,16 @@ def test_a_client_that_never_says_hello_is_let_go() -> None:
         assert not bench.server.closed
         bench.server.tick(10.0)
         killed(bench, bench.out(), PROTOCOL_ERROR, "in time")
+
+
+@pytest.mark.parametrize("octet", ["\0", "\r", "\n"])
+@pytest.mark.parametrize("name", [":path", ":authority", ":scheme", "x-field"])
+def test_a_value_that_could_end_its_line_elsewhere_is_malformed(octet: str, name: str) -> None:
+    """RFC 9113 §8.2.1: pseudo-headers are no exception. Their values come back in redirects."""
+    bench = Bench(http=True)
+    bench.start()
+    fields = {":method": "GET", ":scheme": "http", ":path": "//a?b", ":authority": "here"}
+    fields[name] = f"/a{octet}set-cookie: b"
+    frames = bench.feed(frame(HEADERS, 5, 1, bench.peer.block(*fields.items())))
+    assert bench.https == []
+    assert [each.kind for each in frames] == [RST]

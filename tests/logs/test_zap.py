@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import time
 from collections.abc import Iterator
@@ -92,7 +93,10 @@ def test_files_are_appended_to_and_rotated(tmp_path: Path) -> None:
     for _ in range(3):
         rotating.write(b"x" * 700_000 + b"\n")
     assert path.stat().st_size == 700_001
-    assert len(list(tmp_path.glob("etcd-*.log.gz"))) == 1
+    (packed,) = tmp_path.glob("etcd-*.log.gz")
+    assert packed.stat().st_mode & 0o777 == 0o600  # as private as the log that it was
+    with gzip.open(packed) as file:
+        assert len(file.read()) == 700_001
 
 
 def test_dev_null_silences_everything() -> None:

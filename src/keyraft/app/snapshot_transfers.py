@@ -28,6 +28,7 @@ from keyraft.raft.errors import StorageError
 from keyraft.server import Member, ReceivedDatabase
 from keyraft.shell.database_reception import DatabaseReception, sent_snapshot
 from keyraft.storage.backend import LMDBReader, ReadOnlyBackend
+from keyraft.storage.files import create_private
 from keyraft.storage.transfer import TransferError
 from keyraft.storage.transfer.layout import READY, sync_dir
 
@@ -201,8 +202,7 @@ async def _read(index: int, path: str, received: ReceivedDatabase) -> None:
 
 
 def _create(path: str) -> BinaryIO:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-    return os.fdopen(os.open(path, flags, 0o600), "wb")
+    return os.fdopen(create_private(path), "wb")
 
 
 def _finish(file: BinaryIO, path: str) -> None:

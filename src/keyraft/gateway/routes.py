@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import posixpath
+import string
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -30,6 +31,7 @@ Header = tuple[bytes, bytes]
 
 _CORS_METHODS: Final = (b"access-control-allow-methods", b"POST, GET, OPTIONS, PUT, DELETE")
 _CORS_HEADERS: Final = (b"access-control-allow-headers", b"accept, content-type, authorization")
+_QUERY: Final = string.punctuation  # stays as it is; what no header may hold is escaped
 _TEXT: Final = (b"content-type", b"text/plain; charset=utf-8")
 _JSON: Final = (b"content-type", b"application/json")
 _NOSNIFF: Final = (b"x-content-type-options", b"nosniff")
@@ -321,7 +323,7 @@ def _clean(path: str, has_json: bool) -> str:
 
 def _redirect(request: HttpRequest, extra: list[Header], path: str, query: str) -> None:
     """Go's `http.Redirect`, which explains itself in HTML to those who read."""
-    where = quote(path) + (f"?{query}" if query else "")
+    where = quote(path) + (f"?{quote(query, _QUERY)}" if query else "")
     headers = [(b"location", where.encode("ascii", "replace")), *extra]
     body = b""
     if request.method in ("GET", "HEAD"):

@@ -18,6 +18,8 @@ def check_fields(fields: list[Header], pseudo: frozenset[bytes]) -> str | None:
     seen: set[bytes] = set()
     regular = False
     for name, value in fields:
+        if b"\0" in value or b"\n" in value or b"\r" in value:
+            return "a header value with a forbidden octet"
         if name[:1] == b":":
             if regular or name not in pseudo or name in seen:
                 return "a pseudo-header that is unknown, repeated or after a field"
@@ -28,6 +30,4 @@ def check_fields(fields: list[Header], pseudo: frozenset[bytes]) -> str | None:
             return "a header name that is not in lower case or not a token"
         if name in _CONNECTION_SPECIFIC or (name == b"te" and value != b"trailers"):
             return "a connection-specific header"
-        if b"\0" in value or b"\n" in value or b"\r" in value:
-            return "a header value with a forbidden octet"
     return None

@@ -130,7 +130,12 @@ class RotatingOutput:
             import gzip  # not needed at a start
             import shutil
 
-            with open(backup, "rb") as source, gzip.open(f"{backup}.gz", "wb") as target:
+            descriptor = os.open(f"{backup}.gz", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with (
+                open(backup, "rb") as source,
+                open(descriptor, "wb") as file,
+                gzip.open(file, "wb") as target,
+            ):
                 shutil.copyfileobj(source, target)
             backup.unlink()
         self._purge(now)

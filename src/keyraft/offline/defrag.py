@@ -9,6 +9,7 @@ import lmdb
 
 from keyraft.offline.source import OfflineError, database_path, lock
 from keyraft.storage.bolt import BoltError, BoltFile, check, write_file
+from keyraft.storage.files import create_private
 from keyraft.storage.transfer.environment import open_environment
 from keyraft.storage.transfer.layout import DATA_FILE, sync_dir
 
@@ -33,8 +34,7 @@ def _bolt(path: str) -> tuple[int, int]:
             errors = check(db)
             if errors:
                 raise BoltError("\n".join(errors))
-            flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC
-            with os.fdopen(os.open(temporary, flags, 0o600), "w+b") as file:
+            with os.fdopen(create_private(temporary, os.O_RDWR), "w+b") as file:
                 write_file(file, ((name, bucket.items()) for name, bucket in db.buckets()))
                 file.flush()
                 os.fsync(file.fileno())

@@ -13,7 +13,7 @@ from typing import Final
 
 from keyraft.base.log import Logger
 from keyraft.offline.source import OfflineError, lock
-from keyraft.storage.files import OsFiles
+from keyraft.storage.files import OsFiles, create_private
 from keyraft.storage.transfer import TransferError, export_file, has_lmdb
 from keyraft.storage.transfer.layout import BOLT, KV, sync_dir
 from keyraft.storage.transfer.takeover import consistent_index
@@ -55,8 +55,7 @@ def write_bolt(snap_dir: str) -> int:
     Blocks, for seconds per million keys. Raises TransferError, OSError.
     """
     unfinished = os.path.join(snap_dir, _UNFINISHED)
-    flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-    with os.fdopen(os.open(unfinished, flags, 0o600), "w+b") as file:
+    with os.fdopen(create_private(unfinished, os.O_RDWR), "w+b") as file:
         size = export_file(os.path.join(snap_dir, KV), file)
         file.flush()
         os.fsync(file.fileno())

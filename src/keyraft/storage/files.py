@@ -14,6 +14,7 @@ All of it blocks; who calls decides on which thread. Errors are `OSError`.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -111,6 +112,18 @@ def make_private_dirs(path: str) -> None:
                 raise  # a link to nowhere
             reason = os.strerror(errno.ENOTDIR)
             raise NotADirectoryError(errno.ENOTDIR, reason, level) from None
+
+
+def create_private(path: str, access: int = os.O_WRONLY) -> int:
+    """A new file for its owner alone, in place of what has its name; the descriptor.
+
+    What others put there before, a file that they may read or a link, is removed and not written
+    to. Raises OSError.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    flags = access | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    return os.open(path, flags, PRIVATE_FILE_MODE)
 
 
 class OsFile:

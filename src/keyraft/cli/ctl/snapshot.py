@@ -48,9 +48,11 @@ async def save(context: Context) -> None:
 
 async def _save(context: Context, path: str) -> str:
     """Streams into PATH.part, syncs, renames; the server's version."""
+    from keyraft.storage.files import create_private
+
     part = path + ".part"
     try:
-        file = os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb")
+        file = os.fdopen(create_private(part), "wb")
     except OSError as error:
         reason = f"open {part}: {(error.strerror or '').lower()}"
         raise Exit(INTERRUPTED, f"could not open {part} ({reason})") from None
