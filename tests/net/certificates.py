@@ -26,7 +26,7 @@ class Files:
 
 
 def make_authority(folder: Path, client_name: str = "root") -> Files:
-    """Writes the PEM files; the client's CN is `client_name`."""
+    """Writes the PEM files; the client's CN is `client_name`, if any."""
     day = datetime.timedelta(days=1)
     now = datetime.datetime.now(datetime.UTC)
 
@@ -34,7 +34,7 @@ def make_authority(folder: Path, client_name: str = "root") -> Files:
         name: str, issuer: x509.Name | None, signer: ec.EllipticCurvePrivateKey | None
     ) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
         key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)] if name else [])
         authority = signer or key
         builder = (
             x509.CertificateBuilder()

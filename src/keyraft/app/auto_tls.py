@@ -26,13 +26,20 @@ def own_pair(config: Config, kind: str, urls: Iterable[URL]) -> tuple[str, str]:
 
     `kind` is "client" or "peer"; `urls` are where it listens.
     """
-    log = config.log
-    title = f"failed to get {kind} self-signed certs"
+    hosts = [url.hostname for url in urls if url.has_port]
     years = config.self_signed_cert_validity
+    return kept_pair(config.data_dir, kind, hosts, years, config.log)
+
+
+def kept_pair(
+    data_dir: str, kind: str, hosts: Iterable[str], years: int, log: Logger
+) -> tuple[str, str]:
+    """The same for whoever has a data directory."""
+    title = f"failed to get {kind} self-signed certs"
     if years == 0:
         log.warn("cannot generate cert", error=_NO_VALIDITY)
         raise StartError(_NO_VALIDITY, title)
-    folder = os.path.join(os.path.abspath(config.data_dir), "fixtures", kind)
+    folder = os.path.join(os.path.abspath(data_dir), "fixtures", kind)
     try:
         check_data_dir(folder, log, "cert")
     except StartError as error:
@@ -41,13 +48,13 @@ def own_pair(config: Config, kind: str, urls: Iterable[URL]) -> tuple[str, str]:
     certificate, key = os.path.join(folder, CERTIFICATE), os.path.join(folder, KEY)
     if not (os.path.exists(certificate) and os.path.exists(key)):
         try:
-            _make(certificate, key, urls, years, log)
+            _make(certificate, key, hosts, years, log)
         except OSError as error:
             raise StartError(go_error("open", error), title) from None
     return certificate, key
 
 
-def _make(certificate: str, key: str, urls: Iterable[URL], years: int, log: Logger) -> None:
+def _make(certificate: str, key: str, hosts: Iterable[str], years: int, log: Logger) -> None:
     from keyraft.net import end_of, self_signed  # loads `cryptography`
 
     now = datetime.now(UTC).replace(microsecond=0)
@@ -55,7 +62,6 @@ def _make(certificate: str, key: str, urls: Iterable[URL], years: int, log: Logg
         "automatically generate certificates",
         certificate_validity_bound_not_after=end_of(now, years).strftime("%Y-%m-%dT%H:%M:%SZ"),
     )
-    hosts = [url.hostname for url in urls if url.has_port]
     pair = self_signed(hosts, now, years)
     # The key first: who finds both, finds both whole.
     for path, data, mode, what in (

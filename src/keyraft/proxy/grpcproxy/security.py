@@ -7,9 +7,13 @@ Source: etcd `server/etcdmain/grpc_proxy.go`, `client/pkg/transport`.
 from __future__ import annotations
 
 import ssl
+from dataclasses import replace
 from typing import Final
 
+from keyraft.app.auto_tls import kept_pair
+from keyraft.app.start_checks import StartError
 from keyraft.base.log import Logger
+from keyraft.base.urls import URLError, split_host_port
 from keyraft.client import TLS
 from keyraft.net import ClientTLS, ServerTLS, Terms, TLSFiles, read_names, unknown_suite
 from keyraft.proxy.grpcproxy.options import OptionError, ProxyOptions
@@ -67,33 +71,34 @@ def metrics_tls(tls: TLS | None) -> ClientTLS | None:
 def server_tls(options: ProxyOptions, log: Logger) -> ServerTLS | None:
     """Towards clients; None: without. Raises OptionError."""
     if not options.secure:
+        if options.client_crl_file:
+            log.warn("--client-crl-file has no effect without TLS for clients")
         return None
     unknown = unknown_suite(options.listen_cipher_suites)
     if unknown is not None:
         raise OptionError(f'unexpected TLS cipher suite "{unknown}"')
-    if options.auto_tls or options.client_crl_file:
-        raise OptionError("--auto-tls and --client-crl-file are not supported")
-    if not options.cert_file or not options.key_file:
-        raise OptionError(
-            "KeyFile and CertFile must both be present"
-            f"[key: {options.key_file}, cert: {options.cert_file}]"
-        )
-    log.info(
-        "gRPC proxy server TLS",
-        tls_info=f"cert = {options.cert_file}, key = {options.key_file}, client-cert=, "
-        f"client-key=, trusted-ca = {options.trusted_ca_file}, client-cert-auth = false, "
-        f"crl-file = {options.client_crl_file}",
-    )
     files = TLSFiles(
         cert_file=options.cert_file,
         key_file=options.key_file,
         trusted_ca_file=options.trusted_ca_file,
+        crl_file=options.client_crl_file,
         terms=Terms(options.tls_min_version, options.tls_max_version, options.listen_cipher_suites),
     )
     try:
+        if options.auto_tls and files.is_empty and not files.trusted_ca_file:
+            host = split_host_port(options.listen_addr)[0]
+            years = options.self_signed_cert_validity
+            certificate, key = kept_pair(options.data_dir, "proxy", [host], years, log)
+            files = replace(files, cert_file=certificate, key_file=key)
+        log.info(
+            "gRPC proxy server TLS",
+            tls_info=f"cert = {files.cert_file}, key = {files.key_file}, client-cert=, "
+            f"client-key=, trusted-ca = {files.trusted_ca_file}, client-cert-auth = false, "
+            f"crl-file = {files.crl_file}",
+        )
         return ServerTLS(files, log)
-    except OSError as error:
-        raise OptionError(_unfit(error, options.cert_file)) from None
+    except (OSError, StartError, URLError) as error:
+        raise OptionError(str(error)) from None
 
 
 def _unfit(error: OSError, name: str) -> str:
