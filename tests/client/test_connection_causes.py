@@ -12,11 +12,14 @@ import pytest
 
 from keyraft.app.descriptors import REJECTED_LINES_PER_S_MAX, Rejections
 from keyraft.client import TLS, Client, errors
+from keyraft.client.dial import Dialer, DialError
+from keyraft.client.endpoint import parse
 from keyraft.client.recipes.barrier import HeldError
 from keyraft.client.recipes.election import NotLeaderError
 from keyraft.client.recipes.lock import LockedError
 from keyraft.grpc import Limits, Router
 from keyraft.net import Server, ServerTLS
+from keyraft.net.tls.server_name import mismatch
 from tests.net.certificates import Files, make_authority, serving_tls
 
 LIMIT_S = 60.0
@@ -267,3 +270,73 @@ def test_one_root_is_above_whatever_the_library_raises() -> None:
         assert str(error) and error.text == str(error) and isinstance(error.code, int)
     for told in made[:3] + made[6:8]:  # as before, these are RawErrors, too
         assert isinstance(told, errors.RawError)
+
+
+def test_a_server_with_another_name_says_whom_its_certificate_names(files: Files) -> None:
+    valid = f"{HANDSHAKE}tls: failed to verify certificate: x509: certificate is valid for"
+
+    async def work(address: str, lines: Lines) -> None:
+        named = TLS(str(files.ca), server_name="etcd.example")
+        await expects(f"https://{address}", f"{valid} localhost, not etcd.example", named)
+        other = TLS(str(files.ca), server_name="127.0.0.9")
+        await expects(f"https://{address}", f"{valid} 127.0.0.1, not 127.0.0.9", other)
+
+    served(serving_tls(files), work)
+
+
+@pytest.mark.parametrize(
+    ("certificate", "wanted", "said"),
+    [
+        ({}, "a", "certificate is not valid for any names, but wanted to match a"),
+        (
+            {"subject": ((("commonName", "A"),),)},
+            "a",
+            "certificate relies on legacy Common Name field, use SANs instead",
+        ),
+        (
+            {"subjectAltName": (("DNS", "b"), ("DNS", "*.c"), ("IP Address", "::1"))},
+            "a",
+            "certificate is valid for b, *.c, not a",
+        ),
+        (
+            {"subjectAltName": (("DNS", "b"),)},
+            "::1",
+            "cannot validate certificate for ::1 because it doesn't contain any IP SANs",
+        ),
+        (
+            {"subjectAltName": (("IP Address", "0:0:0:0:0:0:0:1"), ("IP Address", "10.0.0.1"))},
+            "10.0.0.2",
+            "certificate is valid for ::1, 10.0.0.1, not 10.0.0.2",
+        ),
+    ],
+)
+def test_gos_words_for_a_name_that_does_not_match(
+    certificate: dict[str, Any], wanted: str, said: str
+) -> None:
+    assert mismatch(certificate, wanted) == said
+
+
+def test_a_clients_files_may_change_between_connections(
+    files: Files, strangers: Files, tmp_path: Path
+) -> None:
+    """And are read only then."""
+    bundle = tmp_path / "bundle"
+    bundle.write_bytes(strangers.ca.read_bytes())
+    contexts = []
+
+    async def work(address: str, lines: Lines) -> None:
+        dial = Dialer(TLS(str(bundle)))
+        endpoint = parse(f"https://{address}")
+        for _ in range(2):
+            with pytest.raises(DialError, match="unknown authority"):
+                await dial(endpoint)
+            contexts.append(dial._contexts.context())
+        assert contexts[0] is contexts[1]
+        bundle.write_bytes(files.ca.read_bytes())
+        connection = await dial(endpoint)
+        await connection.close()
+        bundle.unlink()
+        with pytest.raises(FileNotFoundError):
+            await dial(endpoint)
+
+    served(serving_tls(files), work)

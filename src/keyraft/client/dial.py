@@ -10,7 +10,7 @@ import asyncio
 import socket
 import ssl
 from time import monotonic
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from keyraft.client.endpoint import Endpoint
 from keyraft.client.errors import UNAVAILABLE
@@ -37,6 +37,9 @@ from keyraft.net import (
     peer_name,
     system_reason,
 )
+
+if TYPE_CHECKING:
+    from keyraft.net import WatchedFile
 
 RECEIVE_BYTES_MAX: Final = 2_147_483_647  # a response; etcd's client: math.MaxInt32
 KEEPALIVE_S: Final = 10.0  # a ping when nothing was heard for this long while calls are open
@@ -73,8 +76,33 @@ class TLS(NamedTuple):
         )
 
 
+class _Contexts:
+    """The context for the next connection: made anew when a file has changed.
+
+    The system's authorities are read once, as in Go: it takes some 20 ms of the loop's thread.
+    """
+
+    def __init__(self, tls: TLS) -> None:
+        self._tls = tls
+        self._files: list[WatchedFile] | None = None
+        self._made: ssl.SSLContext | None = None
+
+    def context(self) -> ssl.SSLContext:
+        """Raises OSError for files that cannot be used."""
+        if self._files is None:
+            from keyraft.net import WatchedFile  # only with TLS
+
+            named = (self._tls.ca_file, self._tls.cert_file, self._tls.key_file)
+            self._files = [WatchedFile(path) for path in named if path]
+        changed = [file.changed() for file in self._files]
+        if self._made is None or any(changed):
+            self._made = None  # until it is made
+            self._made = self._tls.context()
+        return self._made
+
+
 class Dialer:
-    """Connects to endpoints; certificates are read anew for each connection, so they may change.
+    """Connects to endpoints; certificates and authorities may change, each connection has the new.
 
     Times in seconds; a `keepalive_s` of 0 sends no pings.
     """
@@ -89,7 +117,9 @@ class Dialer:
         receive_bytes_max: int = 0,
         keepalive_without_calls: bool = False,
     ) -> None:
-        self._tls = tls
+        self._tls = tls or TLS()
+        self._contexts = _Contexts(self._tls)
+        self._always_secure = tls is not None
         self._keepalive_without_calls = keepalive_without_calls
         self._timeout_s = timeout_s
         self.limits = Limits(
@@ -103,12 +133,11 @@ class Dialer:
     async def __call__(self, endpoint: Endpoint) -> EndpointConnection:
         """A new connection whose server has sent its settings; raises DialError with the reason."""
         attempt = DialAttempt(endpoint)
-        secure = endpoint.tls if endpoint.tls is not None else self._tls is not None
+        secure = endpoint.tls if endpoint.tls is not None else self._always_secure
         context, name = None, None
         if secure:
-            tls = self._tls or TLS()
-            name = (tls.server_name or endpoint.host or "localhost").removesuffix(".")
-            context = tls.context()
+            context = self._contexts.context()
+            name = (self._tls.server_name or endpoint.host or "localhost").removesuffix(".")
         try:
             async with asyncio.timeout(self._timeout_s if self._timeout_s > 0 else None):
                 return await self._connect(context, name, attempt)

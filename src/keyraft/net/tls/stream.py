@@ -115,6 +115,8 @@ class TLSStream(Sending):
 
     def work(self) -> None:
         """One step, in a thread (workers.Step)."""
+        if self._closing:
+            return  # given up while it was queued
         try:
             tls = self._tls
             if tls is None:
