@@ -26,12 +26,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="tests.fuzz")
     parser.add_argument("target", nargs="?")
     parser.add_argument("file", nargs="?", type=Path)
-    parser.add_argument("--seconds", type=int, default=60)
+    parser.add_argument("--seconds", type=int, default=0)
     parser.add_argument("--runs", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     if given.target is None:
-        return _all(given.seconds)
+        return _all(given.seconds or 60)
     if given.file is not None:
         from .targets import all_targets
 
@@ -89,7 +89,10 @@ def _one(name: str, runs: int, seconds: int, seed: int) -> None:
         arguments.append(f"-dict={book}")
     if seed:
         arguments.append(f"-seed={seed}")
-    arguments.append(f"-runs={runs}" if runs else f"-max_total_time={seconds}")
+    if runs:
+        arguments.append(f"-runs={runs}")
+    if seconds or not runs:
+        arguments.append(f"-max_total_time={seconds or 60}")
     once = target.once
 
     def run(data: bytes) -> None:
