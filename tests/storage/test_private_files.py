@@ -35,5 +35,5 @@ def test_a_private_file_takes_the_place_of_what_others_put_there(
 
 def test_a_folder_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "part").mkdir()
-    with pytest.raises(OSError, match="directory|permitted"):
+    with pytest.raises(OSError, match=r"directory|permitted"):
         create_private(str(tmp_path / "part"))
