@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import ssl
 from dataclasses import replace
@@ -178,3 +179,26 @@ def test_a_key_that_is_encrypted_is_refused_without_a_question(ours: Files) -> N
     )
     with pytest.raises(UnfitError, match="tls: failed to parse private key"):
         ServerTLS(described(ours))
+
+
+@pytest.mark.parametrize("times", [1, 2, 3, 4, 5])
+def test_what_is_new_is_taken_when_descriptors_are_free_again(
+    ours: Files, others: Files, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    lines = Lines()
+    tls = ServerTLS(described(ours), lines)
+    put(ours.server_cert, others.server_cert)
+    put(ours.server_key, others.server_key)
+    left = [times]
+    make = os.memfd_create
+
+    def none_free(name: str, flags: int) -> int:
+        left[0] -= 1
+        if left[0] == 0:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return make(name, flags)
+
+    monkeypatch.setattr(os, "memfd_create", none_free)
+    assert agreed(tls.context(), visitor(ours if left[0] <= 0 else others, ours))
+    assert agreed(tls.context(), visitor(others, ours))
+    assert [level for level, _ in lines.said if level != "info"] in (["warn"], ["error"])

@@ -7,7 +7,7 @@ keeps what it began with; the next one has the new files.
 from __future__ import annotations
 
 import ssl
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from keyraft.base.log import Logger, NullLogger
@@ -81,6 +81,28 @@ class TLSFiles:
         )
 
 
+class _Current:
+    """The context in use. One that cannot be made (no descriptor is free) is made a while later."""
+
+    def __init__(self, make: Callable[[], ssl.SSLContext], log: Logger) -> None:
+        self._make = make
+        self._log = log
+        self._made = make()
+        self._stale = False
+
+    def context(self, renewed: bool) -> ssl.SSLContext:
+        """`renewed`: another one is wanted from now on."""
+        if renewed or self._stale:
+            try:
+                self._made = self._make()
+                self._stale = False
+            except OSError as error:
+                if not self._stale:
+                    self._log.error("cannot make a TLS context yet", error=str(error))
+                self._stale = True
+        return self._made
+
+
 class ServerTLS:
     """What a listener needs for its handshakes. Owned by the loop's thread."""
 
@@ -98,19 +120,19 @@ class ServerTLS:
         self._protocols = protocols
         self._source = TLSSource(files.cert_file, files.key_file, files.trusted_ca_file, log)
         self._revoked = RevocationList(files.crl_file, log) if files.crl_file else None
+        if self._revoked is not None:
+            self._revoked.renew()
         addresses = AddressCheck() if files.addresses_compared else None
         self._admission = Admission(files.allowed, servers=False, addresses=addresses)
         self._source.renew()
-        self._context = self._made()
+        self._current = _Current(self._made, log)
 
     def context(self) -> ssl.SSLContext:
         """For the next handshake; the same one until a file changes."""
         renewed = self._source.renew()
         if self._revoked is not None and self._revoked.renew():
             renewed = True  # a session from before shows no chain that could be looked at
-        if renewed:
-            self._context = self._made()
-        return self._context
+        return self._current.context(renewed)
 
     def _made(self) -> ssl.SSLContext:
         first = self._make()
@@ -166,6 +188,7 @@ class ClientTLS:
         """Raises UnfitError."""
         if not files.is_empty:
             files.check()
+        log = log or NullLogger()
         self.files = files
         self.server_name = ""
         """Whose certificate the other end must show; "": the host's that is dialled."""
@@ -174,17 +197,16 @@ class ClientTLS:
             files.client_cert_file or files.cert_file,
             files.client_key_file or files.key_file,
             files.trusted_ca_file,
-            log or NullLogger(),
+            log,
+            serving=False,
         )
         self._admission = Admission(files.allowed, servers=True)
         self._source.renew()
-        self._context = self._made()
+        self._current = _Current(self._made, log)
 
     def context(self) -> ssl.SSLContext:
         """For the next handshake; the same one until a file changes."""
-        if self._source.renew():
-            self._context = self._made()
-        return self._context
+        return self._current.context(self._source.renew())
 
     def _made(self) -> ssl.SSLContext:
         first = self._make()

@@ -18,17 +18,24 @@ from keyraft.base.log import Logger
 from .pairs import Pair, UnfitError
 from .watched import WatchedFile
 
+_SERVING: Final = ("failed to find peer cert files", "failed to create peer certificate")
+_DIALLING: Final = ("failed to find client cert files", "failed to create client certificate")
 _BEGINS: Final = "-----BEGIN CERTIFICATE-----"
 
 
 class TLSSource:
     """Up to two files of a pair and one of authorities; empty names are files that there are not."""
 
-    def __init__(self, cert_file: str, key_file: str, ca_file: str, log: Logger) -> None:
+    def __init__(
+        self, cert_file: str, key_file: str, ca_file: str, log: Logger, *, serving: bool = True
+    ) -> None:
+        """`serving`: the pair is a listener's; etcd's lines tell the two ends apart."""
         self._certificate = WatchedFile(cert_file)
         self._key = WatchedFile(key_file)
         self._bundle = WatchedFile(ca_file)
         self._log = log
+        self._missing, self._broken = _SERVING if serving else _DIALLING
+        self._again = False
         self.pair: Pair | None = None
         self.authorities: str | None = None
 
@@ -40,25 +47,25 @@ class TLSSource:
         renewed = False
         if self._certificate.path:
             changed = [self._certificate.changed(), self._key.changed()]
-            renewed = any(changed) and self._take_pair()
+            renewed = (any(changed) or self._again) and self._take_pair()
         if self._bundle.path and self._bundle.changed():
             renewed = self._take_authorities() or renewed
         return renewed
 
     def _take_pair(self) -> bool:
+        self._again = False
         try:
             pair = Pair(self._certificate.content(), self._key.content())
             pair.load_into(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
-        except UnfitError as error:
+        except OSError as error:
             if self.pair is None:
                 raise
+            self._again = not isinstance(error, UnfitError)  # there was no descriptor free
             missing = not (
                 os.path.exists(self._certificate.path) and os.path.exists(self._key.path)
             )
             self._log.warn(
-                "failed to find peer cert files"
-                if missing
-                else "failed to create peer certificate",
+                self._missing if missing else self._broken,
                 cert_file=self._certificate.path,
                 key_file=self._key.path,
                 error=str(error),
