@@ -25,6 +25,9 @@ def test_a_union_holds_what_its_parts_hold(
     for begin, end in added:
         union.add(begin, end)
         union.check()
+    at_once = Intervals.union_of(sorted(added, key=lambda each: each[0]))
+    at_once.check()
+    assert at_once.same(union)
     for key in KEYS:
         assert union.has(key) == any(holds(one, key) for one in added)
         assert union.has(key) == any(holds(one, key) for one in union)

@@ -13,6 +13,7 @@ search does the same, but misses the interval when a node on its way lies betwee
 from __future__ import annotations
 
 from collections.abc import Iterable
+from operator import itemgetter
 from typing import Final
 
 from keyraft.base.intervals import Intervals
@@ -42,10 +43,9 @@ class Ranges:
 
     def __init__(self, intervals: Iterable[Interval]) -> None:
         """Intervals in any order; one without a key, or that ends before its key, is empty."""
-        self._keys = Intervals()
-        for begin, end in sorted(intervals, key=lambda each: each[0]):
-            if begin:
-                self._keys.add(begin, end)
+        some = [each for each in intervals if each[0]]
+        some.sort(key=itemgetter(0))
+        self._keys = Intervals.union_of(some)
         self.has = self._keys.has  # whether one key is
 
     def has_range(self, key: bytes, range_end: bytes) -> bool:

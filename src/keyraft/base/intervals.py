@@ -8,7 +8,7 @@ Invariants (`check`): begins and ends alternate strictly; what is open at the en
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
 from keyraft.base.invariants import hold
@@ -23,6 +23,29 @@ class Intervals:
         self._begins: list[bytes] = []
         self._ends: list[bytes] = []
         self._open_from: bytes | None = None
+
+    @classmethod
+    def union_of(cls, ascending: Iterable[tuple[bytes, bytes | None]]) -> Intervals:
+        """The same as adding them one by one, for intervals in the order of their begins."""
+        made = cls()
+        begins, ends = made._begins, made._ends
+        last = b""
+        for begin, end in ascending:
+            if end is None:
+                if begins and begin <= last:
+                    begin = begins.pop()
+                    ends.pop()
+                made._open_from = begin
+                break  # all others begin behind it
+            if end <= begin:
+                continue
+            if not begins or begin > last:
+                begins.append(begin)
+                ends.append(end)
+                last = end
+            elif end > last:
+                ends[-1] = last = end
+        return made
 
     def add(self, begin: bytes, end: bytes | None) -> None:
         """One that ends before it begins is empty."""
