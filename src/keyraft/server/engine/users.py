@@ -17,6 +17,7 @@ of the auth revision.
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -25,7 +26,7 @@ from keyraft.base import errors
 from keyraft.base.codes import INVALID_ARGUMENT
 from keyraft.base.errors import EtcdError, RawError
 from keyraft.base.waiters import DoneWaiter, Result, Waiter
-from keyraft.grpc import CallContext
+from keyraft.grpc import Call, CallContext
 from keyraft.proto import raft_internal_pb2, rpc_pb2
 from keyraft.server.apply import internal_request
 from keyraft.server.engine.slicing import answer, when_readable
@@ -72,16 +73,31 @@ class RaftUsers:
         self._auth = self.rules = member.auth
         self._queue = member.queue
         self.check_admin = member.auth.check_admin
+        # The last unary call that showed a known token: whole requests of one connection often come
+        # many at once, and have one header.
+        self._metadata: Mapping[bytes, bytes] | None = None
+        self._identity: Identity | None = None
+        self._began_s = 0.0
+        self._revision = 0
 
     def identify(self, call: CallContext) -> Identity | None:
         """See the port."""
         auth = self._auth
         if not auth.enabled:
             return None
-        token = call.metadata.get(b"token")
+        metadata = call.metadata
+        if metadata is self._metadata and auth.revision == self._revision:
+            # A call of the same moment with the same header: its token is as good as before. What
+            # takes a token away changes the revision. A stream's moment is long ago.
+            if type(call) is Call and call.began_s == self._began_s:
+                return self._identity
+        token = metadata.get(b"token")
         if token is not None:
             identity = auth.tokens.known(token, auth.revision)
             if identity is not None:
+                if type(call) is Call:
+                    self._metadata, self._identity = metadata, identity
+                    self._began_s, self._revision = call.began_s, auth.revision
                 return identity
         try:
             return auth.identify(call.metadata, call.common_name, self._queue.applied_index)
