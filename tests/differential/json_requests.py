@@ -37,10 +37,11 @@ ODD: Final = frozenset(
             "null",
             "fields twice",
         ),
-        *("a byte changed", "bytes inserted", "no permission", "user without options"),
+        *("a byte changed", "bytes inserted", "no permission", "user without options", "token"),
     )
 )
-"""What jsonpb of 3.5 reads otherwise than protojson of 3.7, or what makes 3.5 panic."""
+"""What jsonpb of 3.5 reads otherwise than protojson of 3.7, what makes 3.5 panic, and a token while
+there are no users, which 3.5 refuses."""
 
 
 @dataclass
@@ -349,6 +350,8 @@ def _header(request: JsonRequest, chance: random.Random) -> None:
         ]
     )
     request.headers[name] = value
+    if name == "Authorization":
+        request.why.append("token")
 
 
 _SPOILS: Final[list[tuple[str, Callable[[JsonRequest, random.Random], None]]]] = [

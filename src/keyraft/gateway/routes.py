@@ -118,8 +118,12 @@ class Gateway:
         self._route(request, [], client_port=False)
 
     def _route(self, request: HttpRequest, extra: list[Header], client_port: bool) -> None:
+        target = request.target
+        if client_port and self._json is not None and self._json.has(target):
+            self._json.handle(request, target, extra)  # the way of nearly all
+            return
         try:
-            parts = urlsplit(request.target)
+            parts = urlsplit(target)
         except ValueError:  # for instance an unclosed bracket where a host might be
             request.respond(
                 http_status.BAD_REQUEST, [_TEXT, _NOSNIFF, *extra], b"400 Bad Request\n"

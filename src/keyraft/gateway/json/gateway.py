@@ -52,6 +52,10 @@ class JsonGateway:
         self.message_text_bytes_max = text_bytes_max(message_bytes_max)
         self._thread: ThreadPoolExecutor | None = None
 
+    def has(self, path: str) -> bool:
+        """Whether a method has this path."""
+        return path in self._methods
+
     def handle(self, request: HttpRequest, path: str, extra: list[Header]) -> None:
         """A request for a path below `/v3/`; `extra` are headers of every answer."""
         method = self._methods.get(path)

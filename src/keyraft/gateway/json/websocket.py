@@ -43,9 +43,12 @@ RESCANNED_BYTES_MAX: Final = 16_777_216  # of a value that comes in many message
 
 def wants_websocket(headers: list[Header]) -> bool:
     """Whether the client asks to speak websocket."""
-    return _has_token(headers, b"connection", b"upgrade") and _has_token(
-        headers, b"upgrade", b"websocket"
-    )
+    for name, _ in headers:
+        if name == b"upgrade":
+            return _has_token(headers, b"connection", b"upgrade") and _has_token(
+                headers, b"upgrade", b"websocket"
+            )
+    return False
 
 
 def _has_token(headers: list[Header], name: bytes, token: bytes) -> bool:
