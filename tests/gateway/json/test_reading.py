@@ -217,6 +217,7 @@ def test_the_scanner_agrees_with_json(raw: bytes) -> None:
 
 def test_bodies_with_many_values_are_slow() -> None:
     assert is_slow(b"[" + b"1," * 6000 + b"1]")
+    assert is_slow(b'"' + b"\\u0041" * 3000 + b'"')
     assert not is_slow(b'{"key":"' + b"A" * 1_000_000 + b'"}')
     assert TXN.by_name["success"].repeated
     assert RANGE.by_name["rangeEnd"] is RANGE.by_name["range_end"]

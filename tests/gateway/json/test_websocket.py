@@ -185,6 +185,13 @@ def test_frames_that_break_the_protocol_end_it(port: JsonPort) -> None:
     assert client.closed == 1002
 
 
+def test_a_message_with_very_many_values_is_refused(port: JsonPort) -> None:
+    client = Client(port, "/v3/kv/range")
+    client.say('{"key":"aw==","x":[' + "1," * 5000 + "1]}")
+    assert client.lines == [{"code": 3, "message": "too many values in one message"}]
+    assert client.closed == 1000
+
+
 def test_messages_are_bounded(port: JsonPort) -> None:
     client = Client(port, "/v3/watch")
     for _ in range(40):

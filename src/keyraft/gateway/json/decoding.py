@@ -15,7 +15,7 @@ from keyraft.gateway.json.fields import NotQuickError, Quotes, Table
 from keyraft.gateway.json.protojson import ProtoJsonError, read_message
 from keyraft.gateway.json.scanner import SyntaxProblem, find_value
 
-SLOW_MARKS: Final = 5_000  # a body with more values and names is read in a thread
+SLOW_MARKS: Final = 2_000  # a body with more values, names and escapes is read in a thread
 
 
 class NotDecodedError(Exception):
@@ -24,9 +24,7 @@ class NotDecodedError(Exception):
 
 def is_slow(body: bytes) -> bool:
     """Whether reading `body` takes longer than a few milliseconds."""
-    return len(body) > SLOW_MARKS and (
-        body.count(b",") + body.count(b"{") + body.count(b"[") > SLOW_MARKS
-    )
+    return len(body) > SLOW_MARKS and (sum(map(body.count, (b",", b"{", b"[", b"\\"))) > SLOW_MARKS)
 
 
 def decode(kind: type[Message], table: Table, body: bytes) -> bytes:

@@ -22,7 +22,7 @@ from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
 from keyraft.base import http_status
 from keyraft.gateway.json.calls import Header, JsonStream, refuse
-from keyraft.gateway.json.decoding import NotDecodedError, decode_value
+from keyraft.gateway.json.decoding import NotDecodedError, decode_value, is_slow
 from keyraft.gateway.json.metadata import BadHeaderError, annotate
 from keyraft.gateway.json.methods import Method
 from keyraft.gateway.json.scanner import EndOfText, SyntaxProblem, find_value
@@ -291,6 +291,10 @@ class Conversation:
         method = self._method
         assert method is not None, "a path without a method is refused before"
         buffer = self._buffer + data
+        if is_slow(buffer):
+            # DEVIATION: a message is read at once, so it has no more than a transaction may need.
+            self._wrong("too many values in one message")
+            return
         at = 0
         try:
             while (found := find_value(buffer, at, ended=False)) is not None:
