@@ -11,6 +11,7 @@ import pytest
 
 from keyraft.client import Client, errors, missing, put
 from keyraft.client.recipes import Election, Lock, Session
+from keyraft.client.transport import CallFailed
 from keyraft.net import Http1Client
 from keyraft.proto import rpc_pb2
 from keyraft.proxy.grpcproxy import GrpcProxy
@@ -127,6 +128,36 @@ def test_a_client_that_does_not_read_holds_nobody_up_and_misses_nothing(member: 
             told += [event.kv.value.partition(b" ")[0] for event in answer.events]
         assert told == [b"%d" % number for number in range(EVENTS)]
         stream.cancel()
+
+    through_proxy(body, member.endpoint)
+
+
+def test_streams_that_end_in_nonsense_leave_nothing_behind(member: Server) -> None:
+    async def body(proxy: GrpcProxy, client: Client) -> None:
+        await client.value("x")
+        connection = client.pool.pick()
+        assert connection is not None
+        for method, first in (
+            (
+                b"/etcdserverpb.Watch/Watch",
+                rpc_pb2.WatchRequest(create_request={"key": b"k"}).SerializeToString(),
+            ),
+            (
+                b"/etcdserverpb.Lease/LeaseKeepAlive",
+                rpc_pb2.LeaseKeepAliveRequest(ID=7).SerializeToString(),
+            ),
+        ):
+            stream = connection.stream(method, client.headers)
+            await stream.send(first)
+            assert await stream.receive() is not None
+            await stream.send(b"\xff\xff")
+            with pytest.raises(CallFailed) as ended:
+                await stream.receive()
+            assert ended.value.code == errors.INTERNAL
+        assert proxy.ranges.counts.watchers == proxy.ranges.counts.broadcasts == 0
+        assert not proxy.renewals.lines
+        while await watchers(member):
+            await asyncio.sleep(0)
 
     through_proxy(body, member.endpoint)
 

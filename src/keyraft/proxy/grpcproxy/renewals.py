@@ -16,7 +16,7 @@ from typing import Final
 
 from google.protobuf.message import DecodeError
 
-from keyraft.base.errors import BY_TEXT, NoLeaderError
+from keyraft.base.errors import BY_TEXT, NoLeaderError, RawError
 from keyraft.base.parsing import parse
 from keyraft.client import DirectConnection, Headers, Namespace
 from keyraft.grpc import (
@@ -161,7 +161,11 @@ class RenewalStream:
 
     def on_message(self, message: bytes) -> None:
         """A renewal."""
-        request = parse(rpc_pb2.LeaseKeepAliveRequest, message)
+        try:
+            request = parse(rpc_pb2.LeaseKeepAliveRequest, message)
+        except RawError as refusal:
+            self._finish(refusal.code, refusal.text)
+            return
         self._unanswered += 1
         self._line.renew(request.ID, self)
         if not self._paused and not self._room:
@@ -215,7 +219,7 @@ class Renewals:
         self.upstream = upstream
         self._leader = leader
         self._space = space
-        self._lines: dict[Headers, RenewalLine] = {}
+        self.lines: dict[Headers, RenewalLine] = {}
 
     def register(self, router: Router) -> None:
         """Makes the methods callable."""
@@ -229,14 +233,14 @@ class Renewals:
                 raise NoLeaderError
             self._leader.join(stream)
         credentials = credentials_of(stream.metadata)
-        line = self._lines.get(credentials)
+        line = self.lines.get(credentials)
         if line is None:
-            line = self._lines[credentials] = RenewalLine(self, credentials)
+            line = self.lines[credentials] = RenewalLine(self, credentials)
         return RenewalStream(line, stream, self._leader)
 
     def forget(self, line: RenewalLine) -> None:
         """For RenewalLine: nobody needs it."""
-        self._lines.pop(line.credentials, None)
+        self.lines.pop(line.credentials, None)
 
     def time_to_live(self, call: UnaryCall, request: bytes) -> None:
         """LeaseTimeToLiveRequest -> LeaseTimeToLiveResponse, with the keys of the namespace."""

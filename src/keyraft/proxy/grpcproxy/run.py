@@ -77,7 +77,8 @@ class GrpcProxy:
         self.router = Router()
         KeysProxy(self.upstream, self.cache, space, ordering).register(self.router)
         WatchProxy(self.upstream, self.ranges, leader, space, log).register(self.router)
-        Renewals(self.upstream, leader, space).register(self.router)
+        self.renewals = Renewals(self.upstream, leader, space)
+        self.renewals.register(self.router)
         self.members.register(self.router)
         register(self.router, self.upstream, self.cache.clear)
         if options.experimental_enable_grpc_logging:

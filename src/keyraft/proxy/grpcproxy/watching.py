@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from keyraft.base.errors import CompactedError, NoLeaderError
+from keyraft.base.errors import CompactedError, NoLeaderError, RawError
 from keyraft.base.log import Logger
 from keyraft.base.parsing import parse
 from keyraft.client import Headers, Namespace
@@ -245,7 +245,12 @@ class ProxyWatchStream:
 
     def on_message(self, message: bytes) -> None:
         """A request to create, to cancel, or for progress; any other is ignored."""
-        request = parse(rpc_pb2.WatchRequest, message)
+        try:
+            request = parse(rpc_pb2.WatchRequest, message)
+        except RawError as refusal:
+            self.on_cancel(refusal.code)
+            self.sink.finish(refusal.code, refusal.text)
+            return
         which = request.WhichOneof("request_union")
         if which == "create_request":
             self._ask(request.create_request)
