@@ -181,7 +181,7 @@ def found_here(
         secure = [SRVRecord("m1.x.", port, 0, at) for at, port in enumerate(ports.values(), 1)]
         names = FixedNames(
             {
-                f"_etcd-client-ssl-n._tcp.{domain}": [*secure, SRVRecord("lost.x.", 1, 0, 5)],
+                f"_etcd-client-ssl-n._tcp.{domain}": [*secure, SRVRecord("lo]:st.x.", 1, 0, 5)],
                 f"_etcd-client-n._tcp.{domain}": [SRVRecord("m1.x.", good, 1, 6)],
             },
             {"m1.x": "127.0.0.1"},
@@ -206,7 +206,7 @@ ALL = [
     "https://m1.x.:STRANGE",
     "https://m1.x.:CLOSED",
     "https://m1.x.:MUTE",
-    "https://lost.x.:1",
+    "https://[lo]:st.x.]:1",
     "http://m1.x.:GOOD",
 ]
 
@@ -229,8 +229,8 @@ def test_of_what_dns_names_those_are_used_that_prove_it(authorities: list[Files]
         '"https://m1.x.:CLOSED" failed to dial '
         "(dial tcp 127.0.0.1:CLOSED: connect: connection refused),"
         '"https://m1.x.:MUTE" failed to dial (EOF),'
-        '"https://lost.x.:1" failed to dial '
-        "(dial tcp: lookup lost.x. on 127.0.0.1:53: no such host),"
+        '"https://[lo]:st.x.]:1" failed to dial '
+        "(dial tcp: lookup lo]:st.x. on 127.0.0.1:53: no such host),"
         '"http://m1.x.:GOOD" is insecure',
     }
     assert not found_here(authorities, insecure=False, domain="example.com")[0]

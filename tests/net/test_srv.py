@@ -184,7 +184,7 @@ def test_addresses_of_numbers_and_of_what_is_no_name() -> None:
     assert names.address("localhost", 80) in ("127.0.0.1:80", "[::1]:80")
     # As DNS gives it; from /etc/hosts, where it is without the dot.
     assert names.address("localhost.", 80) == names.address("localhost", 80)
-    for host in ("a" * 64, "a..b"):
+    for host in ("a" * 64, "a..b", ".", "a\\.b.", "a]b."):
         with pytest.raises(SRVError, match="no such host"):
             names.address(host, 80)
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
@@ -26,6 +25,7 @@ from keyraft.net import (
     Found,
     Names,
     SRVError,
+    SRVRecord,
     SystemNames,
     client_endpoints,
     handshake_reason,
@@ -58,7 +58,7 @@ def discover_endpoints(
     if insecure:
         return found
     log.info("validating discovered SRV endpoints", **about)
-    kept, problem = _verified(names, domain, ca_file, found.endpoints)
+    kept, problem = _verified(names, domain, ca_file, found)
     about["endpoints"] = kept
     if problem:
         log.warn("failed to validate discovered endpoints", **about, error=problem)
@@ -68,9 +68,7 @@ def discover_endpoints(
     return Found(tuple(url for url, _ in pairs), tuple(record for _, record in pairs))
 
 
-def _verified(
-    names: Names, domain: str, ca_file: str, endpoints: Sequence[str]
-) -> tuple[list[str], str]:
+def _verified(names: Names, domain: str, ca_file: str, found: Found) -> tuple[list[str], str]:
     """The endpoints that prove that they are the domain's, and what is wrong with the others."""
     try:
         if ca_file:
@@ -82,28 +80,27 @@ def _verified(
     except OSError as error:
         return [], f"open {ca_file}: {system_reason(error)}"
 
-    def problem(endpoint: str) -> str:
+    def problem(endpoint: str, record: SRVRecord) -> str:
         if not endpoint.startswith(SECURE):
             return f"{quote(endpoint)} is insecure"
-        why = _dial(names, endpoint.removeprefix(SECURE), context, domain.removesuffix("."))
+        why = _dial(names, record, context, domain.removesuffix("."))
         return f"{quote(endpoint)} failed to dial ({why})" if why else ""
 
     with ThreadPoolExecutor(DIALS_AT_ONCE) as threads:
-        problems = list(threads.map(problem, endpoints))
-    kept = [endpoint for endpoint, why in zip(endpoints, problems, strict=True) if not why]
+        problems = list(threads.map(problem, *found))
+    kept = [endpoint for endpoint, why in zip(found.endpoints, problems, strict=True) if not why]
     return kept, ",".join(filter(None, problems))
 
 
-def _dial(names: Names, address: str, context: ssl.SSLContext, domain: str) -> str:
+def _dial(names: Names, record: SRVRecord, context: ssl.SSLContext, domain: str) -> str:
     """Why nobody there speaks for the domain; "" if somebody does."""
-    host, port = split_host_port(address)
     try:
-        address = names.address(host, int(port))
+        address = names.address(record.target, record.port)
     except SRVError as error:
         return f"dial tcp: {error}"
-    numbers = split_host_port(address)
     try:
-        plain = socket.create_connection((numbers[0], int(numbers[1])), DIAL_TIMEOUT_S)
+        number, _ = split_host_port(address)
+        plain = socket.create_connection((number, record.port), DIAL_TIMEOUT_S)
     except TimeoutError:
         return f"dial tcp {address}: i/o timeout"
     except OSError as error:
