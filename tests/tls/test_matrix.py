@@ -70,12 +70,14 @@ def port_flags(papers: Papers, peers: bool, skip: str = SKIP) -> dict[str, tuple
             "no addresses": (*demanding, skip),
             "common name": (*demanding, "--peer-cert-allowed-cn=someone"),
             "host name": (*demanding, "--peer-cert-allowed-hostname=localhost"),
+            "list": (*demanding, f"--peer-crl-file={papers.crl}"),
         }
     return {
         "certificate": pair,
         "authority": (*pair, f"--trusted-ca-file={papers.ca}"),
         "middle": (*pair, f"--trusted-ca-file={papers.middle_ca}", "--client-cert-auth"),
         "allowed": (*demanding, "--client-cert-allowed-hostname=localhost"),
+        "list": (*demanding, f"--client-crl-file={papers.crl}"),
     }
 
 
