@@ -9,6 +9,7 @@ import ssl
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -75,6 +76,7 @@ class Visit:
         return str(self.line.get("error", ""))
 
 
+@cache
 def visitor(files: tuple[Path, Path] | None, version: str, suites: str = "") -> ssl.SSLContext:
     """A client that trusts everybody and shows these."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

@@ -111,8 +111,9 @@ def failure_reason(error: BaseException) -> str:
 def handshake_reason(error: BaseException) -> str:
     """Why a TLS handshake, or the connection behind it, failed at this end."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return "tls: failed to verify certificate: " + _CERTIFICATE.get(
-            error.verify_code, f"x509: {error.verify_message.rstrip('.')}"
+        text = getattr(error, "mismatch", "")  # of a certificate for another host
+        return "tls: failed to verify certificate: " + (
+            text or _CERTIFICATE.get(error.verify_code, f"x509: {error.verify_message.rstrip('.')}")
         )
     if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
         return EOF

@@ -10,6 +10,7 @@ import ssl
 from typing import TYPE_CHECKING
 
 from .pairs import Pair, in_memory
+from .seeing import is_rejection, note_mismatch, rejected, see_leaf
 from .terms import ANY_TERMS, Terms
 
 if TYPE_CHECKING:
@@ -19,18 +20,19 @@ if TYPE_CHECKING:
 class _DenyingEnd(ssl.SSLObject):
     """An end that says why its handshake failed, when the reason is ours."""
 
+    leaf = b""
+    """The other end's certificate, as it was seen (`seeing`)."""
     denied: CertificateRefusedError | None = None
-    """Why the other end is not let in (`seeing`)."""
+    """Why the other end is not let in."""
 
     def do_handshake(self) -> None:
         try:
             super().do_handshake()
         except ssl.SSLCertVerificationError as error:
-            if self.denied is not None:
-                from .seeing import is_rejection  # where somebody looks, it is loaded
-
-                if is_rejection(error):
-                    raise self.denied from None
+            if self.denied is not None and is_rejection(error):
+                raise self.denied from None
+            if self.leaf:
+                note_mismatch(error, self.leaf, self.server_hostname)
             raise
 
 
@@ -45,8 +47,6 @@ def _trust(context: ssl.SSLContext, authorities: str, denying: bool) -> None:
     if not denying:
         context.load_verify_locations(cadata=authorities)
         return
-    from .seeing import rejected  # only a port that denies somebody loads it
-
     with in_memory(rejected(authorities)) as path:
         context.load_verify_locations(path)
 
@@ -104,6 +104,7 @@ def dialling_context(
     if pair is not None:
         pair.load_into(context)
     context.set_alpn_protocols(list(protocols))
+    see_leaf(context)
     return context
 
 
@@ -116,7 +117,9 @@ def client_context(
     terms: Terms = ANY_TERMS,
 ) -> ssl.SSLContext:
     """A client's context; the system's authorities unless `trusted_ca_file` is given."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context = _Context(ssl.PROTOCOL_TLS_CLIENT)
+    context.hostname_checks_common_name = False
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     terms.set_on(context)
     if trusted_ca_file:
         context.load_verify_locations(trusted_ca_file)
@@ -128,4 +131,5 @@ def client_context(
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     context.set_alpn_protocols(["h2"])
+    see_leaf(context)
     return context
