@@ -18,7 +18,7 @@ import uvloop
 
 from keyraft.client import TLS, Client
 from keyraft.grpc import Limits, Router, RpcError
-from keyraft.net import Channel, Server, dial, handshake_reason, shake_hands
+from keyraft.net import Channel, Server, Terms, dial, handshake_reason, shake_hands
 from keyraft.net.tls import ClientTLS, ServerTLS, TLSFiles, serving, stream
 from tests.net.certificates import Files, make_authority, serving_tls
 
@@ -105,23 +105,34 @@ def test_messages_of_every_size_come_back(files: Files, loop: str) -> None:
     run(loop, body)
 
 
-def test_no_handshake_is_computed_by_the_loops_thread(files: Files, loop: str) -> None:
-    threads: set[int] = set()
+@pytest.mark.parametrize("guarded", [False, True])
+@pytest.mark.parametrize("version", ["TLS1.2", "TLS1.3"])
+def test_no_key_and_no_certificate_is_the_business_of_the_loops_thread(
+    files: Files, loop: str, version: str, guarded: bool
+) -> None:
+    """Only the end of a handshake of TLS 1.3 is, where the client shows no certificate."""
+    steps: dict[ssl.SSLObject, list[bool]] = {}
 
     class Told(ssl.SSLObject):
         def do_handshake(self) -> None:
-            threads.add(threading.get_ident())
+            here = threading.current_thread() is threading.main_thread()
+            steps.setdefault(self, []).append(here)
             super().do_handshake()
 
     async def body() -> None:
-        tls, context = serving_tls(files), trusting(files)
+        tls = serving_tls(files, Terms(version, version), guarded=guarded)
+        context = trusting(files, files.client_cert, files.client_key)
         tls.context().sslobject_class = context.sslobject_class = Told
         async with (
             Serving(tls, echoing()) as serving_,
             Channel(serving_.url, tls=context) as channel,
         ):
             assert await channel.unary(b"/t.T/Echo", b"x") == b"x"
-        assert len(threads) == 2 and threading.get_ident() not in threads
+        for end, here in steps.items():
+            assert not here[0] and len(here) > 1
+            light = end.server_side and version == "TLS1.3" and not guarded
+            assert here[-1] == light and here.count(True) == light
+        assert len(steps) == 2
 
     run(loop, body)
 

@@ -44,6 +44,15 @@ class Shared:
         self.plain = memoryview(bytearray(RECEIVE_BYTES))
 
 
+def _is_light(flight: bytes) -> bool:
+    """Whether it begins with an encrypted record of TLS 1.3, perhaps behind a change_cipher_spec.
+
+    Then keys are exchanged, and without a client's certificate two hashes are all that is left. A
+    thread would cost more. A second ClientHello (RFC 8446 §4.1.4) is not encrypted.
+    """
+    return (flight[6:7] if flight[:1] == b"\x14" else flight[:1]) == b"\x17"
+
+
 Begun = Callable[["TLSStream"], None]
 """Called when the hands are shaken; it calls `open`, or ends the connection."""
 
@@ -60,6 +69,7 @@ class TLSStream(Sending):
         "_error",
         "_failed",
         "_hello",
+        "_here",
         "_incoming",
         "_paused",
         "_peername",
@@ -98,6 +108,7 @@ class TLSStream(Sending):
         self._hello = b""
         self._shaking = True
         self._working = False
+        self._here = False  # the step that is due is for the loop's thread
         self._error: OSError | None = None
         self._reading = False  # the loop watches the socket
         self._paused = False  # the protocol wants nothing
@@ -135,6 +146,9 @@ class TLSStream(Sending):
 
     def worked(self) -> bool:
         """Back on the loop's thread (workers.Step)."""
+        if self._here:
+            self._here = False
+            self.work()
         self._working = False
         if self._closing:  # given up meanwhile
             return False
@@ -170,7 +184,11 @@ class TLSStream(Sending):
             self._hello = data
         self._incoming.write(data)
         self._working = True
-        self._shared.workers.submit(self)
+        if self._tls is not None and _is_light(data) and not self._context.verify_mode:
+            self._here = True
+            self._shared.workers.later(self)
+        else:
+            self._shared.workers.submit(self)
 
     def _fail(self, error: OSError) -> None:
         failed, self._failed = self._failed, None

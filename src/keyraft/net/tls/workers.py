@@ -77,6 +77,14 @@ class Workers:
         if start:
             threading.Thread(target=self._run, name="tls", daemon=True).start()
 
+    def later(self, step: Step) -> None:
+        """Has `step.worked` called when it is its turn, without a thread."""
+        self._done.append(step)
+        with self._lock:
+            report, self._scheduled = not self._scheduled, True
+        if report:
+            self._loop.call_soon(self._report)
+
     def _run(self) -> None:
         take, done = self._steps.get, self._done
         while True:
