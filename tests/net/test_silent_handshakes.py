@@ -9,7 +9,8 @@ import pytest
 import uvloop
 
 from keyraft.grpc import Router
-from keyraft.net import Places, accepting, serve
+from keyraft.net import Places, serve
+from keyraft.net.tls import serving
 
 from .certificates import make_authority, serving_tls
 
@@ -20,7 +21,7 @@ CLIENTS = 20
 def test_who_never_finishes_a_handshake_is_let_go(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: bytes
 ) -> None:
-    monkeypatch.setattr(accepting, "TLS_HANDSHAKE_S_MAX", 0.3)
+    monkeypatch.setattr(serving, "HANDSHAKE_S_MAX", 0.3)
     made = make_authority(tmp_path)
 
     async def body() -> None:

@@ -115,3 +115,21 @@ def test_an_authority_alone_demands_a_certificate(pair: tuple[str, str]) -> None
         agreed(server, client)
     client.load_cert_chain(cert, key)
     assert agreed(server, client)[0] == "TLSv1.3"
+
+
+def test_without_names_the_suites_are_those_of_go() -> None:
+    """The original's answers to 139 suites of OpenSSL, with keys of both kinds."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ANY_TERMS.set_on(context)
+    old = {suite["name"] for suite in context.get_ciphers() if suite["protocol"] != "TLSv1.3"}
+    assert old == {
+        f"ECDHE-{signature}-{rest}"
+        for signature in ("ECDSA", "RSA")
+        for rest in (
+            "AES128-GCM-SHA256",
+            "AES256-GCM-SHA384",
+            "CHACHA20-POLY1305",
+            "AES128-SHA",
+            "AES256-SHA",
+        )
+    }
