@@ -86,6 +86,8 @@ class LeaderWatch:
             if self._doubt is not None:
                 self._doubt.cancel()
                 self._doubt = None
+            if not self._streams:
+                self._rest()
 
     def ended(self, probe: _Probe) -> None:
         """That member has none, or is gone: the next one is asked."""
