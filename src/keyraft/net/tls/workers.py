@@ -60,7 +60,8 @@ class Workers:
         self._most = threads_max() if most is None else most
         self._idle_s = idle_s
         self._lock = threading.Lock()
-        self._steps: queue.SimpleQueue[Step] = queue.SimpleQueue()
+        # Not a SimpleQueue: in Python 3.11 its `get` may wait for ever where it is woken too late.
+        self._steps: queue.Queue[Step] = queue.Queue()
         self._done: deque[Step] = deque()
         self._scheduled = False  # `_report` runs soon
         self._busy = 0  # steps queued or under way
