@@ -6,6 +6,7 @@ A member at debug level, which tells of every request, and with umask 0; a tool 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import stat
@@ -117,6 +118,23 @@ async def use(member: Server) -> tuple[set[str], list[str]]:
         method = "POST" if "promote" in path else "GET"
         answer = await http.request(method, url, path, headers=headers, answer_bytes_max=1 << 22)
         said.append(answer.body.decode())
+    login = {"name": "root", "password": NEW}
+    for path, asked, headers in (
+        ("/v3/auth/authenticate", login, {}),
+        ("/v3/auth/authenticate", {"name": "root", "password": [NEW]}, {}),
+        ("/v3/kv/range", {"key": "aw==", "limit": NEW}, {"Authorization": token[:-2] + "xx"}),
+        ("/v3/kv/range", {"key": "aw=="}, {"Authorization": f"Bearer {PASSWORD}"}),
+    ):
+        answer = await http.request(
+            "POST",
+            f"http://{member.endpoint}",
+            path,
+            headers=headers,
+            body=json.dumps(asked).encode(),
+        )
+        assert answer.status >= 400
+        if "range" not in path:  # a field that cannot be read is quoted to who sent it
+            said.append(answer.body.decode())
     http.close()
     return secrets, said
 
