@@ -9,6 +9,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 
 from keyraft.net.tls.names import FOR_CLIENTS, FOR_SERVERS, CertificateNames, read_names
+from tests.fuzz.targets import all_targets
 from tests.tls.issuing import CLIENT, CODE, Issued, Order, new_authority
 
 ANSWERS = [
@@ -188,3 +189,18 @@ def test_bytes_that_are_no_certificate_are_told(authority: Issued) -> None:
     for bad in (b"", b"x", der[:-1], b"0" * len(der)):
         with pytest.raises(ValueError):
             read_names(bad)
+
+
+@pytest.mark.parametrize(
+    ("known", "strange"),
+    [
+        (b"\x81\x0ba@b.example", b"\xa3\x0ba@b.example"),  # an x400Address
+        (b"\x81\x0ba@b.example", b"\xa5\x0ba@b.example"),  # an ediPartyName
+        (b"\x0c\x04root", b"\x03\x04root"),  # a common name in bits
+    ],
+)
+def test_a_certificate_that_the_library_cannot_read_is_told(known: bytes, strange: bytes) -> None:
+    der = next(iter(all_targets()["certificates"].seeds()))
+    assert read_names(der) and known in der
+    with pytest.raises(ValueError):
+        read_names(der.replace(known, strange))

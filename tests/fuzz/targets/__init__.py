@@ -6,7 +6,7 @@ import importlib
 
 from ..target import Target
 
-MODULES = ("wires", "calls", "jsons", "files", "peers", "texts")
+MODULES = ("wires", "calls", "jsons", "files", "papers", "peers", "texts")
 
 
 def all_targets() -> dict[str, Target]:

@@ -109,7 +109,13 @@ def read_names(der: bytes) -> CertificateNames:
     try:
         certificate = x509.load_der_x509_certificate(der)
         extensions = certificate.extensions
-    except (x509.InvalidVersion, x509.DuplicateExtension) as error:
+        common = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    except (
+        x509.InvalidVersion,
+        x509.DuplicateExtension,
+        x509.UnsupportedGeneralNameType,
+        TypeError,  # a name in bits, which the library takes for an identifier only
+    ) as error:
         raise ValueError(str(error)) from None
     unhandled = False
     for extension in extensions:
@@ -119,7 +125,6 @@ def read_names(der: bytes) -> CertificateNames:
             usages = tuple(usage.dotted_string for usage in extension.value)
         elif extension.critical and isinstance(extension.value, x509.UnrecognizedExtension):
             unhandled = True
-    common = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     common_name = common[-1].value if common else ""
     return CertificateNames(
         common_name if isinstance(common_name, str) else "",

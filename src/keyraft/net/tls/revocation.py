@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from keyraft.base.log import Logger
 
-from .names import read_names
+from .names import CertificateNames, read_names
 from .pairs import UnfitError
 from .refusal import CertificateRefusedError
 from .watched import WatchedFile
@@ -75,7 +75,7 @@ class RevocationList:
             if self._has(self._list, serial):
                 text = serial.to_bytes((serial.bit_length() + 7) // 8, "big").hex()
                 raise CertificateRefusedError(
-                    f"transport: certificate serial {text} revoked", read_names(shown[0])
+                    f"transport: certificate serial {text} revoked", _names(shown[0])
                 )
 
     def _has(self, revoked: x509.CertificateRevocationList, serial: int) -> bool:
@@ -99,12 +99,19 @@ def _shown(tls: ssl.SSLObject) -> list[bytes]:
     return [leaf, *(one for one in others if one != leaf)]
 
 
+def _names(leaf: bytes) -> CertificateNames | None:
+    try:
+        return read_names(leaf)
+    except ValueError:
+        return None
+
+
 def _serials(certificates: Iterable[bytes]) -> list[int]:
     from cryptography import x509
 
     try:
         return [x509.load_der_x509_certificate(one).serial_number for one in certificates]
-    except ValueError as error:
+    except (ValueError, x509.InvalidVersion) as error:
         raise CertificateRefusedError(f"x509: {error}") from None
 
 
@@ -115,5 +122,5 @@ def _parsed(data: bytes) -> x509.CertificateRevocationList:
         if _PEM in data:
             return x509.load_pem_x509_crl(data)
         return x509.load_der_x509_crl(data)
-    except ValueError:
+    except (ValueError, x509.InvalidVersion):
         raise UnfitError("x509: malformed crl") from None
