@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import stat
 from pathlib import Path
@@ -269,3 +270,19 @@ def test_certificates_that_are_given_come_before_those_that_would_be_made(
     assert made is not None and made.files.cert_file == str(files.server_cert)
     assert lines.said[0] == ("warn", "ignoring client auto TLS since certs given")
     assert not (tmp_path / "fixtures").exists()
+
+
+@pytest.mark.parametrize(
+    "flag", ["--client-cert-allowed-hostname=localhost", "--client-crl-file={ca}"]
+)
+def test_a_guard_that_nobody_must_pass_is_told(files: Files, flag: str) -> None:
+    """The original lets everybody in, and says nothing."""
+    lines = Lines()
+    pair = (f"--cert-file={files.server_cert}", f"--key-file={files.server_key}")
+    client_tls(configured(lines, *SECURE, *pair, filled(flag, files)))
+    assert "no certificate is asked for" in str(lines.__dict__)
+    lines = Lines()
+    demanding = (*pair, f"--trusted-ca-file={files.ca}")
+    with contextlib.suppress(StartError):  # what is given as a list is none
+        client_tls(configured(lines, *SECURE, *demanding, filled(flag, files)))
+    assert "no certificate is asked for" not in str(lines.__dict__)

@@ -124,6 +124,12 @@ def _with_own_pair(files: TLSFiles, certificate: str, key: str) -> TLSFiles:
 def _tell(config: Config, message: str, files: TLSFiles) -> None:
     if not files.is_empty:
         config.log.info(message, tls_info=str(files), cipher_suites=list(config.cipher_suites))
+    if (files.allowed or files.crl_file) and not files.certificate_needed:
+        config.log.warn(
+            "allowed names and revocation lists have no effect; no certificate is asked for",
+            trusted_ca_file=files.trusted_ca_file,
+            client_cert_auth=files.client_cert_auth,
+        )
 
 
 def _fits_http2(suites: tuple[str, ...]) -> bool:
