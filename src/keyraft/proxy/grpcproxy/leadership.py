@@ -1,7 +1,7 @@
 """Whether the cluster has a leader, for streams that require one (metadata `hasleader`).
 
-While any such stream is open, the proxy has a watch of its own that requires a leader too: the
-member that carries it ends it when it has lost the majority. The cluster counts as without a leader
+From the first such stream on, the proxy has a watch of its own that requires a leader too (and asks for another
+only while any is open): the member that carries it ends it when it has lost the majority. The cluster counts as without a leader
 only when no member has carried that watch for `LOST_S`; then the streams are ended. So the change
 of a leader, or the death of one member, ends none of them.
 
@@ -16,7 +16,7 @@ from typing import Final
 
 from keyraft.base.errors import NoLeaderError
 from keyraft.client import DirectConnection
-from keyraft.grpc import ClientReceiver, ClientStream, ServerStream
+from keyraft.grpc import ClientReceiver, ServerStream
 from keyraft.proto import rpc_pb2
 from keyraft.proxy.grpcproxy.upstream import Upstream
 
@@ -48,14 +48,9 @@ class LeaderWatch:
     def leave(self, stream: ServerStream) -> None:
         """It has ended; harmless for any other."""
         self._streams.discard(stream)
-        if not self._streams and not self.lost:
-            self._rest()
 
     def _rest(self) -> None:
         """Nobody wants to know."""
-        probe, self._probe = self._probe, None
-        if probe is not None and probe.stream is not None:
-            probe.stream.cancel()
         if self._doubt is not None:
             self._doubt.cancel()
             self._doubt = None
@@ -75,7 +70,6 @@ class LeaderWatch:
         headers = self._upstream.with_credentials((), leader=True)
         stream = connection.open(_METHOD, headers, probe)
         if not stream.over:
-            probe.stream = stream
             create = rpc_pb2.WatchCreateRequest(key=_KEY, start_revision=_NEVER)
             stream.send(rpc_pb2.WatchRequest(create_request=create).SerializeToString())
 
@@ -86,8 +80,6 @@ class LeaderWatch:
             if self._doubt is not None:
                 self._doubt.cancel()
                 self._doubt = None
-            if not self._streams:
-                self._rest()
 
     def ended(self, probe: _Probe) -> None:
         """That member has none, or is gone: the next one is asked."""
@@ -113,7 +105,6 @@ class _Probe(ClientReceiver):
 
     def __init__(self, leader: LeaderWatch) -> None:
         self._leader = leader
-        self.stream: ClientStream | None = None
 
     def on_message(self, message: bytes) -> None:
         """ClientReceiver: also a refusal for want of permission comes from one with a leader."""
