@@ -1,9 +1,10 @@
 """Whether the cluster has a leader, for streams that require one (metadata `hasleader`).
 
-From the first such stream on, the proxy has a watch of its own that requires a leader too (and asks for another
-only while any is open): the member that carries it ends it when it has lost the majority. The cluster counts as without a leader
-only when no member has carried that watch for `LOST_S`; then the streams are ended. So the change
-of a leader, or the death of one member, ends none of them.
+From the first such stream on, the proxy has a watch of its own that requires a leader too; when it
+ends, another is asked for while any such stream is open. The member that carries it ends it when it
+has lost the majority. The cluster counts as without a leader only when no member has carried that
+watch for `LOST_S`; then the streams are ended. So the change of a leader, or the death of one
+member, ends none of them.
 
 Source: etcd `server/proxy/grpcproxy/leader.go`, where the first failure is the loss.
 """
