@@ -203,6 +203,17 @@ def test_a_reset_ends_the_call(code: int, expected: int) -> None:
     assert call.unprocessed == (code == 7)
 
 
+@pytest.mark.parametrize(("now", "expected"), [(0.5, 1), (1.0, 4), (1.5, 4)])
+def test_a_reset_after_the_deadline_is_the_servers_word_for_the_deadline(
+    now: float, expected: int
+) -> None:
+    caller = Caller()
+    caller.start()
+    caller.call(timeout_s=1.0)
+    caller.client.receive(frame(RST, 0, 1, word(8)), now)
+    assert [end[0] for end in caller.ends] == [expected]
+
+
 def test_a_goaway_ends_what_the_server_has_not_seen_and_keeps_the_rest() -> None:
     caller = Caller()
     caller.start()

@@ -171,7 +171,12 @@ class Responses(Connection):
         if by_peer:
             stream.unprocessed = reset_code == REFUSED_STREAM
             text = f"stream terminated by RST_STREAM with error code: {code_name(reset_code)}"
-            self._over(stream, status.from_reset_code(reset_code), text, {})
+            code = status.from_reset_code(reset_code)
+            late = stream.deadline_s is not None and stream.deadline_s <= self.now
+            if code == status.CANCELLED and late:
+                # The server saw the deadline first (grpc-go `handleRSTStream` says the same).
+                code = status.DEADLINE_EXCEEDED
+            self._over(stream, code, text, {})
         elif self.closed:
             self._over(stream, status.UNAVAILABLE, self.close_reason, {})
         else:

@@ -7,8 +7,8 @@
 | `/metrics` | the metrics of a member, fetched from it |
 | `/proxy/metrics` | those of the proxy itself |
 
-A read that is refused for want of permission is an answer. `/proxy/health` asks through the
-proxy's own handlers; the original dials its own advertised address.
+A read that is refused for want of permission is an answer. Both health paths ask the cluster, as
+the proxy's own calls do; the original's `/proxy/health` dials its own advertised address.
 
 Source: etcd `server/proxy/grpcproxy/{health,metrics}.go`.
 """
