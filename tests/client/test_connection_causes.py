@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable, Coroutine
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from keyraft.client.recipes.election import NotLeaderError
 from keyraft.client.recipes.lock import LockedError
 from keyraft.grpc import Limits, Router
 from keyraft.net import Server, ServerTLS
-from keyraft.net.tls.server_name import mismatch
+from keyraft.net.tls.names import CertificateNames
 from tests.net.certificates import Files, make_authority, serving_tls
 
 LIMIT_S = 60.0
@@ -287,33 +288,37 @@ def test_a_server_with_another_name_says_whom_its_certificate_names(files: Files
 @pytest.mark.parametrize(
     ("certificate", "wanted", "said"),
     [
-        ({}, "a", "certificate is not valid for any names, but wanted to match a"),
+        (CertificateNames(), "a", "certificate is not valid for any names, but wanted to match a"),
         (
-            {"subject": ((("commonName", "A"),),)},
+            CertificateNames("A"),
             "a",
             "certificate relies on legacy Common Name field, use SANs instead",
         ),
         (
-            {"subjectAltName": (("DNS", "b"), ("DNS", "*.c"), ("IP Address", "::1"))},
+            CertificateNames(
+                dns_names=("b", "*.c"), addresses=(ip_address("::1"),), has_names=True
+            ),
             "a",
             "certificate is valid for b, *.c, not a",
         ),
         (
-            {"subjectAltName": (("DNS", "b"),)},
+            CertificateNames(dns_names=("b",), has_names=True),
             "::1",
             "cannot validate certificate for ::1 because it doesn't contain any IP SANs",
         ),
         (
-            {"subjectAltName": (("IP Address", "0:0:0:0:0:0:0:1"), ("IP Address", "10.0.0.1"))},
+            CertificateNames(
+                addresses=(ip_address("0:0:0:0:0:0:0:1"), ip_address("10.0.0.1")), has_names=True
+            ),
             "10.0.0.2",
             "certificate is valid for ::1, 10.0.0.1, not 10.0.0.2",
         ),
     ],
 )
 def test_gos_words_for_a_name_that_does_not_match(
-    certificate: dict[str, Any], wanted: str, said: str
+    certificate: CertificateNames, wanted: str, said: str
 ) -> None:
-    assert mismatch(certificate, wanted) == said
+    assert certificate.mismatch(wanted) == f"x509: {said}"
 
 
 def test_a_clients_files_may_change_between_connections(

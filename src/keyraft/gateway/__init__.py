@@ -6,7 +6,7 @@ It knows the port (its router, its guard, its traffic). Of the member behind the
 
 from keyraft.gateway.checks import Health, HealthCounts
 from keyraft.gateway.exposition import COUNTER, GAUGE, HISTOGRAM, Family, Source, histograms, render
-from keyraft.gateway.metrics import HandlingTime, PortMetrics
+from keyraft.gateway.metrics import HandlingTime, PortMetrics, call_counters
 from keyraft.gateway.process import ProcessFamilies
 from keyraft.gateway.routes import Gateway, JsonTerms
 
@@ -23,6 +23,7 @@ __all__ = [
     "PortMetrics",
     "ProcessFamilies",
     "Source",
+    "call_counters",
     "histograms",
     "render",
 ]

@@ -58,25 +58,7 @@ class PortMetrics:
         yield runs
 
     def _grpc(self) -> Iterator[Family]:
-        started = Family("grpc_server_started_total", COUNTER, "RPCs started.")
-        handled = Family("grpc_server_handled_total", COUNTER, "RPCs completed, by code.")
-        received = Family("grpc_server_msg_received_total", COUNTER, "Messages received.")
-        sent = Family("grpc_server_msg_sent_total", COUNTER, "Messages sent.")
-        for route in self.router:
-            labels = {
-                "grpc_method": route.method,
-                "grpc_service": route.service,
-                "grpc_type": route.kind,
-            }
-            started.add(route.started, **labels)
-            received.add(route.msg_received, **labels)
-            sent.add(route.msg_sent, **labels)
-            for code, count in enumerate(route.handled):
-                handled.add(count, grpc_code=status.CODE_NAMES[code], **labels)
-        yield started
-        yield handled
-        yield received
-        yield sent
+        yield from call_counters(self.router)
         traffic = self.traffic()
         yield Family(
             "etcd_network_client_grpc_received_bytes_total", COUNTER, "Bytes from gRPC clients."
@@ -102,6 +84,29 @@ class PortMetrics:
         limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         yield Family("os_fd_used", GAUGE, "Open file descriptors.").add(used)
         yield Family("os_fd_limit", GAUGE, "How many there may be.").add(limit)
+
+
+def call_counters(router: Router, used_only: bool = False) -> Iterator[Family]:
+    """The families grpc_server_*; `used_only`: of methods that were called, and codes that came."""
+    started = Family("grpc_server_started_total", COUNTER, "RPCs started.")
+    handled = Family("grpc_server_handled_total", COUNTER, "RPCs completed, by code.")
+    received = Family("grpc_server_msg_received_total", COUNTER, "Messages received.")
+    sent = Family("grpc_server_msg_sent_total", COUNTER, "Messages sent.")
+    for route in router:
+        if used_only and not route.started:
+            continue
+        labels = {
+            "grpc_method": route.method,
+            "grpc_service": route.service,
+            "grpc_type": route.kind,
+        }
+        started.add(route.started, **labels)
+        received.add(route.msg_received, **labels)
+        sent.add(route.msg_sent, **labels)
+        for code, count in enumerate(route.handled):
+            if count or not used_only:
+                handled.add(count, grpc_code=status.CODE_NAMES[code], **labels)
+    yield from (started, handled, received, sent)
 
 
 class HandlingTime:

@@ -10,7 +10,7 @@ import ssl
 from typing import TYPE_CHECKING
 
 from .pairs import Pair, in_memory
-from .seeing import is_rejection, note_mismatch, rejected, see_leaf
+from .seeing import is_rejection, note_mismatch, rejected
 from .terms import ANY_TERMS, Terms
 
 if TYPE_CHECKING:
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 class _DenyingEnd(ssl.SSLObject):
     """An end that says why its handshake failed, when the reason is ours."""
 
-    leaf = b""
-    """The other end's certificate, as it was seen (`seeing`)."""
     denied: CertificateRefusedError | None = None
     """Why the other end is not let in."""
 
@@ -31,8 +29,7 @@ class _DenyingEnd(ssl.SSLObject):
         except ssl.SSLCertVerificationError as error:
             if self.denied is not None and is_rejection(error):
                 raise self.denied from None
-            if self.leaf:
-                note_mismatch(error, self.leaf, self.server_hostname)
+            note_mismatch(error, self)
             raise
 
 
@@ -104,7 +101,6 @@ def dialling_context(
     if pair is not None:
         pair.load_into(context)
     context.set_alpn_protocols(list(protocols))
-    see_leaf(context)
     return context
 
 
@@ -131,5 +127,4 @@ def client_context(
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     context.set_alpn_protocols(["h2"])
-    see_leaf(context)
     return context

@@ -41,10 +41,6 @@ async def shake_hands(
             done.set_result(None)
 
     def failed(stream: TLSStream, error: OSError) -> None:
-        if isinstance(error, ssl.SSLCertVerificationError):
-            from .server_name import say_names  # only when it is needed
-
-            say_names(error, stream.ssl_object, server_name)
         if not done.done():
             done.set_exception(error)
 

@@ -22,6 +22,7 @@ from keyraft.base.log import Logger
 from .names import CertificateNames, read_names
 from .pairs import UnfitError
 from .refusal import CertificateRefusedError
+from .seeing import sent_certificates
 from .watched import WatchedFile
 
 if TYPE_CHECKING:
@@ -93,10 +94,7 @@ def _shown(tls: ssl.SSLObject) -> list[bytes]:
     leaf = tls.getpeercert(binary_form=True)
     if leaf is None:
         return []
-    inner = getattr(tls, "_sslobj", tls)
-    chain = getattr(inner, "get_unverified_chain", None)  # public since Python 3.13
-    others = [ssl.PEM_cert_to_DER_cert(one.public_bytes()) for one in (chain and chain()) or ()]
-    return [leaf, *(one for one in others if one != leaf)]
+    return [leaf, *(one for one in sent_certificates(tls) if one != leaf)]
 
 
 def _names(leaf: bytes) -> CertificateNames | None:

@@ -11,8 +11,6 @@ context be changed in the middle (as it must for server names). So:
     denying   the same, whose authorities are marked as rejected for TLS: OpenSSL ends the handshake
               with X509_V_ERR_CERT_REJECTED and that alert
 
-A client that does not decide only keeps what it saw, for Go's words when the name is another's.
-
 Who has no valid chain is refused by OpenSSL in its own words in all of them. The eye is an
 attribute of CPython's that is not documented (`_msg_callback`, since 3.8). Where it is missing
 nothing is seen here, and what is asked after the handshake still refuses, with an "EOF": so the
@@ -22,6 +20,7 @@ decision is never left to this module alone.
 from __future__ import annotations
 
 import binascii
+import contextlib
 import re
 import ssl
 from collections.abc import Callable
@@ -66,43 +65,30 @@ def look(
         if direction != "read" or content != _HANDSHAKE or message != _CERTIFICATE:
             return
         leaf = first_certificate(data, version == ssl.TLSVersion.TLSv1_3)
-        end.leaf = leaf
         end.denied = denied = denial(leaf) if leaf else None
         end.context = plain if denied is None else denying
 
     _eye.__set__(first, seen)
 
 
-def see_leaf(context: ssl.SSLContext) -> None:
-    """Has its handshakes keep the other end's certificate, for the words of a refusal."""
-    if _eye is not None:
-        _eye.__set__(context, _keep_leaf)
+def sent_certificates(tls: ssl.SSLObject) -> list[bytes]:
+    """What the other end sent, leaf first, DER, verified or not; empty where Python does not tell,
+    and for a resumed session."""
+    inner = getattr(tls, "_sslobj", tls)
+    chain = getattr(inner, "get_unverified_chain", None)  # public since Python 3.13
+    return [ssl.PEM_cert_to_DER_cert(one.public_bytes()) for one in (chain and chain()) or ()]
 
 
-def _keep_leaf(
-    end: Any, direction: str, version: int, content: int, message: int, data: bytes
-) -> None:
-    if direction != "read" or content != _HANDSHAKE or message != _CERTIFICATE:
-        return
-    end.leaf = first_certificate(data, version == ssl.TLSVersion.TLSv1_3)
-    # A context that is set again takes its eyes from this connection, if it has none then.
-    assert _eye is not None
-    context = end.context
-    _eye.__set__(context, None)
-    end.context = context
-    _eye.__set__(context, _keep_leaf)
-
-
-def note_mismatch(error: ssl.SSLError, leaf: bytes, host: str | None) -> None:
+def note_mismatch(error: ssl.SSLError, tls: ssl.SSLObject) -> None:
     """Writes Go's reason into the error of a certificate that is another host's."""
+    host = tls.server_hostname
     if getattr(error, "verify_code", 0) not in _OTHER_HOSTS or not host:
         return
     from .names import read_names
 
-    try:
-        error.mismatch = read_names(leaf).mismatch(host)  # type: ignore[attr-defined]
-    except ValueError:
-        return  # OpenSSL's words then
+    for leaf in sent_certificates(tls)[:1]:
+        with contextlib.suppress(ValueError):  # OpenSSL's words then
+            error.mismatch = read_names(leaf).mismatch(host)  # type: ignore[attr-defined]
 
 
 def is_rejection(error: ssl.SSLError) -> bool:

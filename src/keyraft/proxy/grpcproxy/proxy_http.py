@@ -26,8 +26,16 @@ from keyraft.base import http_status
 from keyraft.base.errors import PermissionDeniedError
 from keyraft.base.log import Logger
 from keyraft.client import errors
-from keyraft.gateway import COUNTER, GAUGE, Family, ProcessFamilies, Source, render
-from keyraft.grpc import HttpRequest, Router, status
+from keyraft.gateway import (
+    COUNTER,
+    GAUGE,
+    Family,
+    ProcessFamilies,
+    Source,
+    call_counters,
+    render,
+)
+from keyraft.grpc import HttpRequest, Router
 from keyraft.net import ClientTLS, Http1Client, HttpError
 from keyraft.proxy.grpcproxy.broadcast import Counts
 from keyraft.proxy.grpcproxy.range_cache import RangeCache
@@ -171,25 +179,4 @@ class ProxyMetrics:
             ),
         ):
             yield Family(f"etcd_grpc_proxy_{name}", kind, text).add(value)
-        yield from self._calls()
-
-    def _calls(self) -> Iterator[Family]:
-        started = Family("grpc_server_started_total", COUNTER, "RPCs started.")
-        handled = Family("grpc_server_handled_total", COUNTER, "RPCs completed, by code.")
-        received = Family("grpc_server_msg_received_total", COUNTER, "Messages received.")
-        sent = Family("grpc_server_msg_sent_total", COUNTER, "Messages sent.")
-        for route in self._router:
-            if not route.started:
-                continue
-            labels = {
-                "grpc_method": route.method,
-                "grpc_service": route.service,
-                "grpc_type": route.kind,
-            }
-            started.add(route.started, **labels)
-            received.add(route.msg_received, **labels)
-            sent.add(route.msg_sent, **labels)
-            for code, count in enumerate(route.handled):
-                if count:
-                    handled.add(count, grpc_code=status.CODE_NAMES[code], **labels)
-        yield from (started, handled, received, sent)
+        yield from call_counters(self._router, used_only=True)
