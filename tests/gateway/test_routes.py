@@ -15,6 +15,8 @@ from keyraft.peer.metrics import PeerMetrics
 from keyraft.proto import rpc_pb2
 from keyraft.server import MemberHealth
 from keyraft.server.apply import internal_request
+from keyraft.storage.files import OsFiles
+from keyraft.storage.snap import SnapDir
 from tests.server.harness import OneMember
 from tests.service.calls import ask
 from tests.service.served import served
@@ -76,6 +78,8 @@ class Port:
             peers=PeerMetrics(),
             snapshot_fsync_s=Histogram((0.001,)),
             snapshot_saved_s=Histogram((0.1,)),
+            snapshots=SnapDir(OsFiles(), "/nowhere"),
+            ranges_answered=lambda: 3,
             features=[("Slow", "ALPHA", False), ("Fast", "", True)],
         )
         port = PortMetrics(

@@ -10,10 +10,10 @@ ROUNDS = 60
 
 # Calls and modules. They may go down, and up only for a reason that the commit names.
 MOST = {
-    "put": (218, 52),
+    "put": (220, 52),
     "range": (29, 21),
     "keep-alive": (33, 21),
-    "put, event": (247, 62),
+    "put, event": (252, 62),
 }
 
 

@@ -19,6 +19,7 @@ from tests.service.served import served
 class Transport:
     """The server's end of a stream or call, as a service sees it."""
 
+    began_s = 0.0
     cancelled = False
     deadline_s: float | None = None
     peer = "127.0.0.1:1"

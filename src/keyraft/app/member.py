@@ -357,6 +357,8 @@ class _Running:
             peers=self._peers.metrics,
             snapshot_fsync_s=self._transfers.fsync_s,
             snapshot_saved_s=self._transfers.saved_s,
+            snapshots=member_log.snapshots,
+            ranges_answered=self._ranges_answered,
             features=[(name, stage, self._config.gate(name)) for name, (_, stage) in GATES.items()],
         )
         port = PortMetrics(
@@ -371,6 +373,12 @@ class _Running:
             sources.append(HandlingTime(self._router).families)
         self._gateway.serve(MemberHealth(member), sources, lambda: guard.rules.enabled)
         return health
+
+    def _ranges_answered(self) -> int:
+        for route in self._router:
+            if route.service == "etcdserverpb.KV" and route.method == "Range":
+                return route.handled[0]
+        return 0
 
     def _ready(self, ports: ClientPorts, health: HealthService) -> None:
         """The member has published itself: begins to serve clients."""

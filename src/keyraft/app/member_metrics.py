@@ -15,6 +15,7 @@ from keyraft.cluster import format_id, short
 from keyraft.gateway import COUNTER, GAUGE, HISTOGRAM, Family, histograms
 from keyraft.peer.metrics import PeerMetrics
 from keyraft.server import Member
+from keyraft.storage.snap import SnapDir
 
 
 @dataclass(slots=True)
@@ -28,6 +29,9 @@ class MemberMetrics:
     peers: PeerMetrics
     snapshot_fsync_s: Histogram
     snapshot_saved_s: Histogram
+    snapshots: SnapDir
+    ranges_answered: Callable[[], int]
+    """How often the RPC Range ended well."""
     features: Sequence[tuple[str, str, bool]]
     """Each feature gate, its stage and whether it is on."""
     _observed: dict[str, Histograms] = field(default_factory=dict)
@@ -35,6 +39,7 @@ class MemberMetrics:
     def families(self) -> Iterator[Family]:
         """All families, in any order."""
         yield from self._member()
+        yield from self._requests()
         yield from self._store()
         yield from self._disk()
         yield from self._peers()
@@ -113,6 +118,31 @@ class MemberMetrics:
             known.add(1, Local=own, Remote=format_id(other.id))
         yield known
 
+    def _requests(self) -> Iterator[Family]:
+        times = self.member.counters.request_times
+        times.settle(self.ranges_answered())
+        yield histograms(
+            "etcd_server_request_duration_seconds",
+            "How long requests take until they are applied or read, by their type.",
+            times.requests,
+            ("type", "success"),
+        )
+        yield histograms(
+            "etcd_server_range_duration_seconds",
+            "How long it takes to read the keys of a range.",
+            times.ranges,
+            ("success",),
+        )
+        for name, found, text in (
+            ("", times.watch_message, "What one message to a watcher takes."),
+            ("_per_event", times.watch_event, "The same for one of its events."),
+        ):
+            yield Family(
+                f"etcd_debugging_server_watch_send_loop_watch_stream_duration{name}_seconds",
+                HISTOGRAM,
+                text,
+            ).add_histogram(found)
+
     def _store(self) -> Iterator[Family]:
         member = self.member
         store = member.store
@@ -142,6 +172,11 @@ class MemberMetrics:
                 member.backend.size_in_use_bytes,
                 "What of it holds data.",
             ),
+            (
+                "etcd_mvcc_db_open_read_transactions",
+                store.compactions.pins,
+                "Reads in steps, which hold compactions back.",
+            ),
             ("etcd_debugging_auth_revision", member.auth.revision, "The revision of the users."),
             (
                 "etcd_debugging_mvcc_total_put_size_in_bytes",
@@ -166,6 +201,7 @@ class MemberMetrics:
             ("etcd_mvcc_put_total", store.puts, "Puts applied."),
             ("etcd_mvcc_delete_total", store.deletes, "Keys deleted."),
             ("etcd_mvcc_range_total", store.ranges, "Ranges served."),
+            ("etcd_debugging_mvcc_range_total", store.ranges, "The same by its former name."),
             ("etcd_mvcc_txn_total", store.txns, "Transactions of more than one change."),
             ("etcd_debugging_mvcc_events_total", watches["events"], "Watch events sent."),
             (
@@ -197,7 +233,17 @@ class MemberMetrics:
         counters = self.member.counters
         for name, found, text in (
             ("disk_wal_fsync_duration_seconds", self.fsync_s, "Syncs of the log."),
+            (
+                "disk_wal_write_duration_seconds",
+                self.fsync_s,
+                "Writes of the log: a write and its sync are one here.",
+            ),
             ("disk_backend_commit_duration_seconds", self.commit_s, "Commits of the database."),
+            (
+                "debugging_disk_backend_commit_write_duration_seconds",
+                self.commit_s,
+                "The same: LMDB writes when it commits.",
+            ),
             ("disk_backend_defrag_duration_seconds", counters.defrag_s, "Defragmentations."),
             (
                 "disk_backend_snapshot_duration_seconds",
@@ -213,6 +259,22 @@ class MemberMetrics:
                 "debugging_mvcc_db_compaction_pause_duration_milliseconds",
                 counters.compaction_pause_ms,
                 "Slices of compactions, which hold up the others.",
+            ),
+            (
+                "debugging_mvcc_index_compaction_pause_duration_milliseconds",
+                counters.index_compaction_pause_ms,
+                "The same: a slice compacts the index for the rows that it passes.",
+            ),
+            ("snap_fsync_duration_seconds", self.snapshots.synced_s, "Syncs of snapshot files."),
+            (
+                "debugging_snap_save_total_duration_seconds",
+                self.snapshots.saved_s,
+                "Snapshot files saved.",
+            ),
+            (
+                "debugging_snap_save_marshalling_duration_seconds",
+                self.snapshots.encoded_s,
+                "Snapshot files encoded.",
             ),
             ("mvcc_hash_duration_seconds", counters.hash_s, "Hashes of all buckets."),
             ("mvcc_hash_rev_duration_seconds", counters.hash_rev_s, "Hashes of the keys."),

@@ -51,6 +51,8 @@ class HealthCounts:
     def __init__(self) -> None:
         self.successes = 0
         self.failures = 0
+        self.scrapes = 0
+        """Of /metrics, answered."""
         self.passed: dict[tuple[str, str], int] = {}
         """(kind, check) -> whether it passed the last time."""
         self.runs: dict[tuple[str, str, str], int] = {}

@@ -56,6 +56,16 @@ class PortMetrics:
         for (kind, name, outcome), count in found.runs.items():
             runs.add(count, type=kind, name=name, status=outcome)
         yield runs
+        # As Prometheus's own handler for Go counts them; one scrape is answered at a time, whole.
+        yield Family(
+            "promhttp_metric_handler_requests_in_flight", GAUGE, "Scrapes being served."
+        ).add(1)
+        scrapes = Family(
+            "promhttp_metric_handler_requests_total", COUNTER, "Scrapes by HTTP status code."
+        )
+        for code, count in (("200", found.scrapes), ("500", 0), ("503", 0)):
+            scrapes.add(count, code=code)
+        yield scrapes
 
     def _grpc(self) -> Iterator[Family]:
         yield from call_counters(self.router)

@@ -5,9 +5,12 @@ A value that cannot be read has no sample.
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import os
 import resource
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Iterator
 
 from keyraft.gateway.exposition import COUNTER, GAUGE, Family
 
@@ -45,6 +48,17 @@ class ProcessFamilies:
         yield Family(
             "process_cpu_seconds_total", COUNTER, "Total user and system CPU time spent in seconds."
         ).add((int(stat[11]) + int(stat[12])) / ticks)
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+        yield _gauge(
+            "virtual_memory_max_bytes",
+            "Maximum amount of virtual memory available in bytes.",
+            2.0**64 if limit == resource.RLIM_INFINITY else limit,
+        )
+        for name, value in _traffic():
+            yield Family(
+                f"process_network_{name}_bytes_total", COUNTER, f"Bytes that this host {name}s."
+            ).add(value)
+        yield from _interpreter()
         yield _gauge("open_fds", "Number of open file descriptors.", open_fds)
         fds_max = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         yield _gauge("max_fds", "Maximum number of open file descriptors.", fds_max)
@@ -52,6 +66,41 @@ class ProcessFamilies:
 
 def _gauge(name: str, text: str, value: float) -> Family:
     return Family(f"process_{name}", GAUGE, text).add(value)
+
+
+def _interpreter() -> Iterator[Family]:
+    """What Prometheus's client for Python tells of the interpreter."""
+    import platform  # a start does without
+
+    version = sys.version_info
+    yield Family("python_info", GAUGE, "Which Python this is.").add(
+        1,
+        implementation=platform.python_implementation(),
+        major=str(version.major),
+        minor=str(version.minor),
+        patchlevel=str(version.micro),
+        version=platform.python_version(),
+    )
+    for name, key, text in (
+        ("objects_collected", "collected", "Objects that the garbage collector freed."),
+        ("objects_uncollectable", "uncollectable", "Objects that it could not free."),
+        ("collections", "collections", "How often it ran."),
+    ):
+        family = Family(f"python_gc_{name}_total", COUNTER, text)
+        for generation, found in enumerate(gc.get_stats()):
+            family.add(found[key], generation=str(generation))
+        yield family
+
+
+def _traffic() -> Iterator[tuple[str, int]]:
+    """What all processes of this network namespace received and sent, as Prometheus's Go client
+    counts it: `/proc/self/net/netstat`, IpExt."""
+    with contextlib.suppress(OSError, ValueError), open("/proc/self/net/netstat") as file:
+        lines = [line.split() for line in file if line.startswith("IpExt:")]
+        found = dict(zip(*lines, strict=True)) if len(lines) == 2 else {}
+        for name, field in (("receive", "InOctets"), ("transmit", "OutOctets")):
+            if field in found:
+                yield name, int(found[field])
 
 
 def _boot_unix_s() -> float:

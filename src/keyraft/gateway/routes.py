@@ -175,6 +175,7 @@ class Gateway:
     def _metrics(self, request: HttpRequest, extra: list[Header]) -> None:
         body = render(family for source in self._sources for family in source())
         request.respond(http_status.OK, [(b"content-type", CONTENT_TYPE), *extra], body)
+        self.counts.scrapes += 1
 
     def _version(self, request: HttpRequest, extra: list[Header], health: Health) -> None:
         if request.method != "GET":

@@ -446,6 +446,10 @@ class WatchHub:
 
     # --- looking inside -------------------------------------------------------------------------
 
+    def sent(self) -> tuple[int, int]:
+        """Messages and events so far."""
+        return self._sender.messages_total, self._sender.events_total
+
     def statistics(self) -> dict[str, int]:
         """Sizes, for metrics and tests."""
         return {
@@ -459,6 +463,7 @@ class WatchHub:
                 for cohort in self._queue
             ),
             "events": self._sender.events_total,
+            "messages": self._sender.messages_total,
         }
 
     def check(self) -> None:

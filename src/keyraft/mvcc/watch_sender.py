@@ -31,6 +31,7 @@ class EventSender:
         self._stall = stall
         self._message_bytes_max = message_bytes_max  # fragments stay below
         self.events_total = 0
+        self.messages_total = 0
 
     def send(self, job: Job, budget: int) -> int:
         """Sends a job to its next targets; the loop that all of a member's fan-out goes through.
@@ -92,6 +93,7 @@ class EventSender:
         if batch:
             _send_batch(stream, batch)
         job.at = at
+        self.messages_total += sent
         self.events_total += sent * len(job.encoded)
         return budget
 

@@ -7,6 +7,7 @@ The metrics' names are in `app.member_metrics`; each means what etcd's metric of
 from __future__ import annotations
 
 from keyraft.base.histograms import Histogram, Histograms, exponential
+from keyraft.server.request_times import RequestTimes
 
 
 class Counters:
@@ -22,12 +23,14 @@ class Counters:
         "hash_rev_s",
         "hash_s",
         "heartbeat_send_failures",
+        "index_compaction_pause_ms",
         "leader_changes_seen",
         "learner_promote_failures",
         "learner_promote_successes",
         "lease_ttl_s",
         "proposals_failed",
         "read_indexes_failed",
+        "request_times",
         "slow_apply",
         "slow_read_indexes",
         "snapshot_apply_in_progress",
@@ -47,10 +50,12 @@ class Counters:
         # Labels (version, op, success). Seconds. A slice of applied entries is observed once per
         # kind with its mean, so a put costs no clock reading.
         self.apply_duration_s = Histograms(exponential(0.0001, 2, 20))
+        self.request_times = RequestTimes()
         self.lease_ttl_s = Histograms(exponential(1, 2, 24))
         self.compacted_at_unix_s = 0.0
         self.compaction_ms = Histogram(exponential(100, 2, 14))
         self.compaction_pause_ms = Histogram(exponential(1, 2, 13))
+        self.index_compaction_pause_ms = Histogram(exponential(0.5, 2, 14))
         self.defrag_inflight = 0
         self.defrag_s = Histogram(exponential(0.1, 2, 13))
         self.hash_s = Histogram(exponential(0.01, 2, 15))

@@ -42,6 +42,7 @@ from keyraft.server.consensus.raft_loop import RaftLoop
 from keyraft.server.consensus.read_index import ReadDone, ReadIndex
 from keyraft.server.consensus.snapshotter import Snapshotter
 from keyraft.server.counters import Counters
+from keyraft.server.delivery import Delivery
 from keyraft.server.header import HeaderEncoder
 from keyraft.server.membership.changes import MembershipChanges
 from keyraft.server.membership.membership import Membership
@@ -117,6 +118,7 @@ class Member:
             self._wake_watches,
             message_bytes_max=settings.request_bytes_max + GRPC_OVERHEAD_BYTES,
         )
+        self.delivery = Delivery(self)
         self.leadership = Leadership(
             settings.member_id, boot.hard_state.term, loop, logger, self.counters
         )
@@ -477,12 +479,7 @@ class Member:
         self.snapshotter.applied(applied_index)
 
     def _wake_watches(self) -> None:
-        self.loop.call_soon(self._deliver)
-
-    def _deliver(self) -> None:
-        """Delivers one slice of events to watchers."""
-        if not self.stopped and self.watches.deliver():
-            self.loop.call_soon(self._deliver)
+        self.loop.call_soon(self.delivery.deliver)
 
     def _seal_batch(self) -> None:
         """The consistent index goes into the batch with the writes of the entries up to it."""

@@ -61,7 +61,7 @@ class MemberLog:
         self._replace_database = replace_database
         self._wal = wal
         self._files = world.files
-        self._snapshots = SnapDir(world.files, snap_path, logger)
+        self.snapshots = SnapDir(world.files, snap_path, logger, world.clock)
         self._call_loop = world.call_loop
         self._log_thread = world.log_thread
         self._files_thread = world.files_thread
@@ -110,7 +110,7 @@ class MemberLog:
 
         def write_file() -> None:
             try:
-                self._snapshots.save(Snapshot(data, meta))
+                self.snapshots.save(Snapshot(data, meta))
             except OSError as error:
                 why = f"{error.filename}: {(error.strerror or str(error)).lower()}"
                 self._call_loop(self._fatal, "failed to save snapshot", why)
@@ -154,7 +154,7 @@ class MemberLog:
         def work() -> None:
             try:
                 removed = purge_segments(self._files, wal_directory, wals_max) if wals_max else []
-                removed += self._snapshots.purge(snapshots_max) if snapshots_max else []
+                removed += self.snapshots.purge(snapshots_max) if snapshots_max else []
             except OSError as error:
                 self._logger.error("failed to purge files", error=str(error))
                 return

@@ -15,10 +15,11 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from keyraft.base.crc import crc32c
+from keyraft.base.histograms import Histogram, exponential
 from keyraft.base.log import Logger, NullLogger
 from keyraft.base.protofields import fields
 from keyraft.raft import codec
@@ -69,12 +70,28 @@ def decode_snap(content: bytes, name: str) -> Snapshot:
     return snapshot
 
 
+def _no_clock() -> float:
+    """The default of `clock`: nobody asks how long it takes."""
+    return 0.0
+
+
 class SnapDir:
     """The `member/snap` directory, as far as snapshot files go."""
 
-    __slots__ = ("_files", "_log", "_path")
+    __slots__ = ("_clock", "_files", "_log", "_path", "encoded_s", "saved_s", "synced_s")
 
-    def __init__(self, files: Files, path: str, log: Logger | None = None) -> None:
+    def __init__(
+        self,
+        files: Files,
+        path: str,
+        log: Logger | None = None,
+        clock: Callable[[], float] = _no_clock,
+    ) -> None:
+        """`clock`: monotonic seconds, for how long it takes to save one."""
+        self._clock = clock
+        self.encoded_s = Histogram(exponential(0.001, 2, 14))
+        self.synced_s = Histogram(exponential(0.001, 2, 14))
+        self.saved_s = Histogram(exponential(0.001, 2, 14))
         self._files = files
         self._path = path
         self._log = log or NullLogger()
@@ -83,16 +100,23 @@ class SnapDir:
         """Durable when it returns the file's path; an empty snapshot is not saved. Raises OSError."""
         meta = snapshot.meta
         assert meta.index, "an empty snapshot has no file"
+        clock = self._clock
+        began_s = clock()
+        encoded = encode_snap(snapshot)
+        self.encoded_s.observe(clock() - began_s)
         final = posixpath.join(self._path, snap_name(meta.term, meta.index))
         file = self._files.open(final + ".tmp", create=True)
         try:
             file.truncate(0)
-            file.pwrite(encode_snap(snapshot), 0)
+            file.pwrite(encoded, 0)
+            written_s = clock()
             file.fdatasync()
+            self.synced_s.observe(clock() - written_s)
         finally:
             file.close()
         self._files.rename(final + ".tmp", final)
         self._files.sync_dir(self._path)
+        self.saved_s.observe(clock() - began_s)
         return final
 
     def names(self) -> list[str]:

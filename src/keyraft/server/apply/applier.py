@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, cast
 from keyraft.auth import Identity
 from keyraft.base import errors
 from keyraft.base.errors import EtcdError, RawError
-from keyraft.base.histograms import Histogram
 from keyraft.base.parsing import parse
 from keyraft.base.waiters import Waiter
 from keyraft.cluster import MembershipDataError
@@ -28,6 +27,7 @@ from keyraft.proto import rpc_pb2
 from keyraft.raft import Entry
 from keyraft.server.apply import internal_request, v2_requests
 from keyraft.server.apply.queue import Work
+from keyraft.server.apply.request_tally import RequestTally
 from keyraft.server.apply.user_requests import UserRequests
 from keyraft.server.upkeep import alarms
 
@@ -72,9 +72,11 @@ class Applier:
         self._proposers: dict[bytes, Identity] = {}
         self._waiting_pop = member.waiting.pop
         self._encode_header = member.headers.encode
-        self._counts = [0] * _KINDS_LOW
-        self._failures = [0] * _KINDS_LOW
-        self._put_s: Histogram | None = None
+        self._tally = tally = RequestTally(_KINDS_LOW, member.counters, member.loop)
+        self.slice_done = tally.slice_done
+        self._counts = tally.counts
+        self._failures = tally.failures
+        self._began_s = tally.began_s
         self._handlers: dict[int, Handler] = {
             internal_request.KIND_RANGE: self._range,
             internal_request.KIND_PUT: self._put,
@@ -129,9 +131,10 @@ class Applier:
         except (EtcdError, RawError) as refusal:
             self._failures[kind] += 1
             if waiter is not None:
-                waiter.fail(refusal.code, refusal.text)
+                self._tally.refuse(kind, waiter, refusal)
             return None
         if waiter is not None:
+            self._began_s[kind].append(waiter.began_s)
             waiter.respond(result)
         return None
 
@@ -144,7 +147,7 @@ class Applier:
             next(steps)
         except StopIteration as end:
             if waiter is not None:
-                waiter.respond(end.value)
+                self._tally.respond(kind, waiter, end.value)
             return None
         if waiter is not None:
             self._member.waiting.add(stamp, waiter)  # its time may run out meanwhile
@@ -158,11 +161,11 @@ class Applier:
                 self._failures[kind] += 1
             waiter = self._waiting_pop(stamp, None)
             if waiter is not None:
-                waiter.fail(refusal.code, refusal.text)
+                self._tally.refuse(kind, waiter, refusal)
             return
         waiter = self._waiting_pop(stamp, None)
         if waiter is not None:
-            waiter.respond(result)
+            self._tally.respond(kind, waiter, result)
 
     def _apply_v2(self, data: bytes, request: bytes) -> None:
         """A request of the v2 API; Keyraft's own have a stamp behind them.
@@ -198,10 +201,10 @@ class Applier:
             result = b""
         except (EtcdError, RawError) as refusal:
             if waiter is not None:
-                waiter.fail(refusal.code, refusal.text)
+                self._tally.refuse(parsed.kind, waiter, refusal)
             return None
         if waiter is not None:
-            waiter.respond(result)
+            self._tally.respond(parsed.kind, waiter, result)
         return None
 
     def _pass_over(self, entry: Entry, error: Exception) -> None:
@@ -341,36 +344,6 @@ class Applier:
             first_index=first_index,
             last_index=last_index,
         )
-
-    def slice_done(self, seconds: float) -> None:
-        """Spreads a slice's time over its requests, for etcd_server_apply_duration_seconds."""
-        total = sum(self._counts)
-        if not total:
-            return
-        each_s = seconds / total
-        counters = self._member.counters
-        if (
-            self._counts[internal_request.KIND_PUT] == total
-            and not self._failures[internal_request.KIND_PUT]
-        ):
-            # Mostly a slice of puts: a lone client's slice is one put.
-            if self._put_s is None:
-                self._put_s = counters.apply_duration_s.of(
-                    "v3", internal_request.KINDS[internal_request.KIND_PUT], "true"
-                )
-            self._put_s.observe(each_s, total)
-            self._counts[internal_request.KIND_PUT] = 0
-            return
-        for kind, count in enumerate(self._counts):
-            if count:
-                failed = self._failures[kind]
-                name = internal_request.KINDS[kind]
-                if count > failed:
-                    counters.apply_duration_s.of("v3", name, "true").observe(each_s, count - failed)
-                if failed:
-                    counters.apply_duration_s.of("v3", name, "false").observe(each_s, failed)
-                    self._failures[kind] = 0
-                self._counts[kind] = 0
 
     # --- keys ---------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from keyraft.proto import rpc_pb2
 from keyraft.server.apply import internal_request
 from keyraft.server.engine.range_feeds import RangeFeed, RangeFeeds, RangeOutput
 from keyraft.server.engine.slicing import in_slices, when_readable
+from keyraft.server.request_times import SAMPLE
 
 if TYPE_CHECKING:
     from keyraft.server.member import Member
@@ -62,6 +63,7 @@ class RaftKeys:
         self._leadership = member.leadership
         self._encode_header = member.headers.encode
         self._feeds = RangeFeeds(member)
+        self._times = member.counters.request_times
         self.space = member.quota
         self.txn_ops_max = member.settings.txn_ops_max
         propose = member.propose_for
@@ -96,15 +98,27 @@ class RaftKeys:
             if who is not None and self._auth.enabled:
                 self._auth.check_key(who() or NOBODY, key)
             store = self._store
+            if not store.ranges % SAMPLE:
+                return self._timed_get(waiter, key)
             return self._encode_header(store.revision, self._leadership.term) + store.get(key)
 
         def read() -> bytes:
             if who is not None and self._auth.enabled:
                 self._auth.check_key(who() or NOBODY, key)
-            return member.header(self._store.revision) + self._store.get(key)
+            began_s = member.loop.time()
+            answer = member.header(self._store.revision) + self._store.get(key)
+            self._times.read(waiter.began_s, began_s, member.loop.time())
+            return answer
 
         when_readable(member, waiter, read)
         return None
+
+    def _timed_get(self, waiter: Waiter, key: bytes) -> bytes:
+        time = self._member.loop.time
+        began_s = time()
+        answer = self._member.header(self._store.revision) + self._store.get(key)
+        self._times.read_at_once(waiter.began_s, began_s, time())
+        return answer
 
     def range(
         self, waiter: Waiter, request: rpc_pb2.RangeRequest, who: Who | None = None
@@ -114,7 +128,12 @@ class RaftKeys:
 
         def read() -> bytes | None:
             identity = self._check(who, request.key, request.range_end)
-            return self._sliced(waiter, self._store.range_steps(request), identity)
+            began_s = member.loop.time()
+
+            def done() -> None:
+                self._times.read(waiter.began_s, began_s, member.loop.time())
+
+            return self._sliced(waiter, self._store.range_steps(request), identity, done)
 
         if request.serializable or member.readable:
             return read()
@@ -133,7 +152,11 @@ class RaftKeys:
                 identity = _caller(who)
                 self._auth.check_txn(identity, request)
                 self._auth.confirm(identity)
-            return self._sliced(waiter, self._store.read_txn_steps(request), identity)
+
+            def done() -> None:
+                self._times.carried_out("ReadonlyTxn", [waiter.began_s], member.loop.time())
+
+            return self._sliced(waiter, self._store.read_txn_steps(request), identity, done)
 
         if is_serializable(request) or member.readable:
             return read()
@@ -162,7 +185,11 @@ class RaftKeys:
         return identity
 
     def _sliced(
-        self, waiter: Waiter, work: Generator[None, None, bytes], identity: Identity | None
+        self,
+        waiter: Waiter,
+        work: Generator[None, None, bytes],
+        identity: Identity | None,
+        done: Callable[[], None],
     ) -> bytes | None:
         """A read of many keys: at once if it is small, else over several turns.
 
@@ -174,6 +201,7 @@ class RaftKeys:
         def finish(body: bytes) -> bytes:
             if identity is not None:
                 self._auth.confirm(identity)
+            done()
             return header + body
 
         return in_slices(member, waiter, work, finish)

@@ -60,6 +60,7 @@ class Compactor:
         ended_s = self._loop.time()
         counters = self._counters
         counters.compaction_pause_ms.observe((ended_s - started_s) * 1000)
+        counters.index_compaction_pause_ms.observe((ended_s - started_s) * 1000)
         if self._store.compactions.ended > ended_before:
             counters.compaction_ms.observe((ended_s - self._began_s) * 1000)
             counters.compacted_at_unix_s = self._wall_clock()
