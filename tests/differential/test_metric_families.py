@@ -128,4 +128,4 @@ def test_a_scrape_has_the_families_of_the_original(tmp_path: Path) -> None:
     }
     assert not other
     own = found.keys() - newest.keys() - older.keys()
-    assert all(name.startswith("python_") for name in own), own
+    assert all(name.startswith(("python_", "keyraft_")) for name in own), own

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import pytest
@@ -144,6 +145,10 @@ def test_checks_are_listed_on_request_and_by_name(port: Port) -> None:
     )
     assert port.get("/livez/serializable_read").content == b"ok\n"
     assert port.get("/livez/data_corruption").status == 404
+    assert port.get("/livez/serializable_read/").status == 404
+    assert port.get("/livez?exclude=serializable_read&verbose").content == b"ok\n"
+    named = port.get("/livez/serializable_read?exclude=serializable_read&verbose")
+    assert named.content == b"[+]serializable_read ok\nok\n"
     excluded = port.get("/readyz?verbose&exclude=non_learner&exclude=unheard")
     assert b"non_learner" not in excluded.content and excluded.status == 200
     alarm = rpc_pb2.AlarmRequest(action=1, memberID=1, alarm=2).SerializeToString()
@@ -153,6 +158,29 @@ def test_checks_are_listed_on_request_and_by_name(port: Port) -> None:
     assert sick.status == 503
     assert b"[-]data_corruption failed: alarm activated: CORRUPT\n" in sick.content
     assert sick.content.endswith(b"\n\n")
+
+
+def test_a_stalled_disk_is_seen_and_is_no_reason_to_be_restarted(port: Port) -> None:
+    def waits() -> float:
+        page = port.get("/metrics").content.decode()
+        found = re.search(r"^keyraft_disk_wal_write_in_progress_seconds (\S+)$", page, re.M)
+        assert found is not None
+        return float(found[1])
+
+    assert waits() == 0
+    assert port.get("/readyz/disk_write").content == b"ok\n"
+    port.one.log.stuck = True
+    port.one.put(b"k", b"v")
+    port.one.run(2.4)
+    assert 2.4 <= waits() < 2.6
+    sick = port.get("/readyz/disk_write?verbose")
+    assert sick.status == 503
+    assert sick.content.startswith(
+        b"[-]disk_write failed: a write of the log has taken 2.4s so far\n"
+    )
+    assert port.get("/livez").status == 200
+    assert b"disk_write" not in port.get("/readyz?verbose").content
+    assert port.get("/livez/disk_write").status == 404
 
 
 def test_what_is_not_there_is_gos_404(port: Port) -> None:

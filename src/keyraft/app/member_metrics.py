@@ -14,7 +14,7 @@ from keyraft.base.version import VERSION, runtime_version
 from keyraft.cluster import format_id, short
 from keyraft.gateway import COUNTER, GAUGE, HISTOGRAM, Family, histograms
 from keyraft.peer.metrics import PeerMetrics
-from keyraft.server import Member
+from keyraft.server import DiskWaits, Member
 from keyraft.storage.snap import SnapDir
 
 
@@ -42,6 +42,7 @@ class MemberMetrics:
         yield from self._requests()
         yield from self._store()
         yield from self._disk()
+        yield from self._disk_waits()
         yield from self._peers()
 
     def _member(self) -> Iterator[Family]:
@@ -228,6 +229,20 @@ class MemberMetrics:
             member.counters.lease_ttl_s,
             (),
         )
+
+    def _disk_waits(self) -> Iterator[Family]:
+        """Of our own: what a stalled disk shows, whose durations above never end."""
+        member = self.member
+        waits = DiskWaits(member.raft, member.backend, member.loop)
+        for name, value, text in (
+            ("wal_write", waits.log_s(), "the write of the log"),
+            ("backend_commit", waits.database_s(), "the database's commit or defragmentation"),
+        ):
+            yield Family(
+                f"keyraft_disk_{name}_in_progress_seconds",
+                GAUGE,
+                f"How long {text} that is under way has taken so far.",
+            ).add(value)
 
     def _disk(self) -> Iterator[Family]:
         counters = self.member.counters

@@ -14,10 +14,14 @@ SERIALIZABLE_READ: Final = "serializable_read"
 LINEARIZABLE_READ: Final = "linearizable_read"
 DATA_CORRUPTION: Final = "data_corruption"
 NON_LEARNER: Final = "non_learner"
+DISK_WRITE: Final = "disk_write"
 CHECKS: Final = {
     "livez": (SERIALIZABLE_READ,),
     "readyz": (DATA_CORRUPTION, SERIALIZABLE_READ, LINEARIZABLE_READ, NON_LEARNER),
 }
+BY_NAME_ONLY: Final = {"livez": (), "readyz": (DISK_WRITE,)}
+"""Checks of our own (DEVIATION:, etcd has none for its disk). They run where they are asked for, as
+/readyz/disk_write, and are no part of /readyz, whose checks are etcd's."""
 _CORRUPT: Final = "CORRUPT"
 
 Done = Callable[[str], None]
@@ -37,6 +41,9 @@ class Health(Protocol):
 
     def alarms(self) -> Sequence[str]:
         """The names of the raised alarms (NOSPACE, CORRUPT)."""
+
+    def disk(self) -> str:
+        """Which write to the disk takes too long; "" when none does."""
 
     def read(self, serializable: bool, done: Done) -> None:
         """Reads a key without permission checks; `done` is called at once or later."""
@@ -91,6 +98,8 @@ def run_check(health: Health, name: str, done: Done) -> None:
     """One check of /livez or /readyz; `done` gets the reason, empty when it passed."""
     if name == DATA_CORRUPTION:
         done("alarm activated: CORRUPT" if _CORRUPT in health.alarms() else "")
+    elif name == DISK_WRITE:
+        done(health.disk())
     elif name == NON_LEARNER:
         done("not supported for learner" if health.is_learner else "")
     else:

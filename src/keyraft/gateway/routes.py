@@ -20,7 +20,14 @@ from keyraft.base import http_status
 from keyraft.base.clock import ThreadedLoop
 from keyraft.base.log import Logger
 from keyraft.base.version import VERSION
-from keyraft.gateway.checks import CHECKS, Health, HealthCounts, check_health, run_check
+from keyraft.gateway.checks import (
+    BY_NAME_ONLY,
+    CHECKS,
+    Health,
+    HealthCounts,
+    check_health,
+    run_check,
+)
 from keyraft.gateway.exposition import CONTENT_TYPE, Source, render
 from keyraft.grpc import HttpRequest, Router
 
@@ -152,12 +159,13 @@ class Gateway:
         elif path == "/version" and client_port:
             self._version(request, extra, behind)
         else:
-            kind, _, name = path.strip("/").partition("/")
+            kind, slash, name = path[1:].partition("/")
             names = CHECKS.get(kind, ())
-            if names and not name and not path.endswith("/"):
-                self._checks(request, extra, behind, kind, names, query)
-            elif name in names:
-                self._checks(request, extra, behind, kind, (name,), query)
+            if names and not slash:
+                excluded = {name for name in query.get("exclude", ()) if name}
+                self._checks(request, extra, behind, kind, names, excluded, query)
+            elif name in names or name in BY_NAME_ONLY.get(kind, ()):
+                self._checks(request, extra, behind, kind, (name,), set(), query)
             else:
                 request.respond(
                     http_status.NOT_FOUND, [_TEXT, _NOSNIFF, *extra], b"404 page not found\n"
@@ -229,13 +237,13 @@ class Gateway:
         health: Health,
         kind: str,
         names: tuple[str, ...],
+        excluded: set[str],
         query: dict[str, list[str]],
     ) -> None:
         if self._refuse_method(request, extra, "Health request error"):
             return
-        excluded = {name for name in query.get("exclude", ()) if name}
-        wanted = [name for name in names if len(names) == 1 or name not in excluded]
-        unknown = sorted(excluded - set(names)) if len(names) > 1 or kind == "livez" else []
+        wanted = [name for name in names if name not in excluded]
+        unknown = sorted(excluded - set(names))
         if unknown:
             listed = ",".join(f'"{name}"' for name in unknown)
             self._logger.warn("some health checks cannot be excluded", missing_health_checks=listed)

@@ -109,6 +109,10 @@ class BatchBackend(Backend, Protocol):
         """Returns free space to the disk while reads and writes go on. `done` is called with None,
         or with the reason why it was not done."""
 
+    @property
+    def busy_since_s(self) -> float | None:
+        """When the commit or defragmentation that is under way began, in loop time; or None."""
+
     def hold(self) -> None:
         """Until `release` no batch is sealed: all writes until then belong together."""
 

@@ -78,6 +78,8 @@ class MemoryBackend:
     def before_commit(self, hook: Callable[[], None]) -> None:
         self._hooks.append(hook)
 
+    busy_since_s: float | None = None
+
     def hold(self) -> None:
         assert not self._held, "an entry within an entry"
         self._held = True

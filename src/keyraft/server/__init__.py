@@ -19,6 +19,7 @@ from keyraft.server.ports import (
     UnknownRequestError,
 )
 from keyraft.server.settings import MemberSettings
+from keyraft.server.upkeep.disk_waits import DiskWaits
 from keyraft.server.upkeep.hashing import hash_buckets, hash_keys
 from keyraft.server.upkeep.received_database import ReceivedDatabase
 
@@ -27,6 +28,7 @@ __all__ = [
     "Boot",
     "BootError",
     "Counters",
+    "DiskWaits",
     "DurableLog",
     "LeaderCalls",
     "Member",

@@ -195,6 +195,9 @@ class _Health:
     def alarms(self) -> tuple[str, ...]:
         return ("NOSPACE",)
 
+    def disk(self) -> str:
+        return ""
+
     def read(self, serializable: bool, done: Callable[[str], None]) -> None:
         done("")
 

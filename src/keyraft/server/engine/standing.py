@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from keyraft.base.errors import EtcdError, RawError
 from keyraft.server.upkeep.alarms import NAMES
+from keyraft.server.upkeep.disk_waits import DiskWaits
 
 if TYPE_CHECKING:
     from keyraft.server.member import Member
@@ -38,6 +39,7 @@ class MemberHealth:
 
     def __init__(self, member: Member) -> None:
         self._member = member
+        self._disk = DiskWaits(member.raft, member.backend, member.loop)
 
     @property
     def has_leader(self) -> bool:
@@ -72,6 +74,10 @@ class MemberHealth:
             ready(None)
         else:
             member.read_index(ready)
+
+    def disk(self) -> str:
+        """See the port."""
+        return self._disk.stalled()
 
     def versions(self) -> tuple[str, str]:
         """See the port."""

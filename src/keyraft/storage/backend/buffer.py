@@ -97,6 +97,10 @@ class WriteBuffer:
     def size_in_use_bytes(self) -> int:
         return self._engine.size_in_use_bytes
 
+    @property
+    def busy_since_s(self) -> float | None:
+        return None if self._sealed is None else self._sealed_s
+
     def get(self, bucket: bytes, key: bytes) -> bytes | None:
         changes = self._batch[bucket]
         if key in changes:
@@ -230,6 +234,7 @@ class WriteBuffer:
 
         self._sealed = {name: {} for name in (*BUCKETS, OWN)}
         self._sealed_orders = {}
+        self._sealed_s = self._loop.time()
         self._engine.defragment(defragmented)
 
     def _committed(self) -> None:
