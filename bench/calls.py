@@ -19,12 +19,14 @@ import argparse
 import json
 import os
 import signal
+import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from base64 import b64encode
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -63,6 +65,20 @@ LEASE_GRANT: Final = b"\x08\x3c\x10" + bytes((LEASE_ID,))  # for a minute
 LEASE_KEEP_ALIVE: Final = b"\x08" + bytes((LEASE_ID,))
 
 
+def _posted(path: str, body: bytes) -> bytes:
+    """A request of the JSON gateway over HTTP/1.1."""
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nAccept: */*\r\n"
+    head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    return head.encode() + body
+
+
+JSON_PUT: Final = _posted(
+    "/v3/kv/put",
+    b'{"key":"%b","value":"%b"}' % (b64encode(KEY), b64encode(b"v" * VALUE_BYTES)),
+)
+JSON_RANGE: Final = _posted("/v3/kv/range", b'{"key":"%b"}' % b64encode(KEY))
+
+
 class Client:
     """The one client. It lives in the member's process and looks at the calls that were noted."""
 
@@ -88,6 +104,9 @@ class Client:
         until = self._answers + answers
         connection.socket.sendall(data)
         assert self._poll.until(lambda: self._answers >= until, TIMEOUT_S), "no answer"
+        self._wait_for_quiet()
+
+    def _wait_for_quiet(self) -> None:
         seen = -1
         while seen != len(self._calls):
             seen = len(self._calls)
@@ -110,6 +129,18 @@ class Client:
         connection = self._connection
         return lambda: self._sent(connection, connection.open(block, request, end=True), answers)
 
+    def _json(self, request: bytes) -> Callable[[], None]:
+        host, _, port = self._endpoint.partition(":")
+        plain = socket.create_connection((host, int(port)), TIMEOUT_S)
+
+        def once() -> None:
+            plain.sendall(request)
+            answer = plain.recv(65_536)
+            assert answer.startswith(b"HTTP/1.1 200") and answer.endswith(b"}"), answer
+            self._wait_for_quiet()
+
+        return once
+
     def _stream(self, path: str, first: bytes) -> tuple[Connection, int]:
         """A stream on a connection of its own, whose every message is an answer."""
         connection = self._connect()
@@ -124,6 +155,8 @@ class Client:
         found = {
             "put": self._rounds(put),
             "range": self._rounds(self._unary("/etcdserverpb.KV/Range", RANGE)),
+            "JSON put": self._rounds(self._json(JSON_PUT)),
+            "JSON range": self._rounds(self._json(JSON_RANGE)),
         }
         self._unary("/etcdserverpb.Lease/LeaseGrant", LEASE_GRANT)()
         connection, stream = self._stream("/etcdserverpb.Lease/LeaseKeepAlive", LEASE_KEEP_ALIVE)

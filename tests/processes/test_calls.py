@@ -12,6 +12,8 @@ ROUNDS = 60
 MOST = {
     "put": (220, 52),
     "range": (29, 21),
+    "JSON put": (272, 62),
+    "JSON range": (84, 31),
     "keep-alive": (33, 21),
     "put, event": (252, 62),
 }

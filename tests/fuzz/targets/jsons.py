@@ -40,7 +40,7 @@ def read_json(data: bytes) -> None:
         return
     again = decode(kind, table, message_json(kind, table, message))
     assert kind.FromString(again) == kind.FromString(message), body
-    quick = _decode_quickly(kind, table, body)
+    quick = _decode_quickly(table, body)
     if quick is not None:
         slow = kind()
         try:

@@ -159,7 +159,7 @@ def test_the_quick_reader_takes_nothing_that_the_exact_one_refuses() -> None:
         method = methods.get(request.path)
         if method is None:
             continue
-        found = _decode_quickly(method.request, method.request_table, request.body)
+        found = _decode_quickly(method.request_table, request.body)
         if found is None:
             continue
         quick += 1

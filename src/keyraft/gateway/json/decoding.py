@@ -32,7 +32,7 @@ def decode(kind: type[Message], table: Table, body: bytes) -> bytes:
 
     Raises NotDecodedError. What follows the first value is ignored, as by the original.
     """
-    quick = _decode_quickly(kind, table, body)
+    quick = _decode_quickly(table, body)
     if quick is not None:
         return quick
     try:
@@ -44,7 +44,7 @@ def decode(kind: type[Message], table: Table, body: bytes) -> bytes:
 
 def decode_value(kind: type[Message], table: Table, value: bytes) -> bytes:
     """One JSON value, encoded; raises NotDecodedError."""
-    quick = _decode_quickly(kind, table, value)
+    quick = _decode_quickly(table, value)
     if quick is not None:
         return quick
     message = kind()
@@ -57,16 +57,12 @@ def decode_value(kind: type[Message], table: Table, value: bytes) -> bytes:
         raise NotDecodedError("proto: exceeded max recursion depth") from None
 
 
-def _decode_quickly(kind: type[Message], table: Table, body: bytes) -> bytes | None:
+def _decode_quickly(table: Table, body: bytes) -> bytes | None:
     if b"\\" in body:
         return None
     try:
-        source = orjson.loads(body)
-        message = kind()
         quotes = Quotes()
-        table.read_quickly(message, source, quotes)
-        if quotes.count != body.count(b'"'):
-            return None
-        return message.SerializeToString()
-    except (NotQuickError, orjson.JSONDecodeError, EncodeError, RecursionError):
+        message = table.read_quickly(orjson.loads(body), quotes)
+    except (NotQuickError, orjson.JSONDecodeError, RecursionError):
         return None
+    return message if quotes.count == body.count(b'"') else None

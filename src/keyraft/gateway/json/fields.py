@@ -18,6 +18,7 @@ from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
 from google.protobuf.message import Message
 
 from keyraft.base.ids import INT64_MAX, UINT64_MAX
+from keyraft.base.varints import TABLE_SIZE, VARINTS, plain_varint
 
 INT32_MAX: Final = (1 << 31) - 1
 UINT32_MAX: Final = (1 << 32) - 1
@@ -38,6 +39,7 @@ _INTEGERS: Final = {
     FieldDescriptor.TYPE_UINT64: ("uint64", 0, UINT64_MAX),
 }
 _WIDE: Final = (FieldDescriptor.TYPE_INT64, FieldDescriptor.TYPE_UINT64)
+_SIZED: Final = (FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BYTES)
 _OTHERS: Final = {
     FieldDescriptor.TYPE_BOOL: BOOL,
     FieldDescriptor.TYPE_STRING: STRING,
@@ -77,10 +79,16 @@ class Field:
         "least",
         "most",
         "name",
+        "number",
         "oneof",
+        "packed",
+        "part",
         "presence",
+        "read",
         "repeated",
+        "rivals",
         "table",
+        "tag",
         "type_name",
         "value",
     )
@@ -94,9 +102,19 @@ class Field:
         self.repeated = field.is_repeated
         oneof = field.containing_oneof
         self.oneof = None if oneof is None else oneof.name
+        self.rivals = 0  # the bits of a oneof's fields, this one's included
         self.presence = field.has_presence
+        self.number = field.number
+        self.packed = field.is_packed
+        sized = field.message_type is not None or field.type in _SIZED or field.is_packed
+        self.tag = _number(field.number << 3 | (2 if sized else 0))
+        if field.is_repeated:
+            self.part: Callable[[Field, Any, Quotes], bytes] = _repeated_part
+        else:
+            self.part = _present_part if field.has_presence else _plain_part
         self.get: Callable[[Any], Any] = attrgetter(field.name)
         self.table: Table | None = None
+        self.read = _READERS[INTEGER if field.type in _INTEGERS else _OTHERS[field.type]]
         self.least = self.most = 0
         if field.type in _INTEGERS:
             self.kind = INTEGER
@@ -144,43 +162,30 @@ class Table:
                 out[field.name] = field.value(value)
         return out
 
-    def read_quickly(self, message: Message, source: Any, quotes: Quotes) -> None:
-        """Sets the fields of `message` from a decoded JSON object; raises NotQuickError."""
+    def read_quickly(self, source: Any, quotes: Quotes) -> bytes:
+        """The encoded message of a decoded JSON object; raises NotQuickError."""
         if type(source) is not dict or quotes.depth == DEPTH_MAX:
             raise NotQuickError
         quotes.depth += 1
-        seen = 0
-        by_name = self.by_name
         quotes.count += 2 * len(source)
+        seen = chosen = 0
+        parts: list[tuple[int, bytes]] = []
+        by_name = self.by_name
         for name, value in source.items():
             field = by_name.get(name)
             if field is None or seen & field.bit:
                 raise NotQuickError
             seen |= field.bit
             if value is not None:
-                if field.oneof is not None and message.WhichOneof(field.oneof) is not None:
-                    raise NotQuickError
-                _put_quickly(message, field, value, quotes)
+                if field.rivals:
+                    if chosen & field.rivals:
+                        raise NotQuickError
+                    chosen |= field.bit
+                parts.append((field.number, field.part(field, value, quotes)))
         quotes.depth -= 1
-
-
-def _put_quickly(message: Message, field: Field, value: Any, quotes: Quotes) -> None:
-    name, kind = field.name, field.kind
-    if field.repeated:
-        if type(value) is not list:
-            raise NotQuickError
-        items = getattr(message, name)
-        if field.table is not None:
-            for item in value:
-                field.table.read_quickly(items.add(), item, quotes)
-        else:
-            items.extend([_READERS[kind](field, item, quotes) for item in value])
-    elif field.table is not None:
-        inner = getattr(message, name)
-        inner.SetInParent()
-        field.table.read_quickly(inner, value, quotes)
-    else:
-        setattr(message, name, _READERS[kind](field, value, quotes))
+        if len(parts) > 1:
+            parts.sort()  # protobuf writes fields by their numbers
+        return b"".join([part for _, part in parts])
 
 
 # --- values out -----------------------------------------------------------------------------------
@@ -200,9 +205,19 @@ def _enum_out(names: dict[int, str], value: int) -> str | int:
 
 
 # --- values in ------------------------------------------------------------------------------------
+# Each gives a value as protobuf writes it behind the field's tag; of a zero or nothing that is b"\0".
 
 
-def _integer_in(field: Field, value: Any, quotes: Quotes) -> int:
+def _number(value: int) -> bytes:
+    return VARINTS[value] if 0 <= value < TABLE_SIZE else plain_varint(value & UINT64_MAX)
+
+
+def _sized(value: bytes) -> bytes:
+    size = len(value)
+    return (VARINTS[size] if size < TABLE_SIZE else plain_varint(size)) + value
+
+
+def _integer_in(field: Field, value: Any, quotes: Quotes) -> bytes:
     if type(value) is str:
         if _WHOLE_NUMBER(value) is None:
             raise NotQuickError
@@ -212,20 +227,20 @@ def _integer_in(field: Field, value: Any, quotes: Quotes) -> int:
         raise NotQuickError
     if not field.least <= value <= field.most:
         raise NotQuickError
-    return int(value)
+    return _number(value)
 
 
-def _bool_in(field: Field, value: Any, quotes: Quotes) -> bool:
+def _bool_in(field: Field, value: Any, quotes: Quotes) -> bytes:
     if type(value) is not bool:
         raise NotQuickError
-    return value
+    return b"\1" if value else b"\0"
 
 
-def _string_in(field: Field, value: Any, quotes: Quotes) -> str:
+def _string_in(field: Field, value: Any, quotes: Quotes) -> bytes:
     if type(value) is not str:
         raise NotQuickError
     quotes.count += 2
-    return value
+    return _sized(value.encode())
 
 
 def _bytes_in(field: Field, value: Any, quotes: Quotes) -> bytes:
@@ -233,30 +248,59 @@ def _bytes_in(field: Field, value: Any, quotes: Quotes) -> bytes:
         raise NotQuickError
     quotes.count += 2
     try:
-        return a2b_base64(value, strict_mode=True)
+        return _sized(a2b_base64(value, strict_mode=True))
     except (Base64Error, ValueError):  # ValueError: characters that are not ASCII
         raise NotQuickError from None
 
 
-def _enum_in(field: Field, value: Any, quotes: Quotes) -> int:
+def _enum_in(field: Field, value: Any, quotes: Quotes) -> bytes:
     if type(value) is str:
         found = field.enum.values_by_name.get(value)
         if found is None:
             raise NotQuickError
         quotes.count += 2
-        return int(found.number)
+        return _number(found.number)
     if type(value) is not int or not -INT32_MAX <= value <= INT32_MAX:
         raise NotQuickError
-    return value
+    return _number(value)
 
 
-_READERS: Final[dict[str, Callable[[Field, Any, Quotes], Any]]] = {
+def _message_in(field: Field, value: Any, quotes: Quotes) -> bytes:
+    assert field.table is not None, "a message's field has its table"
+    return _sized(field.table.read_quickly(value, quotes))
+
+
+_READERS: Final[dict[str, Callable[[Field, Any, Quotes], bytes]]] = {
     INTEGER: _integer_in,
     BOOL: _bool_in,
     STRING: _string_in,
     BYTES: _bytes_in,
     ENUM: _enum_in,
+    MESSAGE: _message_in,
 }
+
+
+def _plain_part(field: Field, value: Any, quotes: Quotes) -> bytes:
+    """One value; a zero is left out."""
+    content = field.read(field, value, quotes)
+    return b"" if content == b"\0" else field.tag + content
+
+
+def _present_part(field: Field, value: Any, quotes: Quotes) -> bytes:
+    """One value, also if it is zero."""
+    return field.tag + field.read(field, value, quotes)
+
+
+def _repeated_part(field: Field, value: Any, quotes: Quotes) -> bytes:
+    """Any number of values."""
+    if type(value) is not list:
+        raise NotQuickError
+    read = field.read
+    items = [read(field, item, quotes) for item in value]
+    if field.packed:
+        return field.tag + _sized(b"".join(items)) if items else b""
+    return b"".join([field.tag + item for item in items])
+
 
 _tables: dict[str, Table] = {}
 
@@ -271,4 +315,6 @@ def table_of(descriptor: Any) -> Table:
             table.by_name.setdefault(field.name, field)
         for field in table.fields:  # a name in JSON goes before one in the .proto file
             table.by_name[field.json_name] = field
+            if field.oneof is not None:
+                field.rivals = sum(one.bit for one in table.fields if one.oneof == field.oneof)
     return table

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Final, TypeVar
 
 from keyraft.base.clock import ThreadedLoop
@@ -16,6 +17,7 @@ from keyraft.gateway.json.calls import (
     refuse,
 )
 from keyraft.gateway.json.decoding import (
+    SLOW_MARKS,
     NotDecodedError,
     decode,
     decode_value,
@@ -94,16 +96,27 @@ class JsonGateway:
             self._read(body, lambda: decode_all(method, body), _to(stream))
             return
 
-        def decoded(outcome: bytes | NotDecodedError) -> None:
-            if isinstance(outcome, NotDecodedError):
-                refuse(request, extra, status.INVALID_ARGUMENT, str(outcome))
-                return
-            if timeout_s is not None and timeout_s <= AT_ONCE_S:
-                refuse(request, extra, status.DEADLINE_EXCEEDED, DEADLINE_TEXT)
-                return
-            self.start(method, request, extra, metadata, timeout_s, outcome)
+        if len(body) <= SLOW_MARKS or not is_slow(body):
+            self._decoded(request, method, extra, metadata, timeout_s, _decode(method, body))
+        else:
+            decoded = partial(self._decoded, request, method, extra, metadata, timeout_s)
+            self._elsewhere(partial(_decode, method, body), decoded)
 
-        self._read(body, lambda: _decode(method, body), decoded)
+    def _decoded(
+        self,
+        answer: Answer,
+        method: Method,
+        extra: list[Header],
+        metadata: dict[bytes, bytes],
+        timeout_s: float | None,
+        outcome: bytes | NotDecodedError,
+    ) -> None:
+        if isinstance(outcome, NotDecodedError):
+            refuse(answer, extra, status.INVALID_ARGUMENT, str(outcome))
+        elif timeout_s is not None and timeout_s <= AT_ONCE_S:
+            refuse(answer, extra, status.DEADLINE_EXCEEDED, DEADLINE_TEXT)
+        else:
+            self.start(method, answer, extra, metadata, timeout_s, outcome)
 
     def start(
         self,
@@ -115,23 +128,19 @@ class JsonGateway:
         message: bytes,
     ) -> None:
         """Starts a call that has one request."""
-        too_long = len(message) > self._message_bytes_max
-        text = (
-            f"grpc: received message larger than max ({len(message)} vs. {self._message_bytes_max})"
-        )
-        if method.is_unary:
-            call = JsonUnaryCall(self, method, answer, extra, metadata)
+        unary = method.is_unary
+        call = (JsonUnaryCall if unary else JsonStream)(self, method, answer, extra, metadata)
+        if timeout_s is not None:
             call.limit(timeout_s)
-            if too_long:
-                call.fail(status.RESOURCE_EXHAUSTED, text)
-            else:
-                call.start(message)
+        if len(message) > self._message_bytes_max:
+            sizes = f"({len(message)} vs. {self._message_bytes_max})"
+            text = f"grpc: received message larger than max {sizes}"
+            call.fail(status.RESOURCE_EXHAUSTED, text)
             return
-        stream = JsonStream(self, method, answer, extra, metadata)
-        stream.limit(timeout_s)
-        if too_long:
-            stream.fail(status.RESOURCE_EXHAUSTED, text)
+        if isinstance(call, JsonUnaryCall):
+            call.start(message)
             return
+        stream = call
         stream.open()
         stream.put(message)
         stream.end_input()

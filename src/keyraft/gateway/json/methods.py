@@ -140,6 +140,7 @@ class Method:
     __slots__ = (
         "_last",
         "_line",
+        "is_unary",
         "path",
         "reply",
         "reply_table",
@@ -153,16 +154,12 @@ class Method:
     ) -> None:
         self.path = path
         self.route = route
+        self.is_unary = route is None or route.kind == UNARY  # one request, one answer
         self.request = request
         self.reply = reply
         self.request_table = table_of(request.DESCRIPTOR)
         self.reply_table = table_of(reply.DESCRIPTOR)
         self._last = self._line = b""
-
-    @property
-    def is_unary(self) -> bool:
-        """One request, one answer."""
-        return self.route is None or self.route.kind == UNARY
 
     def line(self, message: bytes) -> bytes:
         """A message of a stream as a line."""

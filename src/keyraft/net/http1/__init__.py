@@ -8,10 +8,11 @@ in `limits`.
 from .bodies import Body, BodyError
 from .chunks import ChunkDecoder, ChunkError
 from .client import Http1Client, HttpAnswer, HttpError, dial
-from .connection import Http1Connection, Http1Service
+from .connection import Http1Connection
 from .limits import CLIENT_PORT, PEER_PORT, Http1Limits
 from .phrases import HTTP_PHRASES
 from .request import Http1Request
+from .service import Http1Service
 
 __all__ = [
     "CLIENT_PORT",

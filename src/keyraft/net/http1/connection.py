@@ -21,9 +21,7 @@ from collections.abc import Callable
 from typing import Final
 
 from keyraft.base import http_status
-from keyraft.grpc import http_work
 
-from ..protocol import Turns
 from .bodies import Body
 from .chunks import ChunkDecoder, ChunkError
 from .heads import (
@@ -32,53 +30,14 @@ from .heads import (
     RefusedError,
     parse_request,
 )
-from .limits import CLIENT_PORT, Http1Limits
 from .request import Http1Request
+from .service import Http1Service
 
 WRITE_BUFFER_BYTES: Final = 262_144  # the socket's backlog at which a connection is held
+KEPT_HEAD_BYTES_MAX: Final = 1_024  # of the last head, kept by a connection for the next request
 _FOREVER: Final = float("inf")
 _STEP_WORK: Final = 50  # for a head or a piece of a body, without its request's own work
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
-
-
-class Http1Service:
-    """What the HTTP/1.1 connections of one port share."""
-
-    __slots__ = ("early", "limits", "loop", "on_http", "turns")
-
-    def __init__(
-        self,
-        on_http: Callable[[Http1Request], None],
-        loop: asyncio.AbstractEventLoop,
-        limits: Http1Limits = CLIENT_PORT,
-        early: bool = False,
-        turns: Turns | None = None,
-    ) -> None:
-        """`early`: whether a request is handed out before its body (`Http1Request.incoming`).
-        `turns`: shared with the port's other connections, of HTTP/2."""
-        self.on_http = on_http
-        self.loop = loop
-        self.limits = limits
-        self.early = early
-        self.turns = turns
-
-    @property
-    def open(self) -> bool:
-        """Whether a request that arrives now may be handled at once."""
-        return self.turns is None or self.turns.left > 0
-
-    def soon(self, connection: Http1Connection) -> None:
-        """Has `connection.serve` called in a later turn of the loop: plain HTTP costs much time."""
-        if self.turns is None:
-            self.loop.call_soon(connection.serve)
-        else:
-            self.turns.wait(connection, heavy=True)
-
-    def hand_out(self, request: Http1Request) -> None:
-        """Gives a request to its handler."""
-        if self.turns is not None:
-            self.turns.charge(http_work(request.target))
-        self.on_http(request)
 
 
 class Http1Connection(asyncio.Protocol):
@@ -103,6 +62,8 @@ class Http1Connection(asyncio.Protocol):
         self._buffer = b""
         self._in_head = True  # a head is awaited, and has its time limit
         self._scanned = 0  # so many bytes hold no end of a head
+        self._raw_head = b""  # the last one
+        self._head: Http1RequestHead | None = None
         self._request: Http1Request | None = None
         # the body that is being read
         self._reading = False
@@ -278,25 +239,30 @@ class Http1Connection(asyncio.Protocol):
             self._in_head = True
             self._wait(limits.head_s_max)
         start = max(self._scanned - 3, 0)
-        ends = [
-            at + len(mark)
-            for mark in (b"\n\r\n", b"\n\n")
-            if (at := buffer.find(mark, start, limits.head_bytes_max)) >= 0
-        ]
-        if not ends:
+        at = buffer.find(b"\n\r\n", start, limits.head_bytes_max)
+        bare = buffer.find(b"\n\n", start, limits.head_bytes_max if at < 0 else at + 1)
+        end = at + 3 if bare < 0 else bare + 2
+        if at < 0 and bare < 0:
             self._scanned = len(buffer)
             if len(buffer) >= limits.head_bytes_max:
                 self._refuse(RefusedError(http_status.HEADER_FIELDS_TOO_LARGE))
             return
-        end = min(ends)
         raw, self._buffer, self._scanned = buffer[:end], buffer[end:], 0
         try:
-            if raw.count(b"\n") > limits.header_lines_max:
-                raise RefusedError(http_status.HEADER_FIELDS_TOO_LARGE)
-            head = parse_request(raw)
-            self._begin(head)
+            self._begin(self._head_of(raw))
         except RefusedError as refusal:
             self._refuse(refusal)
+
+    def _head_of(self, raw: bytes) -> Http1RequestHead:
+        """The request's head; raises RefusedError. A client mostly sends the same one again."""
+        if raw == self._raw_head and self._head is not None:
+            return self._head
+        if raw.count(b"\n") > self.limits.header_lines_max:
+            raise RefusedError(http_status.HEADER_FIELDS_TOO_LARGE)
+        head = parse_request(raw)
+        kept = len(raw) <= KEPT_HEAD_BYTES_MAX
+        self._raw_head, self._head = (raw, head) if kept else (b"", None)
+        return head
 
     def _begin(self, head: Http1RequestHead) -> None:
         service, limits = self._service, self.limits
@@ -310,7 +276,10 @@ class Http1Connection(asyncio.Protocol):
         self._continue_due = (
             head.expects_continue and head.length != 0 and head.minor >= 1 and not self._buffer
         )
-        if head.length == 0:
+        buffer, size = self._buffer, head.length
+        if size == 0 or (0 < size <= len(buffer) and not service.early):
+            # The whole request has come at once, as small ones do.
+            request.body, self._buffer = buffer[:size], buffer[size:]
             request.incoming.end()
             service.hand_out(request)
             return

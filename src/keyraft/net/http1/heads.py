@@ -25,6 +25,10 @@ _METHOD: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
 _VERSION: Final = re.compile(rb"HTTP/([0-9])\.([0-9])\Z")
 _BAD_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _HOST: Final = re.compile(rb"[-!$%&'()*+,.:;=@\[\]_~0-9A-Za-z]*\Z")
+_FRAMING: Final = frozenset(
+    (b"host", b"connection", b"content-length", b"transfer-encoding", b"expect")
+)
+_NONE: Final[list[bytes]] = []
 _WITHOUT_BODY: Final = frozenset({204, 304})
 _DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS: Final = (
@@ -51,14 +55,27 @@ class RefusedError(Exception):
 
 
 class Http1RequestHead:
-    """One request before its body; names of fields in lower case."""
+    """One request before its body; names of fields in lower case.
 
-    __slots__ = ("expects_continue", "headers", "keep_alive", "length", "method", "minor", "target")
+    Nobody changes it once it is parsed: requests with equal bytes share it.
+    """
+
+    __slots__ = (
+        "_framing",
+        "expects_continue",
+        "headers",
+        "keep_alive",
+        "length",
+        "method",
+        "minor",
+        "target",
+    )
 
     def __init__(self, method: bytes, minor: int) -> None:
         self.method = method.decode("latin-1")
         self.target = ""
         self.headers: list[Header] = []
+        self._framing: dict[bytes, list[bytes]] = {}  # the fields that this module looks at
         self.minor = minor  # of HTTP/1
         self.keep_alive = True
         self.length = 0  # of the body; CHUNKED for a chunked one
@@ -72,20 +89,20 @@ class Http1RequestHead:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One field."""
-        self.headers.append((name.lower(), value.rstrip(b" \t")))
+        name = name.lower()
+        value = value.rstrip(b" \t")
+        self.headers.append((name, value))
+        if name in _FRAMING:
+            self._framing.setdefault(name, []).append(value)
 
     # --- after it is whole --------------------------------------------------------------------
-
-    def values(self, name: bytes) -> list[bytes]:
-        """All values of a field, one for each line."""
-        return [value for known, value in self.headers if known == name]
 
     def judge(self) -> None:
         """Decides length and keep-alive; raises RefusedError."""
         target = self.target
         if _BAD_ESCAPE.search(target.partition("?")[0].encode("latin-1")):
             raise RefusedError(http_status.BAD_REQUEST)
-        hosts = self.values(b"host")
+        hosts = self._framing.get(b"host", _NONE)
         if len(hosts) > 1:
             raise RefusedError(http_status.BAD_REQUEST)
         self._frame()
@@ -97,17 +114,19 @@ class Http1RequestHead:
             self._absolute(target)
 
     def _frame(self) -> None:
-        connection = {
-            token.strip().lower()
-            for value in self.values(b"connection")
-            for token in value.split(b",")
-        }
-        if self.minor >= 1:
-            self.keep_alive = b"close" not in connection
-        else:
-            self.keep_alive = b"keep-alive" in connection and b"close" not in connection
-        lengths = self.values(b"content-length")
-        codings = self.values(b"transfer-encoding") if self.minor >= 1 else []
+        values = self._framing.get
+        self.keep_alive = self.minor >= 1
+        if b"connection" in self._framing:
+            connection = {
+                token.strip().lower()
+                for value in self._framing[b"connection"]
+                for token in value.split(b",")
+            }
+            self.keep_alive = (
+                self.keep_alive or b"keep-alive" in connection
+            ) and b"close" not in connection
+        lengths = values(b"content-length", _NONE)
+        codings = values(b"transfer-encoding", _NONE) if self.minor >= 1 else _NONE
         if codings:
             if len(codings) > 1 or codings[0].strip().lower() != b"chunked":
                 raise RefusedError(
@@ -118,10 +137,10 @@ class Http1RequestHead:
                 self.keep_alive = False  # RFC 9112 §6.1: it may be request smuggling
         elif lengths:
             self.length = int(lengths[0])
-        expect = [value.strip().lower() for value in self.values(b"expect")]
-        if expect:
-            self.expects_continue = expect[0] == b"100-continue"
-            if not self.expects_continue and expect[0]:
+        for value in values(b"expect", _NONE)[:1]:
+            expect = value.strip().lower()
+            self.expects_continue = expect == b"100-continue"
+            if not self.expects_continue and expect:
                 raise RefusedError(http_status.EXPECTATION_FAILED, body="")
 
     def _absolute(self, target: str) -> None:
