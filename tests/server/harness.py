@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from keyraft.auth import SimpleTokens
 from keyraft.base.log import Logger, NullLogger
@@ -120,6 +121,7 @@ class OneMember:
         *,
         nospace_auto_disarm: bool = True,
         logger: Logger | None = None,
+        **settings: Any,
     ) -> None:
         self.loop = SimLoop()
         self.logger = logger if logger is not None else NullLogger()
@@ -134,6 +136,7 @@ class OneMember:
             snapshot_count=snapshot_count,
             snapshot_catchup_entries=50,
             nospace_auto_disarm=nospace_auto_disarm,
+            **settings,
         )
         change = ConfChange(0, founder.id, founder.to_json())
         self.log.entries = [

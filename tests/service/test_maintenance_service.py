@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from keyraft.base.log import NullLogger
 from keyraft.mvcc import hash_all
 from keyraft.proto import health_pb2, rpc_pb2
 from keyraft.service import HealthService
@@ -199,6 +200,24 @@ def test_a_member_with_bad_urls_is_refused(one: OneMember, urls: list[str]) -> N
         3,
         "etcdserver: given member URLs are invalid",
     )
+
+
+def test_health_can_be_not_serving_while_a_defragmentation_runs(one: OneMember) -> None:
+    health, told = HealthService(), list[bool]()
+    health.serving = True
+    member = served(one.member)
+
+    def paused(under_way: bool) -> None:
+        health.pause(NullLogger(), "defrag is active", under_way)
+        told.append(health.serving)
+
+    member.engine.upkeep.on_defragment = paused
+    assert call(one, member.maintenance.defragment, rpc_pb2.DefragmentRequest()) == b""
+    assert told == [False, True]
+    paused(True)
+    health.stop()
+    paused(False)
+    assert not health.serving  # a member that ends does not serve again
 
 
 def test_health_is_checked_and_watched() -> None:

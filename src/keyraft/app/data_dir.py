@@ -13,6 +13,7 @@ import os
 import socket
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 import lmdb
@@ -41,7 +42,7 @@ from keyraft.shell.bootstrap import Opened, Place, found, join, reopen
 from keyraft.shell.database_reception import finish_at_start
 from keyraft.shell.force_new_cluster import force_new_cluster
 from keyraft.storage.backend import LMDBEngine, WriteBuffer, load_checkpoint
-from keyraft.storage.files import FileLockedError, OsFiles
+from keyraft.storage.files import FileLockedError, OsFiles, UnsyncedFiles
 from keyraft.storage.process import StorageProcess
 from keyraft.storage.transfer import TransferError, replace, take_over
 from keyraft.storage.wal import (
@@ -69,6 +70,11 @@ def has_log(config: Config) -> bool:
     return wal_exists(OsFiles(), config.wal_directory)
 
 
+def os_files(config: Config) -> OsFiles:
+    """The file system for the log and the snapshots."""
+    return UnsyncedFiles() if config.unsafe_no_fsync else OsFiles()
+
+
 def open_disk(
     config: Config,
     loop: asyncio.AbstractEventLoop,
@@ -81,7 +87,7 @@ def open_disk(
     `running` is the answer of the other initial members, if they answered; `spare` is a storage
     process that has opened nothing yet.
     """
-    files = OsFiles()
+    files = os_files(config)
     try:
         if os.path.exists(config.snap_directory):
             loose = loose_permission(config.snap_directory)
@@ -101,6 +107,7 @@ def open_disk(
             loop.call_soon_threadsafe,
             lambda: _wait_for_lock(config, files, path),
             process,
+            partial(StorageProcess, not config.unsafe_no_fsync, config.memory_mlock),
         )
 
     try:

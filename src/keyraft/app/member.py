@@ -16,15 +16,17 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import uvloop
 
 from keyraft.app.client_ports import ClientPorts, json_terms
-from keyraft.app.data_dir import has_log, kv_directory, open_disk
+from keyraft.app.data_dir import has_log, kv_directory, open_disk, os_files
 from keyraft.app.descriptors import LOOK_S, places, raise_limit, watch_usage
 from keyraft.app.diagnosis import watch_signals
 from keyraft.app.member_metrics import MemberMetrics
+from keyraft.app.member_settings import member_settings
 from keyraft.app.passwords import BcryptPasswords
 from keyraft.app.peer_port import PeerPort
 from keyraft.app.preloading import preload_later
@@ -48,20 +50,14 @@ from keyraft.net import Server
 from keyraft.peer.api_client import ClusterView
 from keyraft.peer.compat import PeerRefusal
 from keyraft.raft import RaftError
-from keyraft.server import (
-    BootError,
-    Member,
-    MemberHealth,
-    MemberSettings,
-    RaftEngine,
-)
+from keyraft.server import BootError, Member, MemberHealth, RaftEngine
+from keyraft.server.consensus.first_election import hasten_first_election
 from keyraft.service import HealthService, guard_of, register
 from keyraft.shell.bootstrap import Opened
 from keyraft.shell.durable_log import DiskWorld, MemberLog
 from keyraft.shell.fatal_stop import FatalStop
 from keyraft.shell.life import Life, World
 from keyraft.storage.backend import Checkpoints
-from keyraft.storage.files import OsFiles
 from keyraft.storage.process import StorageProcess
 from keyraft.storage.transfer import SnapshotFeeds
 from keyraft.storage.wal import StorageThread
@@ -100,6 +96,10 @@ def run_member(config: Config, spare: StorageProcess) -> int:
     `spare` is a storage process that has opened nothing yet.
     """
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    if config.memory_mlock:
+        from keyraft.app.memory_lock import lock_memory
+
+        lock_memory()
     with asyncio.Runner(loop_factory=ExactLoop) as runner:
         return runner.run(_Running(config, spare).run())
 
@@ -203,6 +203,8 @@ class _Running:
         if not why:
             await self._peers.serve(member)
             life.begin()
+            if config.initial_election_tick_advance:
+                hasten_first_election(member)
             self._verify(member, opened)
             self._purge(loop, life.log)
             self._watch_descriptors(loop)
@@ -265,43 +267,12 @@ class _Running:
 
     def _build(self, opened: Opened, loop: asyncio.AbstractEventLoop) -> Life[Member]:
         config = self._config
-        periodic = config.auto_compaction_mode != "revision"
-        settings = MemberSettings(
-            member_id=opened.member_id,
-            cluster_id=opened.cluster_id,
-            name=config.name,
-            client_urls=tuple(_texts(config.advertise_client_urls)),
-            heartbeat_s=config.heartbeat_interval_ms / 1000,
-            election_ticks=config.election_ticks,
-            pre_vote=config.pre_vote,
-            request_bytes_max=config.max_request_bytes,
-            txn_ops_max=config.max_txn_ops,
-            snapshot_count=config.snapshot_count,
-            snapshot_catchup_entries=config.snapshot_catchup_entries,
-            quota_backend_bytes=config.quota_backend_bytes,
-            warning_apply_s=config.warning_apply_duration_s,
-            strict_reconfig_check=config.strict_reconfig_check,
-            learners_max=config.max_learners,
-            compaction_batch_revisions=config.compaction_batch_limit,
-            compaction_sleep_s=config.compaction_sleep_interval_s,
-            auto_compaction_periodic=periodic,
-            auto_compaction_retention=(
-                config.auto_compaction_s() if periodic else config.auto_compaction_revisions()
-            ),
-            watch_progress_notify_s=config.watch_progress_notify_interval_s,
-            corrupt_check_s=config.corrupt_check_time_s,
-            compact_hash_check_s=(
-                config.compact_hash_check_time_s if config.gate("CompactHashCheck") else 0.0
-            ),
-            client_cert_auth=config.client_cert_auth,
-            nospace_auto_disarm=config.nospace_auto_disarm,
-            password_length_min=config.password_min_length,
-        )
+        settings = member_settings(config, opened.member_id, opened.cluster_id)
         opened.backend.on_commit = self._commit_s.observe
 
         self._transfers.files.put_in_place = opened.replace_database
         disk = DiskWorld(
-            OsFiles(),
+            os_files(config),
             time.perf_counter,
             loop.call_soon_threadsafe,
             StorageThread("keyraft-storage"),
@@ -349,6 +320,8 @@ class _Running:
         register(self._router, engine, guard, random.SystemRandom())
         health = HealthService()
         health.register(self._router)
+        if self._config.gate("StopGRPCServiceOnDefrag"):
+            engine.upkeep.on_defragment = partial(health.pause, self._log, "defrag is active")
         own = MemberMetrics(
             member=member,
             fsync_s=member_log.fsync_s,
@@ -451,7 +424,7 @@ class _Running:
             "advertise_client_urls": _texts(config.advertise_client_urls),
         }
         self._log.info("closing etcd server", **fields)
-        health.serving = False
+        health.stop()
         if self._code == 1:
             await ports.stop(0.0)
         else:

@@ -12,6 +12,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import partial
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from keyraft.app.descriptors import Rejections, refusal
@@ -40,6 +41,7 @@ from keyraft.peer.api_handlers import ApiHandlers, HashKVAnswer
 from keyraft.peer.exchange import Routes
 from keyraft.peer.handlers import PIPELINE_BYTES_MAX, RaftHandlers
 from keyraft.peer.metrics import PeerMetrics
+from keyraft.peer.stream import DialTerms
 from keyraft.peer.transport import Transport
 from keyraft.proto import rpc_pb2
 from keyraft.raft import Message, MessageType
@@ -192,7 +194,12 @@ class PeerPort:
             self._inbox,
             self._log,
             tls=self._client_tls,
-            dial_timeout_s=1.0 + config.election_timeout_ms / 1000,
+            terms=DialTerms(
+                1.0 + config.election_timeout_ms / 1000,
+                config.raft_read_timeout_s,
+                config.raft_write_timeout_s,
+                local_host(config),
+            ),
         )
         self.api_client = PeerApiClient(self._transport.client, self._log)
         return PeerNetwork(self._transport, self._send_snapshot)
@@ -430,3 +437,27 @@ def _speaks_tls(config: Config) -> bool:
 def _numeric(url: URL) -> str:
     """An address as Go prints that of a listener; names of others are not bound."""
     return url.address.replace("localhost:", "127.0.0.1:")
+
+
+def local_host(config: Config) -> str:
+    """Our end's address when other members are dialled (gate SetMemberLocalAddr); empty: any."""
+    if not config.gate("SetMemberLocalAddr"):
+        return ""
+    urls = [str(url) for url in config.initial_advertise_peer_urls]
+    config.log.info(
+        "searching for a suitable member local address in AdvertisePeerURLs",
+        advertise_peer_urls=urls,
+    )
+    for url in config.initial_advertise_peer_urls:
+        try:
+            address = ip_address(url.hostname)
+        except ValueError:
+            continue  # a name
+        if not (address.is_loopback or address.is_unspecified):
+            config.log.info("setting member local address", LocalAddr=str(address))
+            return str(address)
+    config.log.warn(
+        "unable to set a member local address due to lack of suitable local addresses",
+        advertise_peer_urls=urls,
+    )
+    return ""

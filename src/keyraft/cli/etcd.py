@@ -114,7 +114,7 @@ def _start(config: Config) -> int:
 def _run(config: Config) -> int:
     """Loads the member while its storage process starts, and runs it."""
     gc.disable()  # objects made before the first request stay for ever
-    spare = StorageProcess()
+    spare = StorageProcess(not config.unsafe_no_fsync, config.memory_mlock)
     try:
         # Loaded here, so that --help and --version need no server in memory.
         member = importlib.import_module("keyraft.app.member")

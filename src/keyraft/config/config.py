@@ -217,8 +217,10 @@ class Config(NamedTuple):
         """Whether DNS or another cluster says who the members are."""
         return bool(self.discovery_srv or self.discovery_endpoints)
 
-    def gate(self, name: str) -> bool:
-        """Whether a feature gate is on."""
+    def gate(self, name: str, unset: bool | None = None) -> bool:
+        """Whether a feature gate is on; `unset`: what holds when nobody sets it, if not etcd's."""
+        if unset is not None and name not in self.feature_gates:
+            return unset
         return is_enabled(self.feature_gates, name)
 
     def tls_terms(self) -> Terms:

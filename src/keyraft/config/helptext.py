@@ -47,7 +47,11 @@ def flags_text() -> str:
         if flag.name == "feature-gates":
             lines += [
                 f"    {name}=true|false ({stage} - default={str(default).lower()})"
-                + (" Without effect here." if name in GATES_WITHOUT_EFFECT else "")
+                + (
+                    f" Without effect here: {GATES_WITHOUT_EFFECT[name]}."
+                    if name in GATES_WITHOUT_EFFECT
+                    else ""
+                )
                 for name, (default, stage) in GATES.items()
             ]
     return "\n".join(lines) + "\n"

@@ -1,4 +1,4 @@
-"""Flags that have no effect here yet: they are refused, or cause a warning.
+"""Flags that have no effect here: they are refused, or cause a warning.
 
 A member does not start with a flag of this kind that protects something or changes what the cluster
 consists of: the operator must not rely on a protection that does not exist. Any other such flag
@@ -23,12 +23,8 @@ _WITH_TRACING: Final = "it goes with --enable-distributed-tracing"
 
 WARNED: Final[Mapping[str, str]] = MappingProxyType(
     {
-        "initial-election-tick-advance": "the first election timeout is never shortened",
-        "memory-mlock": "the database is mapped by the storage process and not locked",
         "backend-bbolt-freelist-type": "the database is LMDB, which keeps its own free list",
         "socket-reuse-address": "listeners always set SO_REUSEADDR",
-        "raft-read-timeout": "silent peers are found by their heartbeats",
-        "raft-write-timeout": "silent peers are found by their heartbeats",
         "v2-deprecation": "there is no v2 store",
         "enable-pprof": "there are no profiles",
         "enable-distributed-tracing": "nothing is traced",
@@ -36,24 +32,18 @@ WARNED: Final[Mapping[str, str]] = MappingProxyType(
         "distributed-tracing-service-name": _WITH_TRACING,
         "distributed-tracing-instance-id": _WITH_TRACING,
         "distributed-tracing-sampling-rate": _WITH_TRACING,
-        "downgrade-check-time": "a downgrade is looked at when members tell their versions",
-        "unsafe-no-fsync": "the log is synced all the same",
+        "downgrade-check-time": "only a leader of the target release sees that all members run it",
     }
 )
 """Flag → why it has no effect."""
 
-GATES_WITHOUT_EFFECT: Final = frozenset(
-    (
-        "FastLeaseKeepAlive",
-        "LeaseCheckpoint",
-        "LeaseCheckpointPersist",
-        "PriorityRequest",
-        "SetMemberLocalAddr",
-        "StopGRPCServiceOnDefrag",
-        "TxnModeWriteWithSharedBuffer",
-    )
+GATES_WITHOUT_EFFECT: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "LeaseCheckpointPersist": "what is checkpointed is always stored",
+        "TxnModeWriteWithSharedBuffer": "it is about a buffer of bbolt's transactions",
+    }
 )
-"""Feature gates that nothing reads."""
+"""Feature gate that nothing reads → why."""
 
 
 def effect_note(name: str) -> str:
@@ -75,7 +65,12 @@ def check_effects(config: Config) -> None:
             config.log.warn("flag has no effect", flag=f"--{name}", reason=reason)
     for gate, wanted in config.feature_gates.items():
         if gate in GATES_WITHOUT_EFFECT:
-            config.log.warn("feature gate has no effect", gate=gate, value=wanted)
+            config.log.warn(
+                "feature gate has no effect",
+                gate=gate,
+                value=wanted,
+                reason=GATES_WITHOUT_EFFECT[gate],
+            )
 
 
 def is_set(config: Config, name: str) -> bool:

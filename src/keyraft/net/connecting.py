@@ -32,13 +32,18 @@ def look_up_blocking(host: str, port: int) -> list[Any]:
         return socket.getaddrinfo(host[:-1], port, type=socket.SOCK_STREAM)
 
 
-async def connected(host: str, port: int) -> socket.socket:
-    """Tries the addresses of `host` one after the other; raises OSError of the first."""
+async def connected(host: str, port: int, local_host: str = "") -> socket.socket:
+    """Tries the addresses of `host` one after the other; raises OSError of the first.
+
+    `local_host`: the address of our end, where the other is of the same family.
+    """
+    own = socket.AF_INET6 if ":" in local_host else socket.AF_INET
     found = await look_up(host, port)
     first: OSError | None = None
     for family, _, _, _, address in dict.fromkeys(found):
         try:
-            return await _connected(family, address)
+            local = (local_host, 0) if local_host and family == own else None
+            return await _connected(family, address, local)
         except OSError as error:
             first = first or error
     assert first is not None, "a name has an address, or an error"
@@ -50,10 +55,14 @@ async def connected_unix(path: str) -> socket.socket:
     return await _connected(socket.AF_UNIX, path)
 
 
-async def _connected(family: int, address: Any) -> socket.socket:
+async def _connected(
+    family: int, address: Any, local: tuple[str, int] | None = None
+) -> socket.socket:
     made = socket.socket(family)
     try:
         made.setblocking(False)
+        if local is not None:
+            made.bind(local)
         await asyncio.get_running_loop().sock_connect(made, address)
     except BaseException:
         made.close()

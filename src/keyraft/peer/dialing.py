@@ -84,11 +84,12 @@ class IncomingStream(asyncio.Protocol):
         headers: Mapping[str, str],
         tls: ClientTLS | None,
         dial_timeout_s: float,
+        local_host: str = "",
     ) -> int:
         """Dials, asks, and returns the status; raises StreamError, OSError, TimeoutError."""
         async with asyncio.timeout(dial_timeout_s):
             try:
-                transport, _ = await dial(url, lambda: self, tls)
+                transport, _ = await dial(url, lambda: self, tls, local_host)
             except HttpError as error:
                 raise StreamError(str(error)) from None
         lines = [f"GET {path} HTTP/1.1", f"Host: {urlsplit(url).netloc or 'localhost'}"]

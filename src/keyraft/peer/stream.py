@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from keyraft.base import http_status
 from keyraft.base.log import Logger
@@ -56,6 +56,15 @@ _IGNORED: Final = {
 }
 
 
+class DialTerms(NamedTuple):
+    """How other members are dialled."""
+
+    dial_timeout_s: float = 2.0
+    read_timeout_s: float = CONN_TIMEOUT_S  # silence of a stream that counts as its end
+    write_timeout_s: float = CONN_TIMEOUT_S  # how long a peer may take nothing of a stream
+    local_host: str = ""  # this member's end of a connection; empty: as the kernel chooses
+
+
 class OpenBody(Protocol):
     """An open response body that the peer reads."""
 
@@ -79,13 +88,21 @@ class StreamWriter:
         "_logger",
         "_metrics",
         "_name",
-        "_stalled_ticks",
+        "_stalled_s",
         "_status",
+        "_write_timeout_s",
     )
 
     def __init__(
-        self, kind: str, peer_id: int, status: PeerStatus, logger: Logger, metrics: PeerMetrics
+        self,
+        kind: str,
+        peer_id: int,
+        status: PeerStatus,
+        logger: Logger,
+        metrics: PeerMetrics,
+        write_timeout_s: float = CONN_TIMEOUT_S,
     ) -> None:
+        self._write_timeout_s = write_timeout_s
         self._kind = kind
         self._name = format_id(peer_id)
         self._status = status
@@ -93,7 +110,7 @@ class StreamWriter:
         self._metrics = metrics
         self._connection: OpenBody | None = None
         self._encoder: AppendEncoder | MessageEncoder = MessageEncoder()
-        self._stalled_ticks = 0
+        self._stalled_s = 0.0
 
     @property
     def working(self) -> bool:
@@ -105,7 +122,7 @@ class StreamWriter:
         self._close("closed")
         self._connection = connection
         self._encoder = AppendEncoder() if self._kind == MSGAPP else MessageEncoder()
-        self._stalled_ticks = 0
+        self._stalled_s = 0.0
         self._status.activate(now_s)
         self._logger.info(
             "established TCP streaming connection with remote peer",
@@ -135,12 +152,12 @@ class StreamWriter:
         if connection is None:
             return
         if connection.unsent_bytes():
-            self._stalled_ticks += 1
-            if self._stalled_ticks > 3:
+            if self._stalled_s >= self._write_timeout_s:
                 self._lost("heartbeat", "i/o timeout")
                 connection.close()
+            self._stalled_s += LINK_HEARTBEAT_S
             return
-        self._stalled_ticks = 0
+        self._stalled_s = 0.0
         data = self._encoder.heartbeat()
         connection.write(data)
         self._metrics.sent_bytes[self._name] += len(data)
@@ -175,7 +192,6 @@ class StreamReader:
 
     __slots__ = (
         "_deliver",
-        "_dial_timeout_s",
         "_headers",
         "_kind",
         "_local_id",
@@ -186,6 +202,7 @@ class StreamReader:
         "_picker",
         "_removed",
         "_status",
+        "_terms",
         "_tls",
     )
 
@@ -195,7 +212,7 @@ class StreamReader:
         local_id: int,
         peer_id: int,
         tls: ClientTLS | None,
-        dial_timeout_s: float,
+        terms: DialTerms,
         picker: URLPicker,
         headers: Mapping[str, str],
         status: PeerStatus,
@@ -209,7 +226,7 @@ class StreamReader:
         self._peer_id = peer_id
         self._name = format_id(peer_id)
         self._tls = tls
-        self._dial_timeout_s = dial_timeout_s
+        self._terms = terms
         self._picker = picker
         self._headers = {**headers, "X-Raft-To": self._name}
         self._status = status
@@ -233,14 +250,15 @@ class StreamReader:
             dialled_s = loop.time()
             url = self._picker.pick()
             action = "dial"
-            stream = IncomingStream(CONN_TIMEOUT_S)
+            stream = IncomingStream(self._terms.read_timeout_s)
             try:
                 status = await stream.open(
                     url,
                     f"/raft/stream/{self._kind}/{format_id(self._local_id)}",
                     self._headers,
                     self._tls,
-                    self._dial_timeout_s,
+                    self._terms.dial_timeout_s,
+                    self._terms.local_host,
                 )
                 text = await stream.text() if status == http_status.PRECONDITION_FAILED else ""
                 check_stream_status(status, text, self._name, self._local_id)

@@ -30,6 +30,7 @@ from keyraft.peer.stream import (
     MESSAGE,
     MSGAPP,
     STREAM_NAMES,
+    DialTerms,
     OpenBody,
     StreamReader,
     StreamWriter,
@@ -78,7 +79,9 @@ class Peer:
         logger.info("starting remote peer", remote_peer_id=format_id(peer_id))
         self.status = PeerStatus(peer_id, logger, metrics)
         self.writers = {
-            kind: StreamWriter(kind, peer_id, self.status, logger, metrics)
+            kind: StreamWriter(
+                kind, peer_id, self.status, logger, metrics, transport.terms.write_timeout_s
+            )
             for kind in (MSGAPP, MESSAGE)
         }
         raft = transport.raft
@@ -104,7 +107,7 @@ class Peer:
                     transport.local_id,
                     peer_id,
                     transport.tls,
-                    transport.dial_timeout_s,
+                    transport.terms,
                     self.picker,
                     transport.headers,
                     self.status,
@@ -156,7 +159,7 @@ class Transport:
         logger: Logger,
         *,
         tls: ClientTLS | None = None,
-        dial_timeout_s: float = 2.0,
+        terms: DialTerms | None = None,
     ) -> None:
         self.local_id = local_id
         self.cluster_id = cluster_id
@@ -169,8 +172,10 @@ class Transport:
         self._stopping: set[asyncio.Task[None]] = set()
 
         self.tls = tls
-        self.dial_timeout_s = dial_timeout_s
-        self.client = Http1Client(tls=tls, dial_timeout_s=dial_timeout_s)
+        self.terms = terms = terms or DialTerms()
+        self.client = Http1Client(
+            tls=tls, dial_timeout_s=terms.dial_timeout_s, local_host=terms.local_host
+        )
 
     # --- membership ---------------------------------------------------------------------------
 

@@ -32,7 +32,7 @@ from keyraft.mvcc.backend import META, META_CONSISTENT_INDEX, META_TERM, BatchBa
 from keyraft.raft import Entry, ReadState, Snapshot
 from keyraft.server.apply.applier import Applier
 from keyraft.server.apply.apply_wait import ApplyWait
-from keyraft.server.apply.internal_request import Stamper, wrap
+from keyraft.server.apply.internal_request import KIND_LEASE_REVOKE, Stamper, wrap
 from keyraft.server.apply.queue import ApplyQueue
 from keyraft.server.consensus.boot import Boot, build_node
 from keyraft.server.consensus.late_heartbeats import LateHeartbeats
@@ -134,6 +134,7 @@ class Member:
         self._wait = self.waiting.add
         self._give_up = self.give_up
         self._request_bytes_max = settings.request_bytes_max
+        self._prior_kind = KIND_LEASE_REVOKE if settings.priority_request else -1
 
         self.committed_index = boot.applied_index
         self.consistent_index = boot.consistent_index
@@ -351,7 +352,10 @@ class Member:
         From here on `waiter.on_cancel` is `give_up`. Raises TooManyRequestsError,
         RequestTooLargeError, StoppedError.
         """
-        if self.committed_index - self.queue.applied_index > APPLY_GAP_ENTRIES_MAX:
+        gap = self.committed_index - self.queue.applied_index
+        if gap > APPLY_GAP_ENTRIES_MAX and (
+            kind != self._prior_kind or gap > 2 * APPLY_GAP_ENTRIES_MAX
+        ):
             raise errors.TooManyRequestsError
         if caller is None:
             stamp = self._stamp()

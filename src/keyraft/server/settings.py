@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from keyraft.base import limits
 
@@ -36,7 +36,9 @@ class MemberSettings:
     client_cert_auth: bool = False  # a certificate's common name names a user
     password_length_min: int = 0  # characters of a new password; 0 takes any, also an empty one
     nospace_auto_disarm: bool = True  # when there is room again
-    feature_gates: frozenset[str] = field(default_factory=frozenset)
+    lease_checkpoints: bool = True  # remaining times are proposed
+    fast_lease_keep_alive: bool = True  # a known lease is renewed before all is applied
+    priority_request: bool = False  # revocations are taken at twice the gap behind the commit index
 
     @property
     def election_s(self) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from keyraft.base.errors import RawError
+from keyraft.base.log import Logger
 from keyraft.base.parsing import parse
 from keyraft.grpc import SERVER_STREAM, Router, ServerStream, StreamHandler, UnaryCall, status
 from keyraft.proto import health_pb2
@@ -17,6 +18,7 @@ class HealthService:
 
     def __init__(self) -> None:
         self._serving = False
+        self._resumes = False  # when what it is paused for has ended
         self._watchers: set[_Watcher] = set()
 
     def register(self, router: Router) -> None:
@@ -36,6 +38,21 @@ class HealthService:
             self._serving = value
             for watcher in self._watchers:
                 watcher.tell()
+
+    def pause(self, log: Logger, reason: str, paused: bool) -> None:
+        """Not serving while `paused`, then as before."""
+        if paused and self._serving:
+            self._resumes = True
+            self.serving = False
+            log.warn("grpc service status changed", service="", status="NOT_SERVING", reason=reason)
+        elif not paused and self._resumes:
+            self._resumes = False
+            self.serving = True
+            log.info("grpc service status changed", service="", status="SERVING")
+
+    def stop(self) -> None:
+        """Not serving, and never again."""
+        self._resumes = self.serving = False
 
     def state(self) -> health_pb2.HealthCheckResponse:
         """The answer for the name ""."""

@@ -190,16 +190,29 @@ class OsFile:
             os.close(fd)
 
 
+class UnsyncedFile(OsFile):
+    """A file whose content the kernel writes when it likes."""
+
+    __slots__ = ()
+
+    def pwrite(self, data: bytes, offset: int, durable: bool = False) -> None:
+        super().pwrite(data, offset)
+
+    def fdatasync(self) -> None:
+        """Nothing."""
+
+
 class OsFiles:
     """The operating system's file system."""
 
     __slots__ = ()
+    file: type[OsFile] = OsFile
 
     def open(self, path: str, *, write: bool = False, create: bool = False) -> OsFile:
         flags = os.O_CLOEXEC | (os.O_RDWR if write or create else os.O_RDONLY)
         if create:
             flags |= os.O_CREAT
-        return OsFile(os.open(path, flags, PRIVATE_FILE_MODE), path)
+        return self.file(os.open(path, flags, PRIVATE_FILE_MODE), path)
 
     def open_locked(self, path: str, *, create: bool = False) -> OsFile:
         file = self.open(path, write=True, create=create)
@@ -240,3 +253,14 @@ class OsFiles:
             os.fsync(fd)
         finally:
             os.close(fd)
+
+
+class UnsyncedFiles(OsFiles):
+    """The same, never synced (`--unsafe-no-fsync`): a machine that loses power loses what was
+    acknowledged, or the whole directory; a process that is killed loses nothing."""
+
+    __slots__ = ()
+    file = UnsyncedFile
+
+    def sync_dir(self, path: str) -> None:
+        """Nothing."""

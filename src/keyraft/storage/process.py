@@ -19,6 +19,7 @@ from typing import Final
 
 WRITER: Final = os.path.join(os.path.dirname(__file__), "backend", "writer.py")
 EXIT_WAIT_S: Final = 30.0
+MLOCK_FLAGS: Final = 1 | 2 | 4  # MCL_CURRENT, MCL_FUTURE, MCL_ONFAULT: each page once it is there
 
 
 def site_directory() -> str:
@@ -31,9 +32,11 @@ def site_directory() -> str:
 class StorageProcess:
     """One process; `open` is called once, before any batch goes to `stdin`."""
 
-    __slots__ = ("_control", "_process", "stdin", "stdout")
+    __slots__ = ("_care", "_control", "_process", "stdin", "stdout")
 
-    def __init__(self) -> None:
+    def __init__(self, synced: bool = True, locked: bool = False) -> None:
+        """`synced`: whether commits are; `locked`: whether the process is never swapped out."""
+        self._care = (synced, MLOCK_FLAGS if locked else 0)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             control = theirs.fileno()
@@ -60,7 +63,7 @@ class StorageProcess:
         Raises BrokenPipeError when the process has ended.
         """
         with self._control as control:
-            message = marshal.dumps((path, map_bytes, list(buckets)), 2)
+            message = marshal.dumps((path, map_bytes, list(buckets), *self._care), 2)
             socket.send_fds(control, [message], [lock_fd])
 
     def stop(self) -> None:

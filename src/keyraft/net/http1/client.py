@@ -56,11 +56,11 @@ def unix_path(parts: SplitResult) -> str | None:
 
 
 async def dial(
-    url: str, factory: Callable[[], _P], tls: ClientTLS | None
+    url: str, factory: Callable[[], _P], tls: ClientTLS | None, local_host: str = ""
 ) -> tuple[asyncio.Transport, _P]:
     """A connection to an http, https, unix or unixs URL; raises OSError (CertificateRefusedError too), HttpError.
 
-    `tls`: for the secure ones; None: the system's authorities.
+    `tls`: for the secure ones; None: the system's authorities. `local_host`: our end's address.
     """
     parts = urlsplit(url)
     path = unix_path(parts)
@@ -69,11 +69,12 @@ async def dial(
         raise HttpError(f"cannot dial {url}")
     port = parts.port or _PORTS.get(parts.scheme, 0)
     if parts.scheme in ("https", "unixs"):
-        return await _dial_secure(parts, path, port, factory, tls)
+        return await _dial_secure(parts, path, port, factory, tls, local_host)
     loop = asyncio.get_running_loop()
     if path is not None:
         return await loop.create_unix_connection(factory, path)
-    return await loop.create_connection(factory, host, port)
+    local = (local_host, 0) if local_host else None
+    return await loop.create_connection(factory, host, port, local_addr=local)
 
 
 async def _dial_secure(
@@ -82,12 +83,13 @@ async def _dial_secure(
     port: int,
     factory: Callable[[], _P],
     tls: ClientTLS | None,
+    local_host: str,
 ) -> tuple[asyncio.Transport, _P]:
     from ..tls import shake_hands  # most members start without
 
     host = parts.hostname or "localhost"
     context = ssl.create_default_context() if tls is None else tls.context()
-    raw = await (connected_unix(path) if path is not None else connected(host, port))
+    raw = await (connected_unix(path) if path is not None else connected(host, port, local_host))
     name = (tls.server_name if tls is not None else "") or host
     # Names that DNS gives end with a dot, names in certificates never do.
     stream = await shake_hands(raw, context, name.removesuffix("."))
@@ -271,8 +273,13 @@ class Http1Client:
     """Owned by the loop's thread; `close` ends kept connections and requests under way."""
 
     def __init__(
-        self, *, tls: ClientTLS | None = None, dial_timeout_s: float | None = None
+        self,
+        *,
+        tls: ClientTLS | None = None,
+        dial_timeout_s: float | None = None,
+        local_host: str = "",
     ) -> None:
+        self._local_host = local_host
         self._tls = tls
         self._dial_timeout_s = dial_timeout_s
         self._kept: dict[str, deque[_Connection]] = {}
@@ -350,7 +357,7 @@ class Http1Client:
         if self._closed:
             raise HttpError("the client is closed")
         async with asyncio.timeout(self._dial_timeout_s):
-            _, connection = await dial(address, _Connection, self._tls)
+            _, connection = await dial(address, _Connection, self._tls, self._local_host)
         self._all.add(connection)
         connection.on_lost = lambda: self._lost(address, connection)
         connection.address = address

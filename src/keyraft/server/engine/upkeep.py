@@ -6,6 +6,7 @@ request goes through the log, even to list alarms (etcd `api/v3rpc/maintenance.g
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from keyraft.base import errors
@@ -35,6 +36,8 @@ class RaftUpkeep:
         """`open_snapshot` starts the export of the database; without it there are no snapshots."""
         self._member = member
         self._open_snapshot = open_snapshot
+        self.on_defragment: Callable[[bool], None] | None = None
+        """Told when a defragmentation begins (True) and when the last one has ended."""
 
     def _header(self) -> bytes:
         return self._member.header(self._member.store.revision)
@@ -79,9 +82,13 @@ class RaftUpkeep:
         before = backend.size_bytes
         started_s = member.loop.time()
         member.counters.defrag_inflight += 1
+        if self.on_defragment is not None:
+            self.on_defragment(True)
 
         def done(undone: str | None) -> None:
             member.counters.defrag_inflight -= 1
+            if self.on_defragment is not None and not member.counters.defrag_inflight:
+                self.on_defragment(False)
             member.counters.defrag_s.observe(member.loop.time() - started_s)
             if undone is not None:
                 logger.warn("failed to defragment", error=undone)

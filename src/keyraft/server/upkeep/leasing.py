@@ -141,6 +141,8 @@ class Leasing:
         member = self._member
         if member.stopped or not self._leads():
             return
+        if not member.settings.lease_checkpoints:
+            return
         due = member.lessor.due_checkpoints(member.loop.time())
         if due:
             self._propose(KIND_LEASE_CHECKPOINT, _checkpoints(due), _ignore)
@@ -238,7 +240,7 @@ class Leasing:
         if not self._leads():
             done(errors.NotLeaderError())
             return None
-        if not self._runs_steadily(member.loop.time()):
+        if not (self._runs_steadily(member.loop.time()) and self._is_up_to_date()):
             member.read_index(lambda error: self._renew_sure(lease_id, done, error))
             return None
         return self._renew_leading(lease_id, done)
@@ -246,7 +248,17 @@ class Leasing:
     def may_renew_at_once(self, now_s: float) -> bool:
         """Whether `lessor.renew_at_once` may be used now; else `renew` must do more."""
         member = self._member
-        return member.raft.leads(member.leadership.term) and self._runs_steadily(now_s)
+        return (
+            member.raft.leads(member.leadership.term)
+            and self._runs_steadily(now_s)
+            and self._is_up_to_date()
+        )
+
+    def _is_up_to_date(self) -> bool:
+        """Whether a lease may be renewed as it is known, although not all is applied."""
+        member = self._member
+        fast = member.settings.fast_lease_keep_alive
+        return fast or member.queue.applied_index >= member.committed_index
 
     def _renew_sure(self, lease_id: int, done: Renewed, error: EtcdError | RawError | None) -> None:
         """The result of asking a quorum whether this member leads."""

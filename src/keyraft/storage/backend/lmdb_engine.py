@@ -61,12 +61,18 @@ class NotDefragmentedError(BackendError):
 class Writer:
     """The storage process. Its methods block; only the feeding thread and the start call them."""
 
-    __slots__ = ("_lock_fd", "_map_bytes", "_path", "_process", "_spare")
+    __slots__ = ("_lock_fd", "_map_bytes", "_path", "_process", "_spare", "_start_process")
 
     def __init__(
-        self, path: Path, map_bytes: int, lock_fd: int, spare: StorageProcess | None = None
+        self,
+        path: Path,
+        map_bytes: int,
+        lock_fd: int,
+        spare: StorageProcess | None = None,
+        start_process: Callable[[], StorageProcess] = StorageProcess,
     ) -> None:
         """`spare`: a process that was started before and has opened nothing yet."""
+        self._start_process = start_process
         self._path = path
         self._map_bytes = map_bytes
         self._lock_fd = lock_fd
@@ -80,7 +86,7 @@ class Writer:
 
     def start(self) -> None:
         """Starts a process and waits until it has the database open. Raises BackendError."""
-        process, self._spare = self._spare or StorageProcess(), None
+        process, self._spare = self._spare or self._start_process(), None
         self._process = process
         try:
             process.open(str(self._path), self._map_bytes, (*BUCKETS, OWN), self._lock_fd)
@@ -323,6 +329,7 @@ class LMDBEngine(LMDBReader):
         call_soon: Callable[..., Any],
         wait_for_lock: Callable[[], None] | None = None,
         spare: StorageProcess | None = None,
+        start_process: Callable[[], StorageProcess] = StorageProcess,
     ) -> None:
         """Opens or creates the database in directory `path`, with the storage process `spare` if
         one was started before.
@@ -342,7 +349,7 @@ class LMDBEngine(LMDBReader):
         self._idle = threading.Event()
         self._idle.set()
         map_bytes = _map_bytes()
-        self._writer = Writer(self._path, map_bytes, self._lock_fd, spare)
+        self._writer = Writer(self._path, map_bytes, self._lock_fd, spare, start_process)
         try:
             self._writer.start()
             super().__init__(self._path, map_bytes)

@@ -5,9 +5,10 @@ answers on standard output. It imports next to nothing (starts in 20 ms) and end
 ends, that is, when the member is gone.
 
 What to open comes in one packet over the socket CONTROL, as soon as the member knows it: a
-marshalled tuple (path, size of the map in bytes, [bucket, ...]). With it comes the descriptor of
-the member's lock on the directory, so the lock is held until a commit under way has ended. When the
-member could not start, no packet comes and this process has touched nothing.
+marshalled tuple (path, size of the map in bytes, [bucket, ...], whether commits are synced, the
+flags of `mlockall` or 0). With it comes the descriptor of the member's lock on the
+directory, so the lock is held until a commit under way has ended. When the member could not start,
+no packet comes and this process has touched nothing.
 
     to it:    pieces of a batch: 8 bytes length (little endian), then that many bytes, a
               marshalled tuple (bucket, {key -> value, or None to delete}); length 0 ends the batch;
@@ -62,7 +63,7 @@ def read_exactly(fd: int, size: int) -> bytearray | None:
     return data
 
 
-def receive_order(control: int) -> tuple[str, int, list[bytes]] | None:
+def receive_order(control: int) -> tuple[str, int, list[bytes], bool, int] | None:
     """What to open, with the lock's descriptor, which stays open; None when nothing comes."""
     channel = _socket.socket(fileno=control)
     try:
@@ -161,19 +162,26 @@ def main(arguments: list[str]) -> None:
     order = receive_order(int(control))
     if order is None:
         return
-    path, map_bytes, buckets = order
+    path, map_bytes, buckets, synced, locked = order
 
     def answer(status: int, text: str) -> None:
         data = text.encode()
         os.write(1, bytes([status]) + len(data).to_bytes(4, "little") + data)
 
     def open_database() -> tuple[lmdb.Environment, dict[bytes, lmdb._Database]]:
-        opened = lmdb.open(path, map_size=map_bytes, max_dbs=len(buckets) + 4, mode=0o600)
+        opened = lmdb.open(
+            path, map_size=map_bytes, max_dbs=len(buckets) + 4, mode=0o600, sync=synced
+        )
         opened.reader_check()
         with opened.begin(write=True) as txn:  # one commit, however many are made
             return opened, {name: opened.open_db(name, txn=txn) for name in buckets}
 
     try:
+        if locked:
+            import ctypes
+
+            if ctypes.CDLL(None, use_errno=True).mlockall(locked):
+                raise OSError(ctypes.get_errno(), "mlockall")
         clear_copy(path)
         env, databases = open_database()
         answer(0, "")
