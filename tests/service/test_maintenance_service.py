@@ -7,6 +7,7 @@ import pytest
 from keyraft.base.log import NullLogger
 from keyraft.mvcc import hash_all
 from keyraft.proto import health_pb2, rpc_pb2
+from keyraft.server.engine import RaftUpkeep
 from keyraft.service import HealthService
 from tests.server.harness import OneMember
 
@@ -211,7 +212,9 @@ def test_health_can_be_not_serving_while_a_defragmentation_runs(one: OneMember) 
         health.pause(NullLogger(), "defrag is active", under_way)
         told.append(health.serving)
 
-    member.engine.upkeep.on_defragment = paused
+    upkeep = member.engine.upkeep
+    assert isinstance(upkeep, RaftUpkeep)
+    upkeep.on_defragment = paused
     assert call(one, member.maintenance.defragment, rpc_pb2.DefragmentRequest()) == b""
     assert told == [False, True]
     paused(True)
