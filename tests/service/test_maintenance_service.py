@@ -7,7 +7,7 @@ import pytest
 from keyraft.base.log import NullLogger
 from keyraft.mvcc import hash_all
 from keyraft.proto import health_pb2, rpc_pb2
-from keyraft.server.engine import RaftUpkeep
+from keyraft.server.engine.upkeep import RaftUpkeep
 from keyraft.service import HealthService
 from tests.server.harness import OneMember
 
