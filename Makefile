@@ -14,7 +14,7 @@ FUZZ ?=
 # Two files of tests at a time; WORKERS= runs them one after the other.
 WORKERS ?= -n 2 --dist loadfile
 
-.PHONY: check setup fix lint layers types fast t test run compiled test-compiled bench soak sim fuzz gen hpack-stories raft-scripts clean
+.PHONY: check setup fix lint layers types fast t test run compiled test-compiled bench soak sim fuzz gen hpack-stories raft-scripts clean conformance
 
 check: $(VENV)/.dev lint layers types fast
 
@@ -109,3 +109,11 @@ sim: $(VENV)/.dev
 fuzz: $(VENV)/.dev
 	@$(RUN) -c 'import atheris' 2>/dev/null || $(RUN) -m pip install -q --disable-pip-version-check -e '.[fuzz]'
 	PYTHONPATH=$(CURDIR)/src:$(CURDIR) $(RUN) -m tests.fuzz $(FUZZ)
+
+# etcd's own suites against our programs (docs/HACKING.md): ETCD is a checkout of its source.
+ETCD ?=
+SUITE ?= e2e
+CONFORMANCE ?=
+conformance: $(VENV)/.run
+	@test -n "$(ETCD)" || { echo "ETCD names no checkout of etcd's source"; exit 2; }
+	@PYTHONPATH=$(CURDIR)/src:$(CURDIR) $(RUN) -m tests.conformance $(ETCD) $(SUITE) $(CONFORMANCE)
