@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from keyraft.auth import Identity
 from keyraft.base.ids import RequestIDGenerator
 from keyraft.base.varints import LOW_BITS
 from keyraft.proto import raft_internal_pb2, rpc_pb2
@@ -45,28 +46,60 @@ def test_stamps_never_repeat_and_carry_what_the_generator_gave() -> None:
 def test_a_user_and_his_revision_travel_in_the_stamp() -> None:
     stamper = internal_request.Stamper(RequestIDGenerator(1, 1.0))
     parsed = internal_request.parse(
-        internal_request.wrap(internal_request.KIND_PUT, b"", stamper.stamp_for(b"alice", 7))
+        internal_request.wrap(
+            internal_request.KIND_PUT, b"", stamper.stamp_for(Identity(b"alice", 7))
+        )
     )
     assert (parsed.username, parsed.auth_revision) == (b"alice", 7)
     assert parsed.ident
 
 
-def test_the_proposer_is_what_follows_the_id() -> None:
+def test_stamps_with_one_end_have_one_proposer() -> None:
     stamper = internal_request.Stamper(RequestIDGenerator(0xFFFF, 1.0))
-    parts = set()
-    for _ in range(3 << LOW_BITS):  # over the edge of the ids' low bits
-        stamp = stamper.stamp_for(b"alice", 300)
-        parts.add(internal_request.proposer_part(stamp))
-    assert parts == {b"\x12\x05alice\x18\xac\x02"}
+    callers = [Identity(b"alice", 300), Identity(b"bob", 300), Identity(b"alice", 301)]
+    found: dict[bytes | None, set[tuple[bytes, int]]] = {}
+    for turn in range(3 << LOW_BITS):  # over the edge of the ids' low bits
+        caller = callers[turn % 3]
+        stamp = stamper.stamp_for(caller)
+        found.setdefault(internal_request.proposer_part(stamp), set()).add(
+            (caller.username, caller.revision)
+        )
+        if not turn % 1000:
+            parsed = internal_request.parse(stamp)
+            assert (parsed.username, parsed.auth_revision) == (caller.username, caller.revision)
+    assert None not in found
+    assert all(len(who) == 1 for who in found.values())
+    assert len(found) <= 4 * len(callers)
+    stamp = stamper.stamp_for(callers[0])
     parsed = internal_request.parse(stamp)
     assert (parsed.username, parsed.auth_revision, parsed.stamp) == (b"alice", 300, stamp)
     ids = {internal_request.parse(make()).ident for make in (stamper.stamp, lambda: stamp)}
     assert len(ids) == 2
-    assert internal_request.proposer_part(stamper.stamp()) == b""
-    long = stamper.stamp_for(b"x" * 300, 1)
+    long = stamper.stamp_for(Identity(b"x" * 300, 1))
     assert internal_request.parse(long).username == b"x" * 300
-    for broken in (b"", stamp[:3], stamp[:5], b"\xa2\x06\x02\x12\x00"):
+    short_id = b"\xa2\x06\x0b\x08\x81\x01\x12\x05alice"
+    for broken in (b"", stamp[:3], stamp[:5], stamp[:6], b"\xa2\x06\x02\x12\x00", short_id):
         assert internal_request.proposer_part(broken) is None
+
+
+@given(st.binary(min_size=1, max_size=12), st.binary(min_size=3, max_size=3), st.data())
+def test_what_precedes_a_stamps_end_says_nothing_of_its_proposer(
+    end: bytes, before: bytes, data: st.DataObject
+) -> None:
+    """So the short way of apply may remember who proposed by the end alone."""
+    told: set[tuple[bytes, int] | None] = set()
+    for head in (before, data.draw(st.binary(min_size=3, max_size=3))):
+        stamp = b"\xa2\x06" + bytes((3 + len(end),)) + head + end
+        if internal_request.proposer_part(stamp) is None:
+            continue
+        assert internal_request.proposer_part(stamp) == end
+        try:
+            parsed = internal_request.parse(stamp)
+        except internal_request.MalformedEntryError:
+            told.add(None)
+        else:
+            told.add((parsed.username, parsed.auth_revision))
+    assert len(told) <= 1
 
 
 @given(st.binary(max_size=64))

@@ -14,10 +14,10 @@ from keyraft.auth import Identity
 from keyraft.base import errors
 from keyraft.base.clock import Loop, Timer
 from keyraft.base.waiters import Waiter
-from keyraft.grpc import CallContext, ServerStream
+from keyraft.grpc import CallContext, ServerStream, UnaryCall
 from keyraft.mvcc import BulkSink, Sink
 from keyraft.proto import mvcc_pb2, rpc_pb2
-from keyraft.service.ports import RangeSink, Renewed, Who
+from keyraft.service.ports import CheckRead, RangeSink, Renewed, Who
 
 _SORTED_BY = ("key", "version", "create_revision", "mod_revision", "value")
 _COMPARED = ("version", "create_revision", "mod_revision", "value", "lease")
@@ -113,9 +113,11 @@ class Keys:
     # reads
 
     def get(
-        self, waiter: Waiter, key: bytes, serializable: bool, who: Who | None = None
+        self, call: UnaryCall, key: bytes, serializable: bool, check: CheckRead | None = None
     ) -> bytes | None:
-        return self.range(waiter, rpc_pb2.RangeRequest(key=key), who)
+        if check is not None:
+            check(call, key)
+        return self.range(call, rpc_pb2.RangeRequest(key=key))
 
     def range(
         self, waiter: Waiter, request: rpc_pb2.RangeRequest, who: Who | None = None
@@ -398,6 +400,9 @@ class Users:
         if token == b"bad":
             raise errors.InvalidAuthTokenError
         return TokenHolder(token)
+
+    def check_read(self, call: CallContext, key: bytes) -> None:
+        self.identify(call)
 
     def check_admin(self, caller: Identity | None) -> None: ...
 

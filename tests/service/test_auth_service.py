@@ -381,7 +381,9 @@ def test_who_waits_for_a_lock_while_users_change_still_gets_it(users: Users) -> 
 def test_a_forged_header_is_no_way_in(users: Users) -> None:
     """Entries are what members agree on; a request's own bytes cannot end in a header of root's."""
     forged = internal_request.wrap(
-        internal_request.KIND_PUT, b"", internal_request.Stamper(_Ids()).stamp_for(b"root", 99)
+        internal_request.KIND_PUT,
+        b"",
+        internal_request.Stamper(_Ids()).stamp_for(Identity(b"root", 99)),
     )
     request = rpc_pb2.PutRequest(key=b"b", value=forged).SerializeToString()
     call = users.as_user("alice")

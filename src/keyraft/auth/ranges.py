@@ -12,7 +12,7 @@ search does the same, but misses the interval when a node on its way lies betwee
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from operator import itemgetter
 from typing import Final
 
@@ -36,6 +36,22 @@ def is_valid(key: bytes, range_end: bytes) -> bool:
     return bool(key) and (not range_end or key < range_end or range_end == OPEN_END)
 
 
+def _test_of(keys: Intervals) -> Callable[[bytes], bool]:
+    """Whether a key is in one of them; most roles have one interval, where two comparisons do."""
+    intervals = list(keys)
+    if len(intervals) != 1:
+        return keys.has
+    begin, end = intervals[0]
+    if end is None:
+        return begin.__le__
+    bound = end
+
+    def has(key: bytes) -> bool:
+        return begin <= key < bound
+
+    return has
+
+
 class Ranges:
     """A set of keys made of intervals; changed by nobody."""
 
@@ -46,7 +62,7 @@ class Ranges:
         some = [each for each in intervals if each[0]]
         some.sort(key=itemgetter(0))
         self._keys = Intervals.union_of(some)
-        self.has = self._keys.has  # whether one key is
+        self.has = _test_of(self._keys)  # whether one key is
 
     def has_range(self, key: bytes, range_end: bytes) -> bool:
         """Whether every key of a request's range is; an empty `range_end` means the key alone."""

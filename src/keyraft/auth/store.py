@@ -16,9 +16,10 @@ Source: etcd `server/auth/store.go`, `server/etcdserver/apply/auth.go`.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Mapping
-from typing import Final, Protocol, TypeVar
+from typing import Final, Protocol
 
 from keyraft.auth.accounts import NO_PASSWORD_USER, ROOT, Accounts
+from keyraft.auth.grants import Grants
 from keyraft.auth.identity import Identity
 from keyraft.auth.ranges import Ranges, interval
 from keyraft.auth.records import Records
@@ -40,9 +41,6 @@ _READ, _WRITE, _READWRITE = (
 
 CHECK_SLICE: Final = 1_000  # keys of a lease that one step looks at
 REMEMBERED_KEYS_MIN: Final = 64  # a lease with fewer is looked at anew each time
-REMEMBERED_LEASES_MAX: Final = 4_096  # of one user
-
-T = TypeVar("T")
 
 
 class LeaseKeys(Protocol):
@@ -56,35 +54,6 @@ class LeaseKeys(Protocol):
 
     def has_key(self, lease_id: int, key: bytes) -> bool:
         """Whether the key is attached to the lease."""
-
-
-class _Grants:
-    """What one user may do, computed from its roles."""
-
-    __slots__ = ("is_root", "looked", "read", "refused", "write")
-
-    def __init__(self, is_root: bool, read: Ranges, write: Ranges) -> None:
-        self.is_root = is_root
-        self.read = read
-        self.write = write
-        # Of leases with many keys, by their number and whether it was to write: how many of the
-        # keys attached so far it may reach all of; and one key that it may not.
-        self.looked: dict[tuple[int, bool], int] = {}
-        self.refused: dict[tuple[int, bool], bytes] = {}
-
-    def remember(self, where: dict[tuple[int, bool], T], place: tuple[int, bool], what: T) -> None:
-        """Notes what was found about a lease."""
-        if len(where) >= REMEMBERED_LEASES_MAX:
-            where.clear()
-        where[place] = what
-
-    def same(self, other: _Grants) -> bool:
-        """Whether both allow the same."""
-        return (
-            self.is_root == other.is_root
-            and self.read.same(other.read)
-            and self.write.same(other.write)
-        )
 
 
 class AuthStore:
@@ -106,7 +75,9 @@ class AuthStore:
         self.tokens = tokens
         self.accounts = Accounts(self, hash_password)
         self._certificates = certificates
-        self._grants: dict[bytes, _Grants] = {}
+        # By name, worked out when first asked for. Another dictionary with each change of users or
+        # roles: who remembers something about a user compares it.
+        self.grants: dict[bytes, Grants] = {}
         self._on_less: list[Callable[[str | None], None]] = []
         self.enabled = False
         self.revision = 0
@@ -117,7 +88,7 @@ class AuthStore:
         self.records = Records(backend)
         self.enabled = self.records.enabled()
         self.revision = self.records.revision()
-        self._grants.clear()
+        self.grants = {}
         if not self.revision:
             self.changed()
         self.lessened(None)
@@ -184,16 +155,21 @@ class AuthStore:
 
     def check_key(self, identity: Identity, key: bytes) -> None:
         """READ on one key, by who was identified at the present revision: `confirm` too."""
-        grants = self._grants.get(identity.username)
+        grants = self.grants.get(identity.username)
         if grants is None or identity.revision != self.revision:
             self.check_range(identity, key, b"")
             self.confirm(identity)
-        elif not grants.is_root and not grants.read.has(key):
+        elif not grants.may_read(key):
             raise errors.PermissionDeniedError
+
+    def reader(self, identity: Identity) -> Callable[[bytes], bool] | None:
+        """Which keys a user that `check_key` lets read may read, until `grants` is another."""
+        grants = self.grants.get(identity.username)
+        return None if grants is None or identity.revision != self.revision else grants.may_read
 
     def check_range(self, identity: Identity, key: bytes, range_end: bytes) -> None:
         """READ on a range, or on one key."""
-        grants = self._grants.get(identity.username)
+        grants = self.grants.get(identity.username)
         if grants is None or identity.revision < self.revision:
             grants = self._standing(identity)
         if not grants.is_root and not grants.read.has_range(key, range_end):
@@ -206,13 +182,13 @@ class AuthStore:
 
     def check_write(self, identity: Identity, key: bytes, range_end: bytes = b"") -> None:
         """WRITE on a range, or on one key."""
-        grants = self._grants.get(identity.username)
+        grants = self.grants.get(identity.username)
         if grants is None or identity.revision < self.revision:
             grants = self._standing(identity)
-        if grants.is_root:
-            return
-        may = grants.write
-        if not (may.has_range(key, range_end) if range_end else may.has(key)):
+        if range_end:
+            if not grants.is_root and not grants.write.has_range(key, range_end):
+                raise errors.PermissionDeniedError
+        elif not grants.may_write(key):
             raise errors.PermissionDeniedError
 
     def check_put(self, identity: Identity, request: rpc_pb2.PutRequest) -> None:
@@ -285,7 +261,7 @@ class AuthStore:
             if not left:
                 left = CHECK_SLICE
                 yield
-                if self._grants.get(identity.username) is not grants:
+                if self.grants.get(identity.username) is not grants:
                     raise errors.AuthOldRevisionError
         if attached >= REMEMBERED_KEYS_MIN:
             grants.remember(grants.looked, place, attached)
@@ -337,14 +313,14 @@ class AuthStore:
             return False
         return True
 
-    def _current(self, identity: Identity) -> _Grants:
+    def _current(self, identity: Identity) -> Grants:
         """What the caller may do, as `_standing` says, without a look where it is known."""
-        grants = self._grants.get(identity.username)
+        grants = self.grants.get(identity.username)
         if grants is None or identity.revision < self.revision:
             grants = self._standing(identity)
         return grants
 
-    def _standing(self, identity: Identity) -> _Grants:
+    def _standing(self, identity: Identity) -> Grants:
         """What the caller may do; raises if it is unnamed, or identified at an old revision."""
         if not identity.revision:
             raise errors.UserEmptyError
@@ -355,17 +331,17 @@ class AuthStore:
             raise errors.PermissionDeniedError
         return grants
 
-    def _grants_of(self, username: bytes) -> _Grants | None:
+    def _grants_of(self, username: bytes) -> Grants | None:
         """Computed once for each user after each change."""
-        grants = self._grants.get(username)
+        grants = self.grants.get(username)
         if grants is None:
             user = self.records.user(username)
             if user is None:
                 return None
-            grants = self._grants[username] = self._work_out(user)
+            grants = self.grants[username] = self._work_out(user)
         return grants
 
-    def _work_out(self, user: auth_pb2.User) -> _Grants:
+    def _work_out(self, user: auth_pb2.User) -> Grants:
         read, write = [], []
         for name in user.roles:
             role = self.records.role(name)
@@ -375,7 +351,7 @@ class AuthStore:
                     read.append(keys)
                 if granted.permType in (_WRITE, _READWRITE):
                     write.append(keys)
-        return _Grants(ROOT in user.roles, Ranges(read), Ranges(write))
+        return Grants(ROOT in user.roles, Ranges(read), Ranges(write))
 
     # --- on and off -----------------------------------------------------------------------------
 
@@ -390,7 +366,7 @@ class AuthStore:
             raise errors.RootRoleNotGrantedError
         self.records.set_enabled(True)
         self.enabled = True
-        self._grants.clear()
+        self.grants = {}
         self.lessened(None)
 
     def disable(self) -> None:
@@ -452,7 +428,7 @@ class AuthStore:
         """To be called after a change: increments the revision, forgets what was computed."""
         self.revision += 1
         self.records.set_revision(self.revision)
-        self._grants.clear()
+        self.grants = {}
 
     def listen(self, less: Callable[[str | None], None]) -> None:
         """`less` is called whenever a user, or None for anybody, may do less than before."""
@@ -475,8 +451,8 @@ class AuthStore:
         hold(self.revision == records.revision(), "the revision is stored", self.revision)
         root = records.user(ROOT)
         hold(not self.enabled or (root is not None and ROOT in root.roles), "somebody is root")
-        for name in list(self._grants):
-            known, user = self._grants.get(name), records.user(name)
+        for name in list(self.grants):
+            known, user = self.grants.get(name), records.user(name)
             if known is None:
                 continue  # forgotten meanwhile
             hold(user is not None, "who may do something is a user", name)

@@ -195,9 +195,11 @@ class Store:
         """RangeStreamResponses of about `target_bytes`; b"" in between: call again later."""
         return range_stream(self, request, header, target_bytes)
 
-    def put(self, request: bytes) -> bytes:
-        """PutResponse without its header. Raises LeaseNotFoundError, KeyNotFoundError."""
-        end = plain_put(request)
+    def put(self, request: bytes, end: int = 0) -> bytes:
+        """PutResponse without its header; raises LeaseNotFoundError, KeyNotFoundError.
+
+        `end`: what `plain_put` says of it, or 0."""
+        end = end or plain_put(request)
         if not end:
             return self.put_message(parsed(rpc_pb2.PutRequest, request))
         key = request[2:end]

@@ -360,7 +360,7 @@ class Member:
         if caller is None:
             stamp = self._stamp()
         else:
-            stamp = self._stamper.stamp_for(caller.username, caller.revision)
+            stamp = self._stamper.stamp_for(caller)
         data = wrap(kind, request, stamp)
         if len(data) > self._request_bytes_max:
             raise errors.RequestTooLargeError
@@ -383,7 +383,7 @@ class Member:
         if caller is None:
             stamp = self._stamp()
         else:
-            stamp = self._stamper.stamp_for(caller.username, caller.revision)
+            stamp = self._stamper.stamp_for(caller)
         self._wait(stamp, DoneWaiter(done, self.ticked_s))
         self.waiting.fresh.append(stamp)
         self.raft.propose_leading(stamp, wrap(kind, request, stamp))

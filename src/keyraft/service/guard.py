@@ -38,6 +38,7 @@ class Guard:
         self.loop = loop
         self.rules = users.rules
         self.identify = users.identify
+        self.check_read = users.check_read
         self.unary_versions: dict[bytes, int] = {_UNKNOWN: 0}
         self.stream_versions: dict[bytes, int] = {_UNKNOWN: 0}
         self._streams: set[ServerStream] = set()

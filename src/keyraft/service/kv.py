@@ -7,8 +7,6 @@ engine's: apply gap, permissions, size (etcd `api/v3rpc/key.go`, `quota.go`, `v3
 
 from __future__ import annotations
 
-from functools import partial
-
 from keyraft.base.parsing import parse
 from keyraft.grpc import SERVER_STREAM, Router, ServerStream, StreamHandler, UnaryCall
 from keyraft.mvcc import (
@@ -35,6 +33,7 @@ class KVService:
         self._guard = guard
         self._admit = guard.admit
         self._identify = guard.identify
+        self._check_read = guard.check_read
         self._rules = guard.rules
         self._space = keys.space
         self._get = keys.get
@@ -105,7 +104,7 @@ class KVService:
         serializable = request[-1] == 1 and len(request) == len(key) + 4
         self._admit(call, serializable)
         if self._rules.enabled:
-            return self._get(call, key, serializable, partial(self._identify, call))
+            return self._get(call, key, serializable, self._check_read)
         return self._get(call, key, serializable)
 
     def range_stream(self, stream: ServerStream) -> StreamHandler:

@@ -32,6 +32,9 @@ from keyraft.proto import rpc_pb2
 Who = Callable[[], Identity | None]
 """Identifies the caller. Raises InvalidAuthTokenError, PostponedError."""
 
+CheckRead = Callable[[CallContext, bytes], None]
+"""`Users.check_read`."""
+
 Renewed = Callable[[bytes | EtcdError | RawError], None]
 """Gets the encoded LeaseKeepAliveResponse, or the refusal that ends the stream."""
 
@@ -119,9 +122,12 @@ class Keys(Writes, Protocol):
         """Operations in one branch of a transaction."""
 
     def get(
-        self, waiter: Waiter, key: bytes, serializable: bool, who: Who | None = None
+        self, call: UnaryCall, key: bytes, serializable: bool, check: CheckRead | None = None
     ) -> bytes | None:
-        """`range` of one key at the present revision without options: the fast path."""
+        """`range` of one key at the present revision without options: the fast path.
+
+        `check` is given the call and the key when the answer is made, and raises a refusal.
+        """
 
     def range(
         self, waiter: Waiter, request: rpc_pb2.RangeRequest, who: Who | None = None
@@ -265,6 +271,12 @@ class Users(Protocol):
         """Identifies the caller; None without users or credentials.
 
         Raises InvalidAuthTokenError; PostponedError if that is known only later.
+        """
+
+    def check_read(self, call: CallContext, key: bytes) -> None:
+        """The caller may read one key, as users are now, or there are none: `identify` too.
+
+        Raises what `identify` raises, UserEmptyError, PermissionDeniedError.
         """
 
     def check_admin(self, caller: Identity | None) -> None:

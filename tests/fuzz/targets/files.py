@@ -193,7 +193,8 @@ def read_entry_data(data: bytes) -> None:
         return  # an entry without data has no effect, and is never taken apart
     parts = internal_request.split(data)
     if parts is not None:
-        internal_request.proposer_part(parts[2])
+        part = internal_request.proposer_part(parts[2])
+        assert part is None or parts[2].endswith(part)
     try:
         parsed = internal_request.parse(data)
     except MalformedEntryError:

@@ -56,6 +56,7 @@ _CLUSTER = frozenset(
     )
 )
 _PUT = internal_request.KIND_PUT
+_ID_LOW_END = internal_request.ID_LOW_END
 _KINDS_LOW = 16  # kinds below this are in a list, not in a dictionary
 
 
@@ -108,24 +109,28 @@ class Applier:
         handler = self._low[kind] if kind < _KINDS_LOW else None
         identity = None
         if self._auth.enabled:
-            identity = self._identity(stamp)
-            if identity is None:
-                handler = None
+            # `proposer_part` without its call: of an entry in our layout, as most are.
+            identity = self._proposers.get(stamp[_ID_LOW_END:])
+            if identity is None or stamp[3] != 8 or not stamp[4] & stamp[5] & 0x80:
+                identity = self._identity(stamp)
+                if identity is None:
+                    handler = None
         if handler is None:
             return self._apply_slowly(entry)
         self._counts[kind] += 1
         waiter = self._waiting_pop(stamp, None)
         try:
             if identity is None:
-                pass
+                result = handler(request)
             elif kind == _PUT and not self._alarms.any and (end := plain_put(request)):
                 self._check_write(identity, request[2:end])  # as `_check`, without its call
+                result = self._put(request, end)
             else:
                 looking = self._check(kind, request, identity)
                 if looking is not None:
                     steps = self._when_looked(looking, kind, request, identity)
                     return self._begin(steps, kind, stamp, waiter)
-            result = handler(request)
+                result = handler(request)
             if type(result) is not bytes:  # without a call
                 return self._begin(cast("Steps", result), kind, stamp, waiter)
         except (EtcdError, RawError) as refusal:
@@ -247,20 +252,17 @@ class Applier:
         return handler(parsed.request)
 
     def _identity(self, stamp: bytes) -> Identity | None:
-        """The proposer of an entry in our own layout; None if it needs full parsing."""
+        """The proposer of an entry in our own layout, now known; None if it needs full parsing."""
         part = internal_request.proposer_part(stamp)
         if part is None:
             return None
-        identity = self._proposers.get(part)
-        if identity is None:
-            try:
-                parsed = internal_request.parse(stamp)
-            except internal_request.MalformedEntryError:
-                return None
-            if len(self._proposers) >= internal_request.PROPOSERS_MAX:
-                self._proposers.clear()
-            identity = Identity(parsed.username, parsed.auth_revision)
-            self._proposers[part] = identity
+        try:
+            parsed = internal_request.parse(stamp)
+        except internal_request.MalformedEntryError:
+            return None
+        if len(self._proposers) >= internal_request.PROPOSERS_MAX:
+            self._proposers.clear()
+        identity = self._proposers[part] = Identity(parsed.username, parsed.auth_revision)
         return identity
 
     def _when_looked(self, looking: Work, kind: int, request: bytes, identity: Identity) -> Steps:
@@ -347,7 +349,8 @@ class Applier:
 
     # --- keys ---------------------------------------------------------------------------------
 
-    def _put(self, request: bytes) -> bytes:
+    def _put(self, request: bytes, end: int = 0) -> bytes:
+        """`end`: of the key's field, where `plain_put` has found it."""
         member = self._member
         store = self._store
         if member.alarms.any:
@@ -358,7 +361,7 @@ class Applier:
             if not fits:
                 raise errors.NoSpaceError
         else:
-            body = store.put(request)
+            body = store.put(request, end)
         return self._encode_header(store.revision, member.leadership.term) + body
 
     def _range(self, request: bytes) -> Steps:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from keyraft.auth import NOBODY, Identity
 from keyraft.base.parsing import parse
 from keyraft.base.waiters import Waiter
+from keyraft.grpc import CallContext, UnaryCall
 from keyraft.mvcc import is_serializable
 from keyraft.proto import rpc_pb2
 from keyraft.server.apply import internal_request
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 Who = Callable[[], Identity | None]
 """Identifies the caller."""
+
+CheckRead = Callable[[CallContext, bytes], None]
+"""The caller of a call may read a key."""
 
 
 class _PhysicalCompaction:
@@ -87,7 +91,7 @@ class RaftKeys:
     # --- reads --------------------------------------------------------------------------------
 
     def get(
-        self, waiter: Waiter, key: bytes, serializable: bool, who: Who | None = None
+        self, call: UnaryCall, key: bytes, serializable: bool, check: CheckRead | None = None
     ) -> bytes | None:
         """See the port."""
         member = self._member
@@ -95,22 +99,22 @@ class RaftKeys:
         if serializable or (
             self._leadership.alone and member.committed_index == self._queue.applied_index
         ):
-            if who is not None and self._auth.enabled:
-                self._auth.check_key(who() or NOBODY, key)
+            if check is not None:
+                check(call, key)
             store = self._store
             if not store.ranges % SAMPLE:
-                return self._timed_get(waiter, key)
+                return self._timed_get(call, key)
             return self._encode_header(store.revision, self._leadership.term) + store.get(key)
 
         def read() -> bytes:
-            if who is not None and self._auth.enabled:
-                self._auth.check_key(who() or NOBODY, key)
+            if check is not None:
+                check(call, key)
             began_s = member.loop.time()
             answer = member.header(self._store.revision) + self._store.get(key)
-            self._times.read(waiter.began_s, began_s, member.loop.time())
+            self._times.read(call.began_s, began_s, member.loop.time())
             return answer
 
-        when_readable(member, waiter, read)
+        when_readable(member, call, read)
         return None
 
     def _timed_get(self, waiter: Waiter, key: bytes) -> bytes:

@@ -17,7 +17,7 @@ of the auth revision.
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -77,33 +77,57 @@ class RaftUsers:
         # many at once, and have one header.
         self._metadata: Mapping[bytes, bytes] | None = None
         self._identity: Identity | None = None
+        self._may_read: Callable[[bytes], bool] | None = None
         self._began_s = 0.0
-        self._revision = 0
+        self._grants: object = None
 
     def identify(self, call: CallContext) -> Identity | None:
         """See the port."""
         auth = self._auth
         if not auth.enabled:
             return None
+        # A call of the same moment with the same header: its token is as good as before. What
+        # takes a token away changes the users. A stream's moment is long ago.
+        if (
+            type(call) is Call
+            and call.header.metadata is self._metadata
+            and call.began_s == self._began_s
+            and auth.grants is self._grants
+        ):
+            return self._identity
         metadata = call.metadata
-        if metadata is self._metadata and auth.revision == self._revision:
-            # A call of the same moment with the same header: its token is as good as before. What
-            # takes a token away changes the revision. A stream's moment is long ago.
-            if type(call) is Call and call.began_s == self._began_s:
-                return self._identity
         token = metadata.get(b"token")
         if token is not None:
             identity = auth.tokens.known(token, auth.revision)
             if identity is not None:
                 if type(call) is Call:
                     self._metadata, self._identity = metadata, identity
-                    self._began_s, self._revision = call.began_s, auth.revision
+                    self._began_s, self._grants = call.began_s, auth.grants
+                    self._may_read = None
                 return identity
         try:
             return auth.identify(call.metadata, call.common_name, self._queue.applied_index)
         except TokenAheadError as ahead:
             when = partial(self._member.await_token, ahead)
         raise errors.PostponedError(when)
+
+    def check_read(self, call: CallContext, key: bytes) -> None:
+        """See the port."""
+        auth = self._auth
+        if (  # as in `identify`
+            type(call) is Call
+            and call.header.metadata is self._metadata
+            and call.began_s == self._began_s
+            and auth.grants is self._grants
+            and self._may_read is not None
+        ):
+            if self._may_read(key):
+                return
+            raise errors.PermissionDeniedError
+        if auth.enabled:
+            identity = self.identify(call) or NOBODY
+            auth.check_key(identity, key)
+            self._may_read = auth.reader(identity) if identity is self._identity else None
 
     def ask(
         self, method: str, waiter: Waiter, request: bytes, who: Who | None = None, peer: str = ""
