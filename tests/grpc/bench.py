@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from keyraft.base.errors import EmptyKeyError
-from keyraft.grpc import Call, CallEnd, HttpRequest, Limits, Router, ServerConnection, Stream
+from keyraft.grpc import (
+    REPLY_HEAD_BYTES,
+    Call,
+    CallEnd,
+    EndedCall,
+    HttpRequest,
+    Limits,
+    Router,
+    ServerConnection,
+    Stream,
+)
 from tests.grpc.wire import PREFACE, Frame, Peer, settings
 
 
@@ -55,6 +67,33 @@ class ManyRecorder(Recorder):
         return taken
 
 
+class EndRecorder:
+    """A `grpc.Recorder`: the codes of all ends, those of answered calls first."""
+
+    def __init__(self) -> None:
+        self.answered: list[Any] = []
+        self.told: list[int] = []
+        self.due = False
+
+    def soon(self) -> None:
+        self.due = True
+
+    def tell(self, call: EndedCall, code: int, text: str, reply: bytes | None, now: float) -> None:
+        assert reply is None or code == 0
+        self.told.append(code)
+
+    def forget(self) -> None:
+        self.answered.clear()
+        self.told.clear()
+        self.due = False
+
+    def codes(self) -> list[int]:
+        assert self.due or not self.answered, "it was not said that something may come"
+        for call, reply in zip(self.answered[::2], self.answered[1::2]):
+            assert call.done and len(reply) <= REPLY_HEAD_BYTES
+        return [0] * (len(self.answered) // 2) + self.told
+
+
 class Bench:
     """`held` are the calls of /t.T/Hold, `streams` those of /t.T/Talk, `log` what happened.
 
@@ -67,8 +106,10 @@ class Bench:
         *,
         http: bool = False,
         listen_from_s: float | None = None,
+        recorder: EndRecorder | None = None,
     ) -> None:
         self.router = Router()
+        self.router.ends.recorder = recorder
         self.ends: list[CallEnd] = []
         if listen_from_s is not None:
             self.router.ends.listen(self.ends.append, listen_from_s)

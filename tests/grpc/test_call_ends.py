@@ -8,7 +8,7 @@ import pytest
 
 from keyraft.base.errors import EmptyKeyError, PostponedError
 from keyraft.grpc import CallEnd, Limits, Stream, status
-from tests.grpc.bench import Bench, Recorder
+from tests.grpc.bench import Bench, EndRecorder, Recorder
 from tests.grpc.wire import (
     DATA,
     END_HEADERS,
@@ -31,13 +31,17 @@ class Ways:
     def __init__(self, cut: int, listen: bool) -> None:
         limits = Limits(message_bytes_max=1_000)
         self.cut = cut
-        self.bench = Bench(limits, listen_from_s=0.0 if listen else None)
+        self.recorder = EndRecorder() if listen else None
+        self.bench = Bench(limits, listen_from_s=0.0 if listen else None, recorder=self.recorder)
         self.bench.router.stream("/t.T/Refuse", self._refuse)
         self.bench.router.unary("/t.T/Later", self._later)
         self.bench.start(window=100)
         for stream in (1, 3, 5):
             self.bench.feed(self.bench.peer.unary(stream, "/t.T/Echo", b""))
         self.bench.ends.clear()
+        if self.recorder is not None:
+            assert self.recorder.codes() == [0, 0, 0]
+            self.recorder.forget()
         self.postponed: list[PostponedError] = []
         self.again: list[Callable[[EmptyKeyError | None], None]] = []
 
@@ -270,6 +274,8 @@ def test_each_way_to_end_a_call_is_counted_and_told_once(
         assert ended[code if code < 17 else status.UNKNOWN] == 1
     assert sum(route.started for route in bench.router) == sum(ended) + before
     assert [end.code for end in bench.ends] == ([code] if listen else [])
+    if ways.recorder is not None:
+        assert ways.recorder.codes() == [code]
     for end in bench.ends:
         assert (end.route is None) == (way in NO_METHOD)
         assert (end.reply is not None) == (code == status.OK and end.path in UNARY_PATHS)

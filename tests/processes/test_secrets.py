@@ -55,7 +55,7 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(params=["simple", "jwt"])
 def member(request: pytest.FixtureRequest, tmp_path: Path, keys: Path) -> Iterator[Server]:
-    flags = [*LOGGED, f"--data-dir={tmp_path / 'data'}"]
+    flags = [*LOGGED, f"--data-dir={tmp_path / 'data'}", f"--audit-log={tmp_path / 'audit'}"]
     if request.param == "jwt":
         flags.append(
             f"--auth-token=jwt,pub-key={keys / 'pub.pem'},priv-key={keys / 'key.pem'},"
@@ -170,9 +170,15 @@ def test_no_secret_is_told_and_no_file_is_for_others(
     member.stop()
     log = member.log
     assert '"level":"debug"' in log and "request stats" in log
+    audit = member.data_dir.with_name("audit")
+    audited = audit.read_text()
+    for method in ("KV/Put", "Auth/Authenticate", "Auth/UserChangePassword", "Watch/Watch"):
+        assert method in audited
+    assert stat.S_IMODE(audit.stat().st_mode) == 0o600
     secrets |= set((keys / "key.pem").read_text().splitlines()[1:-1])
     for secret in secrets:
         assert secret not in log, re.findall(f".*{re.escape(secret)}.*", log)[:2]
+        assert secret not in audited, re.findall(f".*{re.escape(secret)}.*", audited)[:2]
         assert not [text for text in said if secret in text], secret
     assert "ETCD_ROOT_PASSWORD" in log
     for place, directories, files in os.walk(member.data_dir):

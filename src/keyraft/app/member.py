@@ -63,6 +63,7 @@ from keyraft.storage.transfer import SnapshotFeeds
 from keyraft.storage.wal import StorageThread
 
 if TYPE_CHECKING:
+    from keyraft.app.audit_log import AuditLog
     from keyraft.server.verification import Verification
 
 VERIFY_VARIABLE: Final = "KEYRAFT_VERIFY"  # "1": the member looks at itself all the time
@@ -114,6 +115,7 @@ class _Running:
         self._stop = asyncio.Event()
         self._code = 0
         self._verification: Verification | None = None
+        self._audit: AuditLog | None = None
         self._router = Router()
         self._transfers = Transfers(config.snap_directory, kv_directory(config), config.log)
         self._limit = raise_limit()
@@ -139,6 +141,10 @@ class _Running:
         self._log.info(
             "configuring peer listeners", listen_peer_urls=_texts(config.listen_peer_urls)
         )
+        if config.audit_log:
+            from keyraft.app.audit_log import AuditLog
+
+            self._audit = AuditLog(config, loop)
         self._tokens = token_provider(config, loop)
         self._passwords = BcryptPasswords(loop, config.bcrypt_cost)
         await self._peers.bind()
@@ -344,6 +350,9 @@ class _Running:
         sources: list[Source] = [own.families, port.families]
         if self._config.metrics == "extensive":
             sources.append(HandlingTime(self._router).families)
+        if self._audit is not None:
+            self._audit.attach(self._router, guard, member)
+            sources.append(self._audit.families)
         self._gateway.serve(MemberHealth(member), sources, lambda: guard.rules.enabled)
         return health
 
@@ -436,6 +445,8 @@ class _Running:
             self._checkpoints.stop()
         self._passwords.close()
         life.close()
+        if self._audit is not None:
+            self._audit.end()
         if opened.cluster.downgrade.enabled and self._code != 1:
             from keyraft.offline.handback import prepare_downgrade
 

@@ -96,6 +96,8 @@ def validate(config: Config) -> None:
     if config.auto_compaction_mode not in ("periodic", "revision"):
         raise ConfigError(f"unknown auto-compaction-mode {go_quote(config.auto_compaction_mode)}")
     _validate_features(config)
+    if config.audit_log_overflow not in ("drop", "refuse"):
+        raise ConfigError(f"unknown audit-log-overflow {go_quote(config.audit_log_overflow)}")
     if config.name == DEFAULT_NAME:
         config.log.warn(
             "it isn't recommended to use default name, please set a value for --name. "

@@ -155,6 +155,10 @@ class Config(NamedTuple):
     log_format: str
     enable_log_rotation: bool
     log_rotation_config_json: str
+    audit_log: str
+    audit_log_maxsize: int
+    audit_log_maxbackup: int
+    audit_log_overflow: str
     enable_pprof: bool
     metrics: str
     listen_metrics_urls: tuple[URL, ...]

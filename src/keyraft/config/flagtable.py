@@ -314,6 +314,30 @@ _SECTIONS: Final[dict[str, tuple[Row, ...]]] = {
             "Rotation settings",
         ),
         (
+            "audit-log",
+            STRING,
+            "",
+            "File, or stderr, for a line of JSON per call of a client (not a flag of etcd)",
+        ),
+        (
+            "audit-log-maxsize",
+            UINT,
+            "100",
+            "MiB from which the file is set aside, 0 = no limit (not a flag of etcd)",
+        ),
+        (
+            "audit-log-maxbackup",
+            UINT,
+            "10",
+            "Files set aside that are kept, 0 = all (not a flag of etcd)",
+        ),
+        (
+            "audit-log-overflow",
+            STRING,
+            "drop",
+            "While the file cannot be written: 'drop' lines or 'refuse' calls (not a flag of etcd)",
+        ),
+        (
             "enable-pprof",
             BOOL,
             "false",

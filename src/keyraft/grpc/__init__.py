@@ -16,7 +16,7 @@ from . import status
 from .limits import HTTP_WORK, Budget, Limits, http_work, text_bytes_max
 
 if TYPE_CHECKING:
-    from .call_ends import CallEnd, CallEnds, count_end
+    from .call_ends import REPLY_HEAD_BYTES, CallEnd, CallEnds, EndedCall, Recorder, count_end
     from .calls import Call, Stream
     from .client import ClientConnection
     from .client_calls import ClientCall, ClientReceiver, ClientStream, Metadata, RpcError
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
         UNARY,
         BatchHandler,
         CallContext,
+        HandleUnary,
+        OpenStream,
         Route,
         ServerStream,
         StreamHandler,
@@ -41,7 +43,14 @@ if TYPE_CHECKING:
 __getattr__ = names_in(
     __name__,
     {
-        ".call_ends": ("CallEnd", "CallEnds", "count_end"),
+        ".call_ends": (
+            "REPLY_HEAD_BYTES",
+            "CallEnd",
+            "CallEnds",
+            "EndedCall",
+            "Recorder",
+            "count_end",
+        ),
         ".calls": ("Call", "Stream"),
         ".client": ("ClientConnection",),
         ".client_calls": ("ClientCall", "ClientReceiver", "ClientStream", "Metadata", "RpcError"),
@@ -53,6 +62,8 @@ __getattr__ = names_in(
             "BatchHandler",
             "CLIENT_STREAM",
             "CallContext",
+            "HandleUnary",
+            "OpenStream",
             "Route",
             "SERVER_STREAM",
             "ServerStream",
@@ -70,6 +81,7 @@ __all__ = [
     "CLIENT_STREAM",
     "HTTP_WORK",
     "PREFACE",
+    "REPLY_HEAD_BYTES",
     "SERVER_STREAM",
     "UNARY",
     "BatchHandler",
@@ -82,10 +94,14 @@ __all__ = [
     "ClientConnection",
     "ClientReceiver",
     "ClientStream",
+    "EndedCall",
+    "HandleUnary",
     "HttpHandler",
     "HttpRequest",
     "Limits",
     "Metadata",
+    "OpenStream",
+    "Recorder",
     "Route",
     "Router",
     "RpcError",

@@ -12,7 +12,7 @@ from math import inf
 from typing import Final
 
 from . import status
-from .call_ends import CallEnds, count_end
+from .call_ends import REPLY_HEAD_BYTES, CallEnds, count_end
 from .calls import Call, Stream
 from .http import HttpStream
 from .http2 import states
@@ -23,6 +23,7 @@ from .http2.stream import Http2Stream
 from .limits import Limits
 from .route import Metadata
 
+_REPLY_SIZE: Final = REPLY_HEAD_BYTES + 5
 _CONTENT_TYPE: Final = (b"content-type", b"application/grpc")
 _RESPONSE: Final[list[Header]] = [(b":status", b"200"), _CONTENT_TYPE]
 _OK_TRAILERS: Final[list[Header]] = [(b"grpc-status", b"0")]
@@ -57,6 +58,8 @@ class Answering(Connection):
         self._ends = ends
         self._told_s = ends.from_s  # a listener wants calls that took so long
         self._told_before = -inf  # so in this turn: calls that began before this
+        self._recorder = ends.recorder
+        self._recorded = None if ends.recorder is None else ends.recorder.answered
         self._clock = clock or (lambda: self.now)
         self._reply_bytes_max = 0
 
@@ -100,6 +103,11 @@ class Answering(Connection):
                 self._awake = True
                 self.on_output()
                 self._told_before = self._clock() - self._told_s
+                if self._recorder is not None:
+                    self._recorder.soon()
+            recorded = self._recorded
+            if recorded is not None:
+                recorded += (call, message if size <= _REPLY_SIZE else message[:REPLY_HEAD_BYTES])
             if call.began_s <= self._told_before:
                 self._ends.tell(call, status.OK, "", message, self._clock())
             return
@@ -129,6 +137,8 @@ class Answering(Connection):
         if route is not None:
             count_end(route.handled, code)
         now = self._clock()
+        if self._recorder is not None:
+            self._recorder.tell(call, code, text, reply, now)
         if call.began_s <= now - self._told_s:
             self._ends.tell(call, code, text, reply, now)
 

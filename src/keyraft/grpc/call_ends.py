@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import inf
-from typing import Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from . import status
 from .route import Route
 
+REPLY_HEAD_BYTES: Final = 64  # holds the header of every answer of etcd's
 CLOCK_RESOLUTION_S: Final = 0.001
 """The resolution of the clocks that feed connections; a loop's is fixed within a turn."""
 
@@ -66,6 +67,10 @@ class EndedCall(Protocol):
         """The CN of the client's certificate."""
 
     @property
+    def connection(self) -> object:
+        """What brought it."""
+
+    @property
     def received_bytes(self) -> int:
         """Of the messages that reached the handler."""
 
@@ -77,18 +82,33 @@ class EndedCall(Protocol):
 Listener = Callable[[CallEnd], None]
 
 
+class Recorder(Protocol):
+    """Who puts down all ends, at the least cost: an answered unary call is only added to a list."""
+
+    answered: list[Any]
+    """Gets a unary call over gRPC and the first `REPLY_HEAD_BYTES` of its answer, in turn."""
+
+    def soon(self) -> None:
+        """Something may come into the list in this turn."""
+
+    def tell(self, call: EndedCall, code: int, text: str, reply: bytes | None, now: float) -> None:
+        """Any other end."""
+
+
 class CallEnds:
     """The listeners for ends of calls.
 
     `from_s` is the shortest duration that any listener wants; without listeners it is infinite, and
-    a call only compares it.
+    a call only compares it. `recorder`, if there is one, is told of every end; it is set before the
+    first connection.
     """
 
-    __slots__ = ("_listeners", "from_s")
+    __slots__ = ("_listeners", "from_s", "recorder")
 
     def __init__(self) -> None:
         self._listeners: tuple[tuple[float, Listener], ...] = ()
         self.from_s = inf
+        self.recorder: Recorder | None = None
 
     def listen(self, listener: Listener, at_least_s: float = 0.0) -> None:
         """Adds a listener for calls that took so long; for all, if below the clock's resolution.

@@ -40,6 +40,8 @@ class ServerConnection(Requests):
     def _parse(self, data: bytes) -> int:
         pos, end = 0, len(data)
         self._told_before = self.now - self._told_s
+        if self._recorder is not None:
+            self._recorder.soon()
         if not self._preface_seen:
             known = min(end, len(frames.PREFACE))
             if data[:known] != frames.PREFACE[:known]:

@@ -10,6 +10,7 @@ Streams that require a leader end after three election timeouts without one.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Final
 
@@ -27,6 +28,9 @@ _API_VERSION: Final = b"client-api-version"
 _UNKNOWN: Final = b"unknown"
 _HAS_LEADER: Final = b"hasleader"
 
+WatchListener = Callable[[ServerStream, bytes, int, str], None]
+"""Gets the stream, the encoded WatchCreateRequest, and the code and text of a refusal (0, "")."""
+
 
 class Guard:
     """The interceptors of one member."""
@@ -39,6 +43,8 @@ class Guard:
         self.rules = users.rules
         self.identify = users.identify
         self.check_read = users.check_read
+        self.on_watch: WatchListener | None = None
+        """Is told of each watch that a stream asked for."""
         self.unary_versions: dict[bytes, int] = {_UNKNOWN: 0}
         self.stream_versions: dict[bytes, int] = {_UNKNOWN: 0}
         self._streams: set[ServerStream] = set()

@@ -109,10 +109,17 @@ class WatchHandler:
                 raise
             except (EtcdError, RawError) as refusal:
                 self._watches.refuse(_reason(refusal))
+                self._tell(request, *_denial(refusal))
                 return
         self._watches.create(request, caller)
+        self._tell(request)
         if request.progress_notify and self._timer is None:
             self._start_timer()
+
+    def _tell(self, request: rpc_pb2.WatchCreateRequest, code: int = 0, text: str = "") -> None:
+        tell = self._service.guard.on_watch
+        if tell is not None:
+            tell(self._stream, request.SerializeToString(), code, text)
 
     def _start_timer(self) -> None:
         self._timer = self._service.guard.loop.call_later(
@@ -138,6 +145,11 @@ class WatchHandler:
 
 def _reason(refusal: EtcdError | RawError) -> str:
     """Why the caller may not watch this range, in the words of Go's status."""
+    return status.described(*_denial(refusal))
+
+
+def _denial(refusal: EtcdError | RawError) -> tuple[int, str]:
+    """What the caller is told for this error."""
     known = isinstance(refusal, _REASONS)
     error = refusal if known else errors.PermissionDeniedError()
-    return status.described(error.code, error.text)
+    return error.code, error.text

@@ -43,6 +43,10 @@ class Answer(Protocol):
         """The client's address."""
 
     @property
+    def common_name(self) -> str | None:
+        """The CN of the client's verified certificate."""
+
+    @property
     def writable(self) -> int:
         """Bytes that may be written before the limit."""
 
@@ -145,6 +149,16 @@ class JsonCall:
         """None: a certificate names no user here, in etcd neither."""
         return None
 
+    @property
+    def certificate(self) -> str | None:
+        """The CN of the certificate of the connection."""
+        return self._answer.common_name
+
+    @property
+    def connection(self) -> JsonCall:
+        """What brought it: a request of its own."""
+        return self
+
     def limit(self, timeout_s: float | None) -> None:
         """Sets the deadline, so many seconds after the call began."""
         if timeout_s is not None:
@@ -185,6 +199,8 @@ class JsonCall:
         count_end(self.route.handled, code)
         ends = self._owner.ends
         now = self._owner.clock()
+        if ends.recorder is not None:
+            ends.recorder.tell(self, code, text, reply, now)
         if self.began_s <= now - ends.from_s:
             ends.tell(self, code, text, reply, now)
 

@@ -140,6 +140,11 @@ class Websocket:
         return self._request.peer
 
     @property
+    def common_name(self) -> str | None:
+        """The CN of the client's verified certificate."""
+        return self._request.common_name
+
+    @property
     def writable(self) -> int:
         """Bytes that may be written before the limit."""
         return self._request.writable
