@@ -17,7 +17,7 @@ from keyraft.audit.fields import (
     details,
     plain_key,
 )
-from keyraft.audit.lines import Batch, LineMaker
+from keyraft.audit.lines import Batch, AuditLines
 from keyraft.gateway.json.methods import methods_of
 from keyraft.grpc import Router, status
 from keyraft.proto import election_pb2, lock_pb2, rpc_pb2
@@ -168,7 +168,7 @@ def origin(method: str, stage: str = "") -> tuple[str, str, str, str, str, str]:
 
 
 def lines(batch: Batch) -> list[dict[str, object]]:
-    made = LineMaker(status.CODE_NAMES).lines(batch)
+    made = AuditLines(status.CODE_NAMES).lines(batch)
     return [json.loads(line) for line in made.splitlines()]
 
 

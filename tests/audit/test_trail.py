@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from keyraft.audit.lines import LineMaker
+from keyraft.audit.lines import AuditLines
 from keyraft.audit.trail import REFUSAL, REFUSING_BYTES_MAX, AuditTrail
 from keyraft.base.errors import PermissionDeniedError
 from keyraft.grpc import Limits, Route, Router, ServerConnection, status
@@ -38,7 +38,7 @@ class Box:
         self.calls += calls
 
     def lines(self) -> list[dict[str, Any]]:
-        maker = LineMaker(status.CODE_NAMES)
+        maker = AuditLines(status.CODE_NAMES)
         text = b"".join(map(maker.lines, self.batches))
         return [json.loads(line) for line in text.splitlines()]
 

@@ -27,47 +27,47 @@ ID: Final = "id"
 FLAG: Final = "flag"
 
 
-class Field(NamedTuple):
+class Shown(NamedTuple):
     """A field that is shown: its name, and its kind or the table of the message that it is."""
 
     name: str
-    kind: str | Mapping[int, Field]
+    kind: str | Mapping[int, Shown]
     many: bool = False
 
 
-Table = Mapping[int, Field]
+Table = Mapping[int, Shown]
 
 _RANGE: Final[Table] = {
-    1: Field("key", KEY),
-    2: Field("range_end", KEY),
-    3: Field("limit", NUMBER),
-    4: Field("revision", NUMBER),
+    1: Shown("key", KEY),
+    2: Shown("range_end", KEY),
+    3: Shown("limit", NUMBER),
+    4: Shown("revision", NUMBER),
 }
-_PUT: Final[Table] = {1: Field("key", KEY), 3: Field("lease", ID)}
-_DELETE: Final[Table] = {1: Field("key", KEY), 2: Field("range_end", KEY)}
-_OPERATION: dict[int, Field] = {
-    1: Field("range", _RANGE),
-    2: Field("put", _PUT),
-    3: Field("delete", _DELETE),
+_PUT: Final[Table] = {1: Shown("key", KEY), 3: Shown("lease", ID)}
+_DELETE: Final[Table] = {1: Shown("key", KEY), 2: Shown("range_end", KEY)}
+_OPERATION: dict[int, Shown] = {
+    1: Shown("range", _RANGE),
+    2: Shown("put", _PUT),
+    3: Shown("delete", _DELETE),
 }
 _TXN: Final[Table] = {
-    1: Field("compare", {3: Field("key", KEY), 64: Field("range_end", KEY)}, many=True),
-    2: Field("success", _OPERATION, many=True),
-    3: Field("failure", _OPERATION, many=True),
+    1: Shown("compare", {3: Shown("key", KEY), 64: Shown("range_end", KEY)}, many=True),
+    2: Shown("success", _OPERATION, many=True),
+    3: Shown("failure", _OPERATION, many=True),
 }
-_OPERATION[4] = Field("txn", _TXN)
-_NAME: Final[Table] = {1: Field("name", TEXT)}
-_ROLE: Final[Table] = {1: Field("role", TEXT)}
-_LEASE: Final[Table] = {1: Field("lease", ID)}
-_MEMBER: Final[Table] = {1: Field("member", ID)}
-_PEER_URLS: Final = Field("peer_urls", URL, many=True)
+_OPERATION[4] = Shown("txn", _TXN)
+_NAME: Final[Table] = {1: Shown("name", TEXT)}
+_ROLE: Final[Table] = {1: Shown("role", TEXT)}
+_LEASE: Final[Table] = {1: Shown("lease", ID)}
+_MEMBER: Final[Table] = {1: Shown("member", ID)}
+_PEER_URLS: Final = Shown("peer_urls", URL, many=True)
 _LEADER_KEY: Final[Table] = {
-    1: Field("name", KEY),
-    2: Field("key", KEY),
-    3: Field("revision", NUMBER),
-    4: Field("lease", ID),
+    1: Shown("name", KEY),
+    2: Shown("key", KEY),
+    3: Shown("revision", NUMBER),
+    4: Shown("lease", ID),
 }
-_LOCK: Final[Table] = {1: Field("name", KEY), 2: Field("lease", ID)}
+_LOCK: Final[Table] = {1: Shown("name", KEY), 2: Shown("lease", ID)}
 
 SHOWN: Final[Mapping[str, Table]] = {
     "/etcdserverpb.KV/Range": _RANGE,
@@ -75,58 +75,58 @@ SHOWN: Final[Mapping[str, Table]] = {
     "/etcdserverpb.KV/Put": _PUT,
     "/etcdserverpb.KV/DeleteRange": _DELETE,
     "/etcdserverpb.KV/Txn": _TXN,
-    "/etcdserverpb.KV/Compact": {1: Field("revision", NUMBER), 2: Field("physical", FLAG)},
+    "/etcdserverpb.KV/Compact": {1: Shown("revision", NUMBER), 2: Shown("physical", FLAG)},
     "/etcdserverpb.Watch/Watch": {
-        1: Field("key", KEY),
-        2: Field("range_end", KEY),
-        3: Field("start_revision", NUMBER),
-        7: Field("watch_id", NUMBER),
+        1: Shown("key", KEY),
+        2: Shown("range_end", KEY),
+        3: Shown("start_revision", NUMBER),
+        7: Shown("watch_id", NUMBER),
     },  # of the WatchCreateRequest
-    "/etcdserverpb.Lease/LeaseGrant": {1: Field("ttl", NUMBER), 2: Field("lease", ID)},
+    "/etcdserverpb.Lease/LeaseGrant": {1: Shown("ttl", NUMBER), 2: Shown("lease", ID)},
     "/etcdserverpb.Lease/LeaseRevoke": _LEASE,
     "/etcdserverpb.Lease/LeaseKeepAlive": _LEASE,
-    "/etcdserverpb.Lease/LeaseTimeToLive": {1: Field("lease", ID), 2: Field("keys", FLAG)},
-    "/etcdserverpb.Cluster/MemberAdd": {1: _PEER_URLS, 2: Field("learner", FLAG)},
+    "/etcdserverpb.Lease/LeaseTimeToLive": {1: Shown("lease", ID), 2: Shown("keys", FLAG)},
+    "/etcdserverpb.Cluster/MemberAdd": {1: _PEER_URLS, 2: Shown("learner", FLAG)},
     "/etcdserverpb.Cluster/MemberRemove": _MEMBER,
-    "/etcdserverpb.Cluster/MemberUpdate": {1: Field("member", ID), 2: _PEER_URLS},
+    "/etcdserverpb.Cluster/MemberUpdate": {1: Shown("member", ID), 2: _PEER_URLS},
     "/etcdserverpb.Cluster/MemberPromote": _MEMBER,
     "/etcdserverpb.Maintenance/Alarm": {
-        1: Field("action", NUMBER),
-        2: Field("member", ID),
-        3: Field("alarm", NUMBER),
+        1: Shown("action", NUMBER),
+        2: Shown("member", ID),
+        3: Shown("alarm", NUMBER),
     },
-    "/etcdserverpb.Maintenance/HashKV": {1: Field("revision", NUMBER)},
+    "/etcdserverpb.Maintenance/HashKV": {1: Shown("revision", NUMBER)},
     "/etcdserverpb.Maintenance/MoveLeader": _MEMBER,
-    "/etcdserverpb.Maintenance/Downgrade": {1: Field("action", NUMBER), 2: Field("version", TEXT)},
+    "/etcdserverpb.Maintenance/Downgrade": {1: Shown("action", NUMBER), 2: Shown("version", TEXT)},
     "/etcdserverpb.Auth/Authenticate": _NAME,
     "/etcdserverpb.Auth/UserAdd": _NAME,
     "/etcdserverpb.Auth/UserGet": _NAME,
     "/etcdserverpb.Auth/UserDelete": _NAME,
     "/etcdserverpb.Auth/UserChangePassword": _NAME,
-    "/etcdserverpb.Auth/UserGrantRole": {1: Field("name", TEXT), 2: Field("role", TEXT)},
-    "/etcdserverpb.Auth/UserRevokeRole": {1: Field("name", TEXT), 2: Field("role", TEXT)},
+    "/etcdserverpb.Auth/UserGrantRole": {1: Shown("name", TEXT), 2: Shown("role", TEXT)},
+    "/etcdserverpb.Auth/UserRevokeRole": {1: Shown("name", TEXT), 2: Shown("role", TEXT)},
     "/etcdserverpb.Auth/RoleAdd": _ROLE,
     "/etcdserverpb.Auth/RoleGet": _ROLE,
     "/etcdserverpb.Auth/RoleDelete": _ROLE,
     "/etcdserverpb.Auth/RoleGrantPermission": {
-        1: Field("role", TEXT),
-        2: Field(
+        1: Shown("role", TEXT),
+        2: Shown(
             "permission",
-            {1: Field("type", NUMBER), 2: Field("key", KEY), 3: Field("range_end", KEY)},
+            {1: Shown("type", NUMBER), 2: Shown("key", KEY), 3: Shown("range_end", KEY)},
         ),
     },
     "/etcdserverpb.Auth/RoleRevokePermission": {
-        1: Field("role", TEXT),
-        2: Field("key", KEY),
-        3: Field("range_end", KEY),
+        1: Shown("role", TEXT),
+        2: Shown("key", KEY),
+        3: Shown("range_end", KEY),
     },
     "/v3lockpb.Lock/Lock": _LOCK,
-    "/v3lockpb.Lock/Unlock": {1: Field("key", KEY)},
+    "/v3lockpb.Lock/Unlock": {1: Shown("key", KEY)},
     "/v3electionpb.Election/Campaign": _LOCK,
-    "/v3electionpb.Election/Proclaim": {1: Field("leader", _LEADER_KEY)},
-    "/v3electionpb.Election/Leader": {1: Field("name", KEY)},
-    "/v3electionpb.Election/Observe": {1: Field("name", KEY)},
-    "/v3electionpb.Election/Resign": {1: Field("leader", _LEADER_KEY)},
+    "/v3electionpb.Election/Proclaim": {1: Shown("leader", _LEADER_KEY)},
+    "/v3electionpb.Election/Leader": {1: Shown("name", KEY)},
+    "/v3electionpb.Election/Observe": {1: Shown("name", KEY)},
+    "/v3electionpb.Election/Resign": {1: Shown("leader", _LEADER_KEY)},
 }
 """Method → the fields of its request that are shown; of any other none is."""
 

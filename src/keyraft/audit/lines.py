@@ -35,7 +35,7 @@ Other = tuple[Origin, "bytes | str", "bytes | None", int, str, float, float]
 Batch = tuple[float, int, Columns, list[float], list[Other]]
 
 
-class LineMaker:
+class AuditLines:
     """Makes the lines; remembers the second that it wrote last."""
 
     def __init__(self, code_names: Sequence[str]) -> None:

@@ -58,9 +58,10 @@ Who = Callable[[Mapping[bytes, bytes], "str | None"], str]
 class _Staged:
     """In place of a header: a line of a stream that has not ended."""
 
-    __slots__ = ("path", "stage")
+    __slots__ = ("metadata", "path", "stage")
 
-    def __init__(self, path: bytes, stage: str) -> None:
+    def __init__(self, path: bytes, stage: str, metadata: Mapping[bytes, bytes]) -> None:
+        self.metadata = metadata
         self.path = path
         self.stage = stage
 
@@ -110,7 +111,7 @@ class AuditTrail:
     ) -> None:
         """A line about a stream that goes on."""
         shown = details(path.decode(), request)
-        origin = self._origin(_Staged(path, stage), stream.connection)
+        origin = self._origin(_Staged(path, stage, stream.metadata), stream.connection)
         self._others.append((origin, shown, None, code, text, self._loop.time(), 0.0))
         self.soon()
 
@@ -218,14 +219,16 @@ class AuditTrail:
             stage = "end"
         if metadata is None:  # of the JSON gateway it is the call that has it
             metadata = getattr(connection, "metadata", None) or _NO_METADATA
-        name = connection.common_name
-        certificate = getattr(connection, "certificate", name)
+        name = certificate = connection.common_name
+        gateway = hasattr(connection, "certificate")  # a call of ours
+        if gateway:
+            certificate = connection.certificate
         return (
             header.path.decode("utf-8", "replace")[:METHOD_CHARACTERS_MAX],
             self._who(metadata, name),
             certificate or "",
             connection.peer,
-            "json" if _FROM_GATEWAY in metadata else "grpc",
+            "json" if gateway or _FROM_GATEWAY in metadata else "grpc",
             stage,
         )
 

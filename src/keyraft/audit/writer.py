@@ -44,7 +44,7 @@ def read_message(descriptor: int) -> object:
 def run(control: int) -> None:
     """Until the input ends."""
     from keyraft.audit.files import AuditFile
-    from keyraft.audit.lines import LineMaker
+    from keyraft.audit.lines import AuditLines
 
     def answer(number: int) -> None:
         os.write(control, bytes((min(number, ERRORS_MAX),)))
@@ -59,7 +59,7 @@ def run(control: int) -> None:
         answer(error.errno or ERRORS_MAX)
         return
     answer(0)
-    maker = LineMaker(names)
+    maker = AuditLines(names)
     while isinstance(batch := read_message(control), tuple):
         data = maker.lines(batch)
         while True:
