@@ -17,7 +17,7 @@ from keyraft.audit.fields import (
     details,
     plain_key,
 )
-from keyraft.audit.lines import Batch, AuditLines
+from keyraft.audit.lines import AuditLines, Batch
 from keyraft.gateway.json.methods import methods_of
 from keyraft.grpc import Router, status
 from keyraft.proto import election_pb2, lock_pb2, rpc_pb2
