@@ -59,6 +59,7 @@ def main() -> int:
     parser.add_argument("suite", choices=sorted(SUITES))
     parser.add_argument("--release", default="", help="a tag, where ETCD is a Git repository")
     parser.add_argument("--before", type=Path, help="the original etcd of the release before")
+    parser.add_argument("--failpoints", action="store_true", help="etcd answers on GOFAIL_HTTP")
     parser.add_argument("--run", default=".", help="only tests whose names match")
     parser.add_argument("--slice", default="1/1", help="the first half: 1/2")
     parser.add_argument("--place", type=Path, help="where the copy and the results lie")
@@ -80,7 +81,7 @@ def main() -> int:
 
 def _run(given: argparse.Namespace, checkout: Checkout, results: Results) -> None:
     checkout.copy()
-    programs = checkout.place_programs(given.before)
+    programs = checkout.place_programs(given.before, given.failpoints)
     program = checkout.build(given.suite)
     folder = checkout.tests(given.suite)
     logs = checkout.folder / "logs" / given.suite

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from tests.support.programs import SOURCE
+from tests.support.programs import ROOT, SOURCE
 
 
 class Suite(NamedTuple):
@@ -64,15 +64,20 @@ class Checkout:
                 raise SystemExit(f"{self.source} has no release {self.release}")
         whole.rename(self.folder)
 
-    def place_programs(self, before: Path | None) -> Path:
-        """`bin` of the copy: our three programs, and the original of the release before."""
+    def place_programs(self, before: Path | None, failpoints: bool) -> Path:
+        """`bin` of the copy: our three programs, and the original of the release before.
+
+        `failpoints`: etcd is the one that answers on GOFAIL_HTTP.
+        """
         programs = self.folder / "bin"
         programs.mkdir(exist_ok=True)
         for name in PROGRAMS:
             path = programs / name
+            module, source = f"keyraft.cli.{name}", SOURCE
+            if failpoints and name == "etcd":
+                module, source = "tests.conformance.etcd_with_failpoints", f"{SOURCE}:{ROOT}"
             path.write_text(
-                "#!/bin/sh\n"
-                f'PYTHONPATH="{SOURCE}" exec "{sys.executable}" -m keyraft.cli.{name} "$@"\n'
+                f'#!/bin/sh\nPYTHONPATH="{source}" exec "{sys.executable}" -m {module} "$@"\n'
             )
             path.chmod(0o755)
         last = programs / BEFORE
