@@ -15,7 +15,7 @@ from . import status
 from .call_ends import REPLY_HEAD_BYTES, CallEnds, count_end
 from .calls import Call, Stream
 from .http import HttpStream
-from .http2 import states
+from .http2 import frames, states
 from .http2.connection import Connection
 from .http2.errors import NO_ERROR
 from .http2.hpack import Header, HpackEncoder
@@ -62,6 +62,7 @@ class Answering(Connection):
         self._recorded = None if ends.recorder is None else ends.recorder.answered
         self._clock = clock or (lambda: self.now)
         self._reply_bytes_max = 0
+        self._replies: dict[int, Callable[[], None]] = {}  # stream → its `on_writable`
 
     # --- gRPC -----------------------------------------------------------------------------------
 
@@ -127,12 +128,39 @@ class Answering(Connection):
         self._end_turn(awake)
         self._ended(call, status.OK, "", message)
 
+    def begin_reply(self, call: Call, size: int, on_writable: Callable[[], None]) -> None:
+        """Call.begin_reply: header and length of the message."""
+        awake, self._awake = self._awake, True
+        self.streams[call.stream_id] = call
+        self._replies[call.stream_id] = on_writable
+        self._send_headers(call, _RESPONSE, ends=False)
+        self._send_data(call, frames.PREFIX.pack(0, size))
+        self._end_turn(awake)
+
+    def send_reply(self, call: Call, piece: bytes) -> None:
+        """Call.send_reply."""
+        self._send_data(call, piece)
+        if not self._awake:
+            self._wake()
+
+    def end_reply(self, call: Call, summary: bytes) -> None:
+        """Call.end_reply: the status OK."""
+        call.done = True
+        awake, self._awake = self._awake, True
+        if call.header.route is not None:
+            call.header.route.msg_sent += 1
+        self._end_stream(call, _OK_TRAILERS)
+        self._end_turn(awake)
+        self._ended(call, status.OK, "", summary)
+
     def _ended(self, call: Call, code: int, text: str, reply: bytes | None = None) -> None:
         """Counts the end of a call.
 
         Every end comes here once, except for the fast path of `respond`, which does the same in
         place.
         """
+        if self._replies:
+            self._replies.pop(call.stream_id, None)
         route = call.header.route
         if route is not None:
             count_end(route.handled, code)
@@ -196,6 +224,9 @@ class Answering(Connection):
 
     def finish(self, call: Call, code: int, text: str, metadata: Metadata = ()) -> None:
         """Call.fail and Stream.finish: trailers, alone when nothing was sent before."""
+        if call.stream_id in self._replies:
+            self.drop(call, code, text)  # the message is begun and will not be whole
+            return
         call.done = True
         awake, self._awake = self._awake, True
         self.streams[call.stream_id] = call
@@ -208,6 +239,10 @@ class Answering(Connection):
         self._end_stream(call, trailers)
         self._end_turn(awake)
         self._ended(call, code, text)
+
+    def drop(self, call: Call, code: int, text: str) -> None:
+        """Stream.drop."""
+        raise NotImplementedError
 
     def _refuse(self, call: Call, http_status: int, code: int, text: str) -> None:
         """A request that reaches no handler."""

@@ -26,6 +26,15 @@ class CallsServer(Protocol):
     def respond(self, call: Call, message: bytes) -> None:
         """The message and status OK."""
 
+    def begin_reply(self, call: Call, size: int, on_writable: Callable[[], None]) -> None:
+        """The header, and the length of a message that comes in pieces."""
+
+    def send_reply(self, call: Call, piece: bytes) -> None:
+        """One of them."""
+
+    def end_reply(self, call: Call, summary: bytes) -> None:
+        """The status OK behind the last."""
+
     def finish(self, call: Call, code: int, text: str, metadata: Metadata = ()) -> None:
         """The end, after everything sent before."""
 
@@ -116,6 +125,34 @@ class Call(Http2Stream):
         """The CN of the client's verified certificate."""
         return self.connection.common_name
 
+    @property
+    def writable(self) -> int:
+        """Bytes that may be queued before the limit; may be negative after a large message."""
+        queue = self.queue
+        limit = self.connection.limits.stream_queue_bytes
+        return limit if queue is None else limit - queue.bytes
+
+    def begin_reply(self, size: int, on_writable: Callable[[], None]) -> None:
+        """Begins an answer of `size` bytes that comes in pieces, as fast as the client reads.
+
+        `on_writable` is called when there is room again. `fail` resets the stream from now on.
+        """
+        if not self.done:
+            self.connection.begin_reply(self, size, on_writable)
+
+    def send_reply(self, piece: bytes) -> None:
+        """The next piece; does nothing when the call is over."""
+        if not self.done and piece:
+            self.connection.send_reply(self, piece)
+
+    def end_reply(self, summary: bytes) -> None:
+        """Status OK; all pieces together have had the size that was said.
+
+        `summary` stands for the answer where the end of the call is told.
+        """
+        if not self.done:
+            self.connection.end_reply(self, summary)
+
     def respond(self, message: bytes) -> None:
         """Answers with `message` and OK; does nothing when the call is over."""
         if not self.done:
@@ -138,13 +175,6 @@ class Stream(Call):
     received_bytes: int  # counted here; a unary call's are not
     sent_bytes: int  # counted here; a unary call's are not
     takes_many: Callable[[list[bytes]], int] | None  # a BatchHandler's `on_messages`
-
-    @property
-    def writable(self) -> int:
-        """Bytes that may be queued before the limit; may be negative after a large message."""
-        queue = self.queue
-        limit = self.connection.limits.stream_queue_bytes
-        return limit if queue is None else limit - queue.bytes
 
     def send(self, message: bytes) -> None:
         """Sends one message; does nothing when the stream is over."""

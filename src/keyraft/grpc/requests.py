@@ -405,7 +405,7 @@ class Requests(Answering):
 
     def drop(self, call: Call, code: int, text: str) -> None:
         """Stream.drop."""
-        if call.queue is None:
+        if call.queue is None and call.stream_id not in self._replies:
             self.finish(call, code, text)
             return
         # The queued messages will not be read in time, and the status cannot overtake them.
@@ -419,6 +419,8 @@ class Requests(Answering):
             stream.handler.on_writable()
         elif isinstance(stream, HttpStream):
             stream.drained()
+        elif stream.stream_id in self._replies:
+            self._replies[stream.stream_id]()
 
     def _ping_received(self, provoked: bool) -> None:
         self._enforcement.ping(self.now, provoked, idle=not self.streams)

@@ -7,6 +7,7 @@ from .check import check_delete_range, check_put, check_range, check_range_strea
 from .checkpoint import Checkpoint
 from .hash import HashAllJob, HashKVJob, KVHash, hash_all
 from .hooks import Event, Listener, NoLeases, StoreLessor
+from .large_range import LargeRange, large_range_steps
 from .memory import MemoryBackend
 from .restore import Restored, free_steps, restore, restore_steps
 from .sorting import sort_steps
@@ -34,6 +35,7 @@ __all__ = [
     "HashAllJob",
     "HashKVJob",
     "KVHash",
+    "LargeRange",
     "Listener",
     "MemoryBackend",
     "NoLeases",
@@ -55,6 +57,7 @@ __all__ = [
     "hash_all",
     "is_read_only",
     "is_serializable",
+    "large_range_steps",
     "plain_put",
     "plain_range",
     "restore",

@@ -284,14 +284,15 @@ def encode_steps(
     at: int,
     out: list[bytes],
     bytes_max: int = 0,
+    step_keys: int = 0,
 ) -> Generator[None, None, None]:
     """The items as the fields of a RangeResponse, head and KeyValue of each; those are the last
-    that reach `bytes_max` (0: all)."""
+    that reach `bytes_max` (0: all). `step_keys`: between two pauses (0: as many as a step has)."""
     left = bytes_max
     keys_only = request.keys_only
     row = store.row
     heads = KV_HEADS
-    slice_keys = weight = store.slice_keys
+    slice_keys = weight = step_keys or store.slice_keys
     check_readable(store, at)
     for key, main, sub, created, version in items:
         if weight <= 0:

@@ -13,7 +13,7 @@ from typing import Final
 
 from keyraft.base.clock import Loop
 
-READ_SLICE_S: Final = 0.002  # of a turn, besides applying and delivering
+READ_SLICE_S: Final = 0.001  # of a turn, besides applying and delivering
 
 Step = Callable[[], bool]
 

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from keyraft.auth import NOBODY, Identity
+from keyraft.base.errors import EtcdError
 from keyraft.base.parsing import parse
 from keyraft.base.waiters import Waiter
 from keyraft.grpc import CallContext, UnaryCall
-from keyraft.mvcc import is_serializable
+from keyraft.mvcc import LargeRange, is_serializable, large_range_steps
 from keyraft.proto import rpc_pb2
 from keyraft.server.apply import internal_request
-from keyraft.server.engine.range_feeds import RangeFeed, RangeFeeds, RangeOutput
+from keyraft.server.engine.range_feeds import PieceWaiter, RangeFeed, RangeFeeds, RangeOutput
 from keyraft.server.engine.slicing import in_slices, when_readable
 from keyraft.server.request_times import SAMPLE
 
@@ -137,7 +138,25 @@ class RaftKeys:
             def done() -> None:
                 self._times.read(waiter.began_s, began_s, member.loop.time())
 
-            return self._sliced(waiter, self._store.range_steps(request), identity, done)
+            if not hasattr(waiter, "begin_reply"):
+                return self._sliced(waiter, self._store.range_steps(request), identity, done)
+            header = member.header(self._store.revision)
+
+            def finish(body: bytes | LargeRange) -> bytes | None:
+                try:
+                    if identity is not None:
+                        self._auth.confirm(identity)
+                except EtcdError:
+                    if isinstance(body, LargeRange):
+                        body.close()
+                    raise
+                done()
+                if isinstance(body, bytes):
+                    return header + body
+                self._feeds.answer(cast("PieceWaiter", waiter), header, body)
+                return None
+
+            return in_slices(member, waiter, large_range_steps(self._store, request), finish)
 
         if request.serializable or member.readable:
             return read()

@@ -47,6 +47,7 @@ class Leasing:
 
     def __init__(self, member: Member) -> None:
         self._member = member
+        self._fast = member.settings.fast_lease_keep_alive
         self.expired_total = 0
         self._turn = 0  # counts promotions and demotions: each cancels the rest of the one before
 
@@ -251,14 +252,16 @@ class Leasing:
         return (
             member.raft.leads(member.leadership.term)
             and self._runs_steadily(now_s)
-            and self._is_up_to_date()
+            and (
+                self._fast
+                or member.queue.applied_index >= member.committed_index  # as `_is_up_to_date`
+            )
         )
 
     def _is_up_to_date(self) -> bool:
         """Whether a lease may be renewed as it is known, although not all is applied."""
         member = self._member
-        fast = member.settings.fast_lease_keep_alive
-        return fast or member.queue.applied_index >= member.committed_index
+        return self._fast or member.queue.applied_index >= member.committed_index
 
     def _renew_sure(self, lease_id: int, done: Renewed, error: EtcdError | RawError | None) -> None:
         """The result of asking a quorum whether this member leads."""
