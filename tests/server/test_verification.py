@@ -220,6 +220,17 @@ def test_a_planted_fault_is_told(one: OneMember, fault: Callable[[Member], None]
         check_member(one.member)
 
 
+def test_a_configuration_is_the_same_in_any_order(one: OneMember) -> None:
+    """The original's `etcdutl snapshot restore` names the voters in the order of its flags."""
+    membership = one.member.membership
+    (own,) = membership.state.voters
+    membership.state = ConfState([own, 1])
+    with pytest.raises(InvariantError, match="who is counted is a member: 1"):
+        membership.check(ConfState([1, own]))
+    with pytest.raises(InvariantError, match="the configuration is Raft's"):
+        membership.check(ConfState([2, own]))
+
+
 def test_a_live_member_looks_at_everything_again_and_again(one: OneMember) -> None:
     told: list[str] = []
     verification = Verification(one.member, told.append)
