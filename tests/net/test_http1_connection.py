@@ -380,29 +380,6 @@ def test_pipelined_requests_are_answered_in_order_one_a_turn() -> None:
     assert bodies == [b"/%d" % i for i in range(20)]
 
 
-def test_a_request_that_comes_whole_is_handed_out_by_the_turn_that_brings_it() -> None:
-    scene = Scene(lambda request: request.respond(200, [], request.body))
-    put = b"POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\n"
-    scene.connection.data_received(put + b"one" + put + b"t")
-    assert [request.body for request in scene.requests] == [b"one"]
-    scene.feed(b"wo" + put)
-    scene.feed(b"six" + GET)
-    assert [request.body for request in scene.requests] == [b"one", b"two", b"six", b""]
-    assert [request.method for request in scene.requests] == ["POST"] * 3 + ["GET"]
-    assert scene.socket.sent.count(b"HTTP/1.1 200 OK") == 4
-
-
-def test_a_long_head_is_not_kept_for_the_next_request() -> None:
-    scene = Scene(lambda request: request.respond(200, [], b""))
-    long = GET.replace(b"\r\n\r\n", b"\r\nX: %b\r\n\r\n" % (b"x" * 2_000))
-    scene.feed(GET + GET)
-    first, second = scene.requests
-    assert first.headers is second.headers == [(b"host", b"h")]
-    scene.feed(long + long + GET)
-    assert [len(request.headers) for request in scene.requests[2:]] == [2, 2, 1]
-    assert scene.requests[2].headers is not scene.requests[3].headers
-
-
 def test_what_is_pipelined_behind_an_answer_that_takes_long_is_not_piled_up() -> None:
     scene = Scene()
     scene.feed(GET)
