@@ -82,7 +82,6 @@ UNUSED = {
         "TimeoutWaitAppliedIndexError",
     },
     "called by the event loop, the parser or the tls module by this name": {
-        "on_body",
         "on_header",
         "on_headers_complete",
         "on_message_begin",

@@ -132,6 +132,7 @@ class Bench:
             0.0,
             peer="1.2.3.4:5",
             on_http=self.https.append if http else None,
+            early=lambda target: target == "/early",
             clock=lambda: self.now,
         )
         self.now = 0.0

@@ -126,3 +126,17 @@ def test_http2_over_tls(tmp_path: Path) -> None:
         )
         assert found.stdout.endswith(b"2"), found
         assert "header" in json.loads(found.stdout[:-1])
+        # Requests of a stream are answered as they come, while the body is open.
+        curl = ["curl", "-sN", "--http2", "--cacert", str(files.ca), "-X", "POST", "-T", "."]
+        with subprocess.Popen(
+            [*curl, f"https://127.0.0.1:{port}/v3/watch"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            bufsize=0,
+        ) as watch:
+            assert watch.stdin is not None and watch.stdout is not None
+            for number in range(3):
+                watch.stdin.write(b'{"create_request":{"key":"aw=="}}\n')
+                told = json.loads(watch.stdout.readline())["result"]
+                assert told["created"] and told.get("watch_id", "0") == str(number)
+            watch.kill()

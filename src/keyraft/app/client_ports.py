@@ -9,7 +9,7 @@ checks. An address that is given with http and with https accepts both. Source: 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -63,22 +63,31 @@ class ClientPorts:
             keepalive_min_time_s=config.grpc_keepalive_min_time_s,
         )
         apart = bool(config.listen_client_http_urls)
-        self.grpc = self._server(router, limits, None if apart else gateway.handle)
+        self.grpc = self._server(
+            router, limits, None if apart else gateway.handle, gateway.takes_early
+        )
         """What speaks gRPC."""
         self._others: list[tuple[Server, tuple[URL, ...]]] = []
         if apart:
-            http = self._server(Router(), limits, gateway.handle)
+            http = self._server(Router(), limits, gateway.handle, gateway.takes_early)
             self._others.append((http, config.listen_client_http_urls))
         if config.listen_metrics_urls:
             metrics = self._server(Router(), limits, gateway.handle_metrics_port)
             self._others.append((metrics, config.listen_metrics_urls))
 
-    def _server(self, router: Router, limits: Limits, on_http: HttpHandler | None) -> Server:
+    def _server(
+        self,
+        router: Router,
+        limits: Limits,
+        on_http: HttpHandler | None,
+        early: Callable[[str], bool] | None = None,
+    ) -> Server:
         return Server(
             self._loop,
             router,
             limits,
             on_http,
+            early=early,
             places=self._places,
             say=self._say,
             failed=self._failed,

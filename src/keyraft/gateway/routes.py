@@ -47,6 +47,12 @@ _NOSNIFF: Final = (b"x-content-type-options", b"nosniff")
 _HTML: Final = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&#34;", "'": "&#39;"})
 _JSON_PATH: Final = "/v3/"
 _JSON_PATH_BEFORE_3_4: Final = "/v3beta/"
+_STREAMS: Final = frozenset(
+    start + name
+    for start in (_JSON_PATH, _JSON_PATH_BEFORE_3_4)
+    for name in ("watch", "lease/keepalive")
+)
+"""Where a body is a stream of requests."""
 _NAMED_BY_CERTIFICATE: Final = (
     b"CommonName of client sending a request against gateway will be ignored and not used as "
     b"expected\n"
@@ -119,6 +125,10 @@ class Gateway:
             request.respond(http_status.OK, extra, b"")
             return
         self._route(request, extra, client_port=True)
+
+    def takes_early(self, target: str) -> bool:
+        """Whether `handle` gets a request for `target` before its body: one of a stream."""
+        return self._json_terms is not None and target in _STREAMS
 
     def handle_metrics_port(self, request: HttpRequest) -> None:
         """A request on a metrics port."""

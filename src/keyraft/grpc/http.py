@@ -18,9 +18,13 @@ class HttpRequest(Protocol):
 
     Call either `respond`, or `start`, then `write` any number of times, then `end`. After the
     client has left they do nothing; `on_close` is called once if that happens before the end.
+    With `coming` the body has yet to come: it goes to `on_body`, piece by piece, the last of them
+    marked as such.
     """
 
     body: bytes
+    coming: bool
+    on_body: Callable[[bytes, bool], None] | None
     on_close: Callable[[], None] | None
     on_writable: Callable[[], None] | None
 
@@ -74,7 +78,7 @@ class HttpRequest(Protocol):
         """
 
     def hold_reading(self, on: bool) -> None:
-        """Stops reading an upgraded connection, or goes on."""
+        """Stops reading an upgraded connection, or a body that is coming, or goes on."""
 
 
 class HttpServer(Protocol):
@@ -100,11 +104,24 @@ class HttpServer(Protocol):
     def http_abort(self, stream: HttpStream, code: int) -> None:
         """No end, but a reset."""
 
+    def http_hold(self, stream: HttpStream, on: bool) -> None:
+        """Keeps the body that is coming from its reader, or goes on."""
+
 
 class HttpStream(Http2Stream):
     """An HttpRequest on an HTTP/2 stream."""
 
-    __slots__ = ("body", "connection", "done", "header", "on_close", "on_writable", "started")
+    __slots__ = (
+        "body",
+        "coming",
+        "connection",
+        "done",
+        "header",
+        "on_body",
+        "on_close",
+        "on_writable",
+        "started",
+    )
 
     def __init__(
         self,
@@ -118,6 +135,8 @@ class HttpStream(Http2Stream):
         self.connection = connection
         self.header = header
         self.body = b""
+        self.coming = False
+        self.on_body: Callable[[bytes, bool], None] | None = None
         self.on_close: Callable[[], None] | None = None
         self.on_writable: Callable[[], None] | None = None
         self.started = False
@@ -199,7 +218,15 @@ class HttpStream(Http2Stream):
         return False
 
     def hold_reading(self, on: bool) -> None:
-        """Nothing: only an upgraded connection is held."""
+        """Keeps the body that is coming from its reader, or goes on."""
+        if self.coming and not self.done:
+            self.connection.http_hold(self, on)
+
+    def take(self, data: bytes, last: bool) -> None:
+        """A piece of the body that is coming."""
+        self.coming = not last
+        if not self.done and self.on_body is not None:
+            self.on_body(data, last)
 
     def lost(self) -> None:
         """The client is gone."""

@@ -32,6 +32,7 @@ from .http2.stream import Http2Stream, StreamInbox
 from .keepalive_enforcement import KeepaliveEnforcement
 from .limits import (
     LOST_WORK,
+    MESSAGE_WORK,
     REQUEST_WORK,
     Limits,
     http_work,
@@ -48,7 +49,11 @@ HttpHandler = Callable[[HttpRequest], None]
 
 
 class Requests(Answering):
-    """One client's requests. `on_http`, if given, takes those that are not gRPC."""
+    """One client's requests. `on_http`, if given, takes those that are not gRPC.
+
+    It gets them with their whole bodies, but those to targets for which `early` is true as soon as
+    their header is there.
+    """
 
     def __init__(
         self,
@@ -60,6 +65,7 @@ class Requests(Answering):
         common_name: str | None = None,
         scheme: str = "http",
         on_http: HttpHandler | None = None,
+        early: Callable[[str], bool] | None = None,
         clock: Callable[[], float] | None = None,
     ) -> None:
         """`clock` gives the time at the end of a call.
@@ -72,6 +78,7 @@ class Requests(Answering):
         self.common_name = common_name
         self.scheme = scheme
         self.on_http = on_http
+        self._early = early
         self.streams_opened = 0
         self.now = now
         self.keepalive.heard(now)
@@ -160,6 +167,10 @@ class Requests(Answering):
             self.streams[stream_id] = http
             if ends:
                 self._remote_end(http)
+            elif self._early is not None and self._early(http.target):
+                http.coming = True
+                self.work += http_work(http.target)
+                self.on_http(http)
             return
         deadline = None if timeout_s is None else self.now + timeout_s
         route = header.route
@@ -202,7 +213,13 @@ class Requests(Answering):
 
     def _messages(self, stream: Http2Stream, inbox: StreamInbox) -> None:
         if isinstance(stream, HttpStream):
-            if len(inbox.data) > text_bytes_max(self.limits.message_bytes_max):
+            if stream.coming:
+                piece = bytes(inbox.data)
+                inbox.data.clear()
+                self.inbound_bytes -= len(piece)
+                self.work += MESSAGE_WORK
+                stream.take(piece, last=False)
+            elif len(inbox.data) > text_bytes_max(self.limits.message_bytes_max):
                 self._drop_inbox(stream)
                 stream.respond(http_status.CONTENT_TOO_LARGE, [], b"request body too large\n")
             elif self.inbound_bytes > self.limits.inbound_bytes_max:
@@ -280,6 +297,15 @@ class Requests(Answering):
     def _remote_end(self, stream: Http2Stream) -> None:
         inbox = stream.inbox
         if isinstance(stream, HttpStream):
+            if stream.coming:
+                received = 0 if inbox is None else inbox.received_bytes
+                self._check_length(stream, stream.header, received)
+                if inbox is not None and inbox.paused:
+                    inbox.half_closed = True
+                else:
+                    self._drop_inbox(stream)
+                    stream.take(b"", last=True)
+                return
             body = b"" if inbox is None else bytes(inbox.data)
             self._check_length(stream, stream.header, len(body))
             self._drop_inbox(stream)
@@ -339,8 +365,21 @@ class Requests(Answering):
             self._resume_inbox(stream)
 
     def _inbox_ended(self, stream: Http2Stream, inbox: StreamInbox) -> None:
+        if isinstance(stream, HttpStream):
+            self._drop_inbox(stream)
+            stream.take(b"", last=True)
+            return
         assert isinstance(stream, Call), "plain HTTP has no messages"
         self._half_close(stream)
+
+    def http_hold(self, stream: HttpStream, on: bool) -> None:
+        """HttpStream.hold_reading."""
+        if not on:
+            self._resume_inbox(stream)
+            return
+        if stream.inbox is None:
+            stream.inbox = StreamInbox(self.limits.stream_window_bytes)
+        stream.inbox.paused = True
 
     # --- the end of calls -----------------------------------------------------------------------
 

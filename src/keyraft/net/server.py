@@ -111,6 +111,7 @@ class ServerProtocol(Http2Protocol[ServerConnection]):
             common_name=common_name(self.transport),
             scheme=self.scheme,
             on_http=server.on_http,
+            early=server.early,
             clock=self.clock,
         )
         self.cancel_timer()
@@ -164,19 +165,22 @@ class Server:
         say: Say | None = None,
         failed: Failed | None = None,
         http1: Http1Service | None = None,
+        early: Callable[[str], bool] | None = None,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         """`places` may be shared with other servers. `say` is called when nothing is accepted,
         `failed` for failed TLS handshakes.
 
         `http1` instead of `on_http`: another HTTP/1.1 service; with an `early` one there is no
-        HTTP/2. `clock` is the loop's, but exact.
+        HTTP/2. `early`: which targets' requests `on_http` gets over HTTP/2 before their bodies.
+        `clock` is the loop's, but exact.
         """
         self.loop = loop
         self.clock = clock
         self.router = router
         self.limits = limits
         self.on_http = on_http
+        self.early = early
         self.flusher = Flusher(loop, hold_turns)
         if http1 is None and on_http is not None:
             bounds = replace(CLIENT_PORT, body_bytes_max=text_bytes_max(limits.message_bytes_max))

@@ -38,6 +38,8 @@ class Asked:
         self.common_name: str | None = None
         self.scheme = "http"
         self.room = room
+        self.coming = False
+        self.on_body: Callable[[bytes, bool], None] | None = None
         self.on_close: Callable[[], None] | None = None
         self.on_writable: Callable[[], None] | None = None
         self.status = 0

@@ -20,12 +20,11 @@ from keyraft.gateway.json.decoding import (
     SLOW_MARKS,
     NotDecodedError,
     decode,
-    decode_value,
     is_slow,
 )
 from keyraft.gateway.json.metadata import BadHeaderError, annotate
 from keyraft.gateway.json.methods import Method, methods_of
-from keyraft.gateway.json.scanner import SyntaxProblem, find_value
+from keyraft.gateway.json.stream_body import Found, StreamBody, find_requests
 from keyraft.gateway.json.websocket import open_websocket, wants_websocket
 from keyraft.grpc import SERVER_STREAM, HttpRequest, Router, status, text_bytes_max
 
@@ -93,7 +92,13 @@ class JsonGateway:
             stream = JsonStream(self, method, request, extra, metadata)
             stream.limit(timeout_s)
             stream.open()
-            self._read(body, lambda: decode_all(method, body), _to(stream))
+            if request.coming:
+                StreamBody(self, request, method, stream)
+            elif is_slow(body):
+                work = partial(find_requests, method, body, ended=True)
+                self._elsewhere(work, partial(_give, stream))
+            else:
+                _give(stream, find_requests(method, body, ended=True))
             return
 
         if len(body) <= SLOW_MARKS or not is_slow(body):
@@ -147,15 +152,12 @@ class JsonGateway:
 
     # --- threads ------------------------------------------------------------------------------
 
-    def _read(self, body: bytes, work: Callable[[], T], done: Callable[[T], None]) -> None:
-        """Decodes a body: at once, or in the thread when it takes long."""
-        if is_slow(body):
-            self._elsewhere(work, done)
-        else:
-            done(work())
-
     def in_thread(self, work: Callable[[], bytes], done: Callable[[bytes], None]) -> None:
         """Has `work` done in the thread; `done` is called on the loop."""
+        self._elsewhere(work, done)
+
+    def find_in_thread(self, work: Callable[[], Found], done: Callable[[Found], None]) -> None:
+        """The same for the requests of a stream."""
         self._elsewhere(work, done)
 
     def _elsewhere(self, work: Callable[[], T], done: Callable[[T], None]) -> None:
@@ -186,23 +188,8 @@ def _decode(method: Method, body: bytes) -> bytes | NotDecodedError:
         return error
 
 
-def decode_all(method: Method, body: bytes) -> list[bytes]:
-    """The requests of a stream, up to the first that is none, as the original takes them."""
-    requests: list[bytes] = []
-    at = 0
-    try:
-        while (found := find_value(body, at)) is not None:
-            start, at = found
-            requests.append(decode_value(method.request, method.request_table, body[start:at]))
-    except (SyntaxProblem, NotDecodedError):
-        pass
-    return requests
-
-
-def _to(stream: JsonStream) -> Callable[[list[bytes]], None]:
-    def deliver(requests: list[bytes]) -> None:
-        for request in requests:
-            stream.put(request)
-        stream.end_input()
-
-    return deliver
+def _give(stream: JsonStream, found: Found) -> None:
+    """All requests of a body, up to the first that is none, as the original takes them."""
+    for request in found.requests:
+        stream.put(request)
+    stream.end_input()

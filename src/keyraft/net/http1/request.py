@@ -48,8 +48,10 @@ class Http1Request:
         "_head",
         "_status",
         "body",
+        "coming",
         "done",
         "incoming",
+        "on_body",
         "on_close",
         "on_writable",
     )
@@ -62,6 +64,8 @@ class Http1Request:
         self._status = 0  # until the answer has begun
         self._chunked = False
         self.body = b""
+        self.coming = False
+        self.on_body: Callable[[bytes, bool], None] | None = None
         self.incoming = incoming
         self.done = False
         self.on_close: Callable[[], None] | None = None
