@@ -56,8 +56,7 @@ def build_config(values: Mapping[str, Any], explicit: frozenset[str]) -> Config:
         raise ConfigError(str(error)) from None
     except OSError as error:
         raise ConfigError(
-            f'couldn\'t open sink "{error.filename}": open {error.filename}: '
-            f"{(error.strerror or '').lower()}"
+            f'open sink "{error.filename}": open {error.filename}: {(error.strerror or "").lower()}'
         ) from None
     config = config._replace(log=log)
     try:

@@ -14,12 +14,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import socket
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from datetime import datetime
 from types import FrameType
 from typing import Any, Final, NoReturn, Protocol
 
@@ -34,12 +32,11 @@ LEVELS: Final = {
     "panic": 4,
     "fatal": 5,
 }
+JOURNAL: Final = "systemd/journal"
 PLAIN: Final = "capnslog"  # a form of its own: see `logs/plain.py`
 SAMPLE_FIRST: Final = 100  # lines of one message in one second that are all written
 SAMPLE_THEREAFTER: Final = 100  # then one in so many
 SAMPLED_MESSAGES_MAX: Final = 4_096  # messages that are counted at a time
-JOURNAL_SOCKET: Final = "/run/systemd/journal/socket"
-MEGABYTE: Final = 1024 * 1024
 _CONTROL: Final = {code: f"\\u{code:04x}" for code in range(0x20)} | {
     ord("\n"): "\\n",
     ord("\r"): "\\r",
@@ -76,101 +73,6 @@ class DescriptorOutput:
         """Writes; a reader that is gone, or a full disk, must not stop the member."""
         with contextlib.suppress(OSError):
             os.write(self._descriptor, line)
-
-
-class RotatingOutput:
-    """A file that is set aside when it grows too large (the rules of lumberjack).
-
-    The copy is named NAME-2006-01-02T15-04-05.000.EXT; old copies go by number and by age.
-    """
-
-    __slots__ = (
-        "_age_days_max",
-        "_backups_max",
-        "_bytes_max",
-        "_compress",
-        "_descriptor",
-        "_localtime",
-        "_path",
-        "_size",
-    )
-
-    def __init__(self, path: str, settings: Mapping[str, Any]) -> None:
-        self._path = Path(path)
-        self._bytes_max = int(settings.get("maxsize") or 100) * MEGABYTE
-        self._age_days_max = int(settings.get("maxage") or 0)
-        self._backups_max = int(settings.get("maxbackups") or 0)
-        self._localtime = bool(settings.get("localtime"))
-        self._compress = bool(settings.get("compress"))
-        self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
-        self._descriptor = -1
-        self._size = 0
-        self._open()
-
-    def write(self, line: bytes) -> None:
-        """Rotates first when the line would not fit."""
-        with contextlib.suppress(OSError):
-            if self._size and self._size + len(line) > self._bytes_max:
-                self._rotate()
-            self._size += os.write(self._descriptor, line)
-
-    def _open(self) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-        self._descriptor = os.open(self._path, flags, 0o600)
-        self._size = os.fstat(self._descriptor).st_size
-
-    def _rotate(self) -> None:
-        os.close(self._descriptor)
-        now = datetime.now(None if self._localtime else UTC)
-        stamp = now.strftime("%Y-%m-%dT%H-%M-%S.") + f"{now.microsecond // 1000:03d}"
-        backup = self._path.with_name(f"{self._path.stem}-{stamp}{self._path.suffix}")
-        os.replace(self._path, backup)
-        self._open()
-        if self._compress:
-            import gzip  # not needed at a start
-            import shutil
-
-            descriptor = os.open(f"{backup}.gz", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with (
-                open(backup, "rb") as source,
-                open(descriptor, "wb") as file,
-                gzip.open(file, "wb") as target,
-            ):
-                shutil.copyfileobj(source, target)
-            backup.unlink()
-        self._purge(now)
-
-    def _purge(self, now: datetime) -> None:
-        pattern = f"{self._path.stem}-*{self._path.suffix}"
-        backups = sorted(
-            {*self._path.parent.glob(pattern), *self._path.parent.glob(pattern + ".gz")},
-            key=lambda path: path.name,
-            reverse=True,
-        )
-        keep = backups[: self._backups_max] if self._backups_max else backups
-        oldest = (now - timedelta(days=self._age_days_max)).timestamp()
-        for backup in backups:
-            if backup not in keep or (self._age_days_max and backup.stat().st_mtime < oldest):
-                backup.unlink()
-
-
-class JournalOutput:
-    """systemd's journal, one datagram a line; standard error when the journal is gone."""
-
-    __slots__ = ("_socket",)
-
-    def __init__(self) -> None:
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-
-    def write(self, line: bytes) -> None:
-        """The message as one field with its length, as the native protocol wants it."""
-        text = line.rstrip(b"\n")
-        field = b"MESSAGE\n" + len(text).to_bytes(8, "little") + text + b"\n"
-        try:
-            self._socket.sendto(b"SYSLOG_IDENTIFIER=etcd\n" + field, JOURNAL_SOCKET)
-        except OSError:
-            with contextlib.suppress(OSError):
-                os.write(2, line)
 
 
 class ZapLogger:
@@ -338,9 +240,11 @@ def build_logger(
             opened.append(DescriptorOutput(2))
         elif name == "stdout":
             opened.append(DescriptorOutput(1))
-        elif name == "systemd/journal":
-            opened.append(JournalOutput())
+        elif name == JOURNAL:
+            opened.append(_journal(outputs))
         elif rotation is not None:
+            from keyraft.logs.outputs import RotatingOutput
+
             opened.append(RotatingOutput(name, rotation))
         else:
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
@@ -357,14 +261,56 @@ def _rotation(outputs: Sequence[str], rotation_json: str) -> Mapping[str, Any]:
     try:
         settings = json.loads(rotation_json)
     except ValueError as error:
-        raise LoggingError(f"improperly formatted log rotation config: {error}") from None
-    if not isinstance(settings, dict):
-        raise LoggingError("invalid log rotation config: it is no JSON object")
-    for key, value in settings.items():
-        kind = {"localtime": bool, "compress": bool, "filename": str}.get(key, int)
-        if type(value) is not kind:
-            raise LoggingError(f"invalid log rotation config: {key} must be {kind.__name__}")
-    return settings
+        at_end = isinstance(error, json.JSONDecodeError) and error.pos >= len(error.doc.rstrip())
+        reason = "unexpected end of JSON input" if at_end else str(error)
+        raise LoggingError(f"improperly formatted log rotation config: {reason}") from None
+    if settings is not None and not isinstance(settings, dict):
+        raise _wrong_rotation(settings, "value of type embed.logRotationConfig")
+    for key, value in (settings or {}).items():
+        kind = _ROTATION.get(key.lower())
+        if kind is not None and value is not None and type(value) is not kind:
+            name, go_type = key.lower(), "string" if kind is str else kind.__name__
+            where = f"struct field logRotationConfig.Logger.{name} of type {go_type}"
+            raise _wrong_rotation(value, where)
+    return {key.lower(): value for key, value in (settings or {}).items()}
+
+
+_ROTATION: Final = {
+    "filename": str,
+    "maxsize": int,
+    "maxage": int,
+    "maxbackups": int,
+    "localtime": bool,
+    "compress": bool,
+}
+"""The settings of lumberjack, whose keys match in any case; others are ignored."""
+
+
+def _wrong_rotation(value: object, where: str) -> LoggingError:
+    kinds = {bool: "bool", str: "string", list: "array", dict: "object"}
+    got = kinds.get(type(value)) or ("number" if isinstance(value, int) else f"number {value}")
+    return LoggingError(
+        f"invalid log rotation config: json: cannot unmarshal {got} into Go {where}"
+    )
+
+
+def _journal(outputs: Sequence[str]) -> LogOutput:
+    """Raises LoggingError where there is none, and beside other outputs."""
+    from keyraft.logs.outputs import JOURNAL_SOCKET, JournalOutput
+
+    if len(set(outputs)) > 1:
+        listed = " ".join(f'"{name}"' for name in sorted(set(outputs)))
+        raise LoggingError(
+            f"running with systemd/journal but other '--log-outputs' values ([{listed}]) are "
+            "configured with 'default'; override 'default' value with something else"
+        )
+    try:
+        return JournalOutput()
+    except OSError as error:
+        raise LoggingError(
+            f"can't find journal (dial unixgram {JOURNAL_SOCKET}: connect: "
+            f"{(error.strerror or '').lower()})"
+        ) from None
 
 
 DEFAULT_LOGGER: Final = ZapLogger((DescriptorOutput(2),))
