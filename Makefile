@@ -117,10 +117,12 @@ upgrades: $(VENV)/.dev
 	  KEYRAFT_ORACLE=$$original $(RUN) -m pytest -s -m real tests/processes/test_upgrades_under_load.py || exit 1; \
 	done
 
-# etcd's own suites against our programs (docs/HACKING.md): ETCD is a checkout of its source.
+# The suites of etcd and of Kubernetes' storage against our programs (docs/HACKING.md): ETCD is a
+# checkout of etcd's source, APISERVER one of k8s.io/apiserver.
 ETCD ?=
+APISERVER ?=
 SUITE ?= e2e
 CONFORMANCE ?=
 conformance: $(VENV)/.run
-	@test -n "$(ETCD)" || { echo "ETCD names no checkout of etcd's source"; exit 2; }
-	@PYTHONPATH=$(CURDIR)/src:$(CURDIR) $(RUN) -m tests.conformance $(ETCD) $(SUITE) $(CONFORMANCE)
+	@test -n "$(ETCD)$(APISERVER)" || { echo "ETCD or APISERVER names a checkout"; exit 2; }
+	@PYTHONPATH=$(CURDIR)/src:$(CURDIR) $(RUN) -m tests.conformance $(or $(ETCD),$(APISERVER)) $(SUITE) $(CONFORMANCE)

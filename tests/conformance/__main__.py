@@ -1,10 +1,10 @@
-"""Runs etcd's own test suites against our programs.
+"""Runs etcd's own test suites, and those of Kubernetes' storage, against our programs.
 
     make conformance ETCD=FOLDER SUITE=e2e
     PYTHONPATH=src:. python -m tests.conformance FOLDER e2e --run 'TestCurl' --slice 1/2
 
-FOLDER is a checkout of etcd, or with --release a Git repository that has that tag. Needs Go, and
-curl for some tests. What each test wrote, and the results, stay in the temporary place that is
+FOLDER is a checkout of etcd or of k8s.io/apiserver, or with --release a Git repository of etcd that
+has that tag. Needs Go, and curl for some tests. What each test wrote, and the results, stay in the temporary place that is
 printed; a second call goes on with what has not passed yet.
 """
 
@@ -16,7 +16,8 @@ import re
 import tempfile
 from pathlib import Path
 
-from . import excuses, running, table
+from . import apiserver, excuses, running, table
+from .apiserver import Apiserver
 from .checkout import SUITES, Checkout
 from .running import Result
 
@@ -55,9 +56,9 @@ class Results:
 def main() -> int:
     """The exit status: 1 if something failed that nothing excuses."""
     parser = argparse.ArgumentParser(prog="tests.conformance")
-    parser.add_argument("etcd", type=Path)
-    parser.add_argument("suite", choices=sorted(SUITES))
-    parser.add_argument("--release", default="", help="a tag, where ETCD is a Git repository")
+    parser.add_argument("checkout", type=Path)
+    parser.add_argument("suite", choices=sorted((*SUITES, *apiserver.SUITES)))
+    parser.add_argument("--release", default="", help="a tag, of a Git repository")
     parser.add_argument("--before", type=Path, help="the original etcd of the release before")
     parser.add_argument("--failpoints", action="store_true", help="etcd answers on GOFAIL_HTTP")
     parser.add_argument("--run", default=".", help="only tests whose names match")
@@ -69,7 +70,8 @@ def main() -> int:
     given = parser.parse_args()
 
     place = given.place or Path(tempfile.gettempdir()) / "keyraft-conformance"
-    checkout = Checkout(given.etcd, place, given.release)
+    kind = Apiserver if Apiserver.is_one(given.checkout) else Checkout
+    checkout = kind(given.checkout, place, given.release)
     results = Results(checkout.folder / "results", given.suite, given.slice)
     if not given.table:
         _run(given, checkout, results)
@@ -79,10 +81,8 @@ def main() -> int:
     return 1 if failed else 0
 
 
-def _run(given: argparse.Namespace, checkout: Checkout, results: Results) -> None:
-    checkout.copy()
-    programs = checkout.place_programs(given.before, given.failpoints)
-    program = checkout.build(given.suite)
+def _run(given: argparse.Namespace, checkout: Checkout | Apiserver, results: Results) -> None:
+    program, flags = checkout.prepare(given.suite, given.before, given.failpoints)
     folder = checkout.tests(given.suite)
     logs = checkout.folder / "logs" / given.suite
     logs.mkdir(parents=True, exist_ok=True)
@@ -93,7 +93,6 @@ def _run(given: argparse.Namespace, checkout: Checkout, results: Results) -> Non
         done = known.get(name)
         if not re.search(given.run, name) or (done and done.verdict != "FAIL" and not given.anew):
             continue
-        flags = [f"-bin-dir={programs}"]
         for attempt in range(1, TRIES + 1):
             log = logs / f"{name}{'.again' * (attempt - 1)}.log"
             result = running.run(program, folder, name, flags, given.limit, log)

@@ -86,6 +86,12 @@ class Checkout:
             last.symlink_to(before.resolve())
         return programs
 
+    def prepare(self, suite: str, before: Path | None, failpoints: bool) -> tuple[Path, list[str]]:
+        """Copies, places the programs, builds a suite; its program and its flags."""
+        self.copy()
+        programs = self.place_programs(before, failpoints)
+        return self.build(suite), [f"-bin-dir={programs}"]
+
     def tests(self, suite: str) -> Path:
         """The folder in which a suite's tests run."""
         return self.folder / "tests" / SUITES[suite].folder

@@ -45,6 +45,8 @@ NAMES: Final = (
     "compactBeforeCommitScheduledCompact",
     "compactBeforeSetFinishedCompact",
     "defragBeforeCopy",
+    "defragOpenFileError",
+    "defragdbFail",
     "raftAfterApplySnap",
     "raftAfterSave",
     "raftAfterSaveSnap",
@@ -112,6 +114,21 @@ def around_finished_compaction() -> None:
     WriteBuffer.put = put  # type: ignore[method-assign]
 
 
+def failing_defragmentation() -> None:
+    """One that cannot be carried out, for the reason that the point returns."""
+    original = LMDBEngine.defragment
+
+    def defragment(self: LMDBEngine, done: Callable[[str | None], None]) -> None:
+        for name in ("defragOpenFileError", "defragdbFail"):
+            reason = POINTS.text(name)
+            if reason is not None:
+                asyncio.get_running_loop().call_soon(done, reason)
+                return
+        original(self, done)
+
+    LMDBEngine.defragment = defragment  # type: ignore[method-assign]
+
+
 _FINISHING: Final = ("compactBeforeSetFinishedCompact", "compactAfterSetFinishedCompact")
 
 
@@ -140,6 +157,7 @@ def instrument() -> None:
     before(Compactor, "_step", "compactBeforeCommitBatch", later=True)
     after(Compactor, "_step", "compactAfterCommitBatch")
     around_finished_compaction()
+    failing_defragmentation()
 
 
 def _leads(raft: Any) -> bool:

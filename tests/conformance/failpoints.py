@@ -1,7 +1,7 @@
 """Places at which a member can be told to die or to wait, as etcd's suites tell it (gofail).
 
 A failpoint has a name and, while it is on, terms: `panic`, `sleep(100)` (milliseconds),
-`sleep("1s")`, each perhaps with `3*` (so many times) or `50%` (so often) before it, and `->` before
+`sleep("1s")`, `return("text")`, each perhaps with `3*` (so many times) or `50%` (so often) before it, and `->` before
 what follows. Terms come in the variable GOFAIL_FAILPOINTS and by HTTP on the address GOFAIL_HTTP:
 GET / lists all, PUT /NAME sets, DELETE /NAME ends (github.com/etcd-io/gofail, `runtime/http.go`).
 
@@ -21,7 +21,7 @@ from typing import Final
 
 PANIC_STATUS: Final = 2
 _TERM = re.compile(
-    r"(?:(?P<percent>[\d.]+)%)?(?:(?P<count>\d+)\*)?(?P<kind>off|panic|sleep)(?:\((?P<value>[^)]*)\))?"
+    r"(?:(?P<percent>[\d.]+)%)?(?:(?P<count>\d+)\*)?(?P<kind>off|panic|return|sleep)(?:\((?P<value>[^)]*)\))?"
 )
 _UNITS_S: Final = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -38,6 +38,7 @@ class Term:
         self.left = int(found["count"]) if found["count"] else -1
         """Times that it may still act; negative: always."""
         self.seconds = _seconds(found["value"]) if self.kind == "sleep" else 0.0
+        self.text = (found["value"] or "").strip('"') if self.kind == "return" else None
 
 
 def _seconds(value: str | None) -> float:
@@ -82,17 +83,26 @@ class Failpoints:
 
     def hit(self, name: str) -> float:
         """Dies if it shall; returns how many seconds to wait."""
+        term = self._term(name)
+        return term.seconds if term is not None else 0.0
+
+    def text(self, name: str) -> str | None:
+        """Dies if it shall; returns what a function shall return instead of working."""
+        term = self._term(name)
+        return term.text if term is not None else None
+
+    def _term(self, name: str) -> Term | None:
         if name not in self._terms:
-            return 0.0
+            return None
         with self._lock:
             _, terms = self._terms.get(name, ("", []))
             term = next((one for one in terms if one.left), None)
             if term is None or (term.share < 1 and self._chance.random() >= term.share):
-                return 0.0
+                return None
             term.left -= term.left > 0
         if term.kind == "panic":
             self._die(name)
-        return term.seconds
+        return term
 
     def serve(self, address: str) -> ThreadingHTTPServer:
         """Answers on `address` (host:port) from now on."""

@@ -32,6 +32,13 @@ def test_terms_are_carried_out_in_their_order_and_number():
     assert one.hit("here") == 0.0 and died == ["here"]
 
 
+def test_a_point_may_say_what_to_return():
+    one = points()
+    assert one.text("here") is None
+    one.set("here", '1*return("no space")->sleep(3)')
+    assert [one.text("here"), one.text("here")] == ["no space", None]
+
+
 @pytest.mark.parametrize("terms", ["", "run", "sleep", "sleep(soon)", 'sleep("5 apples")', "3*"])
 def test_what_is_no_term_is_refused(terms):
     with pytest.raises(ValueError, match="failpoint"):
