@@ -91,6 +91,11 @@ soak: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(RUN) -m bench $(BENCH)
 
+# The man pages of all commands, into MAN.
+MAN ?= build/man/man1
+man: $(VENV)/.run
+	@$(BIN)/keyraft manual $(MAN)
+
 gen: $(VENV)/.dev
 	$(RUN) tools/gen_proto.py
 

@@ -7,9 +7,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from keyraft.cli.ctl.completion import script
 from keyraft.cli.ctl.tree import ROOT
+from keyraft.cli.keyraft import COMMANDS
 from keyraft.cli.utl.tree import ROOT as UTL
 
 ALL = {child.name for child in ROOT.children}
@@ -87,3 +89,51 @@ def test_the_other_tool_has_its_own() -> None:
     for shell in ("bash", "zsh", "fish", "powershell"):
         text = script(UTL, shell)
         assert "snapshot restore" in text and "etcdctl" not in text
+
+
+PROGRAM_CASES: list[tuple[list[str], set[str]]] = [
+    (["etcd", ""], {"gateway", "grpc-proxy"}),
+    (["etcd", "--initial-cluster-"], {"--initial-cluster-state", "--initial-cluster-token"}),
+    (["etcd", "--name", "m1", "--data-d"], {"--data-dir"}),
+    (["etcd", "--data-dir", "fil"], {"file.db"}),
+    (["etcd", "--pre-vote", "gate"], {"gateway"}),
+    (["etcd", "gateway", "start", "--retry"], {"--retry-delay"}),
+    (["etcd", "grpc-proxy", "start", "--resolver-p"], {"--resolver-prefix"}),
+    (["keyraft", "comp"], {"completion"}),
+    (["keyraft", "config", ""], {"check"}),
+    (["keyraft", "completion", "--pro"], {"--program"}),
+    (["etcdutl", "snap"], {"snapshot"}),
+]
+BASH_ANY = """
+source "$1"; shift
+COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1))
+complete -p "$1" > /dev/null || exit 1
+_"$1"
+printf '%s\\n' "${COMPREPLY[@]}"
+"""
+
+
+def test_one_script_completes_all_programs_in_bash(tmp_path: Path) -> None:
+    done = CliRunner().invoke(COMMANDS, ["completion", "bash"])
+    assert done.exit_code == 0, done.output
+    (tmp_path / "script").write_text(done.output)
+    (tmp_path / "file.db").write_bytes(b"")
+    for words, wanted in [*PROGRAM_CASES, *CASES]:
+        shell = ["bash", "-c", BASH_ANY, "-", "./script"]
+        assert offered(shell, *words, cwd=tmp_path) == wanted, words
+
+
+@pytest.mark.skipif(shutil.which("fish") is None, reason="fish is not installed")
+def test_one_script_completes_all_programs_in_fish(tmp_path: Path) -> None:
+    (tmp_path / "script").write_text(CliRunner().invoke(COMMANDS, ["completion", "fish"]).output)
+    (tmp_path / "file.db").write_bytes(b"")
+    for words, wanted in PROGRAM_CASES:
+        shell = ["fish", "--no-config", "-c", FISH, "script"]
+        assert offered(shell, *words, cwd=tmp_path) == wanted, words
+
+
+def test_a_script_for_one_program_has_only_that() -> None:
+    done = CliRunner().invoke(COMMANDS, ["completion", "zsh", "--program", "etcd"])
+    assert done.output.startswith("#compdef etcd\n") and "_etcdutl" not in done.output
+    refused = CliRunner().invoke(COMMANDS, ["completion", "tcsh"])
+    assert refused.exit_code == 2 and "'tcsh' is not one of" in refused.output

@@ -23,10 +23,18 @@ class _LazyGroup(click.Group):
             from keyraft.cli.configcheck import config
 
             return config
+        if name == "completion":
+            from keyraft.cli.shells import completion
+
+            return completion
+        if name == "manual":
+            from keyraft.cli.shells import manual
+
+            return manual
         return super().get_command(context, name)
 
     def list_commands(self, context: click.Context) -> list[str]:
-        return sorted([*super().list_commands(context), "bench", "config"])
+        return sorted([*super().list_commands(context), "bench", "completion", "config", "manual"])
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -54,6 +62,9 @@ def run(members: int) -> None:
     if code is None:
         end_by_pipe()
     raise SystemExit(code)
+
+
+COMMANDS = _keyraft
 
 
 def main() -> None:
