@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import Random
 
 import pytest
 
 from keyraft.client import Headers
 from keyraft.proto import mvcc_pb2
-from keyraft.proxy.grpcproxy.broadcast import Broadcast, Lines, WatchRanges
+from keyraft.proxy.grpcproxy.broadcast import NEWS_MAX, Broadcast, Lines, WatchRanges
+from keyraft.proxy.grpcproxy.deliveries import Deliveries
 from keyraft.proxy.grpcproxy.passed_events import (
     NO_DELETE,
     NO_PUT,
@@ -54,15 +56,15 @@ class Line:
     def __init__(self, cluster: Cluster, credentials: Headers) -> None:
         self.credentials = credentials
         self.cluster = cluster
-        self.feeds: dict[SharedWatch, bool] = {}
-        """Whether each runs."""
+        self.feeds: dict[SharedWatch, int] = {}
+        """The revision that each is sent next; 0: it does not run."""
 
     @property
     def idle(self) -> bool:
         return not self.feeds
 
     def start(self, feed: SharedWatch) -> None:
-        self.feeds[feed] = False
+        self.feeds[feed] = 0
         self.cluster.watches_max = max(self.cluster.watches_max, len(self.cluster.feeds))
 
     def stop(self, feed: SharedWatch) -> None:
@@ -76,16 +78,17 @@ class Line:
                 del self.feeds[feed]
                 feed.on_canceled(b"", "", cluster.compacted + 1)
             else:
-                self.feeds[feed] = True
+                self.feeds[feed] = feed.next_revision
                 feed.on_created()
             return
         if random.random() < 0.1:
-            self.feeds[feed] = False
+            self.feeds[feed] = 0
             feed.on_lost()
             return
-        due = [event for event in cluster.events if event[0] >= feed.next_revision]
+        due = [event for event in cluster.events if event[0] >= self.feeds[feed]]
         if due:
             last = random.choice(due)[0]
+            self.feeds[feed] = last + 1
             told = [PassedEvent(event_of(*one)) for one in due if one[0] <= last]
             feed.on_batch(PassedEvents(b"", told))
         elif random.random() < 0.3:
@@ -104,6 +107,7 @@ class Reader:
         self.first = self.next_revision = revision
         self.credentials = credentials
         self.broadcast: Broadcast | None = None
+        self.at_once = False
         self.full = self.away = False
         self.ended = ""
         self.told: list[tuple[int, int]] = []
@@ -128,13 +132,38 @@ class Reader:
     def on_running(self, running: bool) -> None: ...
 
 
+class Soon:
+    """The turns of a loop."""
+
+    def __init__(self) -> None:
+        self._calls: list[Callable[[], None]] = []
+
+    def call_soon(self, call: Callable[[], None]) -> None:
+        self._calls.append(call)
+
+    def turn(self) -> bool:
+        """Whether there was something to do."""
+        calls, self._calls = self._calls, []
+        for call in calls:
+            call()
+        return bool(calls)
+
+
+def ranges_of(cluster: Cluster, soon: Soon | None = None, told_per_turn: int = 500) -> WatchRanges:
+    deliveries = Deliveries((soon or Soon()).call_soon, told_per_turn)
+    return WatchRanges(Lines(cluster.line), deliveries)  # type: ignore[arg-type]  # a Line stands in
+
+
 @pytest.mark.parametrize("seed", range(150))
 def test_random_watchers_are_told_everything_once(seed: int) -> None:
     random, cluster = Random(seed), Cluster()
-    ranges = WatchRanges(Lines(cluster.line))  # type: ignore[arg-type]  # a Line stands in
+    soon = Soon()
+    ranges = ranges_of(cluster, soon, random.choice((1, 2, 5, 500)))
     readers: list[Reader] = []
     for _ in range(300):
-        match random.randrange(8):
+        match random.randrange(9):
+            case 6:
+                soon.turn()
             case 0:
                 now = cluster.revision + 1
                 revision = random.choice((now, now, now, random.randint(1, now + 3)))
@@ -173,6 +202,7 @@ def test_random_watchers_are_told_everything_once(seed: int) -> None:
     ):
         line, feed = random.choice(cluster.feeds)
         line.step(feed, random)
+        soon.turn()
     ranges.check()
     for reader in readers:
         if not reader.ended:
@@ -181,7 +211,7 @@ def test_random_watchers_are_told_everything_once(seed: int) -> None:
 
 def test_watchers_of_one_range_cost_one_watch() -> None:
     cluster = Cluster()
-    ranges = WatchRanges(Lines(cluster.line))  # type: ignore[arg-type]  # a Line stands in
+    ranges = ranges_of(cluster, told_per_turn=1_000_000)
     for number in range(1_000):
         ranges.add(Reader(2, ((b"token", b"%d" % number),)))
     assert len(cluster.feeds) == 1
@@ -190,7 +220,7 @@ def test_watchers_of_one_range_cost_one_watch() -> None:
 
 def test_one_that_began_in_the_past_joins_the_others_when_it_has_caught_up() -> None:
     cluster, random = Cluster(), Random(1)
-    ranges = WatchRanges(Lines(cluster.line))  # type: ignore[arg-type]  # a Line stands in
+    ranges = ranges_of(cluster, told_per_turn=1_000_000)
     for _ in range(10):
         cluster.change(1)
     ranges.add(Reader(cluster.revision + 1, ()))
@@ -202,6 +232,61 @@ def test_one_that_began_in_the_past_joins_the_others_when_it_has_caught_up() -> 
         line, feed = random.choice(cluster.feeds)
         line.step(feed, random)
     assert late.told == cluster.events[1:]
+
+
+def test_many_watchers_are_told_in_several_turns_and_others_meanwhile() -> None:
+    cluster, soon, random = Cluster(), Soon(), Random(4)
+    ranges = ranges_of(cluster, soon, told_per_turn=100)
+    crowd = [Reader(2, ()) for _ in range(1_000)]
+    for reader in crowd:
+        ranges.add(reader)
+    kept = Reader(2, ())
+    kept.at_once = True
+    ranges.add(kept)
+    cluster.change(1)
+    ((line, feed),) = cluster.feeds
+    while not crowd[0].told:
+        line.step(feed, random)
+
+    def told() -> int:
+        return sum(bool(reader.told) for reader in crowd)
+
+    assert (told(), len(kept.told)) == (100, 1)
+    late = Reader(2, ())  # joins what is under way
+    ranges.add(late)
+    assert len(cluster.feeds) == 1 and not late.told
+    ranges.remove(crowd.pop())
+    cluster.change(1)
+    while line.feeds[feed] != cluster.revision + 1:
+        line.step(feed, random)
+    assert (told(), len(kept.told)) == (100, 2)
+    progress: list[int] = []
+    assert kept.broadcast is not None
+    kept.broadcast.when_told(lambda: progress.append(min(len(one.told) for one in crowd)))
+    turns = 0
+    while told() < len(crowd):
+        assert soon.turn()
+        ranges.check()
+        turns += 1
+    assert turns == 9 and not progress
+    while soon.turn():
+        pass
+    assert all(reader.told == cluster.events for reader in (*crowd, late, kept))
+    assert progress == [2]
+
+
+def test_a_broadcast_that_cannot_keep_up_keeps_little() -> None:
+    cluster, soon, random = Cluster(), Soon(), Random(4)
+    ranges = ranges_of(cluster, soon, told_per_turn=10)
+    readers = [Reader(2, ()) for _ in range(100)]
+    for reader in readers:
+        ranges.add(reader)
+    ((line, feed),) = cluster.feeds
+    for _ in range(50):
+        cluster.change(1)
+        while line.feeds[feed] != cluster.revision + 1:
+            line.step(feed, random)
+    assert min(len(reader.told) for reader in readers) >= 50 - NEWS_MAX - 1
 
 
 def test_each_kind_of_watcher_gets_its_events() -> None:

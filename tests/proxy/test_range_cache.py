@@ -8,17 +8,16 @@ import pytest
 
 from keyraft.proto import mvcc_pb2
 from keyraft.proxy.grpcproxy import range_cache
-from keyraft.proxy.grpcproxy.broadcast import Lines, WatchRanges
 from keyraft.proxy.grpcproxy.passed_events import PassedEvent, PassedEvents
 from keyraft.proxy.grpcproxy.range_cache import TRUST_S, RangeCache
-from tests.proxy.test_broadcasts import Cluster
+from tests.proxy.test_broadcasts import Cluster, ranges_of
 
 
 class Scene:
     def __init__(self) -> None:
         self.now_s = 0.0
         self.cluster = Cluster()
-        self.ranges = WatchRanges(Lines(self.cluster.line))  # type: ignore[arg-type]  # stands in
+        self.ranges = ranges_of(self.cluster)
         self.cache = RangeCache(self.ranges, lambda: self.now_s)
 
     def read(self, key: bytes, end: bytes = b"", revision: int = 5) -> bytes | None:
@@ -30,7 +29,7 @@ class Scene:
             self.cache.add(request, (key, end), generation, b"%d" % revision, revision)
         for line, feed in self.cluster.feeds:
             if not line.feeds[feed]:
-                line.feeds[feed] = True
+                line.feeds[feed] = feed.next_revision
                 feed.on_created()
         self.cache.check()
         return found

@@ -7,6 +7,10 @@ Invariants:
   comes before its own is left out for it. Who fits in no broadcast of its range gets a new one.
 - A watcher whose stream is full is in no broadcast. Nothing of it is kept but `next_revision`; when
   its client has read, it is added again, and the cluster tells what it has missed.
+- What comes is told in slices (`deliveries`), in the order in which it came. A broadcast's
+  `next_revision` moves on when all have been told; until then whoever joins is told it, too. What
+  answers others from memory (`at_once`) is told at once, so that no answer is behind an event that
+  a client knows.
 - Two broadcasts of a range that need the same revision next become one (the smaller joins the
   larger), so a watcher that began in the past costs the cluster a watch only until it has caught up.
 
@@ -17,11 +21,23 @@ the connection to a member is lost.
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections import deque
+from collections.abc import Callable
+from typing import Final, NamedTuple, Protocol
 
 from keyraft.client import Headers
+from keyraft.proxy.grpcproxy.deliveries import Deliveries
 from keyraft.proxy.grpcproxy.passed_events import PassedEvents
 from keyraft.proxy.grpcproxy.watch_line import Progressed, SharedWatch, UpstreamWatches
+
+NEWS_MAX: Final = 16  # that wait in one broadcast; with more, the oldest is told to the end
+
+
+class _Progress(NamedTuple):
+    """All up to `after - 1` has been told by the cluster."""
+
+    header: bytes
+    after: int
 
 
 class Receiver(Protocol):
@@ -32,6 +48,8 @@ class Receiver(Protocol):
     next_revision: int
     credentials: Headers
     broadcast: Broadcast | None
+    at_once: bool
+    """It is told before all others, and takes everything."""
 
     def on_batch(self, batch: PassedEvents) -> bool:
         """Events; False: it is full, and leaves the broadcast."""
@@ -94,6 +112,10 @@ class Broadcast:
         self.receivers: dict[Receiver, None] = {first: None}
         self.running = False
         self._ranges = ranges
+        self._news: deque[PassedEvents | _Progress] = deque()
+        self._todo: deque[Receiver] = deque()  # who is yet to be told the first of the news
+        self._when_told: list[Callable[[], None]] = []
+        self._at_once: dict[Receiver, None] = {first: None} if first.at_once else {}
         first.broadcast = self
         self.line = ranges.lines.start(self, first.credentials)
 
@@ -105,10 +127,18 @@ class Broadcast:
         receiver.broadcast = self
         if self.running:
             receiver.on_running(True)
+        if receiver.at_once:
+            self._at_once[receiver] = None
+            for news in self._news:
+                if isinstance(news, PassedEvents):
+                    receiver.on_batch(news)
+        elif self._news:
+            self._todo.append(receiver)
 
     def leave(self, receiver: Receiver) -> None:
         """Lets one out; the last one ends the watch of the cluster."""
         del self.receivers[receiver]
+        self._at_once.pop(receiver, None)
         receiver.broadcast = None
         if self.receivers:
             self._ranges.counts.coalesced_watchers -= 1
@@ -117,6 +147,8 @@ class Broadcast:
 
     def stop(self) -> None:
         """Ends it."""
+        self._news.clear()
+        self._todo.clear()
         self.line.stop(self)
         self._ranges.lines.tidy(self.line)
         self._ranges.ended(self)
@@ -141,29 +173,20 @@ class Broadcast:
 
     def on_batch(self, batch: PassedEvents) -> None:
         """watch_line.SharedWatch."""
-        self.next_revision = batch.after
         self._ranges.counts.coalesced_events += len(self.receivers) - 1
-        full = [receiver for receiver in self.receivers if not receiver.on_batch(batch)]
-        for receiver in full:
-            if receiver in self.receivers:
-                self.leave(receiver)
-        if self.receivers:
-            self._ranges.merge(self)
+        for receiver in self._at_once:
+            receiver.on_batch(batch)
+        self._tell_soon(batch)
 
     def on_progress(self, header: bytes, revision: int) -> None:
         """watch_line.SharedWatch."""
-        if revision < self.next_revision:
-            return
-        self.next_revision = revision + 1
-        for receiver in list(self.receivers):
-            receiver.next_revision = max(receiver.next_revision, revision + 1)
-            receiver.on_progress(header, revision)
-        if self.receivers:
-            self._ranges.merge(self)
+        self._tell_soon(_Progress(header, revision + 1))
 
     def on_canceled(self, header: bytes, reason: str, compact_revision: int) -> None:
         """SharedWatch: who needs what is compacted, or has the credentials that were refused, ends; the
         others get another watch of the cluster."""
+        while self._news:
+            self.tell(len(self._todo) + 1)
         self.running = False
         self._ranges.lines.tidy(self.line)
         self._ranges.ended(self)
@@ -182,12 +205,76 @@ class Broadcast:
             else:
                 self._ranges.add(receiver)
 
+    def check(self) -> None:
+        """For tests."""
+        at_once = {receiver for receiver in self.receivers if receiver.at_once}
+        assert at_once == set(self._at_once), self.key
+        assert self._news or not (self._todo or self._when_told), self.key
+        assert len(self._news) <= NEWS_MAX, self.key
+
+    # --- telling --------------------------------------------------------------------------------
+
+    @property
+    def busy(self) -> bool:
+        """deliveries.Teller."""
+        return bool(self._news)
+
+    def when_told(self, done: Callable[[], None]) -> None:
+        """Calls `done` when all have been told what has come until now."""
+        if self._news:
+            self._when_told.append(done)
+        else:
+            done()
+
+    def _tell_soon(self, news: PassedEvents | _Progress) -> None:
+        self._news.append(news)
+        if len(self._news) == 1:
+            self._todo.extend(self.receivers)
+            self._ranges.deliveries.begin(self)
+        while len(self._news) > NEWS_MAX:
+            self.tell(len(self._todo))
+
+    def tell(self, most: int) -> int:
+        """deliveries.Teller."""
+        todo, told = self._todo, 0
+        while self._news and told <= most:
+            news = self._news[0]
+            while todo and told < most:
+                receiver = todo.popleft()
+                told += 1
+                if receiver.broadcast is self and not self._tell_one(receiver, news):
+                    self.leave(receiver)
+            if todo or not self._news:
+                break
+            self._news.popleft()
+            self.next_revision = max(self.next_revision, news.after)
+            if self._news:
+                todo.extend(self.receivers)
+            elif self.receivers:
+                self._all_told()
+        return told
+
+    def _tell_one(self, receiver: Receiver, news: PassedEvents | _Progress) -> bool:
+        if isinstance(news, PassedEvents):
+            return receiver.on_batch(news)
+        if news.after > self.next_revision:
+            receiver.next_revision = max(receiver.next_revision, news.after)
+            receiver.on_progress(news.header, news.after - 1)
+        return True
+
+    def _all_told(self) -> None:
+        waiting, self._when_told = self._when_told, []
+        for done in waiting:
+            done()
+        self._ranges.merge(self)
+
 
 class WatchRanges:
     """All broadcasts, by range."""
 
-    def __init__(self, lines: Lines) -> None:
+    def __init__(self, lines: Lines, deliveries: Deliveries) -> None:
         self.lines = lines
+        self.deliveries = deliveries
         self.counts = Counts()
         self._ranges: dict[tuple[bytes, bytes], list[Broadcast]] = {}
 
@@ -228,6 +315,8 @@ class WatchRanges:
         for other in found:
             if other is broadcast or other.next_revision != broadcast.next_revision:
                 continue
+            if other.busy or broadcast.busy:
+                continue
             small, large = sorted((other, broadcast), key=lambda one: len(one.receivers))
             if not large.running:
                 continue
@@ -247,6 +336,7 @@ class WatchRanges:
             assert found, key
             for broadcast in found:
                 assert broadcast.receivers, key
+                broadcast.check()
                 coalesced += len(broadcast.receivers) - 1
                 for receiver in broadcast.receivers:
                     assert receiver.broadcast is broadcast, key

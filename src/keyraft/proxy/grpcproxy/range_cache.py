@@ -49,6 +49,7 @@ class CachedRange:
         self.next_revision = next_revision
         self.credentials: Headers = ()
         self.broadcast: Broadcast | None = None
+        self.at_once = True
         self.running = False
         self.answers: set[bytes] = set()
         self.generation = 0

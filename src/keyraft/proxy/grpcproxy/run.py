@@ -30,6 +30,7 @@ from keyraft.grpc import CallEnd, HttpRequest, Limits, Router, status
 from keyraft.net import Names, Places, Server, ServerTLS, SRVError, in_thread
 from keyraft.proxy.discovered import discover_endpoints
 from keyraft.proxy.grpcproxy.broadcast import Lines, WatchRanges
+from keyraft.proxy.grpcproxy.deliveries import Deliveries
 from keyraft.proxy.grpcproxy.forwarding import register
 from keyraft.proxy.grpcproxy.keys import KeysProxy, Ordering
 from keyraft.proxy.grpcproxy.leadership import LeaderWatch
@@ -61,7 +62,10 @@ class GrpcProxy:
         self.upstream = Upstream(self.client, options.max_send_bytes)
         prefix = options.namespace.encode("utf-8", "surrogateescape")
         space = Namespace(prefix) if prefix else None
-        self.ranges = WatchRanges(Lines(lambda who: self._line(who, space)))
+        self.ranges = WatchRanges(
+            Lines(lambda who: self._line(who, space)),
+            Deliveries(lambda turn: self.upstream.loop.call_soon(turn)),
+        )
         self.cache = RangeCache(self.ranges, monotonic)
         leader = LeaderWatch(self.upstream)
         ordering = Ordering() if options.experimental_serializable_ordering else None

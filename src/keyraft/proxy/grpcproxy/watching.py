@@ -108,6 +108,7 @@ class ProxyWatcher:
     """One watch of a client (broadcast.Receiver)."""
 
     __slots__ = (
+        "at_once",
         "broadcast",
         "credentials",
         "fragment",
@@ -143,6 +144,7 @@ class ProxyWatcher:
             elif unwanted == rpc_pb2.WatchCreateRequest.NODELETE:
                 self.variant |= NO_DELETE
         self.broadcast = None
+        self.at_once = False
         self.header = _NO_HEADER
 
     def on_batch(self, batch: PassedEvents) -> bool:
@@ -383,8 +385,18 @@ class ProxyWatchStream:
 
         def progressed(header: bytes, revision: int) -> None:
             told.append((revision, header))
-            if len(told) == len(lines) and not self._over and not self.stalled:
-                self.sink.send(min(told)[1] + id_field(INVALID_ID))
+            if len(told) == len(lines):
+                self._when_told(min(told)[1] + id_field(INVALID_ID))
 
         for broadcast in lines.values():
             broadcast.ask_progress(progressed)
+
+    def _when_told(self, message: bytes) -> None:
+        """Sends it when no watch of the stream is behind what came before."""
+        if self._over or self.stalled:
+            return
+        for watcher in self._watchers.values():
+            if watcher.broadcast is not None and watcher.broadcast.busy:
+                watcher.broadcast.when_told(lambda: self._when_told(message))
+                return
+        self.sink.send(message)
