@@ -166,7 +166,7 @@ def through_a_gateway(domain: str, *flags: str, client: Sequence[str] = ()) -> N
 
 def tls(folder: Path) -> None:
     """Secure records, certificates for the domain only, and no authority but the system's; the
-    original among them."""
+    original among them. A fourth joins."""
     ca, cert, key = certificates(folder, "tls.test")
     os.environ["SSL_CERT_FILE"] = str(ca)
     server = NameServer(zone("tls.test", ("m1", "m2", "m3"), secure=True), 53)
@@ -177,9 +177,11 @@ def tls(folder: Path) -> None:
         f"--peer-key-file={key}",
     ]
     members: list[Server] = [
-        Found(program, folder / name, name, flags, domain="tls.test", scheme="https")
+        Found(program, folder / name, name, [*flags, *AT_ONCE], domain="tls.test", scheme="https")
         for name, program in PROGRAMS.items()
     ]
+    joining = [*flags, "--initial-cluster-state=existing"]
+    fourth = Found(OURS, folder / "m4", "m4", joining, domain="tls.test", scheme="https")
     try:
         begin(members)
         here = ("--discovery-srv=tls.test", "--insecure-discovery=false", f"--cacert={ca}")
@@ -211,8 +213,16 @@ def tls(folder: Path) -> None:
         )
         refusal = "x509: certificate is valid for tls.test, m4.tls.test, not m"
         assert done.returncode == 1 and refusal in done.stderr, done.stderr
+
+        server.close()
+        server = NameServer(zone("tls.test", ("m1", "m2", "m3", "m4"), secure=True), 53)
+        ctl(*here, "member", "add", "m4", "--peer-urls=https://m4.tls.test:2680")
+        begin([fourth])
+        joined = ("--endpoints=https://m4.tls.test:2679", f"--cacert={ca}")
+        assert ctl(*joined, "get", "--print-value-only", "colour") == "blue\n"
+        assert ctl(*here, "endpoint", "health").count("is healthy") == 4
     finally:
-        for member in members:
+        for member in (*members, fourth):
             member.kill()
         server.close()
 
