@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import json
 import re
 import subprocess
 from pathlib import Path
@@ -31,14 +32,14 @@ def test_a_good_file_is_good(tmp_path: Path) -> None:
 
 def test_warnings_are_told_and_fail_a_strict_check(tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
-    path.write_text("name: a\nname: b\nsnapshot-cuont: 5\nmemory-mlock: true\n")
+    path.write_text("name: a\nname: b\nsnapshot-cuont: 5\nbackend-bbolt-freelist-type: map\n")
     code, said = check(path)
     assert code == 0
     assert said.splitlines() == [
         'FILE: warning: "snapshot-cuont" has no effect: it is no key of a member',
         'FILE: warning: "name" is set more than once: the last one counts',
-        'FILE: warning: "memory-mlock" is set: without effect here: the database is mapped by the '
-        "storage process and not locked",
+        'FILE: warning: "backend-bbolt-freelist-type" is set: without effect here: the database is '
+        "LMDB, which keeps its own free list",
         "FILE: a member can start with it",
     ]
     code, said = check(path, "--strict")
@@ -85,6 +86,23 @@ def test_the_service_starts_what_exists() -> None:
     scripts = (ROOT / "pyproject.toml").read_text()
     for command in commands:
         assert f"\n{command} = " in scripts, command
+    learned = "Nice CPUWeight IOWeight IOSchedulingClass OOMScoreAdjust LimitNOFILE Restart".split()
+    assert not {*learned, "StateDirectory", "NoNewPrivileges"} - set(service)
+
+
+def test_the_container_file_holds_together() -> None:
+    text = (CONTRIB / "container" / "Containerfile").read_text().replace("\\\n", "")
+    lines = [line.split(" ", 1) for line in text.splitlines() if line and line[0] != "#"]
+    words = {word for word, _ in lines}
+    assert words <= {*"FROM COPY RUN ENV USER VOLUME EXPOSE STOPSIGNAL HEALTHCHECK CMD".split()}
+    stages = {rest.split(" AS ")[1] for word, rest in lines if word == "FROM" and " AS " in rest}
+    copied = [re.findall(r"--from=(\S+)", rest) for word, rest in lines if word == "COPY"]
+    assert {name for names in copied for name in names} == stages
+    (command,) = [json.loads(rest) for word, rest in lines if word == "CMD"]
+    assert command[0] == "etcd"
+    assert all(flag.partition("=")[0].removeprefix("--") in FLAGS for flag in command[1:])
+    (variables,) = [rest for word, rest in lines if word == "ENV"]
+    assert {flag.variable for flag in FLAGS.values()} & set(re.findall(r"\w+(?==)", variables))
 
 
 def test_systemd_finds_no_fault_in_the_service(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from keyraft.cli.manual import pages
 from keyraft.cli.programs import PROGRAMS, tree
 from keyraft.config.flagtable import FLAGS
 
-MADE = pages()
+MADE = pages(COMMANDS)
 
 
 def plain(page: str) -> str:
@@ -49,7 +49,7 @@ def test_each_command_is_told_with_its_flags(program: str) -> None:
                 assert flag.hidden or f"--{flag.name}" in page, (child.path, flag.name)
             look(child)
 
-    look(tree(program))
+    look(tree(program, COMMANDS))
 
 
 def test_no_line_of_text_is_taken_for_a_request() -> None:

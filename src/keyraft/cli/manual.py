@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+import click
+
 from keyraft.base.version import VERSION
 from keyraft.cli.ctl.command import Command
 from keyraft.cli.ctl.flags import CommandFlag
@@ -21,11 +23,14 @@ _ALSO: Final = {
 }
 
 
-def pages() -> dict[str, str]:
-    """File name → the page: one for each program, and one for each command of etcdctl."""
+def pages(own: click.Command) -> dict[str, str]:
+    """File name → the page: one for each program, and one for each command of etcdctl.
+
+    `own`: what `keyraft` runs.
+    """
     made: dict[str, str] = {}
     for program in PROGRAMS:
-        root = tree(program)
+        root = tree(program, own)
         made[f"{program}.1"] = _page(root)
         if program == "etcdctl":
             for command in root.children:

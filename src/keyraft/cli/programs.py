@@ -20,8 +20,8 @@ PROGRAMS: Final = ("etcd", "etcdctl", "etcdutl", "keyraft")
 _NUMBERS: Final = ("int", "int64", "uint", "uint32", "uint64")
 
 
-def tree(name: str) -> Command:
-    """The root of a program's commands; `name` is one of PROGRAMS."""
+def tree(name: str, own: click.Command) -> Command:
+    """The root of a program's commands; `name` is one of PROGRAMS, `own` what `keyraft` runs."""
     if name == "etcdctl":
         from keyraft.cli.ctl.tree import ROOT
 
@@ -31,9 +31,7 @@ def tree(name: str) -> Command:
 
         return UTL
     if name == "keyraft":
-        from keyraft.cli.keyraft import COMMANDS
-
-        return _clicked(COMMANDS, "keyraft")
+        return _clicked(own, "keyraft")
     return _etcd()
 
 

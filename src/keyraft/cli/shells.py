@@ -25,8 +25,9 @@ def completion(shell: str, programs: tuple[str, ...]) -> None:
     For this shell only: source <(keyraft completion bash). For good: write it to a file that your
     shell reads at its start.
     """
+    own = click.get_current_context().find_root().command
     for name in programs or PROGRAMS:
-        click.echo(script(tree(name), shell))
+        click.echo(script(tree(name, own), shell))
 
 
 @click.command()
@@ -39,5 +40,5 @@ def manual(folder: Path) -> None:
     from keyraft.cli.manual import pages
 
     folder.mkdir(parents=True, exist_ok=True)
-    for name, text in pages().items():
+    for name, text in pages(click.get_current_context().find_root().command).items():
         (folder / name).write_text(text)
