@@ -86,7 +86,15 @@ def test_the_service_starts_what_exists() -> None:
     scripts = (ROOT / "pyproject.toml").read_text()
     for command in commands:
         assert f"\n{command} = " in scripts, command
-    learned = "Nice CPUWeight IOWeight IOSchedulingClass OOMScoreAdjust LimitNOFILE Restart".split()
+    learned = [
+        "Nice",
+        "CPUWeight",
+        "IOWeight",
+        "IOSchedulingClass",
+        "OOMScoreAdjust",
+        "LimitNOFILE",
+        "Restart",
+    ]
     assert not {*learned, "StateDirectory", "NoNewPrivileges"} - set(service)
 
 
@@ -94,7 +102,20 @@ def test_the_container_file_holds_together() -> None:
     text = (CONTRIB / "container" / "Containerfile").read_text().replace("\\\n", "")
     lines = [line.split(" ", 1) for line in text.splitlines() if line and line[0] != "#"]
     words = {word for word, _ in lines}
-    assert words <= {*"FROM COPY RUN ENV USER VOLUME EXPOSE STOPSIGNAL HEALTHCHECK CMD".split()}
+    assert words <= {
+        *[
+            "FROM",
+            "COPY",
+            "RUN",
+            "ENV",
+            "USER",
+            "VOLUME",
+            "EXPOSE",
+            "STOPSIGNAL",
+            "HEALTHCHECK",
+            "CMD",
+        ]
+    }
     stages = {rest.split(" AS ")[1] for word, rest in lines if word == "FROM" and " AS " in rest}
     copied = [re.findall(r"--from=(\S+)", rest) for word, rest in lines if word == "COPY"]
     assert {name for names in copied for name in names} == stages
