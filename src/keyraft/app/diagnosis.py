@@ -1,4 +1,4 @@
-"""What a running member tells when it is asked by a signal.
+"""What a running member tells when it is asked by a signal, or under /debug on its client port.
 
 SIGUSR1 writes its numbers and the stacks of all threads and tasks to the log. SIGUSR2 changes the
 level of the log: to debug, and back.
@@ -14,6 +14,9 @@ import traceback
 from typing import TYPE_CHECKING
 
 from keyraft.app.request_stats import RequestStats
+from keyraft.config.config import Config
+from keyraft.gateway import Gateway
+from keyraft.grpc import Router
 from keyraft.server import Member
 
 if TYPE_CHECKING:
@@ -26,6 +29,28 @@ def watch_signals(
     """From now on SIGUSR1 and SIGUSR2 have their effects."""
     loop.add_signal_handler(signal.SIGUSR1, tell, log, member)
     loop.add_signal_handler(signal.SIGUSR2, change_level, log, stats)
+
+
+def serve_debug(
+    gateway: Gateway, member: Member, router: Router, config: Config, stats: RequestStats
+) -> None:
+    """Opens /debug/vars, and what `--enable-pprof` or the level debug opens, as with etcd.
+
+    Before the router serves. A member that is not asked loads nothing of it.
+    """
+
+    def show() -> bytes:
+        from keyraft.app.debug import published
+
+        return published(member)
+
+    paths = None
+    if config.enable_pprof or config.log.is_enabled("debug"):
+        from keyraft.app.debug import DebugPaths
+
+        slow_s = config.warning_unary_request_duration_s
+        paths = DebugPaths(member, router, config.log, stats, slow_s).handle
+    gateway.serve_debug(show, paths)
 
 
 def tell(log: ZapLogger, member: Member) -> None:

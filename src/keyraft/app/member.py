@@ -24,7 +24,7 @@ import uvloop
 from keyraft.app.client_ports import ClientPorts, json_terms
 from keyraft.app.data_dir import has_log, kv_directory, open_disk, os_files
 from keyraft.app.descriptors import LOOK_S, places, raise_limit, watch_usage
-from keyraft.app.diagnosis import watch_signals
+from keyraft.app.diagnosis import serve_debug, watch_signals
 from keyraft.app.member_metrics import MemberMetrics
 from keyraft.app.member_settings import member_settings
 from keyraft.app.passwords import BcryptPasswords
@@ -354,6 +354,7 @@ class _Running:
             self._audit.attach(self._router, guard, member)
             sources.append(self._audit.families)
         self._gateway.serve(MemberHealth(member), sources, lambda: guard.rules.enabled)
+        serve_debug(self._gateway, member, self._router, self._config, self._stats)
         return health
 
     def _ranges_answered(self) -> int:

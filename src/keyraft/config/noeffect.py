@@ -26,7 +26,6 @@ WARNED: Final[Mapping[str, str]] = MappingProxyType(
         "backend-bbolt-freelist-type": "the database is LMDB, which keeps its own free list",
         "socket-reuse-address": "listeners always set SO_REUSEADDR",
         "v2-deprecation": "there is no v2 store",
-        "enable-pprof": "there are no profiles",
         "enable-distributed-tracing": "nothing is traced",
         "distributed-tracing-address": _WITH_TRACING,
         "distributed-tracing-service-name": _WITH_TRACING,

@@ -59,6 +59,11 @@ _NAMED_BY_CERTIFICATE: Final = (
 )
 
 
+_DEBUG_PATHS: Final = ("/debug/", "/config/")
+DebugHandler = Callable[[HttpRequest, "list[Header]", str, "dict[str, list[str]]"], bool]
+"""Answers a path of its own and returns True."""
+
+
 class JsonTerms(NamedTuple):
     """What the JSON gateway is made of."""
 
@@ -88,6 +93,8 @@ class Gateway:
         self._hosts = frozenset(host_whitelist)
         self._behind: Health | None = None
         self._sources: Sequence[Source] = ()
+        self._debug: DebugHandler | None = None
+        self._read_variables: Callable[[], bytes] = lambda: b"{\n}\n"
         self._json_terms = json_terms
         self._json: JsonGateway | None = None
         self._auth_enabled: Callable[[], bool] = bool
@@ -103,6 +110,11 @@ class Gateway:
         self._behind = health
         self._sources = sources
         self._auth_enabled = auth_enabled
+
+    def serve_debug(self, variables: Callable[[], bytes], paths: DebugHandler | None) -> None:
+        """Sets what /debug/vars shows, and who answers the paths of `--enable-pprof`."""
+        self._read_variables = variables
+        self._debug = paths
 
     # --- ports --------------------------------------------------------------------------------
 
@@ -168,6 +180,15 @@ class Gateway:
             self._health(request, extra, behind, query)
         elif path == "/version" and client_port:
             self._version(request, extra, behind)
+        elif client_port and path == "/debug/vars":
+            self._variables(request, extra)
+        elif (
+            client_port
+            and self._debug is not None
+            and path.startswith(_DEBUG_PATHS)
+            and self._debug(request, extra, path, query)
+        ):
+            pass
         else:
             kind, slash, name = path[1:].partition("/")
             names = CHECKS.get(kind, ())
@@ -194,6 +215,12 @@ class Gateway:
         body = render(family for source in self._sources for family in source())
         request.respond(http_status.OK, [(b"content-type", CONTENT_TYPE), *extra], body)
         self.counts.scrapes += 1
+
+    def _variables(self, request: HttpRequest, extra: list[Header]) -> None:
+        if self._refuse_method(request, extra, "/debug/vars error"):
+            return
+        kind = (b"content-type", b"application/json; charset=utf-8")
+        request.respond(http_status.OK, [kind, *extra], self._read_variables())
 
     def _version(self, request: HttpRequest, extra: list[Header], health: Health) -> None:
         if request.method != "GET":

@@ -104,7 +104,16 @@ class ZapLogger:
         """Changes the level to debug, or back to the one that was configured; the level now."""
         debug = LEVELS["debug"]
         self._level = self._configured if self._level == debug else debug
+        return self.level
+
+    @property
+    def level(self) -> str:
+        """The level from which lines are written."""
         return next(name for name, number in LEVELS.items() if number == self._level)
+
+    def set_level(self, name: str) -> None:
+        """Changes the level; one of LEVELS."""
+        self._level = LEVELS[name]
 
     def is_enabled(self, level: str) -> bool:
         """Whether lines of this level are written at all."""

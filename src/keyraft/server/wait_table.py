@@ -34,6 +34,10 @@ class WaitTable:
         """Registers one; its stamp also goes into `fresh`, unless it was here before."""
         self._waiting[stamp] = waiter
 
+    def oldest_s(self) -> float:
+        """When the request that waits longest began; infinity if none waits."""
+        return min((waiter.began_s for waiter in self._waiting.values()), default=inf)
+
     def close_batch(self, start_s: float, deadline_s: float) -> None:
         """What is fresh was proposed up to `start_s` and expires at `deadline_s` (monotonic)."""
         if self.fresh:
