@@ -120,6 +120,7 @@ SHOWN: Final[Mapping[str, Table]] = {
         2: Shown("key", KEY),
         3: Shown("range_end", KEY),
     },
+    "/keyraftpb.Operations/Usage": {1: Shown("prefix", KEY), 2: Shown("depth", NUMBER)},
     "/v3lockpb.Lock/Lock": _LOCK,
     "/v3lockpb.Lock/Unlock": {1: Shown("key", KEY)},
     "/v3electionpb.Election/Campaign": _LOCK,

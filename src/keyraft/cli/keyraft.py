@@ -31,10 +31,16 @@ class _LazyGroup(click.Group):
             from keyraft.cli.shells import manual
 
             return manual
+        if name == "usage":
+            from keyraft.cli.usage import usage
+
+            return usage
         return super().get_command(context, name)
 
     def list_commands(self, context: click.Context) -> list[str]:
-        return sorted([*super().list_commands(context), "bench", "completion", "config", "manual"])
+        return sorted(
+            [*super().list_commands(context), "bench", "completion", "config", "manual", "usage"]
+        )
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

@@ -7,11 +7,14 @@ other connections may lead to any member.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from keyraft.client import endpoint as endpoints
 from keyraft.client.calls import Calls
 from keyraft.proto.lazy import rpc_pb2
+
+if TYPE_CHECKING:
+    from keyraft.proto import operations_pb2
 
 ALARM: Final = b"/etcdserverpb.Maintenance/Alarm"
 STATUS: Final = b"/etcdserverpb.Maintenance/Status"
@@ -21,6 +24,7 @@ HASH_KV: Final = b"/etcdserverpb.Maintenance/HashKV"
 SNAPSHOT: Final = b"/etcdserverpb.Maintenance/Snapshot"
 MOVE_LEADER: Final = b"/etcdserverpb.Maintenance/MoveLeader"
 DOWNGRADE: Final = b"/etcdserverpb.Maintenance/Downgrade"
+USAGE: Final = b"/keyraftpb.Operations/Usage"
 
 
 class Maintenance:
@@ -41,6 +45,25 @@ class Maintenance:
     ) -> rpc_pb2.StatusResponse:
         """The status of a member: version, sizes in bytes, leader, term, indexes, errors."""
         return rpc_pb2.StatusResponse.FromString(await self._on(endpoint, STATUS, b"", timeout_s))
+
+    async def usage(
+        self,
+        endpoint: str | None = None,
+        *,
+        prefix: bytes = b"",
+        depth: int = 0,
+        top: int = 0,
+        interval_s: float = 1.0,
+        timeout_s: float | None = None,
+    ) -> operations_pb2.UsageResponse:
+        """Keys, bytes and rates by prefix, of a Keyraft member (docs/USAGE.md)."""
+        from keyraft.proto import operations_pb2
+
+        request = operations_pb2.UsageRequest(
+            prefix=prefix, depth=depth, top=top, interval_ms=round(interval_s * 1000)
+        )
+        answer = await self._on(endpoint, USAGE, request.SerializeToString(), timeout_s)
+        return operations_pb2.UsageResponse.FromString(answer)
 
     async def alarms(self, *, timeout_s: float | None = None) -> rpc_pb2.AlarmResponse:
         """The alarms that are raised."""

@@ -14,6 +14,7 @@ from .sorting import sort_steps
 from .steps import emptied, finished
 from .store import Store
 from .txn import is_read_only, is_serializable
+from .usage import PrefixRows, UsageWalk
 from .watch import PENDING_BYTES_MAX, WATCHERS_MAX, WatchHub
 from .watch_cohort import NODELETE, NOPUT, PREVIOUS, BulkSink, Sink, Watcher
 from .watch_pass import CHUNK_ROWS
@@ -39,10 +40,12 @@ __all__ = [
     "Listener",
     "MemoryBackend",
     "NoLeases",
+    "PrefixRows",
     "Restored",
     "Sink",
     "Store",
     "StoreLessor",
+    "UsageWalk",
     "WatchHub",
     "WatchStream",
     "Watcher",

@@ -11,6 +11,7 @@ from keyraft.service.kv import KVService
 from keyraft.service.lease import LeaseService
 from keyraft.service.lock import LockService
 from keyraft.service.maintenance import MaintenanceService
+from keyraft.service.operations import OperationsService
 from keyraft.service.ports import Engine
 from keyraft.service.recipe import Means
 from keyraft.service.watch import WatchService
@@ -27,6 +28,7 @@ __all__ = [
     "LockService",
     "MaintenanceService",
     "Means",
+    "OperationsService",
     "WatchService",
     "guard_of",
     "register",
@@ -39,7 +41,7 @@ def guard_of(engine: Engine, loop: Loop) -> Guard:
 
 
 def register(router: Router, engine: Engine, guard: Guard, chance: Random) -> None:
-    """Makes all services of etcd's callable."""
+    """Makes all services of etcd's callable, and ours."""
     means = Means(engine.keys, engine.watching, engine.leases, guard)
     KVService(engine.keys, guard).register(router)
     WatchService(engine.watching, guard, chance).register(router)
@@ -49,3 +51,4 @@ def register(router: Router, engine: Engine, guard: Guard, chance: Random) -> No
     AuthService(engine.users, guard).register(router)
     LockService(means).register(router)
     ElectionService(means).register(router)
+    OperationsService(engine.upkeep, guard).register(router)

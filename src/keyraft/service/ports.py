@@ -20,7 +20,7 @@ The rules of all verbs:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from keyraft.auth import Identity
 from keyraft.base.errors import EtcdError, RawError
@@ -28,6 +28,9 @@ from keyraft.base.waiters import Waiter
 from keyraft.grpc import CallContext, ServerStream, UnaryCall
 from keyraft.mvcc import BulkSink, Sink
 from keyraft.proto import rpc_pb2
+
+if TYPE_CHECKING:
+    from keyraft.proto import operations_pb2
 
 Who = Callable[[], Identity | None]
 """Identifies the caller. Raises InvalidAuthTokenError, PostponedError."""
@@ -327,6 +330,9 @@ class Upkeep(Protocol):
 
     def hash_kv(self, call: UnaryCall, revision: int) -> None:
         """A HashKVResponse up to a revision; 0 is the present one."""
+
+    def usage(self, call: UnaryCall, request: operations_pb2.UsageRequest) -> None:
+        """A UsageResponse."""
 
     def move_leader(self, call: UnaryCall, member_id: int) -> None:
         """A MoveLeaderResponse."""

@@ -13,7 +13,7 @@ from random import Random
 from google.protobuf.message import Message
 
 from keyraft.grpc import Limits, Router, ServerConnection
-from keyraft.proto import auth_pb2, election_pb2, lock_pb2, rpc_pb2
+from keyraft.proto import auth_pb2, election_pb2, lock_pb2, operations_pb2, rpc_pb2
 from keyraft.server import RaftEngine
 from keyraft.server.apply import internal_request
 from keyraft.server.verification import check_member
@@ -46,7 +46,7 @@ def _methods() -> dict[str, type[Message]]:
         names = [route.method + "Request", f"Auth{route.method}Request"]
         kinds = [
             getattr(module, name)
-            for module in (rpc_pb2, lock_pb2, election_pb2)
+            for module in (rpc_pb2, lock_pb2, election_pb2, operations_pb2)
             for name in names
             if hasattr(module, name)
         ]

@@ -15,7 +15,7 @@ from keyraft.base.version import VERSION
 from keyraft.base.waiters import Result
 from keyraft.cluster import check_downgrade_target, parse_downgrade_target, short
 from keyraft.grpc import UnaryCall
-from keyraft.mvcc import KVHash
+from keyraft.mvcc import KVHash, PrefixRows, UsageWalk
 from keyraft.proto import membership_pb2, rpc_pb2
 from keyraft.server.apply import internal_request
 from keyraft.server.engine.slicing import when_readable
@@ -23,8 +23,13 @@ from keyraft.server.engine.snapshot_feeds import ClientSnapshot, OpenSnapshot, S
 from keyraft.server.upkeep.hashing import hash_buckets, hash_keys
 
 if TYPE_CHECKING:
+    from keyraft.proto import operations_pb2
     from keyraft.server.member import Member
 
+USAGE_DEPTH: Final = 2
+USAGE_TOP: Final = 20
+USAGE_INTERVAL_MS: Final = 1_000
+USAGE_INTERVAL_S_MAX: Final = 60.0
 _UNKNOWN: Final = 2
 _UNIMPLEMENTED: Final = 12
 
@@ -137,6 +142,43 @@ class RaftUpkeep:
             revision,
             done,
             lambda refusal: call.fail(refusal.code, refusal.text),
+            lambda: call.cancelled,
+        )
+
+    def usage(self, call: UnaryCall, request: operations_pb2.UsageRequest) -> None:
+        """See the port."""
+        from keyraft.proto import operations_pb2
+
+        def told(prefix: bytes, group: PrefixRows) -> operations_pb2.PrefixUsage:
+            return operations_pb2.PrefixUsage(
+                prefix=prefix,
+                keys=group.keys,
+                bytes=group.bytes,
+                history_bytes=group.history_bytes,
+                revisions=group.revisions,
+                writes_per_second=group.recent / seconds,
+            )
+
+        seconds = 1.0
+
+        def found(walk: UsageWalk, took_s: float) -> None:
+            nonlocal seconds
+            seconds = max(took_s, 0.001)
+            largest, others, total = walk.largest(request.top or USAGE_TOP)
+            answer = operations_pb2.UsageResponse(
+                prefixes=[told(prefix, group) for prefix, group in largest],
+                others=told(b"", others),
+                total=told(b"", total),
+                seconds=took_s,
+            )
+            call.respond(self._header() + answer.SerializeToString())
+
+        interval_s = min((request.interval_ms or USAGE_INTERVAL_MS) / 1000, USAGE_INTERVAL_S_MAX)
+        self._member.space.usage.walk(
+            request.prefix,
+            request.depth or USAGE_DEPTH,
+            interval_s,
+            found,
             lambda: call.cancelled,
         )
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 from keyraft.base.errors import EtcdError
 from keyraft.server.apply.internal_request import KIND_ALARM
 from keyraft.server.upkeep import alarms
+from keyraft.server.upkeep.usage import UsageWalker
 
 if TYPE_CHECKING:
     from keyraft.server.member import Member
@@ -30,10 +31,11 @@ PROPOSED_EACH_S: Final = 1.0
 class SpaceKeeper:
     """One member's. Owned by its loop."""
 
-    __slots__ = ("_full", "_member", "_proposed_s", "_warned")
+    __slots__ = ("_full", "_member", "_proposed_s", "_warned", "usage")
 
     def __init__(self, member: Member) -> None:
         self._member = member
+        self.usage = UsageWalker(member)
         self._warned = False
         own = member.settings.member_id
         # What was in use when the alarm was raised; 0: somebody else asked for it, and disarms it.
@@ -60,6 +62,7 @@ class SpaceKeeper:
                 compact_revision=member.store.compact_revision,
                 current_revision=member.store.revision,
             )
+            self.usage.warn()
         elif used < WARNED_AGAIN_BELOW:
             self._warned = False
         if (
