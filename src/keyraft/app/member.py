@@ -44,7 +44,7 @@ from keyraft.cluster import MembershipDataError, VersionError
 from keyraft.config.config import Config
 from keyraft.config.feature_gates import GATES
 from keyraft.gateway import Gateway, HandlingTime, PortMetrics, ProcessFamilies, Source
-from keyraft.grpc import Router
+from keyraft.grpc import CallEnd, Router
 from keyraft.mvcc import BackendError
 from keyraft.net import Server
 from keyraft.peer.api_client import ClusterView
@@ -64,11 +64,13 @@ from keyraft.storage.wal import StorageThread
 
 if TYPE_CHECKING:
     from keyraft.app.audit_log import AuditLog
+    from keyraft.app.slow_traces import SlowTraces
     from keyraft.server.verification import Verification
 
 VERIFY_VARIABLE: Final = "KEYRAFT_VERIFY"  # "1": the member looks at itself all the time
 SWITCH_INTERVAL_S: Final = 0.0005  # how long the storage thread may wait for the interpreter
 PURGE_INTERVAL_S: Final = 30.0  # etcd `purgeFileInterval`
+TRACE_S: Final = 0.1  # etcd traceThreshold: slower requests have a line "trace"
 STOP_GRACE_S: Final = 1.0  # for open calls to finish
 GC_THRESHOLDS: Final = (50_000, 20, 1_000)  # most objects are freed by reference counting
 
@@ -115,6 +117,7 @@ class _Running:
         self._stop = asyncio.Event()
         self._code = 0
         self._verification: Verification | None = None
+        self._traces: SlowTraces | None = None
         self._audit: AuditLog | None = None
         self._router = Router()
         self._transfers = Transfers(config.snap_directory, kv_directory(config), config.log)
@@ -326,6 +329,7 @@ class _Running:
         register(self._router, engine, guard, random.SystemRandom())
         health = HealthService()
         health.register(self._router)
+        self._router.ends.listen(partial(self._slow, member), TRACE_S)
         if self._config.gate("StopGRPCServiceOnDefrag"):
             engine.upkeep.on_defragment = partial(health.pause, self._log, "defrag is active")
         own = MemberMetrics(
@@ -362,6 +366,14 @@ class _Running:
             if route.service == "etcdserverpb.KV" and route.method == "Range":
                 return route.handled[0]
         return 0
+
+    def _slow(self, member: Member, call: CallEnd) -> None:
+        """A call took long."""
+        if self._traces is None:
+            from keyraft.app.slow_traces import SlowTraces
+
+            self._traces = SlowTraces(self._log, time.time, member)
+        self._traces.report(call)
 
     def _ready(self, ports: ClientPorts, health: HealthService) -> None:
         """The member has published itself: begins to serve clients."""

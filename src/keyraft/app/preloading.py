@@ -19,6 +19,7 @@ LATER: Final = (
     "decimal",
     "orjson",
     "wsproto.connection",
+    "keyraft.app.slow_traces",
     "keyraft.gateway.json",
     "keyraft.storage.transfer.exporting",
     "keyraft.storage.transfer.importing",

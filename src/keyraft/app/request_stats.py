@@ -83,7 +83,7 @@ def _measure(call: CallEnd) -> tuple[int, int, int, int, str]:
     size = len(call.request)
     method = call.path.removeprefix(_KV)
     if method == "Range":
-        counted = 0 if reply is None else _last_count(reply)
+        counted = 0 if reply is None else last_count(reply)
         return 0, size, counted, sent, _content(rpc_pb2.RangeRequest(), call.request)
     if method == "Put":
         return 1, size, 0, sent, _content(rpc_pb2.PutRequest(), call.request)
@@ -117,7 +117,7 @@ def _second_field(reply: bytes) -> int:
     )
 
 
-def _last_count(reply: bytes) -> int:
+def last_count(reply: bytes) -> int:
     """RangeResponse.count, the last field if it is there at all."""
     first = _behind_header(reply)
     at = len(reply) - 1

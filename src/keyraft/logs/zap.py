@@ -37,6 +37,7 @@ PLAIN: Final = "capnslog"  # a form of its own: see `logs/plain.py`
 SAMPLE_FIRST: Final = 100  # lines of one message in one second that are all written
 SAMPLE_THEREAFTER: Final = 100  # then one in so many
 SAMPLED_MESSAGES_MAX: Final = 4_096  # messages that are counted at a time
+_AS_THEY_ARE: Final = frozenset(("trace_id", "step_count"))  # the original's few with underscores
 _CONTROL: Final = {code: f"\\u{code:04x}" for code in range(0x20)} | {
     ord("\n"): "\\n",
     ord("\r"): "\\r",
@@ -207,7 +208,7 @@ def time_stamp(unix_s: float) -> str:
 
 
 def _name(key: str) -> str:
-    return _text(key.replace("_", "-"))
+    return _text(key if key in _AS_THEY_ARE else key.replace("_", "-"))
 
 
 def _text(value: str) -> str:

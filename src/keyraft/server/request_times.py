@@ -23,6 +23,7 @@ class RequestTimes:
         "_range",
         "_range_read",
         "_timed",
+        "last_read",
         "ranges",
         "requests",
         "watch_event",
@@ -32,6 +33,7 @@ class RequestTimes:
     def __init__(self) -> None:
         self.requests = Histograms(exponential(0.001, 2, 14))  # labels (type, success)
         self.ranges = Histograms(exponential(0.0001, 2, 20))  # label (success,)
+        self.last_read = (0.0, 0.0)  # when the last range of many keys was asked for, and read
         self._put: Histogram | None = None
         self._range: Histogram = self.requests.of("Range", "true")
         self._range_read: Histogram = self.ranges.of("true")
@@ -62,6 +64,7 @@ class RequestTimes:
 
     def read(self, began_s: float, read_s: float, now_s: float) -> None:
         """A range that began at `began_s`, and was read from `read_s` on, is answered."""
+        self.last_read = (began_s, read_s)
         self._range.observe(now_s - began_s)
         self._range_read.observe(now_s - read_s)
 

@@ -55,6 +55,7 @@ class ApplyQueue:
         "_work",
         "_work_s",
         "applied_index",
+        "began_s",
         "steps_max",
     )
 
@@ -96,6 +97,7 @@ class ApplyQueue:
         self._waiting: list[Callable[[], None]] = []  # wait for the queue to be empty
         self._work: Work | None = None  # of the first entry, when it is under way
         self._work_s = 0.0  # when that began
+        self.began_s = 0.0  # when what is being applied now was begun
         self.applied_index = applied_index
         self.steps_max = 0  # of one entry in one slice; 0: as many as there is time for
 
@@ -190,11 +192,12 @@ class ApplyQueue:
         apply = self._apply
         queue = self._queue
         time = self._loop.time
-        start_s = now_s = time()
+        self.began_s = start_s = now_s = time()
         count = 0
         self._running = True
         try:
             if self._work is not None:
+                self.began_s = self._work_s
                 if not self._go_on(self._work, until_s):
                     return
                 count = self._finish_entry()
