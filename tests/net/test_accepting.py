@@ -94,7 +94,9 @@ def test_a_connection_that_never_speaks_tls_holds_its_place_only_while_it_is_ope
 
 
 class FakeListening:
-    """A listening socket whose `accept` does what the test says."""
+    """A listening socket whose `_accept` does what the test says."""
+
+    family, type = socket.AF_INET, socket.SOCK_STREAM
 
     def __init__(self, outcomes: list[OSError]) -> None:
         self.outcomes = outcomes
@@ -106,7 +108,7 @@ class FakeListening:
     def fileno(self) -> int:
         return 7
 
-    def accept(self) -> tuple[socket.socket, Any]:
+    def _accept(self) -> tuple[int, Any]:
         self.accepts += 1
         if not self.outcomes:
             raise BlockingIOError

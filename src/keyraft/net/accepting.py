@@ -111,6 +111,10 @@ class Acceptor:
     ) -> None:
         """`plain_too`: take connections without TLS, too; the first byte tells which."""
         listening.setblocking(False)
+        self._family, self._type = int(listening.family), int(listening.type)
+        if tls is not None and self._family in (socket.AF_INET, socket.AF_INET6):
+            with contextlib.suppress(OSError):  # what is accepted has it, too
+                listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._loop = loop
         self._listening = listening
         self._make = make
@@ -139,7 +143,8 @@ class Acceptor:
         """Accepts connections from the backlog, at most ACCEPTS_PER_TURN."""
         for _ in range(self._accepts_per_turn):
             try:
-                accepted, address = self._listening.accept()
+                # `accept` without a socket's object that would be made into another one.
+                accepted, address = self._listening._accept()  # type: ignore[attr-defined]
             except BlockingIOError:
                 return
             except OSError as error:
@@ -149,7 +154,7 @@ class Acceptor:
                 return
             self._told = False
             if not self._places.take():
-                accepted.close()
+                os.close(accepted)
                 continue
             self._begin(accepted, address)
 
@@ -160,8 +165,9 @@ class Acceptor:
             self._told = True
             self._say(os.strerror(error.errno or 0).lower())
 
-    def _begin(self, accepted: socket.socket, address: object) -> None:
-        taken = _Accepted(accepted.family, accepted.type, accepted.proto, fileno=accepted.detach())
+    def _begin(self, accepted: int, address: object) -> None:
+        """`accepted`: a descriptor."""
+        taken = _Accepted(self._family, self._type, 0, fileno=accepted)
         taken._places = self._places
         taken.setblocking(False)
         if self._handshakes is not None and not self._plain_too:

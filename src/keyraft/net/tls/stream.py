@@ -29,6 +29,7 @@ from .sending import RECORD_BYTES_MAX, Sending
 from .workers import Workers
 
 RECEIVE_BYTES: Final = 65_536  # taken from a socket in one turn
+SAY_TURNS: Final = 1  # of the loop that OpenSSL's own words wait for the protocol's
 CLOSE_S_MAX: Final = 5.0  # for the rest of the output, and for close_notify (Go `tls.Conn.Close`)
 
 
@@ -44,13 +45,18 @@ class Shared:
         self.plain = memoryview(bytearray(RECEIVE_BYTES))
 
 
-def _is_light(flight: bytes) -> bool:
-    """Whether it begins with an encrypted record of TLS 1.3, perhaps behind a change_cipher_spec.
+def _is_light(flight: bytes, tls: ssl.SSLObject, guarded: bool) -> bool:
+    """Whether two hashes are all that is left to compute: a thread would cost more.
 
-    Then keys are exchanged, and without a client's certificate two hashes are all that is left. A
-    thread would cost more. A second ClientHello (RFC 8446 §4.1.4) is not encrypted.
+    In TLS 1.3 when an encrypted record begins the flight, perhaps behind a change_cipher_spec: keys
+    are exchanged, and a client that need not (`guarded`) shows no certificate. A second ClientHello
+    (RFC 8446 §4.1.4) is not encrypted. In TLS 1.2 when a session is resumed: behind the
+    change_cipher_spec nothing but Finished comes (RFC 5246 §7.3, figure 2).
     """
-    return (flight[6:7] if flight[:1] == b"\x14" else flight[:1]) == b"\x17"
+    if flight[:1] != b"\x14":
+        return flight[:1] == b"\x17" and not guarded
+    behind = flight[6:7]
+    return (behind == b"\x17" and not guarded) or (behind == b"\x16" and bool(tls.session_reused))
 
 
 Begun = Callable[["TLSStream"], None]
@@ -74,6 +80,7 @@ class TLSStream(Sending):
         "_paused",
         "_peername",
         "_reading",
+        "_saying",
         "_server_name",
         "_shaking",
         "_shared",
@@ -111,14 +118,15 @@ class TLSStream(Sending):
         self._here = False  # the step that is due is for the loop's thread
         self._error: OSError | None = None
         self._reading = False  # the loop watches the socket
+        self._saying = False  # `_say` runs soon
         self._paused = False  # the protocol wants nothing
         self._timer: asyncio.TimerHandle | None = shared.loop.call_later(within_s, self._late)
-        if connected.family in (socket.AF_INET, socket.AF_INET6):
-            with contextlib.suppress(OSError):
-                connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if server_name is None:
-            self._watch()
+            self._watch()  # an accepted socket is like the one that listens: without delay
         else:
+            if connected.family in (socket.AF_INET, socket.AF_INET6):
+                with contextlib.suppress(OSError):
+                    connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._working = True
             shared.workers.submit(self)
 
@@ -152,7 +160,7 @@ class TLSStream(Sending):
         self._working = False
         if self._closing:  # given up meanwhile
             return False
-        if self._outgoing.pending:
+        if self._outgoing.pending and (self._shaking or self._server_name is not None):
             self._send(self._outgoing.read())
         if self._error is not None:
             self._lose(self._error)
@@ -166,7 +174,24 @@ class TLSStream(Sending):
         self._stop_timer()
         assert begun is not None, "a handshake ended twice"
         begun(self)
+        if self._outgoing.pending:
+            self._say_soon()
         return True
+
+    def _say_soon(self) -> None:
+        """What OpenSSL says of itself, as the end of a handshake, goes out with what the protocol
+        says next, if that is soon: most have something to say when they begin."""
+        if not self._saying:
+            self._saying = True
+            self._loop.call_soon(self._say, SAY_TURNS)
+
+    def _say(self, turns: int) -> None:
+        if turns and self._outgoing.pending:
+            self._loop.call_soon(self._say, turns - 1)
+            return
+        self._saying = False
+        if self._outgoing.pending and not self._closing and not self._working:
+            self._send(self._outgoing.read())
 
     def _shake(self) -> None:
         """Takes what has arrived to a worker."""
@@ -184,7 +209,8 @@ class TLSStream(Sending):
             self._hello = data
         self._incoming.write(data)
         self._working = True
-        if self._tls is not None and _is_light(data) and not self._context.verify_mode:
+        tls = self._tls
+        if tls is not None and _is_light(data, tls, bool(self._context.verify_mode)):
             self._here = True
             self._shared.workers.later(self)
         else:
@@ -287,13 +313,15 @@ class TLSStream(Sending):
                     count += got
                     ended = not got  # close_notify
                     more = not ended and bool(incoming.pending)
-            if self._outgoing.pending:
-                self._send(self._outgoing.read())
+            if failure is not None and self._outgoing.pending:
+                self._send(self._outgoing.read())  # an alert
             if count:
                 protocol.data_received(bytes(plain[:count]))
             if failure is not None:
                 self._lose(failure)
                 return
+            if self._outgoing.pending:
+                self._say_soon()
             if not more:
                 break
         if ended:

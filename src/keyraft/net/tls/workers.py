@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import queue
 import threading
 from collections import deque
 from typing import Final, Protocol
@@ -39,10 +38,15 @@ def threads_max() -> int:
 
 
 class Workers:
-    """A pool of threads. Its methods are called on the loop's thread."""
+    """A pool of threads. Its methods are called on the loop's thread.
+
+    The interpreter's lock makes each operation on the lists one; what two threads might miss of each
+    other they look at again: a thread for steps after it has lain down and after it is counted out,
+    the loop for what is done after it has said that it will not look.
+    """
 
     __slots__ = (
-        "_busy",
+        "_asleep",
         "_done",
         "_idle_s",
         "_lock",
@@ -59,60 +63,82 @@ class Workers:
         self._loop = loop
         self._most = threads_max() if most is None else most
         self._idle_s = idle_s
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # for `threads`
         # Not a SimpleQueue: in Python 3.11 its `get` may wait for ever where it is woken too late.
-        self._steps: queue.Queue[Step] = queue.Queue()
+        # Nor a Queue, which costs more than the rest of a hand-over.
+        self._steps: deque[Step] = deque()
+        self._asleep: list[threading.Lock] = []  # held; released to wake a thread
         self._done: deque[Step] = deque()
         self._scheduled = False  # `_report` runs soon
-        self._busy = 0  # steps queued or under way
         self.threads = 0
 
     def submit(self, step: Step) -> None:
         """Has `step.work` called in a thread, then `step.worked` on the loop."""
+        self._steps.append(step)
+        try:
+            self._asleep.pop().release()
+            return
+        except IndexError:  # all are at work
+            pass
         with self._lock:
-            self._busy += 1
-            start = self._busy > self.threads and self.threads < self._most
-            if start:
-                self.threads += 1
-        self._steps.put(step)
+            start = self.threads < self._most
+            self.threads += start
         if start:
             threading.Thread(target=self._run, name="tls", daemon=True).start()
 
     def later(self, step: Step) -> None:
         """Has `step.worked` called when it is its turn, without a thread."""
         self._done.append(step)
-        with self._lock:
-            report, self._scheduled = not self._scheduled, True
-        if report:
+        if not self._scheduled:
+            self._scheduled = True
             self._loop.call_soon(self._report)
 
     def _run(self) -> None:
-        take, done = self._steps.get, self._done
+        steps, done = self._steps, self._done
+        bed = threading.Lock()
+        bed.acquire()
         while True:
             try:
-                step = take(True, self._idle_s)
-            except queue.Empty:
-                with self._lock:
-                    if self._busy >= self.threads:
-                        continue  # a step was queued this very moment
-                    self.threads -= 1
-                return
+                step = steps.popleft()
+            except IndexError:
+                if not self._sleep(bed) and self._may_end():
+                    return
+                continue
             step.work()
             done.append(step)
-            with self._lock:
-                self._busy -= 1
-                report, self._scheduled = not self._scheduled, True
-            if report:
+            if not self._scheduled:
+                self._scheduled = True
                 with contextlib.suppress(RuntimeError):  # the loop is closed
                     self._loop.call_soon_threadsafe(self._report)
+
+    def _sleep(self, bed: threading.Lock) -> bool:
+        """Waits until there is a step, and may find none; False when there was none for a while."""
+        self._asleep.append(bed)
+        if not self._steps and bed.acquire(timeout=self._idle_s):
+            return True
+        try:
+            self._asleep.remove(bed)
+        except ValueError:  # `submit` wakes this thread this very moment
+            bed.acquire()
+            return True
+        return bool(self._steps)
+
+    def _may_end(self) -> bool:
+        with self._lock:
+            self.threads -= 1
+            if self._steps:  # a step was queued this very moment
+                self.threads += 1
+                return False
+        return True
 
     def _report(self) -> None:
         """On the loop: tells connections that their step is done, and lets a few begin."""
         done, left = self._done, BEGUN_PER_TURN
         while left:
-            with self._lock:
-                if not done:
-                    self._scheduled = False
+            if not done:
+                self._scheduled = False
+                if not done or self._scheduled:
                     return
+                self._scheduled = True  # one was done this very moment
             left -= done.popleft().worked()
         self._loop.call_soon(self._report)
