@@ -87,11 +87,10 @@ class IncomingStream(asyncio.Protocol):
         local_host: str = "",
     ) -> int:
         """Dials, asks, and returns the status; raises StreamError, OSError, TimeoutError."""
-        async with asyncio.timeout(dial_timeout_s):
-            try:
-                transport, _ = await dial(url, lambda: self, tls, local_host)
-            except HttpError as error:
-                raise StreamError(str(error)) from None
+        try:
+            transport, _ = await dial(url, lambda: self, tls, local_host, dial_timeout_s)
+        except HttpError as error:
+            raise StreamError(str(error)) from None
         lines = [f"GET {path} HTTP/1.1", f"Host: {urlsplit(url).netloc or 'localhost'}"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
         transport.write("\r\n".join([*lines, "", ""]).encode("latin-1"))

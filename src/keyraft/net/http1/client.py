@@ -31,6 +31,7 @@ KEPT_S_MAX: Final = (
     4.5  # without a call; a member closes its end after five seconds, and probes every four
 )
 KEPT_PER_ADDRESS_MAX: Final = 8
+HANDSHAKE_S_MAX: Final = 10.0  # Go's `TLSHandshakeTimeout`
 _PORTS: Final = {"http": 80, "https": 443}
 _P = TypeVar("_P", bound=asyncio.BaseProtocol)
 
@@ -56,11 +57,18 @@ def unix_path(parts: SplitResult) -> str | None:
 
 
 async def dial(
-    url: str, factory: Callable[[], _P], tls: ClientTLS | None, local_host: str = ""
+    url: str,
+    factory: Callable[[], _P],
+    tls: ClientTLS | None,
+    local_host: str = "",
+    timeout_s: float | None = None,
 ) -> tuple[asyncio.Transport, _P]:
-    """A connection to an http, https, unix or unixs URL; raises OSError (CertificateRefusedError too), HttpError.
+    """A connection to an http, https, unix or unixs URL; raises OSError (CertificateRefusedError and
+    TimeoutError too), HttpError.
 
     `tls`: for the secure ones; None: the system's authorities. `local_host`: our end's address.
+    `timeout_s` is for the connection alone: a handshake has a limit of its own, and a machine that
+    has much to do needs it (Go's `TLSHandshakeTimeout`).
     """
     parts = urlsplit(url)
     path = unix_path(parts)
@@ -69,12 +77,13 @@ async def dial(
         raise HttpError(f"cannot dial {url}")
     port = parts.port or _PORTS.get(parts.scheme, 0)
     if parts.scheme in ("https", "unixs"):
-        return await _dial_secure(parts, path, port, factory, tls, local_host)
+        return await _dial_secure(parts, path, port, factory, tls, local_host, timeout_s)
     loop = asyncio.get_running_loop()
-    if path is not None:
-        return await loop.create_unix_connection(factory, path)
-    local = (local_host, 0) if local_host else None
-    return await loop.create_connection(factory, host, port, local_addr=local)
+    async with asyncio.timeout(timeout_s):
+        if path is not None:
+            return await loop.create_unix_connection(factory, path)
+        local = (local_host, 0) if local_host else None
+        return await loop.create_connection(factory, host, port, local_addr=local)
 
 
 async def _dial_secure(
@@ -84,15 +93,23 @@ async def _dial_secure(
     factory: Callable[[], _P],
     tls: ClientTLS | None,
     local_host: str,
+    timeout_s: float | None,
 ) -> tuple[asyncio.Transport, _P]:
     from ..tls import shake_hands  # most members start without
 
     host = parts.hostname or "localhost"
     context = ssl.create_default_context() if tls is None else tls.context()
-    raw = await (connected_unix(path) if path is not None else connected(host, port, local_host))
+    async with asyncio.timeout(timeout_s):
+        raw = await (
+            connected_unix(path) if path is not None else connected(host, port, local_host)
+        )
     name = (tls.server_name if tls is not None else "") or host
     # Names that DNS gives end with a dot, names in certificates never do.
-    stream = await shake_hands(raw, context, name.removesuffix("."))
+    try:
+        async with asyncio.timeout(HANDSHAKE_S_MAX):
+            stream = await shake_hands(raw, context, name.removesuffix("."))
+    except TimeoutError:
+        raise TimeoutError("net/http: TLS handshake timeout") from None
     try:
         waits = None if tls is None else tls.verify(stream.ssl_object, parts.netloc)
         if waits is not None:
@@ -356,8 +373,9 @@ class Http1Client:
                 return connection
         if self._closed:
             raise HttpError("the client is closed")
-        async with asyncio.timeout(self._dial_timeout_s):
-            _, connection = await dial(address, _Connection, self._tls, self._local_host)
+        _, connection = await dial(
+            address, _Connection, self._tls, self._local_host, self._dial_timeout_s
+        )
         self._all.add(connection)
         connection.on_lost = lambda: self._lost(address, connection)
         connection.address = address
