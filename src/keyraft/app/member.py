@@ -65,6 +65,7 @@ from keyraft.storage.wal import StorageThread
 if TYPE_CHECKING:
     from keyraft.app.audit_log import AuditLog
     from keyraft.app.slow_traces import SlowTraces
+    from keyraft.app.tracing import Tracing
     from keyraft.server.verification import Verification
 
 VERIFY_VARIABLE: Final = "KEYRAFT_VERIFY"  # "1": the member looks at itself all the time
@@ -118,6 +119,7 @@ class _Running:
         self._code = 0
         self._verification: Verification | None = None
         self._traces: SlowTraces | None = None
+        self._tracing: Tracing | None = None
         self._audit: AuditLog | None = None
         self._router = Router()
         self._transfers = Transfers(config.snap_directory, kv_directory(config), config.log)
@@ -148,6 +150,10 @@ class _Running:
             from keyraft.app.audit_log import AuditLog
 
             self._audit = AuditLog(config, loop)
+        if config.enable_distributed_tracing:
+            from keyraft.app.tracing import start
+
+            self._tracing = start(config)
         self._tokens = token_provider(config, loop)
         self._passwords = BcryptPasswords(loop, config.bcrypt_cost)
         await self._peers.bind()
@@ -358,6 +364,8 @@ class _Running:
             self._audit.attach(self._router, guard, member)
             sources.append(self._audit.families)
         self._gateway.serve(MemberHealth(member), sources, lambda: guard.rules.enabled)
+        if self._tracing is not None:
+            self._tracing.watch(self._router)
         serve_debug(self._gateway, member, self._router, self._config, self._stats)
         return health
 
@@ -454,6 +462,8 @@ class _Running:
             if self._verification is not None:
                 self._verification.end()
         await self._peers.stop()
+        if self._tracing is not None:
+            await self._tracing.close()
         if self._code != 1:
             self._checkpoints.stop()
         self._passwords.close()

@@ -19,18 +19,11 @@ from keyraft.config.flagtable import FLAGS
 REFUSED: Final[Mapping[str, str]] = MappingProxyType({})
 """Flag → what would happen if the member started nevertheless; none is left."""
 
-_WITH_TRACING: Final = "it goes with --enable-distributed-tracing"
-
 WARNED: Final[Mapping[str, str]] = MappingProxyType(
     {
         "backend-bbolt-freelist-type": "the database is LMDB, which keeps its own free list",
         "socket-reuse-address": "listeners always set SO_REUSEADDR",
         "v2-deprecation": "there is no v2 store",
-        "enable-distributed-tracing": "nothing is traced",
-        "distributed-tracing-address": _WITH_TRACING,
-        "distributed-tracing-service-name": _WITH_TRACING,
-        "distributed-tracing-instance-id": _WITH_TRACING,
-        "distributed-tracing-sampling-rate": _WITH_TRACING,
         "downgrade-check-time": "only a leader of the target release sees that all members run it",
     }
 )
