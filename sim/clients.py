@@ -15,6 +15,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Any, Final
 
+from keyraft.base.errors import NoSpaceError
 from keyraft.proto import rpc_pb2
 from sim.callers import Caller, CallOutcome
 from sim.cluster import SimCluster
@@ -67,6 +68,8 @@ class SimClient:
                 operation.return_s = self._cluster.loop.time()
                 self._learn(call, operation.output)
                 self.done += 1
+            elif outcome.text == NoSpaceError.text:
+                self._history.remove(operation)  # a full disk takes nothing of it
             elif outcome.sent:
                 self._number += 1000
                 if call[0] in ("get", "all"):

@@ -6,12 +6,15 @@ A database is a dictionary: it keeps what was committed and loses what was not, 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from keyraft.mvcc.backend import META, META_CONSISTENT_INDEX
 from keyraft.storage.backend import MemoryEngine
 from keyraft.storage.backend.memory import Disk
 from sim.disk import SimDisk
 from sim.loop import MemberLoop
+
+ROOM_RETRY_S: Final = 0.5  # between two attempts to commit on a full disk
 
 
 class SimEngine(MemoryEngine):
@@ -26,10 +29,15 @@ class SimEngine(MemoryEngine):
     def settle(self) -> None:
         """The commit under way reaches the disk, if there is room."""
         try:
-            self._files.fail_if_told()
+            self._files.need_room()
         except OSError as error:
-            self.fail(str(error))
+            if self._files.failing:
+                self.fail(str(error))
+            elif self._commit is not None and self._loop is not None:
+                self.starved = str(error)
+                self._loop.call_later(ROOM_RETRY_S, self.settle)
         else:
+            self.starved = ""
             super().settle()
 
 

@@ -26,9 +26,10 @@ class PowerLost(BaseException):
 class Inode:
     """The contents of one file."""
 
-    __slots__ = ("data", "durable", "locked", "writes")
+    __slots__ = ("data", "durable", "locked", "reserved", "writes")
 
     def __init__(self) -> None:
+        self.reserved = 0  # so many bytes have their room, full disk or not
         self.data = bytearray()
         self.durable = bytearray()
         self.writes: list[tuple[int, bytes]] = []
@@ -64,6 +65,11 @@ def _nothing() -> None:
     """Nobody is told."""
 
 
+def no_room() -> OSError:
+    """The error of a full disk."""
+    return OSError(errno.ENOSPC, "No space left on device")
+
+
 def _put(target: bytearray, offset: int, data: bytes) -> None:
     if len(target) < offset:
         target.extend(bytes(offset - len(target)))
@@ -97,8 +103,11 @@ class SimFile:
     def pwrite(self, data: bytes, offset: int, durable: bool = False) -> None:
         """Writes into the page cache; `durable` brings this file's bytes to the disk."""
         self._disk.fail_if_told()
-        self._inode.write(offset, bytes(data))
+        fits = self._disk.fitting(self._inode, offset, len(data))
+        self._inode.write(offset, bytes(data[:fits]))
         self._disk.lose_power_if_due(names=False)
+        if fits < len(data):
+            raise no_room()
         if durable:
             self._disk.sync(self._inode)
 
@@ -109,6 +118,7 @@ class SimFile:
 
     def truncate(self, size: int) -> None:
         """Cuts or extends; durable with the next sync."""
+        self._inode.reserved = min(self._inode.reserved, size)
         data = self._inode.data
         if size < len(data):
             del data[size:]
@@ -120,10 +130,21 @@ class SimFile:
         else:
             data.extend(bytes(size - len(data)))
 
+    def wipe(self, offset: int) -> None:
+        """Zeros from there on; durable with the next sync."""
+        size = self.size()
+        reserved = self._inode.reserved
+        self.truncate(offset)
+        self.truncate(size)
+        self._inode.reserved = reserved
+
     def allocate(self, size: int) -> None:
         """Reserves room."""
+        if size > self._inode.reserved and self._disk.full:
+            raise no_room()
         if size > self.size():
             self.truncate(size)
+        self._inode.reserved = max(self._inode.reserved, size)
 
     def close(self) -> None:
         """Releases the lock."""
@@ -140,7 +161,9 @@ class SimDisk:
         self._names: dict[str, Inode | None] = {"/": None}  # None: a directory
         self._durable: dict[str, Inode | None] = {"/": None}
         self._changes: list[tuple[str, str, Inode | None]] = []
-        self.failing = False
+        self.failing = False  # it is broken
+        self.full = False
+        self.in_place = True  # what is reserved can be written on a full disk
         self.refused = False  # whether it has failed in this life of its member
         self.on_sync: Callable[[], None] = _nothing  # told of each sync: it takes time
         self._writes_left = 0  # before power is lost amid one; 0: it is not
@@ -152,10 +175,22 @@ class SimDisk:
         self.on_sync()
 
     def fail_if_told(self) -> None:
-        """Raises ENOSPC while `failing`."""
+        """Raises EIO while `failing`."""
         if self.failing:
             self.refused = True
-            raise OSError(errno.ENOSPC, "No space left on device")
+            raise OSError(errno.EIO, "Input/output error")
+
+    def fitting(self, inode: Inode, offset: int, size: int) -> int:
+        """How much of a write has room."""
+        if not self.full or (self.in_place and offset + size <= inode.reserved):
+            return size
+        return self._chance.randrange(size + 1) if self._chance.random() < 0.5 else 0
+
+    def need_room(self) -> None:
+        """For a name; raises ENOSPC."""
+        self.fail_if_told()
+        if self.full:
+            raise no_room()
 
     def lose_power(self, writes: int, names_only: bool) -> None:
         """Power goes amid one of the next writes; `names_only`: before a name changes or is synced."""
@@ -171,7 +206,7 @@ class SimDisk:
 
     def mend(self) -> None:
         """There is room, and power."""
-        self.failing = False
+        self.failing = self.full = False
         self._writes_left = 0
 
     def crash(self) -> None:
@@ -202,7 +237,7 @@ class SimDisk:
             if not create:
                 raise FileNotFoundError(errno.ENOENT, "No such file or directory", path)
             self._need_dir(_parent(path))
-            self.fail_if_told()
+            self.need_room()
             node = Inode()
             self._change("link", path, node)
         return SimFile(self, path, node)
@@ -239,7 +274,7 @@ class SimDisk:
         for number in range(1, len(parts) + 1):
             name = "/" + "/".join(parts[:number])
             if name not in self._names:
-                self.fail_if_told()
+                self.need_room()
                 self._change("link", name, None)
 
     def rename(self, old: str, new: str) -> None:

@@ -178,9 +178,51 @@ class Chaos:
             node.stall(seconds)
 
     def _full_disk(self) -> None:
+        """One, or all; or worse."""
+        kind = self._chance.random()
+        if kind < 0.2:
+            self._broken_disk()
+            return
+        if kind < 0.4:
+            self._full_disks()
+            return
         node = self._node()
         if node is not None:
             self._cluster.tell(f"{node.identity.name}'s disk is full")
+            self._fill(node)
+
+    def _full_disks(self) -> None:
+        """Everybody's: nothing can be written, and nobody may end of it."""
+        self._cluster.tell("every disk is full")
+        for node in self._cluster.nodes.values():
+            self._fill(node)
+
+    def _fill(self, node: Node) -> None:
+        """For some seconds; amid them it may be killed, and start on the full disk."""
+        node.disk.full = True
+        node.disk.in_place = self._chance.random() < 0.7
+        seconds = self._chance.random() * 6
+
+        def room() -> None:
+            if node.disk.full:
+                self._cluster.tell(f"{node.identity.name}'s disk has room")
+                node.disk.full = False
+
+        def kill() -> None:
+            if node.member is not None and node.disk.full:
+                self._cluster.tell(f"{node.identity.name} is killed and starts on its full disk")
+                node.kill()
+                node.start()
+
+        self._cluster.loop.call_later(seconds, room)
+        if self._chance.random() < 0.5:
+            self._cluster.loop.call_later(seconds * self._chance.random(), kill)
+
+    def _broken_disk(self) -> None:
+        """Its member ends, as it must."""
+        node = self._node()
+        if node is not None:
+            self._cluster.tell(f"{node.identity.name}'s disk is broken")
             node.disk.failing = True
             self._again(node)
 

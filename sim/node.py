@@ -248,7 +248,7 @@ class Node:
         clock = DiskClock(loop, self.sync_s)
         self.disk.on_sync = clock.synced
         threads = (SimThread(loop, self.sync_s, clock) for _ in range(2))
-        return DiskWorld(self.disk, clock, loop.call_soon, *threads)
+        return DiskWorld(self.disk, clock, loop.call_soon, loop.call_later, *threads)
 
     def _open_database(self, loop: MemberLoop) -> SimEngine:
         return SimEngine(self.databases.own, loop, self.habits.commit_s, self.disk)

@@ -89,9 +89,21 @@ class SimLog:
         if hard_state is not None:
             self.state = hard_state
 
-    def save_snapshot(self, meta: SnapshotMeta, data: bytes, done: Callable[[], None]) -> None:
+    def save_snapshot(
+        self,
+        meta: SnapshotMeta,
+        data: bytes,
+        done: Callable[[], None],
+        no_room: Callable[[], None] | None = None,
+    ) -> None:
         self.snapshot = meta
         self.loop.call_later(SYNC_S, done)
+
+    room_bytes = 1 << 30
+    short = ""
+
+    def short_of_room(self) -> str:
+        return self.short
 
     def install(
         self, snapshot: Snapshot, hard_state: HardState | None, done: Callable[[], None]

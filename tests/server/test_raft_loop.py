@@ -42,8 +42,19 @@ class SlowLog:
     ) -> None:
         self.waiting.append(done)
 
-    def save_snapshot(self, meta: SnapshotMeta, data: bytes, done: Callable[[], None]) -> None:
+    def save_snapshot(
+        self,
+        meta: SnapshotMeta,
+        data: bytes,
+        done: Callable[[], None],
+        no_room: Callable[[], None] | None = None,
+    ) -> None:
         raise AssertionError("nothing here makes snapshots")
+
+    room_bytes = 1 << 30
+
+    def short_of_room(self) -> str:
+        return ""
 
     def install(
         self, snapshot: Snapshot, hard_state: HardState | None, done: Callable[[], None]

@@ -85,11 +85,15 @@ def test_a_snapshots_mark_before_its_file_is_found(monkeypatch: Patch) -> None:
     honest = MemberLog.save_snapshot
 
     def save_snapshot(
-        self: MemberLog, meta: SnapshotMeta, data: bytes, done: Callable[[], None]
+        self: MemberLog,
+        meta: SnapshotMeta,
+        data: bytes,
+        done: Callable[[], None],
+        no_room: Callable[[], None] | None = None,
     ) -> None:
         mark = SnapshotMark(meta.index, meta.term, meta.conf_state)
         self._appender.save_snapshot(mark, lambda error: None)
-        honest(self, meta, data, done)
+        honest(self, meta, data, done, no_room)
 
     monkeypatch.setattr(MemberLog, "save_snapshot", save_snapshot)
     assert hunt(range(10, 40), size=3, fault_interval_s=0.25)

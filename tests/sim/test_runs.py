@@ -55,7 +55,7 @@ def test_a_failing_run_is_cut_down_to_the_faults_it_needs(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(Chaos, "_full_disk", full_disk)
     plan = Plan(seconds=30.0, fault_interval_s=0.5)
-    seed, found = next(filter(None, (violated(seed, plan) for seed in range(5, 40))))
+    seed, found = next(filter(None, (violated(seed, plan) for seed in range(6, 40))))
     assert "it fell over" in str(found)
     short = Shrinker(FailingRun(seed, plan, found), tries_max=12).shrink()
     assert short.violation.kind == "it fell"

@@ -58,6 +58,7 @@ class World:
             clock=lambda: self.now,
             submit=lambda job: self.jobs.append(job),
             call_loop=lambda function, *args: self.calls.append((function, args)),
+            call_later=lambda _, function, *args: self.calls.append((function, args)),
             on_sync=lambda seconds, size: self.synced.append((seconds, size)),
         )
 
@@ -210,18 +211,79 @@ def test_a_failed_write_fails_everyone_and_nobody_is_acknowledged(
 ) -> None:
     world = World(tmp_path)
 
-    def full(*_: object) -> int:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    def broken(*_: object) -> int:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     world.put(1)
-    monkeypatch.setattr(os, "pwritev", full)
+    monkeypatch.setattr(os, "pwritev", broken)
     world.put(2)
     world.appender.append([], HardState(1, 1, 1), False, world.done("commit"))
     world.turn()
     world.turn()
     world.put(3, alone=True)
     assert [entry[0] for entry in world.log if isinstance(entry, tuple)] == [1, 2, "commit", 3]
-    assert all("No space left on device" in str(entry) for entry in world.log)
+    assert all("Input/output error" in str(entry) for entry in world.log)
+
+
+def test_without_room_everything_waits_in_order_and_nobody_is_acknowledged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path)
+    real = os.pwritev
+
+    def torn(fd: int, buffers: tuple[bytes], offset: int, flags: int = 0) -> int:
+        if buffers[0][:1] and len(buffers[0]) > 8:
+            return real(fd, (buffers[0][:8],), offset, 0)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def full(*_: object) -> int:
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    world.put(1)
+    world.turn()
+    for refusal in (torn, full):
+        monkeypatch.setattr(os, "pwritev", refusal)
+        world.put(len(world.log) + 1)
+        world.appender.append([], HardState(1, 1, 1), False, world.done("commit"))
+        for _ in range(6):
+            world.turn()
+        assert world.appender.starved
+        assert not world.appender.idle
+    world.put(3)
+    assert world.log == [1]
+    monkeypatch.setattr(os, "pwritev", real)
+    for _ in range(6):
+        world.turn()
+    assert world.log == [1, 2, "commit", 2, "commit", 3]
+    assert not world.appender.starved
+    world.wal.close()
+    replay = read_wal(OsFiles(), str(tmp_path / "wal"))
+    assert [entry.index for entry in replay.entries] == [1, 2, 3]
+
+
+def test_what_the_loop_itself_had_no_room_for_waits_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path)
+    for index in range(1, FAST_SYNCS_MIN + 4):
+        world.put(index)
+        world.turn()
+    done = list(world.log)
+    real = os.pwritev
+
+    def full(*_: object) -> int:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+
+    monkeypatch.setattr(os, "pwritev", full)
+    index = len(done) + 1
+    world.put(index, alone=True)
+    assert world.appender.starved
+    world.put(index + 1)
+    assert world.log == done
+    monkeypatch.setattr(os, "pwritev", real)
+    for _ in range(6):
+        world.turn()
+    assert world.log == [*done, index, index + 1]
 
 
 def test_the_thread_runs_jobs_in_order_and_stops_behind_them() -> None:

@@ -290,6 +290,7 @@ class _Running:
             os_files(config),
             time.perf_counter,
             loop.call_soon_threadsafe,
+            loop.call_later,
             StorageThread("keyraft-storage"),
             StorageThread("keyraft-snapshots"),
         )

@@ -79,6 +79,8 @@ class MemberMetrics:
             ("quota_backend_bytes", member.quota.bytes_max, "The quota in bytes."),
         ):
             yield Family(f"etcd_server_{name}", GAUGE, text).add(value)
+        disk = Family("keyraft_disk_full", GAUGE, "1 while writes are refused for want of room.")
+        yield disk.add(member.space.disk.full)
         for name, value, text in (
             ("leader_changes_seen_total", counters.leader_changes_seen, "Leader changes seen."),
             ("proposals_failed_total", counters.proposals_failed, "Proposals that failed."),

@@ -151,7 +151,8 @@ class Transfers:
                 self.fsync_s.observe(loop.time() - written_s)
                 self.saved_s.observe(loop.time() - started_s)
             except BaseException:
-                file.close()
+                with contextlib.suppress(OSError):  # what it still buffers may have no room, either
+                    file.close()
                 with contextlib.suppress(OSError):
                     os.unlink(path + ".tmp")
                 raise

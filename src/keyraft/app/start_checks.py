@@ -13,7 +13,7 @@ from typing import Final, Literal
 
 from keyraft.base.log import Logger
 from keyraft.base.urls import URL
-from keyraft.storage.files import make_private_dirs
+from keyraft.storage.files import NO_ROOM, make_private_dirs
 
 PRIVATE_DIRECTORY_MODE: Final = 0o700
 PROBE_FILE: Final = ".touch"
@@ -74,6 +74,8 @@ def identify_data_dir(path: str, log: Logger) -> DirectoryKind:
 def check_data_dir(path: str, log: Logger, what: str = "data") -> None:
     """Makes the directory (0700) if need be and writes a probe into it; raises StartError.
 
+    DEVIATION: a directory without room is accepted, with a warning.
+
     A directory that others may read is accepted, with a warning.
     """
     try:
@@ -94,6 +96,10 @@ def check_data_dir(path: str, log: Logger, what: str = "data") -> None:
             os.unlink(probe)
     except OSError as error:
         reason = go_error("open", error, probe)
+        if error.errno in NO_ROOM:
+            # A member starts on a full disk: its room is reserved. A new one will say what it lacks.
+            log.warn(f"no room in {what} directory", error=reason)
+            return
         raise StartError(f"cannot write to {what} directory: {reason}") from None
 
 

@@ -113,6 +113,10 @@ class BatchBackend(Backend, Protocol):
     def busy_since_s(self) -> float | None:
         """When the commit or defragmentation that is under way began, in loop time; or None."""
 
+    @property
+    def starved(self) -> str:
+        """Why nothing can be committed until there is room on the disk; "" when it can."""
+
     def hold(self) -> None:
         """Until `release` no batch is sealed: all writes until then belong together."""
 

@@ -88,6 +88,7 @@ class Member:
     ) -> None:
         """`overloaded`: whether the database cannot keep up, so nothing should be applied."""
         self.settings = settings
+        self.lags = overloaded
         self.loop = loop
         self.wall_clock = wall_clock
         self.logger = logger
@@ -125,7 +126,7 @@ class Member:
         self.leasing = Leasing(self)
         self.auto_compaction: AutoCompaction | None = auto_compaction(self)
         self.alarms = alarms.AlarmStore(backend)
-        self.space = SpaceKeeper(self)
+        self.space = SpaceKeeper(self, log)
         self.quota = Quota(settings.quota_backend_bytes, backend, self.space.raise_alarm)
         self.waiting = WaitTable()
         self._stamper = Stamper(RequestIDGenerator(settings.member_id, wall_clock()))

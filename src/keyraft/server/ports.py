@@ -6,7 +6,7 @@ given to a port is called on the loop, either before the call returns or later, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -32,12 +32,29 @@ class DurableLog(Protocol):
 
         `alone`: nothing else waits, so the loop itself may do the write on a fast disk.
 
-        When the disk fails `done` is never called. The implementation stops the member, because
+        Where there is no room it waits for room. When the disk fails `done` is never called. The implementation stops the member, because
         nothing may be written behind a write whose result is unknown.
         """
 
-    def save_snapshot(self, meta: SnapshotMeta, data: bytes, done: Callable[[], None]) -> None:
-        """Makes a snapshot of this member durable and releases the log before it."""
+    def save_snapshot(
+        self,
+        meta: SnapshotMeta,
+        data: bytes,
+        done: Callable[[], None],
+        no_room: Callable[[], None] | None = None,
+    ) -> None:
+        """Makes a snapshot of this member durable and releases the log before it.
+
+        `no_room` is called instead of `done` where the disk has no room for it.
+        """
+
+    @property
+    def room_bytes(self) -> int:
+        """How much can be appended for sure, whatever else fills the disk; about."""
+
+    def short_of_room(self) -> str:
+        """Why no more should be taken from clients; "" while there is room. To be asked every tick:
+        then room is reserved ahead."""
 
     def install(
         self, snapshot: Snapshot, hard_state: HardState | None, done: Callable[[], None]
@@ -47,6 +64,19 @@ class DurableLog(Protocol):
         The hard state, whose commit makes the snapshot valid at the next start, is on the disk
         before the database is replaced.
         """
+
+
+class RoomGate(Protocol):
+    """What Raft may still be given while the disk is full."""
+
+    def takes(self, message: Message) -> bool:
+        """Whether a message of a peer; one that is not taken counts as lost."""
+
+    def takes_entries(self, entries: Collection[bytes]) -> bool:
+        """Whether these of this member's proposals."""
+
+    def appended(self) -> None:
+        """What was given has gone to the log."""
 
 
 class Network(Protocol):

@@ -2,7 +2,9 @@
 
 On a fast disk the loop itself does small writes; the log's thread does all others (see
 `storage.wal.appender`). A failed write stops the member at once: it is unknown what is on the disk,
-so nothing that depends on it may be acknowledged. Disk, threads and clock are handed in.
+so nothing that depends on it may be acknowledged. Only where there is no room for it (`NO_ROOM`) it
+waits: appends and a leader's snapshot are tried again until they fit, and a snapshot of this member's
+own is left to a later one. Disk, threads and clock are handed in.
 """
 
 from __future__ import annotations
@@ -15,10 +17,11 @@ from keyraft.base.histograms import Histogram, exponential
 from keyraft.base.log import Logger
 from keyraft.mvcc import BackendError
 from keyraft.raft import Entry, HardState, Snapshot, SnapshotMeta
-from keyraft.storage.files import Files
+from keyraft.storage.files import NO_ROOM, Files
 from keyraft.storage.snap import SnapDir
 from keyraft.storage.wal import WAL, Appender, SnapshotMark, WALError, purge_segments
 
+ROOM_LOOK_S: Final = 1.0  # between two attempts to reserve room, or to save a leader's snapshot
 SYNC_EXPECTED_S: Final = 1.0  # a slower one is logged (etcd `warnSyncDuration`)
 
 
@@ -39,6 +42,7 @@ class DiskWorld:
     files: Files
     clock: Callable[[], float]  # monotonic seconds, of the finest clock
     call_loop: Callable[..., Any]  # `call_soon_threadsafe` of the loop
+    call_later: Callable[..., Any]  # the loop's
     log_thread: Thread  # writes the log
     files_thread: Thread  # writes snapshot files, so that their syncs do not delay the log
 
@@ -63,6 +67,11 @@ class MemberLog:
         self._files = world.files
         self.snapshots = SnapDir(world.files, snap_path, logger, world.clock)
         self._call_loop = world.call_loop
+        self._call_later = world.call_later
+        self._clock = world.clock
+        self._reserving = False
+        self._reserve_failed = ""
+        self._reserved_s = float("-inf")  # when it was last tried
         self._log_thread = world.log_thread
         self._files_thread = world.files_thread
         self._logger = logger
@@ -74,6 +83,7 @@ class MemberLog:
             clock=world.clock,
             submit=world.log_thread.submit,
             call_loop=world.call_loop,
+            call_later=world.call_later,
             on_sync=self._synced,
         )
 
@@ -105,13 +115,72 @@ class MemberLog:
 
         self._appender.append(entries, hard_state, must_sync, written, alone)
 
-    def save_snapshot(self, meta: SnapshotMeta, data: bytes, done: Callable[[], None]) -> None:
-        """Writes the file first, then the mark that makes it valid."""
+    # --- room -----------------------------------------------------------------------------------
+
+    @property
+    def room_bytes(self) -> int:
+        """See `server.ports.DurableLog`."""
+        return self._wal.room_bytes
+
+    def short_of_room(self) -> str:
+        """See `server.ports.DurableLog`."""
+        if self._appender.starved:
+            return "the log cannot be written"
+        if not self._wal.wants_room:
+            self._reserve_failed = ""
+        elif not self._reserving and self._clock() - self._reserved_s >= ROOM_LOOK_S:
+            self._reserving = True
+            self._reserved_s = self._clock()
+            self._files_thread.submit(self._reserve)
+        return self._reserve_failed
+
+    def _reserve(self) -> None:
+        """In the thread: also what a log without room needs, so that it can go on."""
+        try:
+            self._wal.reserve()
+        except OSError as error:
+            self._call_loop(self._tried_to_reserve, error)
+        else:
+            self._call_loop(self._tried_to_reserve, None)
+
+    def _tried_to_reserve(self, error: OSError | None) -> None:
+        self._reserving = False
+        if error is None or error.errno not in NO_ROOM:
+            # Without a reserve for another reason, a write will tell.
+            self._reserve_failed = ""
+        else:
+            self._reserve_failed = f"no room for the log: {(error.strerror or str(error)).lower()}"
+
+    # --- snapshots ------------------------------------------------------------------------------
+
+    def save_snapshot(
+        self,
+        meta: SnapshotMeta,
+        data: bytes,
+        done: Callable[[], None],
+        no_room: Callable[[], None] | None = None,
+    ) -> None:
+        """Writes the file first, then the mark that makes it valid.
+
+        Without room calls `no_room`, or tries again until there is some where it is not given.
+        """
+
+        def submit() -> None:
+            self._files_thread.submit(write_file)
+
+        def left() -> None:
+            if no_room is not None:
+                no_room()
+            else:
+                self._call_later(ROOM_LOOK_S, submit)
 
         def write_file() -> None:
             try:
                 self.snapshots.save(Snapshot(data, meta))
             except OSError as error:
+                if error.errno in NO_ROOM:
+                    self._call_loop(left)
+                    return
                 why = f"{error.filename}: {(error.strerror or str(error)).lower()}"
                 self._call_loop(self._fatal, "failed to save snapshot", why)
                 return
@@ -128,7 +197,7 @@ class MemberLog:
             self._appender.release_to(meta.index)
             done()
 
-        self._files_thread.submit(write_file)
+        submit()
 
     def install(
         self, snapshot: Snapshot, hard_state: HardState | None, done: Callable[[], None]

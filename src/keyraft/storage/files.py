@@ -7,7 +7,7 @@ The contract is the weak one that real disks keep:
   `pwrite` with `durable`) returns;
 - a created, renamed or removed name may be forgotten until `sync_dir` of its directory returns;
 - after a failed sync nothing is known about what was written since the last good one, and trying
-  again proves nothing: the caller must give up.
+  again proves nothing: the caller must give up, or write all of that again.
 
 All of it blocks; who calls decides on which thread. Errors are `OSError`.
 """
@@ -20,7 +20,11 @@ import fcntl
 import os
 from typing import Final, Protocol
 
+NO_ROOM: Final = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+"""Errors of a write that may succeed later: no space, no quota, a file as large as files may be."""
+
 SECTOR_BYTES: Final = 512  # the largest write that is never torn
+_WIPE_BYTES: Final = 1 << 20
 PRIVATE_FILE_MODE: Final = 0o600
 PRIVATE_DIR_MODE: Final = 0o700
 
@@ -50,6 +54,9 @@ class File(Protocol):
 
     def truncate(self, size: int) -> None:
         """Cuts, or extends with zeros."""
+
+    def wipe(self, offset: int) -> None:
+        """Makes zeros of everything from `offset` on; the size and its room stay."""
 
     def allocate(self, size: int) -> None:
         """Extends to `size` with zeros whose room is reserved; never shortens."""
@@ -175,7 +182,23 @@ class OsFile:
     def truncate(self, size: int) -> None:
         os.ftruncate(self._fd, size)
 
+    def wipe(self, offset: int) -> None:
+        # Only what was written: a segment that is reserved and not yet used holds nothing.
+        end = self.size()
+        while offset < end:
+            try:
+                begin = os.lseek(self._fd, offset, os.SEEK_DATA)
+            except OSError as error:
+                if error.errno == errno.ENXIO:
+                    return  # nothing is behind
+                begin = offset
+            stop = min(begin + _WIPE_BYTES, end)
+            if self.pread(stop - begin, begin).strip(b"\0"):
+                self.pwrite(bytes(stop - begin), begin)
+            offset = stop
+
     def allocate(self, size: int) -> None:
+        self._look_for_room(size)
         try:
             os.posix_fallocate(self._fd, 0, size)
         except OSError as error:
@@ -183,6 +206,16 @@ class OsFile:
                 raise
             if self.size() < size:
                 os.ftruncate(self._fd, size)
+
+    def _look_for_room(self, size: int) -> None:
+        """Raises ENOSPC where an attempt would fail, and until then take from all others what is
+        left."""
+        wanted = size - os.fstat(self._fd).st_blocks * 512
+        if wanted > 0:
+            disk = os.fstatvfs(self._fd)
+            free = disk.f_bavail if os.geteuid() else disk.f_bfree
+            if disk.f_blocks and free * disk.f_frsize < wanted:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._path)
 
     def close(self) -> None:
         if self._fd >= 0:

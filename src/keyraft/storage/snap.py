@@ -16,6 +16,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Final
 
 from keyraft.base.crc import crc32c
@@ -112,6 +113,10 @@ class SnapDir:
             written_s = clock()
             file.fdatasync()
             self.synced_s.observe(clock() - written_s)
+        except OSError:
+            with suppress(OSError):
+                file.truncate(0)  # a part of it would take room that is wanted
+            raise
         finally:
             file.close()
         self._files.rename(final + ".tmp", final)

@@ -95,10 +95,21 @@ class LeadershipTransfer:
 
     def best_transferee(self) -> int:
         """The voter that is connected for longest; 0 when there is none."""
+        active = self._active()
+        return min(active)[1] if active else 0
+
+    def most_caught_up(self) -> int:
+        """Of the voters that are connected, on a leader, the one that has most of the log; 0 when
+        there is none."""
+        matched = self._raft.matched()
+        active = [(-matched.get(voter, 0), since_s, voter) for since_s, voter in self._active()]
+        return min(active)[2] if active else 0
+
+    def _active(self) -> list[tuple[float, int]]:
+        """The other voters that are connected, and since when."""
         since = self._network.active_since
-        active = [
+        return [
             (active_s, voter)
             for voter in self._raft.conf_state.voters
             if voter != self._settings.member_id and (active_s := since(voter)) is not None
         ]
-        return min(active)[1] if active else 0

@@ -50,7 +50,7 @@ from keyraft.raft import (
 from keyraft.server.consensus import forwarded_proposals
 from keyraft.server.consensus.commit_notices import CommitNotices
 from keyraft.server.consensus.leadership import Leadership
-from keyraft.server.ports import DurableLog, Network
+from keyraft.server.ports import DurableLog, Network, RoomGate
 
 BATCH_ENTRIES_MAX: Final = 4_000  # of one propose; below the apply gap that refuses requests
 BATCH_BYTES_MAX: Final = 16 << 20  # of one propose; a larger single proposal goes alone
@@ -126,6 +126,7 @@ class RaftLoop:
         self._as_leader = False  # the Ready under way is a leader's, whose messages are sent
         self._began_s = 0.0
         self._stopped = False
+        self.room: RoomGate | None = None  # while the disk is full
         self.batches = 0
 
     # --- in -----------------------------------------------------------------------------------
@@ -168,6 +169,8 @@ class RaftLoop:
         Raises RaftError: PeerMessageError for an invalid message, and what Raft refuses.
         """
         if not self._stopped:
+            if self.room is not None and not self.room.takes(message):
+                return
             if message.type == _PROP:
                 forwarded_proposals.check(message.entries, self._request_bytes_max)
             self.node.step_from_peer(message)
@@ -380,6 +383,9 @@ class RaftLoop:
             self._queue = {}
             self._queue_bytes = 0
         self.batches += 1
+        if self.room is not None and not self.room.takes_entries(batch.values()):
+            self._events.dropped(list(batch))
+            return
         try:
             self.node.propose(list(batch.values()))
         except ProposalDroppedError:
@@ -434,6 +440,8 @@ class RaftLoop:
             # On a follower no client waits for these entries.
             waits = self._queue or (early and self._as_leader) or len(early) > ALONE_ENTRIES_MAX
             alone = len(entries) <= ALONE_ENTRIES_MAX and not waits
+            if self.room is not None:
+                self.room.appended()
             self._log.append(entries, ready.hard_state, ready.must_sync, self._persisted, alone)
             self._apply_early()
         else:

@@ -23,6 +23,7 @@ TRIM_ENTRIES: Final = (
 RELEASE_S: Final = (
     30.0  # entries stay so long after a database was sent (etcd `releaseDelayAfterSnapshot`)
 )
+ROOM_RETRY_S: Final = 5.0  # before a snapshot that the disk had no room for is tried again
 
 
 class Snapshotter:
@@ -107,7 +108,19 @@ class Snapshotter:
         if meta.index <= self._index or self._member.stopped:
             self._busy = False
             return
-        self._log.save_snapshot(meta, data, lambda: self._saved(meta, data, life))
+        self._log.save_snapshot(
+            meta, data, lambda: self._saved(meta, data, life), lambda: self._no_room(life)
+        )
+
+    def _no_room(self, life: int) -> None:
+        """On a full disk: another attempt comes later."""
+        if life == self._life:
+            self._member.loop.call_later(ROOM_RETRY_S, self._leave, life)
+
+    def _leave(self, life: int) -> None:
+        if life == self._life:
+            self._busy = False
+            self._forced = True
 
     def _saved(self, meta: SnapshotMeta, data: bytes, life: int) -> None:
         if life != self._life:

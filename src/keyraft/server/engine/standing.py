@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from keyraft.base.errors import EtcdError, RawError
-from keyraft.server.upkeep.alarms import NAMES
+from keyraft.server.upkeep.alarms import NAMES, NOSPACE
 from keyraft.server.upkeep.disk_waits import DiskWaits
 
 if TYPE_CHECKING:
@@ -53,7 +53,10 @@ class MemberHealth:
 
     def alarms(self) -> list[str]:
         """See the port."""
-        return [NAMES.get(kind, "UNKNOWN") for kind, _ in self._member.alarms.raised()]
+        member = self._member
+        raised = [NAMES.get(kind, "UNKNOWN") for kind, _ in member.alarms.raised()]
+        # A full disk is no alarm, which would stop the others; but this member takes no writes.
+        return [*raised, NAMES[NOSPACE]] if member.space.disk.full else raised
 
     def read(self, serializable: bool, done: Callable[[str], None]) -> None:
         """See the port."""

@@ -30,6 +30,7 @@ USAGE_DEPTH: Final = 2
 USAGE_TOP: Final = 20
 USAGE_INTERVAL_MS: Final = 1_000
 USAGE_INTERVAL_S_MAX: Final = 60.0
+DISK_FULL: Final = "keyraft: the disk of this member is full"
 _UNKNOWN: Final = 2
 _UNIMPLEMENTED: Final = 12
 
@@ -70,6 +71,8 @@ class RaftUpkeep:
         if not member.leadership.leader:
             answer.errors.append(errors.NoLeaderError.text)
         answer.errors.extend(member.alarms.texts())
+        if member.space.disk.full:
+            answer.errors.append(DISK_FULL)
         return self._header() + answer.SerializeToString()
 
     def alarm(self, call: UnaryCall, request: bytes) -> None:

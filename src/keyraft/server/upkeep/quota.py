@@ -37,10 +37,11 @@ class Quota:
 
     A put whose encoded request has at most `room` bytes needs no further check. `room` is at most
     one heartbeat old, and too large by no more than what was written since. `raise_alarm` is called
-    for each proposal that is refused.
+    for each proposal that is refused. While `disk_full` (`disk_room`) proposals are refused without
+    an alarm, and what is applied is answered as it is.
     """
 
-    __slots__ = ("_backend", "_raise_alarm", "_used_bytes", "bytes_max", "room")
+    __slots__ = ("_backend", "_raise_alarm", "_used_bytes", "bytes_max", "disk_full", "room")
 
     def __init__(
         self, quota_bytes: int, backend: Sized, raise_alarm: Callable[[], None] = _nothing
@@ -50,12 +51,15 @@ class Quota:
         self.bytes_max = quota_bytes or QUOTA_BACKEND_BYTES
         self.room = 0
         self._used_bytes = 0
+        self.disk_full = False
         self.refresh()
 
     def refresh(self) -> None:
         """Reads the database's size."""
         self._used_bytes = self._backend.size_in_use_bytes
-        if self.bytes_max < 0:
+        if self.disk_full:
+            self.room = -1
+        elif self.bytes_max < 0:
             self.room = UNLIMITED_BYTES
         else:
             self.room = self.bytes_max - self._used_bytes - PUT_OVERHEAD_BYTES
@@ -66,6 +70,8 @@ class Quota:
 
     def check(self, cost: int) -> None:
         """Before a proposal: raises NoSpaceError and the alarm if `cost` bytes do not fit."""
+        if self.disk_full:
+            raise NoSpaceError
         if not self.allows(cost):
             self._raise_alarm()
             raise NoSpaceError

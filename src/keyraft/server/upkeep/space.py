@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Final
 
 from keyraft.base.errors import EtcdError
 from keyraft.server.apply.internal_request import KIND_ALARM
+from keyraft.server.ports import DurableLog
 from keyraft.server.upkeep import alarms
+from keyraft.server.upkeep.disk_room import DiskRoom
 from keyraft.server.upkeep.usage import UsageWalker
 
 if TYPE_CHECKING:
@@ -31,11 +33,12 @@ PROPOSED_EACH_S: Final = 1.0
 class SpaceKeeper:
     """One member's. Owned by its loop."""
 
-    __slots__ = ("_full", "_member", "_proposed_s", "_warned", "usage")
+    __slots__ = ("_full", "_member", "_proposed_s", "_warned", "disk", "usage")
 
-    def __init__(self, member: Member) -> None:
+    def __init__(self, member: Member, log: DurableLog) -> None:
         self._member = member
         self.usage = UsageWalker(member)
+        self.disk = DiskRoom(member, log)
         self._warned = False
         own = member.settings.member_id
         # What was in use when the alarm was raised; 0: somebody else asked for it, and disarms it.
@@ -49,6 +52,7 @@ class SpaceKeeper:
 
     def tick(self, now_s: float) -> None:
         """Looks at the size of the database."""
+        self.disk.tick(now_s)
         member = self._member
         quota = member.quota
         quota.refresh()

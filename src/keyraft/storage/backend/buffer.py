@@ -176,6 +176,11 @@ class WriteBuffer:
         """Whether commits lag so far behind that nothing more should be applied for now."""
         return self._ops > BACKLOG_OPS_MAX
 
+    @property
+    def starved(self) -> str:
+        """See `BatchBackend`."""
+        return self._engine.starved
+
     def _schedule(self) -> None:
         if self.failure is not None:
             raise BackendError(self.failure)
@@ -272,6 +277,8 @@ class WriteBuffer:
             self._timer = None
         if self._sealed is not None:
             self._engine.wait()
+            if self._engine.starved:
+                self._engine.abandon()
         self._engine.close()
         self._batch = {name: {} for name in (*BUCKETS, OWN)}
         self._orders = {}
@@ -291,12 +298,16 @@ class WriteBuffer:
     def close(self) -> None:
         """Commits the batch, waits for it and closes the engine.
 
-        A batch that holds half an entry is dropped: the log still has all entries of the batch.
+        A batch that holds half an entry is dropped: the log still has all entries of the batch. So
+        is one that the disk has no room for.
         """
         while self.failure is None and (self._sealed is not None or self._unsealed):
             if self._sealed is None:
                 self._seal()
             self._engine.wait()
+            if self._engine.starved:
+                self._engine.abandon()
+                break
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

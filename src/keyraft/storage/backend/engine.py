@@ -32,7 +32,15 @@ class StorageEngine(Protocol):
         `done` is called on the loop, with the reason when nothing was done."""
 
     def wait(self) -> None:
-        """Returns when the commit under way is done and `done` was called (for stopping)."""
+        """Returns when the commit under way is done and `done` was called (for stopping), or when it
+        is `starved`."""
+
+    @property
+    def starved(self) -> str:
+        """Why the commit under way waits for room on the disk; "" when it does not."""
+
+    def abandon(self) -> None:
+        """Drops the commit that waits for room, before `close`: its `done` is not called."""
 
     def on_failure(self, report: Callable[[str], None]) -> None:
         """`report(text)` is called on the loop, once, when no commit can succeed any more."""

@@ -8,6 +8,8 @@ Invariants:
 - One batch is under way at a time; the read transaction is renewed before its `done` is called.
 - Carrying out a batch twice gives the same result. So when the process died before it answered, the
   batch is sent to the next process, once.
+- A batch that the disk has no room for is tried again until it has, or until the end (`abandon`);
+  meanwhile `starved` says why. LMDB writes its pages beside those in use, so nothing is lost.
 - Both this process and the storage process hold the lock on the directory. So when a member was
   killed, the directory stays locked until the commit under way has ended.
 """
@@ -16,12 +18,12 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import marshal
 import mmap
 import os
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,155 +35,20 @@ from ..process import StorageProcess
 from . import long_keys
 from .engine import Batch
 from .gate import opening
+from .writer_client import NoRoomError, NotDefragmentedError, Writer, WriterLostError
 
 MAP_BYTES: Final = (
     1 << 40
 )  # address space, not memory and not disk; halved where it is not to be had
 MAP_BYTES_MIN: Final = 1 << 28
 LOCK_NAME: Final = "LOCK"
-PIECE_BYTES: Final = 1 << 20  # of a batch on its way to the storage process
-DEFRAGMENT: Final = (1 << 64) - 1  # to the storage process, in place of a piece's length
-_NOT_DONE: Final = 2  # its answer
+ROOM_RETRY_S: Final = 0.5  # between two attempts to commit what there was no room for
 _DATABASES_MAX: Final = 16
 _META_PAGES: Final = 2  # of every LMDB file
 
 
 class DatabaseLockedError(BackendError):
     """Another member (or its last commit) holds the directory."""
-
-
-class WriterLostError(BackendError):
-    """The storage process ended without saying why."""
-
-
-class NotDefragmentedError(BackendError):
-    """The database is unchanged and still works; the text says why (no space for a copy)."""
-
-
-class Writer:
-    """The storage process. Its methods block; only the feeding thread and the start call them."""
-
-    __slots__ = ("_lock_fd", "_map_bytes", "_path", "_process", "_spare", "_start_process")
-
-    def __init__(
-        self,
-        path: Path,
-        map_bytes: int,
-        lock_fd: int,
-        spare: StorageProcess | None = None,
-        start_process: Callable[[], StorageProcess] = StorageProcess,
-    ) -> None:
-        """`spare`: a process that was started before and has opened nothing yet."""
-        self._start_process = start_process
-        self._path = path
-        self._map_bytes = map_bytes
-        self._lock_fd = lock_fd
-        self._spare = spare
-        self._process: StorageProcess | None = None
-
-    @property
-    def pid(self) -> int:
-        """Of the running process; 0 if there is none."""
-        return 0 if self._process is None else self._process.pid
-
-    def start(self) -> None:
-        """Starts a process and waits until it has the database open. Raises BackendError."""
-        process, self._spare = self._spare or self._start_process(), None
-        self._process = process
-        try:
-            process.open(str(self._path), self._map_bytes, (*BUCKETS, OWN), self._lock_fd)
-        except BrokenPipeError:
-            raise WriterLostError("the storage process ended unexpectedly") from None
-        self._answer()
-
-    def write(self, batch: Batch) -> None:
-        """Has one batch committed. Raises WriterLostError, BackendError with the reason.
-
-        The batch is sent in pieces, so that marshalling never holds the GIL, and thereby the loop,
-        for long.
-        """
-        process = self._process
-        assert process is not None
-        fd = process.stdin
-        try:
-            for bucket, changes in batch.items():
-                if bucket in long_keys.BUCKETS:
-                    changes = {
-                        long_keys.stored_key(key): (
-                            None if value is None else long_keys.stored_value(key, value)
-                        )
-                        for key, value in changes.items()
-                    }
-                piece: dict[bytes, bytes | None] = {}
-                size = 0
-                for key, value in changes.items():
-                    piece[key] = value
-                    size += 64 if value is None else len(value) + 64
-                    if size > PIECE_BYTES:
-                        _send(fd, marshal.dumps((bucket, piece), 2))
-                        piece = {}
-                        size = 0
-                if piece:
-                    _send(fd, marshal.dumps((bucket, piece), 2))
-            _send(fd, b"")
-        except BrokenPipeError:
-            self._answer()
-            raise WriterLostError("the storage process stopped reading") from None
-        self._answer()
-
-    def defragment(self) -> None:
-        """Has the database written anew without its free pages.
-
-        Raises WriterLostError, NotDefragmentedError with the reason.
-        """
-        process = self._process
-        assert process is not None
-        try:
-            _send_all(process.stdin, DEFRAGMENT.to_bytes(8, "little"))
-        except BrokenPipeError:
-            raise WriterLostError("the storage process stopped reading") from None
-        self._answer()
-
-    def _answer(self) -> None:
-        process = self._process
-        assert process is not None
-        head = _read(process.stdout, 5)
-        text = _read(process.stdout, int.from_bytes(head[1:], "little"))
-        if head[0] == _NOT_DONE:
-            raise NotDefragmentedError(text.decode())
-        if head[0]:
-            raise BackendError(text.decode())
-
-    def stop(self) -> None:
-        """Ends the process by ending its input."""
-        process, self._process = self._process, None
-        if process is not None:
-            process.stop()
-
-
-def _send_all(fd: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(fd, data) :]
-
-
-def _send(fd: int, data: bytes) -> None:
-    """Length and content, blocking."""
-    head = len(data).to_bytes(8, "little")
-    sent = os.writev(fd, (head, data)) - len(head)
-    view = memoryview(data)
-    assert sent >= 0, sent
-    while sent < len(data):
-        sent += os.write(fd, view[sent:])
-
-
-def _read(fd: int, size: int) -> bytes:
-    data = b""
-    while len(data) < size:
-        part = os.read(fd, size - len(data))
-        if not part:
-            raise WriterLostError("the storage process ended unexpectedly")
-        data += part
-    return data
 
 
 class LMDBReader:
@@ -308,6 +175,7 @@ class LMDBEngine(LMDBReader):
     """See the module. `call_soon` hands a call to the loop from another thread."""
 
     __slots__ = (
+        "_abandoned",
         "_call_soon",
         "_done",
         "_failed",
@@ -321,6 +189,7 @@ class LMDBEngine(LMDBReader):
         "_thread",
         "_undone",
         "_writer",
+        "starved",
     )
 
     def __init__(
@@ -357,6 +226,8 @@ class LMDBEngine(LMDBReader):
             self._writer.stop()
             os.close(self._lock_fd)
             raise BackendError(f"cannot open the database in {self._path}: {error}") from error
+        self.starved = ""
+        self._abandoned = threading.Event()
         self._reopen = False  # another file may have replaced the database
         self._undone: str | None = None  # why the last defragmentation was not carried out
         self._queue: queue.SimpleQueue[Batch | Defragment | None] = queue.SimpleQueue()
@@ -384,11 +255,18 @@ class LMDBEngine(LMDBReader):
         self._queue.put(Defragment())
 
     def wait(self) -> None:
-        self._idle.wait()
+        while not self._idle.wait(ROOM_RETRY_S / 10):
+            if self.starved:
+                return
         self._finish(self._number)
 
     def on_failure(self, report: Callable[[str], None]) -> None:
         self._report = report
+
+    def abandon(self) -> None:
+        self._done = None
+        self._abandoned.set()
+        self._idle.wait()
 
     def close(self) -> None:
         self._queue.put(None)
@@ -425,12 +303,27 @@ class LMDBEngine(LMDBReader):
                 pass  # the loop is closed already: who stops the member calls `wait`
 
     def _write(self, batch: Batch) -> None:
-        try:
-            self._writer.write(batch)
-        except WriterLostError:
-            self._writer.stop()
-            self._writer.start()
-            self._writer.write(batch)
+        writer = self._writer
+        lost = False
+        attempt: Callable[[], None] = partial(writer.write, batch)
+        while True:
+            try:
+                attempt()
+                break
+            except NoRoomError as error:
+                self.starved = str(error)
+                lost = False
+                attempt = writer.again
+                if self._abandoned.wait(ROOM_RETRY_S):
+                    break
+            except WriterLostError:
+                if lost:
+                    raise
+                lost = True
+                writer.stop()
+                writer.start()
+                attempt = partial(writer.write, batch)
+        self.starved = ""
 
     def _defragment(self) -> None:
         """After a failure the database is either the old file or the new one, and is complete."""

@@ -18,7 +18,7 @@ Disk = dict[bytes, dict[bytes, bytes]]
 class MemoryEngine:
     """`StorageEngine` for tests and the simulator."""
 
-    __slots__ = ("_commit", "_latency_s", "_loop", "_report", "_size_bytes", "disk")
+    __slots__ = ("_commit", "_latency_s", "_loop", "_report", "_size_bytes", "disk", "starved")
 
     def __init__(
         self, disk: Disk | None = None, loop: Loop | None = None, latency_s: float = 0.0
@@ -31,6 +31,7 @@ class MemoryEngine:
         self._latency_s = latency_s
         self._commit: tuple[Batch, Callable[[], None]] | None = None
         self._report: Callable[[str], None] | None = None
+        self.starved = ""
 
     def get(self, bucket: bytes, key: bytes) -> bytes | None:
         return self.disk[bucket].get(key)
@@ -88,6 +89,10 @@ class MemoryEngine:
 
     def wait(self) -> None:
         self.settle()
+
+    def abandon(self) -> None:
+        self._commit = None
+        self.starved = ""
 
     def on_failure(self, report: Callable[[str], None]) -> None:
         self._report = report

@@ -13,8 +13,11 @@ no packet comes and this process has touched nothing.
     to it:    pieces of a batch: 8 bytes length (little endian), then that many bytes, a
               marshalled tuple (bucket, {key -> value, or None to delete}); length 0 ends the batch;
               length 2^64 - 1, between batches, asks for a defragmentation
-    from it:  1 byte status (0 done, 1 failed and over, 2 not done), 4 bytes length, that many
-              bytes of text
+    from it:  1 byte status (0 done, 1 failed and over, 2 not done, 3 no room on the disk), 4 bytes
+              length, that many bytes of text
+
+A batch that the disk has no room for is kept, and length 0 has it tried again. LMDB writes beside
+the pages in use, so a transaction that fails has changed nothing.
 
 A defragmentation copies the database without its free pages into a folder of its own, makes the
 copy durable, and renames it over the database. LMDB's lock file, which belongs to the old file, is
@@ -27,6 +30,7 @@ The first answer comes before any batch and says that the database is open and h
 from __future__ import annotations
 
 import _socket
+import errno
 import fcntl
 import marshal
 import os
@@ -48,6 +52,9 @@ GROWTH = 2  # a map that is full becomes so many times as large
 READER_CHECK_COMMITS = 64
 ORDER_BYTES_MAX = 65_536
 DESCRIPTOR_BYTES = 4
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+PROBE_BYTES = 1 << 18  # more than LMDB writes at once
+LOCK_FILE_BYTES = 8192  # as long as LMDB makes it, for 126 readers
 
 
 def read_exactly(fd: int, size: int) -> bytearray | None:
@@ -105,6 +112,41 @@ def commit(
             return
         except lmdb.MapFullError:
             env.set_mapsize(env.info()["map_size"] * GROWTH)
+
+
+def lacks_room(path: str, error: Exception) -> bool:
+    """Whether a commit failed because the disk is full."""
+    text = str(error)
+    if any(os.strerror(number) in text for number in NO_ROOM):
+        return True
+    if os.strerror(errno.EIO) not in text:
+        return False
+    # LMDB says so, too, of a write that was cut short where the room ended.
+    fd = os.open(os.path.join(path, DATA_NAME), os.O_RDWR | os.O_CLOEXEC)
+    try:
+        size = os.fstat(fd).st_size
+        os.posix_fallocate(fd, size, PROBE_BYTES)
+        os.ftruncate(fd, size)
+    except OSError as refusal:
+        return refusal.errno in NO_ROOM
+    finally:
+        os.close(fd)
+    return False
+
+
+def reserve_lock_file(path: str) -> None:
+    """LMDB maps its lock file, and where the disk has no room for a page of it, a process dies.
+
+    To be called before the database is opened: closing any descriptor of the file gives up the
+    locks that this process has on it.
+    """
+    name = os.path.join(path, LMDB_LOCK_NAME)
+    fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        if os.fstat(fd).st_size <= LOCK_FILE_BYTES:
+            os.posix_fallocate(fd, 0, LOCK_FILE_BYTES)
+    finally:
+        os.close(fd)
 
 
 def clear_copy(path: str) -> None:
@@ -169,6 +211,7 @@ def main(arguments: list[str]) -> None:
         os.write(1, bytes([status]) + len(data).to_bytes(4, "little") + data)
 
     def open_database() -> tuple[lmdb.Environment, dict[bytes, lmdb._Database]]:
+        reserve_lock_file(path)
         opened = lmdb.open(
             path, map_size=map_bytes, max_dbs=len(buckets) + 4, mode=0o600, sync=synced
         )
@@ -211,7 +254,13 @@ def main(arguments: list[str]) -> None:
                 batch.append(marshal.loads(data))
                 del data
             else:
-                commit(env, databases, batch)
+                try:
+                    commit(env, databases, batch)
+                except (lmdb.Error, OSError) as error:
+                    if not lacks_room(path, error):
+                        raise
+                    answer(3, f"{error}")
+                    continue
                 batch.clear()
                 commits += 1
                 if not commits % READER_CHECK_COMMITS:

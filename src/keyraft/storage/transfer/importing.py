@@ -151,6 +151,8 @@ def prepare_in_child(source: str, snap_dir: str) -> int:
         prepare_command(source, snap_dir), capture_output=True, text=True, check=False
     )
     if done.returncode:
+        # One that died at once, as of a page without room, has left what it built.
+        shutil.rmtree(os.path.join(snap_dir, BUILDING), ignore_errors=True)
         raise TransferError(
             done.stderr.strip() or f"the importing process ended: {done.returncode}"
         )

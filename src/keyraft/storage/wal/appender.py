@@ -8,7 +8,8 @@ gather, and the next write takes them all: one write, one sync.
 
 Callbacks come in the order of the calls. `done` gets None once everything up to and including its
 batch is durable, or the WALError after which nothing will be durable any more; it may be
-called before `append` returns. Time, thread and loop are handed in, so the simulator runs this
+called before `append` returns. Where there is no room, nobody is called: the batches wait, and are
+written again every `ROOM_RETRY_S` until they fit. Time, thread and loop are handed in, so the simulator runs this
 code, too.
 """
 
@@ -22,12 +23,13 @@ from typing import Any, Final
 from keyraft.raft.types import Entry, HardState
 from keyraft.storage.wal.encode import WALBatch
 from keyraft.storage.wal.log import WAL
-from keyraft.storage.wal.record import SnapshotMark, WALError
+from keyraft.storage.wal.record import SnapshotMark, WALError, WALFullError
 
 INLINE_BYTES_MAX: Final = 16_384  # larger batches always go to the thread
 FAST_SYNC_S: Final = 0.002  # the longest sync allowed on the loop; less than a slice of apply
 FAST_SYNCS_MIN: Final = 8  # so many syncs at first, and after a stall, are done by the thread
 STALL_FACTOR: Final = 20  # a sync that takes so many times FAST_SYNC_S is a stall
+ROOM_RETRY_S: Final = 0.5  # between two attempts to write what there was no room for
 _UP: Final = 1.5
 _DOWN: Final = 1.125
 
@@ -84,6 +86,7 @@ class Appender:
     """Writes a WAL on behalf of the loop."""
 
     __slots__ = (
+        "_call_later",
         "_call_loop",
         "_clock",
         "_dones",
@@ -94,6 +97,7 @@ class Appender:
         "_submit",
         "_wal",
         "_writing",
+        "starved",
     )
 
     def __init__(
@@ -103,22 +107,25 @@ class Appender:
         clock: Callable[[], float],
         submit: Callable[[Callable[[], None]], None],
         call_loop: Callable[..., Any],
+        call_later: Callable[..., Any],
         policy: SyncPolicy | None = None,
         on_sync: Callable[[float, int], None] | None = None,
     ) -> None:
         """`clock`: seconds. `submit`: runs a job in the storage thread, one after another.
-        `call_loop`: `loop.call_soon_threadsafe`. `on_sync`: seconds and bytes of each synced write.
+        `call_loop`: `loop.call_soon_threadsafe`. `call_later`: the loop's. `on_sync`: seconds and bytes of each synced write.
         """
         self._wal = wal
         self._clock = clock
         self._submit = submit
         self._call_loop = call_loop
+        self._call_later = call_later
         self._policy = policy or SyncPolicy()
         self._on_sync = on_sync
         self._queue: list[WALBatch] = []
         self._dones: list[Done] = []
         self._writing = False
         self._failure: WALError | None = None
+        self.starved = False  # batches wait for room
 
     @property
     def idle(self) -> bool:
@@ -171,6 +178,10 @@ class Appender:
     def _add(self, batch: WALBatch, done: Done, alone: bool) -> None:
         if not self._writing and batch.head is None and self._policy.inline(len(batch.data), alone):
             seconds, failure = self._write((batch,))
+            if isinstance(failure, WALFullError):
+                self._writing = True
+                self._wait_for_room([batch], [done], failure)
+                return
             self._observe(seconds, len(batch.data), failure)
             done(failure)
             return
@@ -213,6 +224,10 @@ class Appender:
         seconds: float,
         failure: WALError | None,
     ) -> None:
+        if isinstance(failure, WALFullError):
+            self._wait_for_room(batches, dones, failure)
+            return
+        self.starved = False
         self._observe(seconds, sum(len(batch.data) for batch in batches), failure)
         # The next write starts before the callbacks run, so batches that they append keep their
         # order.
@@ -228,6 +243,15 @@ class Appender:
                 self._dones = []
         for done in dones:
             done(failure)
+
+    def _wait_for_room(
+        self, batches: list[WALBatch], dones: list[Done], failure: WALFullError
+    ) -> None:
+        """What was not written comes again before all that came behind it."""
+        self.starved = True
+        self._queue[:0] = batches[failure.written :]
+        self._dones[:0] = dones
+        self._call_later(ROOM_RETRY_S, self._start)
 
 
 class StorageThread:

@@ -8,9 +8,10 @@ Invariants:
 - after the last record of the last segment there are only zeros: what a torn write left is wiped
   before anything new is written over part of it;
 - once a write has failed, every later one fails (WALWriteError): nobody knows what is on the disk.
+  Only where there was no room it comes again (`segment_writer`).
 
 `encode` belongs to the loop; `write`, `release_to` and `close` are called one at a time, from
-whichever thread the owner likes.
+whichever thread the owner likes; `reserve` may run beside them.
 """
 
 from __future__ import annotations
@@ -19,17 +20,19 @@ import errno
 import gc
 import posixpath
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
 from keyraft.base.log import Logger, NullLogger
 from keyraft.base.protofields import fields
 from keyraft.raft import codec
 from keyraft.raft.types import Entry, EntryType, HardState
-from keyraft.storage.files import File, FileLockedError, Files
+from keyraft.storage.files import NO_ROOM, File, FileLockedError, Files
 from keyraft.storage.wal.decode import READ_BYTES, WALDecoder
 from keyraft.storage.wal.encode import WALBatch, WALEncoder
 from keyraft.storage.wal.record import (
     ENTRY,
+    FRAME_BYTES,
     METADATA,
     SEGMENT_BYTES,
     SNAPSHOT,
@@ -40,9 +43,9 @@ from keyraft.storage.wal.record import (
     WALLockedError,
     WALNotFoundError,
     WALTornError,
-    WALWriteError,
     decode_snapshot_mark,
 )
+from keyraft.storage.wal.segment_writer import SegmentWriter
 from keyraft.storage.wal.segments import parse_segment_name, segment_name, segments_from, wal_exists
 
 BROKEN_SUFFIX: Final = ".broken"
@@ -65,7 +68,7 @@ class Replay:
 class WAL:
     """An open log, ready to append."""
 
-    __slots__ = ("_encoder", "_failure", "_files", "_log", "_path", "_segments", "_size")
+    __slots__ = ("_encoder", "_size", "_writer")
 
     def __init__(
         self,
@@ -75,14 +78,11 @@ class WAL:
         encoder: WALEncoder,
         size: int,
         log: Logger,
+        reserved: bool = True,
     ) -> None:
-        self._files = files
-        self._path = path
-        self._segments = segments  # (first index, locked file), oldest first; the last is written
+        self._writer = SegmentWriter(files, path, segments, size, log, reserved)
         self._encoder = encoder
         self._size = size
-        self._log = log
-        self._failure: OSError | None = None
 
     # --- beginning ----------------------------------------------------------------------------
 
@@ -154,7 +154,7 @@ class WAL:
     ) -> tuple[WAL, Replay]:
         """Locks the segments, reads everything behind `start`, and makes the log ready to append.
 
-        A torn tail is copied to `NAME.broken` and cut off, once. Raises WALNotFoundError,
+        A torn tail is copied to `NAME.broken` and wiped, once. Raises WALNotFoundError,
         WALLockedError, WALDamagedError, OSError.
         """
         log = log or NullLogger()
@@ -177,8 +177,8 @@ class WAL:
                 replay, decoder = _read_repaired(opened, start)
             replay.repaired = repaired
             tail = opened[-1]
-            tail.truncate(decoder.offset)
-            tail.allocate(segment_bytes)
+            _wipe(tail, decoder.offset)
+            reserved = _allocated(tail, segment_bytes)
             tail.fdatasync()
         except BaseException:
             for file in opened:
@@ -196,7 +196,7 @@ class WAL:
             assert parsed is not None, name
             encoder.sequence, index = parsed
             segments.append((index, file))
-        return cls(files, path, segments, encoder, segment_bytes, log), replay
+        return cls(files, path, segments, encoder, segment_bytes, log, reserved), replay
 
     # --- appending ----------------------------------------------------------------------------
 
@@ -223,24 +223,37 @@ class WAL:
     def write(self, batches: Sequence[WALBatch]) -> None:
         """Carries out batches in the order in which they were encoded: one write, one sync.
 
-        Raises WALWriteError; from then on always.
+        Raises WALFullError, after which what was not written comes again, and WALWriteError, from
+        then on always.
         """
-        if self._failure is not None:
-            raise WALWriteError(f"wal: a write has failed before: {self._failure}")
-        try:
-            first = 0
-            for last, batch in enumerate(batches):
-                if batch.head is not None:
-                    self._write_run(batches[first : last + 1])
-                    self._cut(batch)
-                    first = last + 1
-            if first < len(batches):
-                self._write_run(batches[first:] if first else batches)
-        except OSError as error:
-            self._failure = error
-            raise WALWriteError(
-                f"wal: cannot write to '{self._segments[-1][1].path}': {error}"
-            ) from error
+        self._writer.write(batches)
+
+    @property
+    def behind(self) -> bool:
+        """Whether batches wait for room."""
+        return self._writer.behind
+
+    @property
+    def room_bytes(self) -> int:
+        """So much can be written for sure, whatever else fills the disk. About: of the batch under
+        way all is counted as written."""
+        writer = self._writer
+        spare = self._size if writer.has_spare else 0
+        if self._encoder.offset >= self._size or not writer.reserved:
+            return spare
+        return self._size - self._encoder.offset + spare
+
+    @property
+    def wants_room(self) -> bool:
+        """Whether it is time for `reserve`."""
+        writer = self._writer
+        return not writer.reserved or (
+            not writer.has_spare and self._encoder.offset >= self._size // 2
+        )
+
+    def reserve(self) -> None:
+        """Reserves room ahead. Blocks. Raises OSError."""
+        self._writer.reserve()
 
     def append(
         self, entries: Sequence[Entry], state: HardState | None = None, must_sync: bool = True
@@ -254,39 +267,6 @@ class WAL:
         """`encode_snapshot` and `write` in one."""
         self.write((self.encode_snapshot(mark),))
 
-    def _write_run(self, batches: Sequence[WALBatch]) -> None:
-        first = batches[0]
-        if len(batches) == 1:
-            data, sync = first.data, first.sync
-        else:
-            data = b"".join([batch.data for batch in batches])
-            sync = any(batch.sync for batch in batches)
-        self._segments[-1][1].pwrite(data, first.offset, sync)
-
-    def _cut(self, batch: WALBatch) -> None:
-        """Ends the segment behind `batch` and begins the next with the batch's head."""
-        assert batch.head is not None, batch.sequence
-        tail = self._segments[-1][1]
-        tail.truncate(batch.offset + len(batch.data))
-        tail.fdatasync()
-        sequence = batch.sequence + 1
-        index = batch.entries_last + 1
-        temporary = posixpath.join(self._path, f"{sequence & 1}.tmp")
-        final = posixpath.join(self._path, segment_name(sequence, index))
-        file = self._files.open_locked(temporary, create=True)
-        try:
-            file.truncate(0)
-            file.allocate(self._size)
-            file.pwrite(batch.head, 0)
-            file.fdatasync()
-            self._files.rename(temporary, final)
-            self._files.sync_dir(self._path)
-        except BaseException:
-            file.close()
-            raise
-        self._segments.append((index, file))
-        self._log.info("created a new WAL segment", path=final)
-
     # --- letting go ---------------------------------------------------------------------------
 
     def release_to(self, index: int) -> None:
@@ -294,33 +274,49 @@ class WAL:
 
         The newest segment that begins before `index` is kept.
         """
-        keep = len(self._segments) - 1
-        for position, (first, _) in enumerate(self._segments):
-            if first >= index:
-                keep = position - 1
-                break
-        for _, file in self._segments[: max(0, keep)]:
-            file.close()
-        del self._segments[: max(0, keep)]
+        self._writer.release_to(index)
 
     def close(self) -> None:
-        """Writes what was held back, syncs and lets go of all locks. Raises WALWriteError."""
+        """Writes what was held back, syncs and lets go of all locks. Raises WALError.
+
+        Behind batches that wait for room nothing is written: nobody was told of them.
+        """
         try:
+            writer = self._writer
             batch = self._encoder.flush(sync=True)
-            if batch is not None and self._failure is None:
-                self.write((batch,))
+            if batch is not None and not writer.failed and not writer.behind:
+                writer.write((batch,))
         finally:
-            for _, file in self._segments:
-                file.close()
-            self._segments.clear()
+            self._writer.close()
 
     def check(self) -> None:
         """The encoder's place is within the segment that is written."""
-        assert self._segments, "closed"
+        assert self._writer.segments, "closed"
         assert self._encoder.offset < self._size or self._encoder.sequence == 0, (
             self._encoder.offset,
             self._size,
         )
+
+
+def _wipe(file: File, offset: int) -> None:
+    """Zeros from there on. The file is not cut, which would give its room back."""
+    try:
+        file.wipe(offset)
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        file.truncate(offset)  # a file system that writes nothing in place
+
+
+def _allocated(file: File, size: int) -> bool:
+    """Whether there is room for all of it. Without, a member starts all the same."""
+    try:
+        file.allocate(size)
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        return False
+    return True
 
 
 def _first_segment(files: Files, path: str, content: bytes, segment_bytes: int) -> File:
@@ -452,9 +448,28 @@ def _read_repaired(opened: list[File], start: SnapshotMark) -> tuple[Replay, WAL
 
 
 def _repair(files: Files, tail: File, torn: WALTornError, log: Logger) -> str:
-    """Copies the last segment to `NAME.broken`, then cuts it behind its last sound record."""
+    """Copies the last segment to `NAME.broken`, where there is room, then wipes it behind its last
+    sound record; the copy's name, or ""."""
     broken = tail.path + BROKEN_SUFFIX
     log.warn("repairing the write-ahead log", path=tail.path, error=str(torn))
+    try:
+        _copy(files, tail, broken)
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        with suppress(OSError):
+            files.remove(broken)
+        log.warn("no room for a copy of the torn segment", path=broken, error=str(error))
+        broken = ""
+    _wipe(tail, torn.offset)
+    if tail.size() % FRAME_BYTES:  # cut short by hand: not to end within a frame's length again
+        tail.truncate(tail.size() + -tail.size() % FRAME_BYTES)
+    tail.fdatasync()
+    log.warn("repaired the write-ahead log", path=tail.path, broken=broken, size=torn.offset)
+    return broken
+
+
+def _copy(files: Files, tail: File, broken: str) -> None:
     copy = files.open(broken, create=True)
     try:
         copy.truncate(0)
@@ -466,7 +481,3 @@ def _repair(files: Files, tail: File, torn: WALTornError, log: Logger) -> str:
     finally:
         copy.close()
     files.sync_dir(posixpath.dirname(broken) or ".")
-    tail.truncate(torn.offset)
-    tail.fdatasync()
-    log.warn("repaired the write-ahead log", path=tail.path, broken=broken, size=torn.offset)
-    return broken

@@ -88,6 +88,14 @@ class WALWriteError(WALError):
     """A write or a sync failed: nothing since the last sync may be acknowledged, ever."""
 
 
+class WALFullError(WALError):
+    """There is no room: the first `written` batches are on the disk; the others may come again."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.written = 0
+
+
 @dataclass(frozen=True, slots=True)
 class SnapshotMark:
     """A snapshot's place in the log: its index, term and the configuration there."""
