@@ -47,6 +47,7 @@ class SimDatabases:
     def __init__(self) -> None:
         self.own = MemoryEngine().disk
         self._received: dict[int, Disk] = {}  # files, by index
+        self.wrong: list[Disk] = []  # what it once was
         self._built: Disk = {}  # from a file, beside the own one
         self.exchange: Callable[[], None] = lambda: None  # has the member open its own anew
 
@@ -76,6 +77,12 @@ class SimDatabases:
         """What was built last is the member's own."""
         self.own = self._built
         self.exchange()
+
+    def keep_wrong(self, index: int) -> None:
+        """What was built last takes the place of the member's own, which was wrong."""
+        self.wrong.append(self.own)
+        self.own = self._built
+        self.remove(index)
 
     def install(self, index: int) -> None:
         """The same from the file, while no member lives here."""

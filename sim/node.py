@@ -209,6 +209,7 @@ class Node:
             snapshot_catchup_entries=self.habits.catchup_entries,
             strict_reconfig_check=self.habits.strict_reconfig,
             compaction_batch_revisions=self.habits.compaction_batch,
+            self_repair=self.habits.self_repair,
             corrupt_check_s=self.habits.corrupt_check_s,
             compact_hash_check_s=self.habits.compact_hash_check_s,
         )
@@ -228,6 +229,7 @@ class Node:
         member = life.member
         member.watch(self._witness, self.habits)
         member.on_removed = self._removed
+        member.rebuild.on_ready = self._rebuilt
         self._serve(member)
         member.peer_hashes = NodeHashes(self, self.nodes, loop)
         self.member = member
@@ -323,6 +325,23 @@ class Node:
                 done()
 
         self._loop.request(life.end, hang_up, ended)
+
+    def _rebuilt(self, index: int) -> None:
+        """It ends, and starts again with another member's database; power may go between."""
+        member = self.member
+        assert member is not None, "it asked for that database"
+        assert self.reception.ready_index == index, "it is the newest that came"
+        member.halt()
+        self.tell(f"{self.identity.name} starts again with the database of another member")
+
+        def again() -> None:
+            if self.member is member:
+                self.life.close()
+                self.kill()
+                self.databases.keep_wrong(index)
+                self.start()
+
+        self.loop.call_soon(again)
 
     def _break_lines(self) -> None:
         lines, self.lines = self.lines, []

@@ -9,7 +9,7 @@ from keyraft.base.errors import EtcdError
 from keyraft.base.version import VERSION
 from keyraft.cluster import MemberRecord
 from keyraft.raft import Message, MessageType
-from keyraft.server import Member, PeerHash
+from keyraft.server import REBUILD_CONTEXT, Member, PeerHash
 from sim.loop import MemberLoop
 from sim.network import MemberNetwork, SimNetwork
 
@@ -74,6 +74,29 @@ class NodeHashes:
                 self._one(node, revision) for node in self._nodes.values() if node is not self._node
             ]
             self._loop.call_later(0.01, done, found)
+
+        self._loop.call_later(0.01, answer)
+
+    def ask_database(self, member_id: int, done: Callable[[str], None]) -> None:
+        """Has another member send its database."""
+        node = self._nodes.get(member_id)
+        network, own = self._node.network, self._node.identity.id
+
+        def answer() -> None:
+            if (
+                node is None
+                or node.member is None
+                or not node.running
+                or not network.reachable(own, member_id)
+                or not network.reachable(member_id, own)
+            ):
+                self._loop.call_later(0.01, done, "it cannot be reached")
+                return
+            term = node.member.leadership.term
+            node.transfers.send(
+                Message(MessageType.SNAP, own, member_id, term, context=REBUILD_CONTEXT)
+            )
+            self._loop.call_later(0.01, done, "")
 
         self._loop.call_later(0.01, answer)
 

@@ -34,6 +34,7 @@ class Habits:
     watch_rows: int = 500  # read from the store at once for watchers that are behind
     watch_message_bytes: int = 2_097_152  # larger ones are fragmented
     watch_pending_bytes: int = 67_108_864  # above it watchers fall behind
+    self_repair: bool = True
     corrupt_check_s: float = 0.0
     compact_hash_check_s: float = 0.0
     watch_budget: int = 1_000  # of one slice of delivery

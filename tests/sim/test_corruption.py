@@ -22,11 +22,11 @@ CHECK_S = 2.0
 
 
 def periodic(_: Random) -> Habits:
-    return Habits(corrupt_check_s=CHECK_S)
+    return Habits(corrupt_check_s=CHECK_S, self_repair=False)
 
 
 def after_compactions(_: Random) -> Habits:
-    return Habits(compact_hash_check_s=CHECK_S)
+    return Habits(compact_hash_check_s=CHECK_S, self_repair=False)
 
 
 def begin(habits: object, size: int = 3) -> tuple[SimCluster, Node]:
@@ -151,8 +151,112 @@ def initial(node: Node, cluster: SimCluster) -> str:
 
 
 def test_a_member_compares_before_it_serves() -> None:
-    cluster, leader = begin(lambda _: Habits())
+    cluster, leader = begin(lambda _: Habits(self_repair=False))
     follower = follower_of(cluster, leader)
     assert initial(follower, cluster) == ""
     damage(follower)
     assert initial(follower, cluster) == f"{follower.id:x} found data inconsistency with peers"
+
+
+# --- rebuilding itself ----------------------------------------------------------------------------
+
+
+def repairing(_: Random) -> Habits:
+    return Habits(corrupt_check_s=CHECK_S)
+
+
+def repairing_after_compactions(_: Random) -> Habits:
+    return Habits(compact_hash_check_s=CHECK_S)
+
+
+def whole(cluster: SimCluster) -> bool:
+    """Nobody is accused or fenced, and everybody writes."""
+    if not cluster.agreed() or any(one.leadership.fenced for one in cluster.members):
+        return False
+    return not any(one.alarms.corrupt for one in cluster.members)
+
+
+def rebuilt(cluster: SimCluster, node: Node) -> None:
+    """It is found out, rebuilt, and nobody is accused any more; the others have lived on."""
+    assert cluster.run_until(lambda: any(one.alarms.corrupt for one in cluster.members))
+    assert cluster.run_until(lambda: node.lives == 2 and node.member is not None)
+    assert cluster.run_until(lambda: whole(cluster))
+    assert len(cluster.hashes()) == 1
+    assert len(node.databases.wrong) == 1
+    assert all(one.lives == 1 for one in cluster.nodes.values() if one is not node)
+    answers = put(cluster.leader() or node, b"later")
+    assert cluster.run_until(lambda: bool(answers))
+    assert isinstance(answers[0], bytes)
+
+
+def test_a_damaged_follower_is_rebuilt_by_itself_under_load() -> None:
+    cluster, leader = begin(repairing)
+    damaged = follower_of(cluster, leader)
+    damage(damaged)
+    answers: list[Result] = []
+
+    def load() -> None:
+        now = cluster.leader()
+        if now is not None and now.member is not None and not now.member.stopped:
+            request = rpc_pb2.PutRequest(key=b"load", value=b"v").SerializeToString()
+            now.member.propose(internal_request.KIND_PUT, request, answers.append)
+        cluster.loop.call_later(0.02, load)
+
+    load()
+    rebuilt(cluster, damaged)
+    refused = [one for one in answers if isinstance(one, errors.CorruptError)]
+    assert 0 < len(refused) < len(answers)
+
+
+@pytest.mark.parametrize("leads", [True, False])
+def test_whoever_is_damaged_is_rebuilt_from_the_majority(leads: bool) -> None:
+    """A leader hands over before it asks for the other's database."""
+    cluster, leader = begin(repairing if leads else repairing_after_compactions)
+    damaged = leader if leads else follower_of(cluster, leader)
+    damage(damaged)
+    if not leads:
+        compact(cluster, leader, member_of(leader).store.revision)
+    rebuilt(cluster, damaged)
+
+
+def test_a_member_that_is_damaged_while_it_is_down_is_never_read() -> None:
+    """It finds itself out after its start, without an alarm for the others."""
+    cluster, leader = begin(lambda _: Habits())
+    damaged = follower_of(cluster, leader)
+    cluster.run(1.0)
+    damaged.kill()
+    rows = damaged.databases.own[KEY]
+    row = max(rows)
+    rows[row] = rows[row][:-1] + b"x"
+    damaged.start()
+    assert cluster.run_until(lambda: damaged.lives == 3 and damaged.member is not None)
+    assert cluster.run_until(lambda: whole(cluster))
+    assert len(cluster.hashes()) == 1
+    assert len(damaged.databases.wrong) == 1
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_nobody_is_rebuilt_where_it_is_not_clear_who_is_wrong(size: int) -> None:
+    cluster, _ = begin(repairing, size)
+    for number, node in enumerate(list(cluster.nodes.values())[: size - 1]):
+        backend = member_of(node).backend
+        row, stored = list(backend.range(KEY, b"", None))[-1]
+        backend.put(KEY, row, stored[:-1] + b"xy"[number : number + 1])
+    assert cluster.run_until(lambda: any(one.alarms.corrupt for one in cluster.members))
+    cluster.run(20.0)
+    assert all(node.lives == 1 for node in cluster.nodes.values())
+    assert all(one.alarms.corrupt for one in cluster.members)
+    assert not any(one.leadership.fenced for one in cluster.members)
+
+
+def test_a_fenced_member_serves_nobody() -> None:
+    cluster, leader = begin(repairing)
+    damaged = follower_of(cluster, leader)
+    damage(damaged)
+    for node in cluster.nodes.values():
+        cluster.network.cut(node.id, damaged.id)  # no database reaches it
+    member = member_of(damaged)
+    cluster.network.heal()
+    assert cluster.run_until(lambda: member.leadership.fenced)
+    assert not member.leadership.in_service
+    assert not member.rebuild.trusted

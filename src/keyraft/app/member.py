@@ -30,11 +30,10 @@ from keyraft.app.member_settings import member_settings
 from keyraft.app.passwords import BcryptPasswords
 from keyraft.app.peer_port import PeerPort
 from keyraft.app.preloading import preload_later
+from keyraft.app.rebuilding import RESTART, end_when_ready, leave_database
 from keyraft.app.request_stats import RequestStats
 from keyraft.app.snapshot_transfers import Transfers
-from keyraft.app.start_checks import (
-    StartError,
-)
+from keyraft.app.start_checks import StartError
 from keyraft.app.systemd import notify_ready
 from keyraft.app.tokens import token_provider
 from keyraft.base.histograms import Histogram, exponential
@@ -207,6 +206,7 @@ class _Running:
         )
         member.publisher.on_published = lambda: self._ready(ports, health)
         member.on_removed = self._removed
+        end_when_ready(member, self._transfers, self._end_with)
         # The collector was off since the command began, and there was almost no garbage.
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
@@ -421,12 +421,15 @@ class _Running:
         self._code = -int(number)
         self._stop.set()
 
+    def _end_with(self, code: int) -> None:
+        self._code = code
+        self._stop.set()
+
     def _removed(self) -> None:
         self._log.error(
             "server error", error="the member has been permanently removed from the cluster"
         )
-        self._code = 1
-        self._stop.set()
+        self._end_with(1)
 
     def _cannot_go_on(self, what: str, why: str) -> None:
         """The one line of a fatal error."""
@@ -471,7 +474,9 @@ class _Running:
         life.close()
         if self._audit is not None:
             self._audit.end()
-        if opened.cluster.downgrade.enabled and self._code != 1:
+        if self._code == RESTART:
+            leave_database(config.snap_directory, self._transfers)
+        elif opened.cluster.downgrade.enabled and self._code != 1:
             from keyraft.offline.handback import prepare_downgrade
 
             prepare_downgrade(config.snap_directory, opened.cluster.downgrade.target, self._log)

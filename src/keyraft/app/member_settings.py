@@ -32,6 +32,7 @@ def member_settings(config: Config, member_id: int, cluster_id: int) -> MemberSe
             config.auto_compaction_s() if periodic else config.auto_compaction_revisions()
         ),
         watch_progress_notify_s=config.watch_progress_notify_interval_s,
+        self_repair=config.corrupt_self_repair,
         corrupt_check_s=config.corrupt_check_time_s,
         compact_hash_check_s=(
             config.compact_hash_check_time_s if config.gate("CompactHashCheck") else 0.0

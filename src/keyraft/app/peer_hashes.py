@@ -1,4 +1,5 @@
-"""Every peer's hash of its keys, asked over the peer port: `GET /members/hashkv`."""
+"""Every peer's hash of its keys, asked over the peer port: `GET /members/hashkv`; and a peer's
+database, for a member whose own is wrong: `POST /members/database`."""
 
 from __future__ import annotations
 
@@ -60,6 +61,29 @@ class HashQuestions:
             found = KVHash(answer.hash, answer.compact_revision, answer.hash_revision or revision)
             return PeerHash(peer.id, peer.peer_urls, answer.revision, found)
         return PeerHash(peer.id, peer.peer_urls, error=refusal)
+
+    def ask_database(self, member_id: int, done: Callable[[str], None]) -> None:
+        """See `server.ports.PeerHashes`."""
+
+        async def work() -> None:
+            settings = self._member.settings
+            peer = self._member.membership.cluster.member(member_id)
+            refusal = "the member is unknown"
+            for url in peer.peer_urls if peer is not None else ():
+                try:
+                    await self._ask.ask_database(
+                        url, settings.cluster_id, settings.member_id, settings.request_timeout_s
+                    )
+                except PeerRefusal as error:
+                    refusal = str(error)
+                else:
+                    refusal = ""
+                    break
+            done(refusal)
+
+        task = asyncio.get_running_loop().create_task(work())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def stop(self) -> None:
         """Cancels all requests."""

@@ -329,6 +329,12 @@ class PeerPort:
             raise found
         return HashKVAnswer(current, found.hash, found.compact_revision, found.revision)
 
+    def send_database(self, member_id: int) -> str:
+        """To a member that rebuilds its own."""
+        member, transport = self._here, self._transport
+        assert transport is not None, "the port serves before it has a transport"
+        return self._transfers.send_copy(member, transport, member_id)
+
     async def wait_applied(self) -> bool:
         """Waits up to a second for all entries that are committed now to be applied."""
         member = self._here

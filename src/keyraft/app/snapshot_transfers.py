@@ -23,9 +23,9 @@ import lmdb
 from keyraft.base.histograms import Histogram, exponential
 from keyraft.base.log import Logger
 from keyraft.peer.transport import Transport
-from keyraft.raft import Message
+from keyraft.raft import Message, MessageType
 from keyraft.raft.errors import StorageError
-from keyraft.server import Member, ReceivedDatabase
+from keyraft.server import REBUILD_CONTEXT, Member, ReceivedDatabase
 from keyraft.shell.database_reception import DatabaseReception, sent_snapshot
 from keyraft.storage.backend import LMDBReader, ReadOnlyBackend
 from keyraft.storage.files import create_private
@@ -92,6 +92,27 @@ class Transfers:
             self._failed(member, message, "too many snapshot transfers are under way")
             return
         self._spawn(self._send(member, transport, message))
+
+    def send_copy(self, member: Member, transport: Transport, to: int) -> str:
+        """Starts to send the database to a member that asked for it; "", or why not.
+
+        Raft hears of the message nowhere (`server.upkeep.rebuild`).
+        """
+        if not member.rebuild.trusted:
+            return "the keys of this member may be wrong"
+        if to == member.settings.member_id or member.membership.cluster.member(to) is None:
+            return "the member is unknown"
+        if len(self._tasks) >= TRANSFERS_MAX:
+            return "too many snapshot transfers are under way"
+        message = Message(
+            MessageType.SNAP,
+            to,
+            member.settings.member_id,
+            member.leadership.term,
+            context=REBUILD_CONTEXT,
+        )
+        self._spawn(self._send(member, transport, message))
+        return ""
 
     async def _send(self, member: Member, transport: Transport, message: Message) -> None:
         committed = asyncio.Event()

@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import cast
+from typing import Final, cast
 
 from keyraft.app.start_checks import DiscoveryError, StartError, check_data_dir, identify_data_dir
 from keyraft.base.version import GIT_SHA, VERSION, platform_name, runtime_version
@@ -77,6 +77,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return _start(config)
 
 
+RESTART: Final = 1_000_000  # `keyraft.app.rebuilding.RESTART`, which a start does not load
+
+
 def _start(config: Config) -> int:
     try:
         kind = identify_data_dir(config.data_dir, config.log)
@@ -104,6 +107,8 @@ def _start(config: Config) -> int:
     except OSError as error:
         # An error without a message of its own: a full disk, no permission, no descriptors.
         return _refuse(config, f"{error.filename or 'start'}: {(error.strerror or '').lower()}")
+    if code == RESTART:
+        importlib.import_module("keyraft.app.rebuilding").start_again()
     if code < 0 and os.getpid() != 1:
         # As in the original: the process ends by the signal, so its parent sees which.
         signal.signal(-code, signal.SIG_DFL)

@@ -174,6 +174,7 @@ class Config(NamedTuple):
 
     # Data care
     corrupt_check_time_s: float
+    corrupt_self_repair: bool
     compact_hash_check_time_s: float
     compaction_batch_limit: int
     compaction_sleep_interval_s: float

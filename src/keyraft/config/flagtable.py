@@ -366,7 +366,13 @@ _SECTIONS: Final[dict[str, tuple[Row, ...]]] = {
         ("distributed-tracing-sampling-rate", INT, "0", "Samples per million"),
     ),
     "Data care": (
-        ("corrupt-check-time", DURATION, "0s", "Period of hash comparison with peers, 0 off"),
+        ("corrupt-check-time", DURATION, "4h0m0s", "Period of hash comparison with peers, 0 off"),
+        (
+            "corrupt-self-repair",
+            BOOL,
+            "true",
+            "A member whose keys differ from the majority's takes their database (not a flag of etcd)",
+        ),
         (
             "compact-hash-check-time",
             DURATION,

@@ -23,6 +23,8 @@ def empty_disk() -> Disk:
 class MemoryBackend:
     """`Backend` without files. With `auto_settle` a flush is durable at once."""
 
+    starved = ""
+
     def __init__(self, disk: Disk | None = None, auto_settle: bool = True) -> None:
         self.disk = empty_disk() if disk is None else disk
         self.auto_settle = auto_settle

@@ -18,6 +18,7 @@ from keyraft.base.log import Logger
 from keyraft.cluster import format_id
 from keyraft.net import Http1Client, HttpError, failure_reason
 from keyraft.peer.api_handlers import (
+    DATABASE_PATH,
     HASH_PATH,
     LEASE_INTERNAL_PATH,
     LEASE_PATH,
@@ -178,6 +179,21 @@ class PeerApiClient:
             )
         except (ValueError, KeyError, TypeError, OverflowError) as error:
             raise PeerRefusal(f"hashkv: {error}") from error
+
+    async def ask_database(
+        self, peer_url: str, cluster_id: int, own: int, timeout_s: float
+    ) -> None:
+        """Has a member of ours send its database to this one."""
+        status, _, body = await self._ask(
+            "POST",
+            peer_url,
+            DATABASE_PATH,
+            timeout_s,
+            body=str(own).encode(),
+            headers={"X-Etcd-Cluster-ID": format_id(cluster_id)},
+        )
+        if status != http_status.OK:
+            raise PeerRefusal(body.decode("utf-8", "replace").strip())
 
     async def _ask_lease(self, url: str, path: str, request: bytes, timeout_s: float) -> bytes:
         status, _, body = await self._ask(

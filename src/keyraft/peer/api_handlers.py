@@ -26,6 +26,7 @@ NOT_PRIMARY_TEXT: Final = "not a primary lessor"
 MEMBERS_PATH: Final = "/members"
 PROMOTE_PATH: Final = "/members/promote/"
 HASH_PATH: Final = "/members/hashkv"
+DATABASE_PATH: Final = "/members/database"  # of Keyraft
 LEASE_PATH: Final = "/leases"
 LEASE_INTERNAL_PATH: Final = "/leases/internal"
 _MEMBER_ID: Final = re.compile("[0-9]{1,20}")
@@ -66,6 +67,9 @@ class LocalMember(Protocol):
     async def hash_kv(self, revision: int) -> HashKVAnswer:
         """The hash up to `revision`, 0 for the latest."""
 
+    def send_database(self, member_id: int) -> str:
+        """Sends this member's database to another one, which rebuilds its own; "", or why not."""
+
     async def wait_applied(self) -> bool:
         """Waits up to a second for what is committed now to be applied; False if it was not."""
 
@@ -91,6 +95,7 @@ class ApiHandlers:
         routes.add(MEMBERS_PATH, self.members)
         routes.add(PROMOTE_PATH, self.promote)
         routes.add(HASH_PATH, self.hash_kv)
+        routes.add(DATABASE_PATH, self.database)
         routes.add(LEASE_PATH, self.renew)
         routes.add(LEASE_INTERNAL_PATH, self.time_to_live)
         routes.add("/downgrade/enabled", self.downgrade_enabled)
@@ -167,6 +172,23 @@ class ApiHandlers:
             },
             newline="",
         )
+
+    async def database(self, request: PeerRequest) -> PeerReply:
+        """Another member asks for this member's database (`server.upkeep.rebuild`)."""
+        if request.method != "POST":
+            return http_error(
+                http_status.METHOD_NOT_ALLOWED, "Method Not Allowed", {"Allow": "POST"}
+            )
+        if request.headers.get("x-etcd-cluster-id") != self._cluster["X-Etcd-Cluster-ID"]:
+            return http_error(http_status.PRECONDITION_FAILED, "cluster ID mismatch", self._cluster)
+        body = await request.body.read_whole(HASH_BODY_BYTES_MAX)
+        text = (body or b"").decode("ascii", "replace")
+        if not _MEMBER_ID.fullmatch(text) or int(text) >= 1 << 64:
+            return http_error(http_status.BAD_REQUEST, "no member's ID", self._cluster)
+        refusal = self._local.send_database(int(text))
+        if refusal:
+            return http_error(http_status.SERVICE_UNAVAILABLE, refusal, self._cluster)
+        return self._json({}, newline="")
 
     async def renew(self, request: PeerRequest) -> PeerReply:
         """A follower forwards a keep-alive."""

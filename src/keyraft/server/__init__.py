@@ -21,9 +21,11 @@ from keyraft.server.ports import (
 from keyraft.server.settings import MemberSettings
 from keyraft.server.upkeep.disk_waits import DiskWaits
 from keyraft.server.upkeep.hashing import hash_buckets, hash_keys
+from keyraft.server.upkeep.rebuild import CONTEXT as REBUILD_CONTEXT
 from keyraft.server.upkeep.received_database import ReceivedDatabase
 
 __all__ = [
+    "REBUILD_CONTEXT",
     "Asker",
     "Boot",
     "BootError",

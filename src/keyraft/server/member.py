@@ -57,6 +57,7 @@ from keyraft.server.upkeep.compactor import Compactor
 from keyraft.server.upkeep.corruption import CorruptionChecker
 from keyraft.server.upkeep.leasing import FRESH_TICKS, Leasing
 from keyraft.server.upkeep.quota import Quota
+from keyraft.server.upkeep.rebuild import Rebuild
 from keyraft.server.upkeep.received_database import ReceivedDatabase
 from keyraft.server.upkeep.space import SpaceKeeper
 from keyraft.server.wait_table import WaitTable
@@ -186,6 +187,7 @@ class Member:
         )
         self.removals = Removals(self)
         self.corruption = CorruptionChecker(self)
+        self.rebuild = Rebuild(self)
         self.membership_changes = MembershipChanges(self)
         self.leadership.on_leader = (
             self.reads.leader_changed,
@@ -275,6 +277,7 @@ class Member:
         self.publisher.tick(now_s)
         self.leadership_transfer.tick(now_s)
         self.space.tick(now_s)
+        self.rebuild.tick(now_s)
 
     def await_token(self, ahead: TokenAheadError, done: Callable[[EtcdError | None], None]) -> None:
         """`done(None)` once the entry that made a token is applied here, or an error in time.

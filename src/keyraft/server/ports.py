@@ -152,6 +152,10 @@ class PeerHashes(Protocol):
     def ask(self, revision: int, done: Callable[[Sequence[PeerHash]], None]) -> None:
         """Asks all of them; `done` is called once, on the loop, unless the member stops."""
 
+    def ask_database(self, member_id: int, done: Callable[[str], None]) -> None:
+        """Has another member send its database, with a message of `rebuild.CONTEXT`. `done` gets why
+        it does not, or ""."""
+
 
 class NoNetwork:
     """The network of a cluster of one."""

@@ -31,6 +31,7 @@ class MemberSettings:
     auto_compaction_periodic: bool = True
     auto_compaction_retention: float = 0  # seconds or revisions; 0 is off
     watch_progress_notify_s: float = 600.0
+    self_repair: bool = True
     corrupt_check_s: float = 0  # between comparisons with the peers' keys; 0 is off
     compact_hash_check_s: float = 0  # between comparisons of compaction hashes; 0 is off
     client_cert_auth: bool = False  # a certificate's common name names a user

@@ -100,6 +100,8 @@ class Guard:
 
     def _refuse(self, call: CallContext, learner_may: bool) -> None:
         """The slow path, taken only while a condition is not met."""
+        if self._leadership.fenced:
+            raise errors.CorruptError
         if not self._standing.capable:
             raise errors.NotCapableError
         if self._standing.is_learner and not learner_may:

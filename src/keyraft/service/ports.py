@@ -53,6 +53,10 @@ class LeadershipView(Protocol):
     def leader(self) -> int:
         """The leader's id; 0 without one."""
 
+    @property
+    def fenced(self) -> bool:
+        """The member's keys are wrong: nobody is served."""
+
 
 class Standing(Protocol):
     """Whether clients are served at all; checked first."""

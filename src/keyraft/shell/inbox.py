@@ -25,7 +25,7 @@ from keyraft.raft import (
     ProposalDroppedError,
     RaftError,
 )
-from keyraft.server import Member
+from keyraft.server import REBUILD_CONTEXT, Member
 from keyraft.shell.fatal_stop import CANNOT_GO_ON
 
 _SNAP: Final = int(MessageType.SNAP)
@@ -68,6 +68,9 @@ class Inbox:
             if message.type == _SNAP and not self._has_database(message):
                 self._refuse(f"a snapshot from {message.from_:x} without its database")
                 believed = False
+                continue
+            if message.type == _SNAP and message.context == REBUILD_CONTEXT:
+                member.rebuild.received(message)  # nothing for Raft, whoever sent it
                 continue
             if member.membership.cluster.is_removed(message.from_):
                 self._log.warn(

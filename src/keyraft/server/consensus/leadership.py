@@ -12,7 +12,8 @@ used where a deposed leader could do harm.
 Invariants (`check`):
 - `leading` exactly if `leader` is this member;
 - `alone` only if `confirmed`, `confirmed` only if `leading`;
-- `in_service` exactly if there is a leader, and this member is a voter and knows the version;
+- `in_service` exactly if there is a leader, and this member is a voter, knows the version and is not
+  fenced;
 - `term` never falls and is never above Raft's.
 """
 
@@ -38,6 +39,7 @@ class Leadership:
         "_serves",
         "alone",
         "confirmed",
+        "fenced",
         "in_service",
         "leader",
         "leading",
@@ -63,6 +65,7 @@ class Leadership:
         self.leading = False  # this member leads
         self.confirmed = False  # it has applied an entry of its term, too
         self.alone = False  # confirmed, and the only voter since then: it may read at any moment
+        self.fenced = False  # its keys are wrong: nobody is served
         self.in_service = False  # calls need no more checks: voter, with leader and version
         # Called in this order; `on_leader` gets the previous leader (0: none).
         self.on_leader: Sequence[Callable[[int], None]] = ()  # the leader has changed
@@ -77,7 +80,7 @@ class Leadership:
         self.term = term
         if not leading:
             self.confirmed = self.alone = False
-        self.in_service = leader != 0 and self._serves
+        self.in_service = leader != 0 and self._serves and not self.fenced
         if leader != before:
             if leader:
                 self._counters.leader_changes_seen += 1
@@ -115,7 +118,12 @@ class Leadership:
         self.sole_voter = sole_voter
         self._serves = serves
         self.alone = self.alone and sole_voter
-        self.in_service = self.leader != 0 and serves
+        self.in_service = self.leader != 0 and serves and not self.fenced
+
+    def fence(self, fenced: bool) -> None:
+        """Whether this member serves nobody, because its keys are wrong."""
+        self.fenced = fenced
+        self.in_service = self.leader != 0 and self._serves and not fenced
 
     def check(self, raft_term: int) -> None:
         """The invariants at the head of this module; `raft_term` is what Raft itself counts."""
@@ -124,7 +132,7 @@ class Leadership:
         hold(self.leading or not self.confirmed, "only a leader is confirmed", leader)
         hold(self.confirmed or not self.alone, "alone only behind an entry of its term", leader)
         hold(self.sole_voter or not self.alone, "alone only without other voters", leader)
-        serves = leader != 0 and self._serves
+        serves = leader != 0 and self._serves and not self.fenced
         hold(self.in_service == serves, "in service: a leader, a vote, a version", leader, serves)
         hold(self.term <= raft_term, "no term that Raft has not reached", self.term, raft_term)
 

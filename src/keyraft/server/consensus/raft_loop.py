@@ -326,6 +326,11 @@ class RaftLoop:
             hold(leader == found, "who leads has been told", leader, found)
 
     @property
+    def stable_index(self) -> int:
+        """The last entry that is on this member's disk."""
+        return self._stable_index
+
+    @property
     def installing(self) -> bool:
         """Whether a leader's snapshot is about to take the place of this member's state."""
         ready = self._ready

@@ -48,6 +48,11 @@ class Snapshotter:
         self._sending_s = float("-inf")  # when a database was last being sent
 
     @property
+    def busy(self) -> bool:
+        """Whether one is being made."""
+        return self._busy
+
+    @property
     def index(self) -> int:
         """The index of the newest snapshot."""
         return self._index
