@@ -46,7 +46,8 @@ def usage(*arguments: str) -> str:
 def test_every_flag_has_a_field_and_every_field_a_flag() -> None:
     fields = set(Config._fields) - {"explicit", "log"}
     assert fields == {f.field for f in FLAGS.values()} - {"config_file", "version"}
-    assert len(FLAGS) == 113 + 6  # of etcd; password-min-length, nospace-auto-disarm, audit-log (4)
+    # of etcd; password-min-length, nospace-auto-disarm, audit-log (4), corrupt-self-repair
+    assert len(FLAGS) == 113 + 7
     assert len(IGNORED_NAMES) == 15
 
 
