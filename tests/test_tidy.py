@@ -24,7 +24,6 @@ LARGE = {
     "tests/grpc/test_server_streams.py": 542,
     "tests/mvcc/test_watch_hub.py": 931,
     "tests/net/test_http1_connection.py": 587,
-    "tests/storage/test_wal.py": 553,
 }
 """Modules above the limit and how long they may be; none is added."""
 
