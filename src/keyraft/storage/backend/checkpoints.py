@@ -47,10 +47,14 @@ def write_temporary(directory: Path, data: bytes) -> Path:
     """Makes `data` durable under a temporary name. Raises OSError."""
     path = directory / f"{FILE_NAME}.{os.getpid()}{TEMPORARY_SUFFIX}"
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with open(fd, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with open(fd, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        path.unlink(missing_ok=True)  # a part of it would take room
+        raise
     return path
 
 
