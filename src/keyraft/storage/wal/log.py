@@ -68,7 +68,7 @@ class Replay:
 class WAL:
     """An open log, ready to append."""
 
-    __slots__ = ("_encoder", "_size", "_writer")
+    __slots__ = ("_encoder", "_size", "_writer", "encode", "write")
 
     def __init__(
         self,
@@ -83,6 +83,15 @@ class WAL:
         self._writer = SegmentWriter(files, path, segments, size, log, reserved)
         self._encoder = encoder
         self._size = size
+        # The two steps of every append are those of encoder and writer, without a call between.
+        self.encode: Final = encoder.entries
+        """The bytes of one `write`; None when nothing has to be written now."""
+        self.write: Final = self._writer.write
+        """Carries out batches in the order in which they were encoded: one write, one sync.
+
+        Raises WALFullError, after which what was not written comes again, and WALWriteError, from
+        then on always.
+        """
 
     # --- beginning ----------------------------------------------------------------------------
 
@@ -210,23 +219,9 @@ class WAL:
         """Of the last entry or snapshot encoded."""
         return self._encoder.order.last_index
 
-    def encode(
-        self, entries: Sequence[Entry], state: HardState | None, must_sync: bool
-    ) -> WALBatch | None:
-        """The bytes of one `write`; None when nothing has to be written now."""
-        return self._encoder.entries(entries, state, must_sync)
-
     def encode_snapshot(self, mark: SnapshotMark) -> WALBatch:
         """The record that says a snapshot is durable; without it the snapshot does not count."""
         return self._encoder.snapshot(mark)
-
-    def write(self, batches: Sequence[WALBatch]) -> None:
-        """Carries out batches in the order in which they were encoded: one write, one sync.
-
-        Raises WALFullError, after which what was not written comes again, and WALWriteError, from
-        then on always.
-        """
-        self._writer.write(batches)
 
     @property
     def behind(self) -> bool:
