@@ -74,7 +74,6 @@ TRACE_S: Final = 0.1  # etcd traceThreshold: slower requests have a line "trace"
 STOP_GRACE_S: Final = 1.0  # for open calls to finish
 GC_THRESHOLDS: Final = (50_000, 20, 1_000)  # most objects are freed by reference counting
 
-
 START_ERRORS: Final = (BootError, BackendError, MembershipDataError, VersionError, RaftError)
 """Errors of a data directory from which no member can start."""
 
@@ -418,8 +417,7 @@ class _Running:
 
     def _signalled(self, number: signal.Signals) -> None:
         self._log.info("received signal; shutting down", signal=_SIGNAL_NAMES[number])
-        self._code = -int(number)
-        self._stop.set()
+        self._end_with(-int(number))
 
     def _end_with(self, code: int) -> None:
         self._code = code
