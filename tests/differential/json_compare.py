@@ -130,12 +130,28 @@ def _without_lease(key: str) -> str:
     return _LEASE.sub(b"/lease", raw).decode("latin-1")
 
 
+def _forget_leases(value: Any) -> None:
+    if isinstance(value, list):
+        for one in value:
+            _forget_leases(one)
+    elif isinstance(value, dict):
+        if "value" not in value and "mod_revision" in value:
+            value.pop("lease", None)
+        for one in value.values():
+            _forget_leases(one)
+
+
 def same(request: JsonRequest, theirs: Answer, ours: Answer) -> bool:
     """Whether the answers are equal."""
     if request.path.startswith("/v3/maintenance/snapshot") and theirs.status == ours.status == 200:
         return True
     if _hash_of_nothing(theirs):
         return True
+    if b'"keysOnly"' in request.body or b'"keys_only"' in request.body:
+        # DEVIATION: 3.7 finds keys without their rows, and so without their leases.
+        theirs, ours = copy.deepcopy(theirs), copy.deepcopy(ours)
+        for value in (*theirs.values, *ours.values):
+            _forget_leases(value)
     return (theirs.status, theirs.headers, theirs.values, theirs.text) == (
         ours.status,
         ours.headers,

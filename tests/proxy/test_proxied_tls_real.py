@@ -119,7 +119,6 @@ def test_what_cannot_be_is_refused() -> None:
         "min version (772) is greater than max version (771)"
     )
     assert "TLS1.3" in refusal(options(tls_min_version="TLS1.3", listen_cipher_suites=("x",)))
-    assert "leasing" in refusal(options(experimental_leasing_prefix="p"))
     options().check()
 
 

@@ -182,7 +182,7 @@ class KeysProxy:
             self._upstream.ask(call, TXN, request, safe=False)
             return
         message = parse(rpc_pb2.TxnRequest, request)
-        writes = list(_written(message))
+        writes = list(written_by(message))
         if self._space is not None:
             request = self._space.into_txn(message).SerializeToString()
         self._write(call, TXN, request, writes, rpc_pb2.TxnResponse)
@@ -234,7 +234,7 @@ def _strip(
         space.strip_txn(answer)
 
 
-def _written(request: rpc_pb2.TxnRequest, depth: int = 0) -> Iterator[tuple[bytes, bytes]]:
+def written_by(request: rpc_pb2.TxnRequest, depth: int = 0) -> Iterator[tuple[bytes, bytes]]:
     """What a transaction may change, in both branches."""
     for operation in (*request.success, *request.failure):
         which = operation.WhichOneof("request")
@@ -243,4 +243,4 @@ def _written(request: rpc_pb2.TxnRequest, depth: int = 0) -> Iterator[tuple[byte
         elif which == "request_delete_range":
             yield operation.request_delete_range.key, operation.request_delete_range.range_end
         elif which == "request_txn" and depth < TXN_DEPTH_MAX:
-            yield from _written(operation.request_txn, depth + 1)
+            yield from written_by(operation.request_txn, depth + 1)

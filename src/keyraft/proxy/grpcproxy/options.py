@@ -75,9 +75,6 @@ class ProxyOptions:
         if self.auto_tls and not self.self_signed_cert_validity:
             raise OptionError("selfSignedCertValidity is invalid,it should be greater than 0")
         self._check_versions()
-        if self.experimental_leasing_prefix:
-            # Without effect it would break the promise that others with this prefix rely on.
-            raise OptionError("--experimental-leasing-prefix is not supported")
 
     def _check_versions(self) -> None:
         for name, value in (

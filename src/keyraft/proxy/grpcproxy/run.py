@@ -34,6 +34,7 @@ from keyraft.proxy.grpcproxy.deliveries import Deliveries
 from keyraft.proxy.grpcproxy.forwarding import register
 from keyraft.proxy.grpcproxy.keys import KeysProxy, Ordering
 from keyraft.proxy.grpcproxy.leadership import LeaderWatch
+from keyraft.proxy.grpcproxy.leasing import LeasingKeys
 from keyraft.proxy.grpcproxy.members import ProxyMembers
 from keyraft.proxy.grpcproxy.options import OptionError, ProxyOptions
 from keyraft.proxy.grpcproxy.proxy_http import ProxyHttp, ProxyMetrics
@@ -79,7 +80,12 @@ class GrpcProxy:
             log,
         )
         self.router = Router()
-        KeysProxy(self.upstream, self.cache, space, ordering).register(self.router)
+        keys = KeysProxy(self.upstream, self.cache, space, ordering)
+        self.leasing: LeasingKeys | None = None
+        if options.experimental_leasing_prefix:
+            leasing_prefix = options.experimental_leasing_prefix.encode("utf-8", "surrogateescape")
+            self.leasing = LeasingKeys(keys, own, leasing_prefix, log)
+        (self.leasing or keys).register(self.router)
         WatchProxy(self.upstream, self.ranges, leader, space, log).register(self.router)
         self.renewals = Renewals(self.upstream, leader, space)
         self.renewals.register(self.router)
@@ -136,6 +142,8 @@ class GrpcProxy:
             if options.experimental_serializable_ordering:
                 await self._recover_order()
             self.members.start()
+            if self.leasing is not None:
+                self.leasing.start()
             if options.metrics_addr:
                 await self._listen_metrics(tls)
         except (OSError, OptionError, ValueError):
@@ -201,6 +209,8 @@ class GrpcProxy:
         """Ends everything."""
         await self.members.stop()
         await self.server.stop(STOP_S)
+        if self.leasing is not None:
+            await self.leasing.stop()
         await self.metrics_server.stop()
         await self.http.close()
         await self.upstream.close()
