@@ -24,7 +24,7 @@ from keyraft.gateway.json.decoding import (
 )
 from keyraft.gateway.json.metadata import BadHeaderError, annotate
 from keyraft.gateway.json.methods import Method, methods_of
-from keyraft.gateway.json.stream_body import Found, StreamBody, find_requests
+from keyraft.gateway.json.stream_body import FoundRequests, StreamBody, find_requests
 from keyraft.gateway.json.websocket import open_websocket, wants_websocket
 from keyraft.grpc import SERVER_STREAM, HttpRequest, Router, status, text_bytes_max
 
@@ -68,7 +68,7 @@ class JsonGateway:
         if verb == "POST":
             verb = _override(headers)
         if method is None or method.route is None:
-            refuse(request, extra, status.NOT_FOUND, "Not Found")
+            refuse(request, extra, status.NOT_FOUND, "Not FoundRequests")
         elif verb != "POST":
             refuse(request, extra, status.UNIMPLEMENTED, "Method Not Allowed")
         else:
@@ -156,7 +156,9 @@ class JsonGateway:
         """Has `work` done in the thread; `done` is called on the loop."""
         self._elsewhere(work, done)
 
-    def find_in_thread(self, work: Callable[[], Found], done: Callable[[Found], None]) -> None:
+    def find_in_thread(
+        self, work: Callable[[], FoundRequests], done: Callable[[FoundRequests], None]
+    ) -> None:
         """The same for the requests of a stream."""
         self._elsewhere(work, done)
 
@@ -188,7 +190,7 @@ def _decode(method: Method, body: bytes) -> bytes | NotDecodedError:
         return error
 
 
-def _give(stream: JsonStream, found: Found) -> None:
+def _give(stream: JsonStream, found: FoundRequests) -> None:
     """All requests of a body, up to the first that is none, as the original takes them."""
     for request in found.requests:
         stream.put(request)

@@ -24,7 +24,7 @@ from keyraft.grpc import HttpRequest, status
 RESCANNED_BYTES_MAX: Final = 4_194_304
 
 
-class Found(NamedTuple):
+class FoundRequests(NamedTuple):
     """What a text held: encoded requests, the start of one that is not whole, and whether no more
     can follow, because what stands there is none."""
 
@@ -33,7 +33,7 @@ class Found(NamedTuple):
     over: bool
 
 
-def find_requests(method: Method, text: bytes, ended: bool) -> Found:
+def find_requests(method: Method, text: bytes, ended: bool) -> FoundRequests:
     """The requests in `text`; with `ended` it is the rest of the body."""
     requests: list[bytes] = []
     at = 0
@@ -42,10 +42,10 @@ def find_requests(method: Method, text: bytes, ended: bool) -> Found:
             start, at = found
             requests.append(decode_value(method.request, method.request_table, text[start:at]))
     except EndOfText:
-        return Found(requests, b"" if ended else text[at:], ended)
+        return FoundRequests(requests, b"" if ended else text[at:], ended)
     except (SyntaxProblem, NotDecodedError):
-        return Found(requests, b"", True)
-    return Found(requests, b"", ended)
+        return FoundRequests(requests, b"", True)
+    return FoundRequests(requests, b"", ended)
 
 
 class Elsewhere(Protocol):
@@ -53,7 +53,9 @@ class Elsewhere(Protocol):
 
     message_text_bytes_max: int
 
-    def find_in_thread(self, work: Callable[[], Found], done: Callable[[Found], None]) -> None:
+    def find_in_thread(
+        self, work: Callable[[], FoundRequests], done: Callable[[FoundRequests], None]
+    ) -> None:
         """Has `work` done elsewhere; `done` is called on the loop."""
 
 
@@ -98,7 +100,7 @@ class StreamBody:
         else:
             found(work())
 
-    def _found(self, stream: JsonStream, size: int, found: Found) -> None:
+    def _found(self, stream: JsonStream, size: int, found: FoundRequests) -> None:
         self._busy = False
         self._rest = found.rest
         self._scanned = 0 if found.requests else self._scanned + size
