@@ -25,7 +25,7 @@ from keyraft.app.client_ports import ClientPorts, json_terms
 from keyraft.app.data_dir import has_log, kv_directory, open_disk, os_files
 from keyraft.app.descriptors import LOOK_S, places, raise_limit, watch_usage
 from keyraft.app.diagnosis import serve_debug, watch_signals
-from keyraft.app.member_metrics import MemberMetrics
+from keyraft.app.member_metrics import MemberMetrics, ranges_answered
 from keyraft.app.member_settings import member_settings
 from keyraft.app.passwords import BcryptPasswords
 from keyraft.app.peer_port import PeerPort
@@ -347,7 +347,7 @@ class _Running:
             snapshot_fsync_s=self._transfers.fsync_s,
             snapshot_saved_s=self._transfers.saved_s,
             snapshots=member_log.snapshots,
-            ranges_answered=self._ranges_answered,
+            ranges_answered=partial(ranges_answered, self._router),
             features=[(name, stage, self._config.gate(name)) for name, (_, stage) in GATES.items()],
         )
         port = PortMetrics(
@@ -368,12 +368,6 @@ class _Running:
             self._tracing.watch(self._router)
         serve_debug(self._gateway, member, self._router, self._config, self._stats)
         return health
-
-    def _ranges_answered(self) -> int:
-        for route in self._router:
-            if route.service == "etcdserverpb.KV" and route.method == "Range":
-                return route.handled[0]
-        return 0
 
     def _slow(self, member: Member, call: CallEnd) -> None:
         """A call took long."""

@@ -13,6 +13,7 @@ from keyraft.base.histograms import Histogram, Histograms, exponential
 from keyraft.base.version import VERSION, runtime_version
 from keyraft.cluster import format_id, short
 from keyraft.gateway import COUNTER, GAUGE, HISTOGRAM, Family, histograms
+from keyraft.grpc import Router
 from keyraft.peer.metrics import PeerMetrics
 from keyraft.server import DiskWaits, Member
 from keyraft.storage.snap import SnapDir
@@ -381,3 +382,9 @@ class MemberMetrics:
                 found.of(peer).observe(seconds)
             taken.clear()
             yield histograms(f"etcd_network_{name}", text, found, (label,))
+
+
+def ranges_answered(router: Router) -> int:
+    """How often the RPC Range of a router ended well."""
+    route = router.find(b"/etcdserverpb.KV/Range")
+    return route.handled[0] if route is not None else 0
