@@ -68,7 +68,7 @@ class JsonGateway:
         if verb == "POST":
             verb = _override(headers)
         if method is None or method.route is None:
-            refuse(request, extra, status.NOT_FOUND, "Not FoundRequests")
+            refuse(request, extra, status.NOT_FOUND, "Not Found")
         elif verb != "POST":
             refuse(request, extra, status.UNIMPLEMENTED, "Method Not Allowed")
         else:
