@@ -49,7 +49,7 @@ def test_warnings_are_told_and_fail_a_strict_check(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("name: 5\n", "cannot unmarshal number into Go struct field configYAML.name"),
+        ("name: 5\n", "cannot unmarshal number into Go struct field configYAML.Config.name"),
         ("election-timeout: 100\n", "should be at least as 5 times as"),
         ("log-level: loud\n", 'unrecognized level: "loud"'),
         ("listen-client-urls: nonsense\n", "nonsense"),

@@ -106,27 +106,28 @@ def test_old_spellings_of_keys() -> None:
         "feature-gates: LeaseCheckpoint=true\nexperimental-enable-lease-checkpoint: false"
     ).startswith("cannot specify both flags: --experimental-enable-lease-checkpoint=false and ")
     assert refused("experimental-corrupt-check-time: 2s").endswith(
-        "configYAML.experimental-corrupt-check-time of type time.Duration"
+        "configYAML.Config.experimental-corrupt-check-time of type time.Duration"
     )
 
 
 def test_wrong_types_are_refused() -> None:
     prefix = "error unmarshaling JSON: while decoding JSON: json: cannot unmarshal "
     assert refused("max-wals: x") == (
-        prefix + "string into Go struct field configYAML.max-wals of type uint"
+        prefix + "string into Go struct field configYAML.Config.max-wals of type uint"
     )
     assert refused("grpc-keepalive-timeout: 10m") == (
-        prefix + "string into Go struct field configYAML.grpc-keepalive-timeout of type "
+        prefix + "string into Go struct field configYAML.Config.grpc-keepalive-timeout of type "
         "time.Duration"
     )
     assert refused("pre-vote: 3") == (
-        prefix + "number into Go struct field configYAML.pre-vote of type bool"
+        prefix + "number into Go struct field configYAML.Config.pre-vote of type bool"
     )
     assert refused("name: [a]") == (
-        prefix + "array into Go struct field configYAML.name of type string"
+        prefix + "array into Go struct field configYAML.Config.name of type string"
     )
     assert refused("auto-compaction-retention: 1") == (
-        prefix + "number into Go struct field configYAML.auto-compaction-retention of type string"
+        prefix
+        + "number into Go struct field configYAML.Config.auto-compaction-retention of type string"
     )
     assert refused("a: b: c").startswith("error converting YAML to JSON: yaml: ")
     assert refused("- a").startswith(prefix + "array into Go value")
@@ -203,3 +204,55 @@ def test_a_file_of_any_content_ends_in_one_clear_line(tmp_path: Path, text: str)
         assert "\n" not in str(error)
     else:
         assert config.name == "default", "nothing of it is known"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("host-whitelist: [a]", "array into Go struct field configYAML.configJSON.host-whitelist of type string"),
+        (
+            "client-transport-security: 5",
+            "number into Go struct field configYAML.configJSON.client-transport-security of type "
+            "embed.securityConfig",
+        ),
+        (
+            "peer-transport-security: {cert-file: 5}",
+            "number into Go struct field "
+            "securityConfig.configJSON.peer-transport-security.cert-file of type string",
+        ),
+        (
+            "socket-options: {reuse-port: 1}",
+            "number into Go struct field SocketOpts.Config.socket-options.reuse-port of type bool",
+        ),
+        (
+            "discovery-config: [1]",
+            "array into Go struct field configYAML.Config.discovery-config of type "
+            "v3discovery.DiscoveryConfig",
+        ),
+        (
+            "discovery-config: {client: {secure: {cert: 1}}}",
+            "number into Go struct field "
+            "SecureConfig.Config.discovery-config.client.secure.cert of type string",
+        ),
+        (
+            "quota-backend-bytes: 9999999999999999999999",
+            "number 1e+22 into Go struct field configYAML.Config.quota-backend-bytes of type int64",
+        ),
+    ],
+)  # fmt: skip
+def test_wrong_types_are_told_with_their_place_as_by_etcd(text: str, reason: str) -> None:
+    told = "error unmarshaling JSON: while decoding JSON: json: cannot unmarshal "
+    assert refused(text) == told + reason
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("name: a\n  b: c", "line 2: mapping values are not allowed in this context"),
+        ("name: [a", "line 1: did not find expected ',' or ']'"),
+        ('name: "a', "found unexpected end of stream"),
+        ("a:\n\t- b", "line 2: found character that cannot start any token"),
+    ],
+)
+def test_what_is_no_yaml_is_told_as_by_etcd(text: str, reason: str) -> None:
+    assert refused(text) == f"error converting YAML to JSON: yaml: {reason}"

@@ -87,6 +87,36 @@ _GO_NAMES: Final = {str: "string", bool: "bool", list: "[]string"}
 # Other spellings of a key, for files that were written for 3.5.14 and later.
 _OLD_CATCH_UP: Final = "experimental-snapshot-catchup-entries"
 _CATCH_UP: Final = "experimental-snapshot-catch-up-entries"
+_IN_JSON: Final = frozenset(
+    (
+        "listen-peer-urls",
+        "listen-client-urls",
+        "listen-client-http-urls",
+        "initial-advertise-peer-urls",
+        "advertise-client-urls",
+        "cors",
+        "host-whitelist",
+        "client-transport-security",
+        "peer-transport-security",
+        "feature-gates",
+    )
+)
+"""Keys of etcd's `configJSON`; all others are of its `Config`."""
+_STRUCTS: Final[Mapping[str, str]] = {
+    "client-transport-security": "embed.securityConfig",
+    "peer-transport-security": "embed.securityConfig",
+    "socket-options": "transport.SocketOpts",
+    "discovery-config": "v3discovery.DiscoveryConfig",
+    "discovery-config.client": "clientv3.ConfigSpec",
+    "discovery-config.client.secure": "clientv3.SecureConfig",
+    "discovery-config.client.auth": "clientv3.AuthConfig",
+}
+"""Section → the type that etcd decodes it into."""
+_PROBLEMS: Final[Mapping[str, str]] = {
+    "mapping values are not allowed here": "mapping values are not allowed in this context",
+    "found character '\\t' that cannot start any token": "found character that cannot start any token",
+}
+"""PyYAML's words → go-yaml's; most are the same, both are libyaml's."""
 _URL_LABELS: Final = {"advertise-client-urls": "advertise-peer-urls"}  # etcd's messages mix them up
 
 
@@ -137,7 +167,7 @@ def parse_config_file(text: bytes) -> ConfigFile:
         document = loader.get_single_data()
         repeated = loader.repeated
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"error converting YAML to JSON: yaml: {_one_line(error)}") from None
+        raise ConfigError(f"error converting YAML to JSON: yaml: {_yaml_problem(error)}") from None
     if document is None:
         document = {}
     if not isinstance(document, dict):
@@ -239,12 +269,13 @@ def _typed(value: object, wanted: type, name: str) -> Any:
     return value
 
 
-def _section(given: Mapping[str, object], name: str) -> dict[str, Any]:
-    value = given.get(name)
+def _section(given: Mapping[str, object], path: str) -> dict[str, Any]:
+    """The section at `path`, of the one above it."""
+    value = given.get(path.rpartition(".")[2])
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise _wrong_type(value, name, "embed.securityConfig")
+        raise _wrong_type(value, path, _STRUCTS[path])
     return {str(key).lower(): item for key, item in value.items() if item is not None}
 
 
@@ -266,21 +297,22 @@ def _security(
 
 def _discovery(given: Mapping[str, object], values: dict[str, Any]) -> None:
     section = _section(given, "discovery-config")
-    client = _section(section, "client")
-    secure = _section(client, "secure")
-    auth = _section(client, "auth")
-    for source, key, flag, wanted in (
-        (section, "token", "token", str),
-        (secure, "cert", "cert", str),
-        (secure, "key", "key", str),
-        (secure, "cacert", "cacert", str),
-        (secure, "insecure-transport", "insecure-transport", bool),
-        (secure, "insecure-skip-tls-verify", "insecure-skip-tls-verify", bool),
-        (auth, "username", "user", str),
-        (auth, "password", "password", str),
+    client = _section(section, "discovery-config.client")
+    secure = _section(client, "discovery-config.client.secure")
+    auth = _section(client, "discovery-config.client.auth")
+    for source, above, key, flag, wanted in (
+        (section, "", "token", "token", str),
+        (secure, "client.secure.", "cert", "cert", str),
+        (secure, "client.secure.", "key", "key", str),
+        (secure, "client.secure.", "cacert", "cacert", str),
+        (secure, "client.secure.", "insecure-transport", "insecure-transport", bool),
+        (secure, "client.secure.", "insecure-skip-tls-verify", "insecure-skip-tls-verify", bool),
+        (auth, "client.auth.", "username", "user", str),
+        (auth, "client.auth.", "password", "password", str),
     ):
         if key in source:
-            values[f"discovery-{flag}"] = _typed(source[key], wanted, f"discovery-config.{key}")
+            path = f"discovery-config.{above}{key}"
+            values[f"discovery-{flag}"] = _typed(source[key], wanted, path)
     if "endpoints" in client:
         values["discovery-endpoints"] = tuple(
             _typed(client["endpoints"], list, "discovery-config.client.endpoints")
@@ -288,27 +320,46 @@ def _discovery(given: Mapping[str, object], values: dict[str, Any]) -> None:
     for key in ("dial-timeout", "request-timeout", "keepalive-time", "keepalive-timeout"):
         if key in client:
             name = f"discovery-{key}"
-            values[name] = _decode(name, DURATION, client[key], values[name])
+            path = f"discovery-config.client.{key}"
+            values[name] = _decode(path, DURATION, client[key], values[name])
 
 
 def _wrong_type(value: object, name: str, go_type: str) -> ConfigError:
+    """In the words of Go's JSON; `name` is the key, behind those of its sections."""
     if isinstance(value, bool):
         got = "bool"
     elif isinstance(value, int | float):
-        got = "number" if isinstance(value, int) and go_type in ("string", "bool") else "number "
-        got = got if got == "number" else f"number {value}"
+        got = "number"
+        if "int" in go_type or go_type == DURATION.go_type:
+            huge = isinstance(value, int) and not -(1 << 63) <= value < 1 << 64
+            got = f"number {float(value) if huge else value}"
     elif isinstance(value, list):
         got = "array"
     elif isinstance(value, dict):
         got = "object"
     else:
         got = "string"
-    struct = "securityConfig" if "-security." in name else "configYAML"
-    field = f"Go struct field {struct}.{name}" if name else "Go value"
+    above, _, _ = name.rpartition(".")
+    section, _, _ = name.partition(".")
+    owner = "configJSON" if section in _IN_JSON else "Config"
+    struct = _STRUCTS[above].rpartition(".")[2] if above else "configYAML"
+    field = f"Go struct field {struct}.{owner}.{name}" if name else "Go value"
     return ConfigError(
         "error unmarshaling JSON: while decoding JSON: json: cannot unmarshal "
         f"{got} into {field} of type {go_type}"
     )
+
+
+def _yaml_problem(error: Exception) -> str:
+    """As go-yaml says it: the line, and what is wrong."""
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem is None:
+        return _one_line(error)
+    problem, mark = _PROBLEMS.get(error.problem, error.problem), error.problem_mark
+    if problem == "found unexpected end of stream":
+        return problem
+    if ", but " in problem:
+        problem = f"did not find {problem.partition(', but ')[0]}"
+    return f"line {mark.line + 1}: {problem}" if mark is not None else problem
 
 
 def _one_line(error: object) -> str:
