@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import socket
+import struct
 from pathlib import Path
 
 import pytest
 
+from tests.grpc.wire import PING, PREFACE, SETTINGS, Peer, settings
+from tests.support.ports import free_ports
 from tests.support.server import OURS, Server, etcdctl, needs_oracle, serving
 
 pytestmark = pytest.mark.real
@@ -56,3 +60,44 @@ def test_memory_is_locked_or_the_member_refuses(tmp_path: Path) -> None:
     refused.spawn()
     assert refused.wait() == 1
     assert "the limit is 65536 bytes; it needs CAP_IPC_LOCK" in refused.log
+
+
+@needs_oracle()
+def test_limits_of_requests_and_connections_are_the_flags(tmp_path: Path) -> None:
+    flags = (
+        "--max-txn-ops=2",
+        "--max-request-bytes=2000",
+        "--max-concurrent-streams=3",
+        "--grpc-keepalive-interval=1s",
+        "--grpc-keepalive-timeout=1s",
+        "--quota-backend-bytes=-1",
+        "--max-learners=2",
+    )
+    server = Server(OURS, tmp_path / "m", flags=flags)
+    with serving(server):
+        silent = socket.create_connection(("127.0.0.1", server.client_port), 60.0)
+        silent.sendall(PREFACE + settings())
+        operations = b"\n" + b"put a b\n" * 3 + b"\n\n"
+        done = etcdctl(server.endpoint, "txn", stdin=operations)
+        assert b"etcdserver: too many operations in txn request" in done.stderr
+        done = etcdctl(server.endpoint, "put", "k", "v" * 2_500)
+        assert b"etcdserver: request is too large" in done.stderr
+        done = etcdctl(server.endpoint, "endpoint", "status", "-w", "json")
+        assert done.returncode == 0
+        for port in free_ports(2):
+            peer = f"--peer-urls=http://127.0.0.1:{port}"
+            done = etcdctl(server.endpoint, "member", "add", f"l{port}", "--learner", peer)
+            assert done.returncode == 0, done.stderr
+        done = etcdctl(
+            server.endpoint, "member", "add", "l3", "--learner", "--peer-urls=http://a:1"
+        )
+        assert b"too many learner members" in done.stderr
+        # A client that says nothing is asked whether it lives, and left when it does not answer.
+        peer_frames, kinds = Peer(), list[int]()
+        with silent:
+            while data := silent.recv(65_536):
+                for got in peer_frames.read(data):
+                    kinds.append(got.kind)
+                    if got.kind == SETTINGS and not got.flags and got.payload:
+                        assert struct.pack(">HI", 3, 3) in got.payload  # streams at once
+        assert PING in kinds
