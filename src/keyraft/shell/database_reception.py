@@ -102,8 +102,11 @@ def finish_at_start(
     mark = newest_snapshot(files, wal_path) if indexes else None
     if mark is None or mark.index not in indexes:
         return
-    if stored_index() < mark.index:
-        log.info("installing the database that was received last", snapshot_index=mark.index)
+    stored = stored_index()
+    if stored < mark.index:
+        log.info(
+            "Recovering from snapshot backend", consistent_index=stored, snapshot_index=mark.index
+        )
         install(mark.index)
     remove(mark.index)
 
