@@ -81,13 +81,14 @@ def test_with_an_ordering_no_read_goes_back(
         late.kill()
 
 
-def test_metrics_and_the_log_of_calls_stand_where_the_flags_say(member: Server) -> None:
+def test_metrics_profiles_and_the_log_of_calls_stand_where_the_flags_say(member: Server) -> None:
     port = free_ports(1)[0]
     proxy = behind(
         OURS,
         member,
         f"--metrics-addr=http://127.0.0.1:{port}",
         "--experimental-enable-grpc-logging",
+        "--enable-pprof",
     )
     proxy.start()
     try:
@@ -104,6 +105,10 @@ def test_metrics_and_the_log_of_calls_stand_where_the_flags_say(member: Server) 
         assert page(f"127.0.0.1:{port}", "/metrics")[0] == 200
         assert json.loads(page(f"127.0.0.1:{port}", "/health")[1])["health"] == "true"
         assert page(f"127.0.0.1:{port}", "/v3/kv/range")[0] == 404
+        assert "goroutine" in page(proxy.endpoint, "/debug/pprof/")[1]
+        assert "Pool._keep" in page(proxy.endpoint, "/debug/pprof/goroutine?debug=1")[1]
+        status, text = page(proxy.endpoint, "/debug/pprof/profile?seconds=0.2&debug=1")
+        assert status == 200 and "cpu" in text
     finally:
         proxy.stop()
     lines = [json.loads(line) for line in proxy.log.splitlines() if '"finished call"' in line]
@@ -113,10 +118,12 @@ def test_metrics_and_the_log_of_calls_stand_where_the_flags_say(member: Server) 
     assert "secret value" not in proxy.log
 
 
-def test_calls_are_told_only_by_the_flag(member: Server) -> None:
+def test_without_the_flags_there_are_neither_profiles_nor_lines_of_calls(member: Server) -> None:
     async def body(proxy: GrpcProxy, client: Client) -> None:
         await client.put("k", "v")
         assert proxy.router.ends.from_s == float("inf")
+        address = proxy.server.addresses[0]
+        assert (await asyncio.to_thread(page, address, "/debug/pprof/"))[0] == 404
 
     through_proxy(body, member.endpoint)
 

@@ -61,39 +61,19 @@ _INDEX: Final = {
 }
 
 
-class DebugPaths:
-    """One member's. Owned by the loop; a profile is made by a thread that lives as long as it."""
+class ProfilePaths:
+    """Everything under /debug/pprof. Owned by the loop; a profile is made by a thread that lives as
+    long as it."""
 
-    def __init__(
-        self,
-        member: Member,
-        router: Router,
-        log: ZapLogger,
-        stats: RequestStats,
-        slow_s: float,
-    ) -> None:
-        """`slow_s`: calls that take longer are kept for /debug/requests."""
-        self._member = member
-        self._log = log
-        self._stats = stats
-        self._slow: deque[tuple[float, CallEnd]] = deque(maxlen=SLOW_CALLS_KEPT)
+    def __init__(self) -> None:
         self._profiling: threading.Event | None = None
-        router.ends.listen(self._slow_call, slow_s)
 
     def handle(self, request: HttpRequest, extra: list[Header], path: str, query: Query) -> bool:
-        """Answers, now or later; False for a path that is not one of these."""
-        if path.startswith(PPROF) or path == PPROF[:-1]:
-            self._pprof(request, extra, path[len(PPROF) :], query)
-        elif path == REQUESTS:
-            body = json.dumps(self._requests(), indent=1).encode()
-            request.respond(http_status.OK, [_JSON, *extra], body + b"\n")
-        elif path == LOG:
-            self._level(request, extra)
-        else:
+        """Answers, now or later; False for another path."""
+        if not path.startswith(PPROF) and path != PPROF[:-1]:
             return False
+        self._pprof(request, extra, path[len(PPROF) :], query)
         return True
-
-    # --- profiles -----------------------------------------------------------------------------
 
     def _pprof(self, request: HttpRequest, extra: list[Header], name: str, query: Query) -> None:
         if not name:
@@ -142,6 +122,39 @@ class DebugPaths:
             loop.call_soon_threadsafe(made, file)
 
         threading.Thread(target=work, name="keyraft-profile", daemon=True).start()
+
+
+class DebugPaths:
+    """One member's. Owned by the loop."""
+
+    def __init__(
+        self,
+        member: Member,
+        router: Router,
+        log: ZapLogger,
+        stats: RequestStats,
+        slow_s: float,
+    ) -> None:
+        """`slow_s`: calls that take longer are kept for /debug/requests."""
+        self._member = member
+        self._log = log
+        self._stats = stats
+        self._slow: deque[tuple[float, CallEnd]] = deque(maxlen=SLOW_CALLS_KEPT)
+        self._profiles = ProfilePaths()
+        router.ends.listen(self._slow_call, slow_s)
+
+    def handle(self, request: HttpRequest, extra: list[Header], path: str, query: Query) -> bool:
+        """Answers, now or later; False for a path that is not one of these."""
+        if self._profiles.handle(request, extra, path, query):
+            return True
+        if path == REQUESTS:
+            body = json.dumps(self._requests(), indent=1).encode()
+            request.respond(http_status.OK, [_JSON, *extra], body + b"\n")
+        elif path == LOG:
+            self._level(request, extra)
+        else:
+            return False
+        return True
 
     # --- requests -----------------------------------------------------------------------------
 

@@ -18,8 +18,8 @@ import signal
 from contextlib import suppress
 from dataclasses import replace
 from time import monotonic
-from typing import Final
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Final
+from urllib.parse import parse_qs, urlsplit
 
 from keyraft.app.descriptors import RESERVED_DESCRIPTORS, Rejections, raise_limit, refusal
 from keyraft.app.systemd import notify_ready
@@ -50,6 +50,9 @@ DIAL_S: Final = 5.0
 ORDER_RETRY_S: Final = 1.0
 STOP_S: Final = 1.0  # for open calls, at the end
 _ADVERTISED_MAX: Final = (1 << 32) - 1  # the flag's default: no limit
+
+if TYPE_CHECKING:
+    from keyraft.app.debug.paths import ProfilePaths
 
 
 class GrpcProxy:
@@ -95,6 +98,11 @@ class GrpcProxy:
             self.router.ends.listen(self._tell)
         metrics = ProxyMetrics(self.router, self.cache, self.ranges.counts)
         self.http = ProxyHttp(self.upstream, (metrics.families,), metrics_tls(tls), log)
+        self._profiles: ProfilePaths | None = None
+        if options.enable_pprof:
+            from keyraft.app.debug.paths import ProfilePaths  # it is much, and rarely asked for
+
+            self._profiles = ProfilePaths()
         self._places = Places(max(descriptors - RESERVED_DESCRIPTORS, 1))
         self._say = refusal(log, "client", descriptors)
         limits = _limits(options)
@@ -116,6 +124,11 @@ class GrpcProxy:
         )
 
     def _handle_http(self, request: HttpRequest) -> None:
+        if self._profiles is not None:
+            parts = urlsplit(request.target)
+            query = parse_qs(parts.query, keep_blank_values=True)
+            if self._profiles.handle(request, [], parts.path, query):
+                return
         self.http.handle(request)
 
     def _tell(self, call: CallEnd) -> None:
@@ -293,8 +306,6 @@ async def _run(options: ProxyOptions, log: Logger, descriptors: int) -> int:
 def run_proxy(options: ProxyOptions, log: Logger) -> int:
     """Runs until SIGINT or SIGTERM, and returns its number; raises OptionError."""
     options.check()
-    if options.enable_pprof:
-        log.warn("--enable-pprof has no effect: there are no profiles of this kind")
     import uvloop
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
