@@ -33,7 +33,8 @@ def test_every_path_has_a_method_of_the_member(port: JsonPort) -> None:
     assert len(methods) == 51
     assert all(method.route is not None for method in methods.values())
     found = {method.path for method in methods.values()}
-    left = {route.path for route in port.router} - found
+    paths = {route.path for route in port.router}
+    left = {path for path in paths - found if not path.startswith(b"/keyraftpb.")}
     assert left == {b"/etcdserverpb.KV/RangeStream"}  # etcd's own choice
 
 

@@ -52,7 +52,7 @@ STOP_S: Final = 1.0  # for open calls, at the end
 _ADVERTISED_MAX: Final = (1 << 32) - 1  # the flag's default: no limit
 
 if TYPE_CHECKING:
-    from keyraft.app.debug.paths import ProfilePaths
+    from keyraft.app.debug import ProfilePaths
 
 
 class GrpcProxy:
@@ -100,7 +100,7 @@ class GrpcProxy:
         self.http = ProxyHttp(self.upstream, (metrics.families,), metrics_tls(tls), log)
         self._profiles: ProfilePaths | None = None
         if options.enable_pprof:
-            from keyraft.app.debug.paths import ProfilePaths  # it is much, and rarely asked for
+            from keyraft.app.debug import ProfilePaths  # it is much, and rarely asked for
 
             self._profiles = ProfilePaths()
         self._places = Places(max(descriptors - RESERVED_DESCRIPTORS, 1))
