@@ -25,6 +25,7 @@ from keyraft.app.client_ports import ClientPorts, json_terms
 from keyraft.app.data_dir import has_log, kv_directory, open_disk, os_files
 from keyraft.app.descriptors import LOOK_S, places, raise_limit, watch_usage
 from keyraft.app.diagnosis import serve_debug, watch_signals
+from keyraft.app.limits import LimitDoors
 from keyraft.app.member_metrics import MemberMetrics, ranges_answered
 from keyraft.app.member_settings import member_settings
 from keyraft.app.passwords import BcryptPasswords
@@ -360,6 +361,7 @@ class _Running:
         sources: list[Source] = [own.families, port.families]
         if self._config.metrics == "extensive":
             sources.append(HandlingTime(self._router).families)
+        sources.append(LimitDoors(member, self._router, guard).families)
         if self._audit is not None:
             self._audit.attach(self._router, guard, member)
             sources.append(self._audit.families)

@@ -200,7 +200,8 @@ class AuditTrail:
     def room(self) -> None:
         """There is room again."""
         for route, handle, open_ in self._shut:
-            route.handle, route.open = handle, open_
+            if route.handle is _refuse or route.open is _refuse_stream:
+                route.handle, route.open = handle, open_
         self._shut.clear()
 
     def check(self) -> None:

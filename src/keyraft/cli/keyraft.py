@@ -27,6 +27,10 @@ class _LazyGroup(click.Group):
             from keyraft.cli.shells import completion
 
             return completion
+        if name == "limit":
+            from keyraft.cli.limit import limit
+
+            return limit
         if name == "manual":
             from keyraft.cli.shells import manual
 
@@ -39,7 +43,10 @@ class _LazyGroup(click.Group):
 
     def list_commands(self, context: click.Context) -> list[str]:
         return sorted(
-            [*super().list_commands(context), "bench", "completion", "config", "manual", "usage"]
+            [
+                *super().list_commands(context),
+                *("bench", "completion", "config", "limit", "manual", "usage"),
+            ]
         )
 
 
