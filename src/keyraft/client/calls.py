@@ -345,7 +345,13 @@ class Calls:
         """Waits for a first connection and, with a user, for the token."""
         limit_s = self.timeout_s if timeout_s is None else timeout_s
         deadline = asyncio.get_running_loop().time() + limit_s if limit_s > 0 else None
-        await self._connection(deadline)
+        try:
+            await self._connection(deadline)
+        except errors.DeadlineError as error:
+            if not self._token_known:  # it is the token that the original waits for
+                late = CallFailed(error.code, error.cause or NOT_READY, sent=False)
+                self._say(AUTHENTICATE, 0, late, None)
+            raise
         if not self._token_known:
             await self.renew_token()
 

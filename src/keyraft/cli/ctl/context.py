@@ -236,8 +236,13 @@ class Context:
 
 
 def _file_error(error: OSError, files: tuple[str, ...]) -> str:
+    """In Go's words."""
     import os
 
+    if isinstance(error, IsADirectoryError):
+        return f"read {error.filename}: is a directory"
+    if isinstance(error, PermissionError):
+        return f"open {error.filename}: permission denied"
     for name in files:
         if name and not os.path.exists(name):
             return f"open {name}: no such file or directory"

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 async def health(context: Context) -> None:
     """Reads a key at every endpoint at once, and its alarms."""
     endpoints = await context.cluster_endpoints()
+    context.tls()  # what is wrong with its files is no member's illness
     found = await asyncio.gather(*(_health(context, endpoint) for endpoint in endpoints))
     context.printer.health(list(found))
     if any(one.error for one in found):

@@ -138,10 +138,10 @@ def read_environment(values: Values, of_watch: bool) -> None:
     known = set(OF_WATCH) if of_watch else set()
     for flag in GLOBAL_FLAGS:
         name = variable(flag)
-        known.add(name)
         text = os.environ.get(name, "")
         if not text:
-            continue
+            continue  # an empty one is told as one that nobody knows, as in the original
+        known.add(name)
         if flag.name in values.given:
             log(
                 "fatal",
@@ -153,10 +153,12 @@ def read_environment(values: Values, of_watch: bool) -> None:
         try:
             values.set(flag, text)
         except FlagError as error:
+            # DEVIATION: the original says nothing, and takes false or zero for the value.
             reason = str(error).rpartition(" flag: ")[2]
             log("warn", f'invalid value "{text}" for {name}: {reason}')
     # DEVIATION: ETCDCTL_API=3, which older scripts set, is taken without a warning.
     known.add("ETCDCTL_API")
+    # And of the others the names are told, without what may be a secret.
     for name in sorted(os.environ):
         if name.startswith(PREFIX) and name not in known:
             log("warn", "unrecognized environment variable", **{"environment-variable": name})

@@ -7,9 +7,10 @@ a file changes in between, and what was good stays at hand when its file no long
 from __future__ import annotations
 
 import ssl
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .pairs import Pair, in_memory
+from .pairs import Pair, bundle, in_memory
 from .seeing import is_rejection, note_mismatch, rejected
 from .terms import ANY_TERMS, Terms
 
@@ -112,17 +113,24 @@ def client_context(
     insecure_skip_verify: bool = False,
     terms: Terms = ANY_TERMS,
 ) -> ssl.SSLContext:
-    """A client's context; the system's authorities unless `trusted_ca_file` is given."""
+    """A client's context; the system's authorities unless `trusted_ca_file` is given.
+
+    Raises OSError for a file that cannot be read, and UnfitError, in Go's words and order, for one
+    that is something else.
+    """
     context = _Context(ssl.PROTOCOL_TLS_CLIENT)
     context.hostname_checks_common_name = False
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     terms.set_on(context)
+    if cert_file:
+        pair = Pair(Path(cert_file).read_bytes(), Path(key_file or cert_file).read_bytes())
+        pair.load_into(context)
     if trusted_ca_file:
-        context.load_verify_locations(trusted_ca_file)
+        authorities = bundle(Path(trusted_ca_file).read_bytes())
+        if authorities:  # without one nobody is trusted, as in Go
+            context.load_verify_locations(cadata=authorities)
     else:
         context.load_default_certs()
-    if cert_file:
-        context.load_cert_chain(cert_file, key_file)
     if insecure_skip_verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE

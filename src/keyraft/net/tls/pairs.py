@@ -57,6 +57,25 @@ class Pair(NamedTuple):
         return f"tls: {reason.replace('_', ' ').lower()}"
 
 
+def bundle(data: bytes) -> str:
+    """The certificates of a client's bundle, PEM; empty when there is none.
+
+    Whatever else is in it stops the client, as it does etcd's (`tlsutil.NewCertPool`), text outside
+    of blocks excepted. Raises UnfitError.
+    """
+    if any(kind.endswith(_KEY_END) for kind in _kinds(data)):
+        raise UnfitError("x509: malformed tbs certificate")
+    text = "\n".join(found[0].decode("ascii", "replace") for found in _BLOCK.finditer(data))
+    if text:
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(
+                cadata=text.replace("\ufffd", "?")
+            )
+        except ssl.SSLError:
+            raise UnfitError("x509: malformed certificate") from None
+    return text
+
+
 def _kinds(data: bytes) -> list[str]:
     return [found[1].decode() for found in _BLOCK.finditer(data)]
 
