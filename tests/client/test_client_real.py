@@ -48,6 +48,7 @@ pytestmark = [pytest.mark.real, needs_oracle()]
 
 T = TypeVar("T")
 LIMIT_S = 60.0  # a test that takes longer hangs
+PatientClient = partial(Client, timeout_s=LIMIT_S)  # a busy machine may start a server for longer
 
 
 @pytest.fixture(scope="module", params=["original", "ours"])
@@ -66,14 +67,13 @@ def shared(
 def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
     """A server of the test's own, to be killed and started."""
     command = ORACLE if request.param == "original" else OURS
-    made = Server(command, tmp_path / "data")
+    made = Server(command, tmp_path / "data", flags=["--bcrypt-cost=4"])
     made.start()
     yield made
     made.kill()
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """Runs a test's coroutine with a limit."""
     return asyncio.run(asyncio.wait_for(work, LIMIT_S))
 
 
@@ -95,7 +95,7 @@ async def restart(server: Server) -> None:
 @asynccontextmanager
 async def space_of(server: Server, name: str):
     """An empty part of the shared server's keys."""
-    async with Client(server.endpoint) as client:
+    async with PatientClient(server.endpoint) as client:
         yield client.namespace(f"{name}/")
 
 
@@ -141,7 +141,7 @@ def test_what_is_put_is_read_scanned_and_deleted(shared: Server) -> None:
 
 def test_errors_have_kinds(shared: Server) -> None:
     async def work() -> None:
-        async with Client(shared.endpoint) as client:
+        async with PatientClient(shared.endpoint) as client:
             with pytest.raises(errors.EmptyKeyError):
                 await client.put("", "v")
             with pytest.raises(errors.FutureRevisionError):
@@ -241,7 +241,7 @@ def test_a_slow_reader_misses_nothing(shared: Server, monkeypatch: pytest.Monkey
 
 def test_progress_is_told_on_request(shared: Server) -> None:
     async def work() -> None:
-        async with Client(shared.endpoint) as client, client.watch("progress") as watch:
+        async with PatientClient(shared.endpoint) as client, client.watch("progress") as watch:
             revision = (await client.put("progress", "")).header.revision
             await anext(watch)
             await watch.request_progress()
@@ -272,7 +272,7 @@ def test_leases_are_granted_listed_renewed_and_revoked(shared: Server) -> None:
 
 def test_a_kept_lease_outlives_its_time_and_its_loss_is_told(shared: Server) -> None:
     async def work() -> None:
-        async with Client(shared.endpoint) as client, await client.leases.open(1) as lease:
+        async with PatientClient(shared.endpoint) as client, await client.leases.open(1) as lease:
             renewals = lease.keep_alive.responses()
             for _ in range(4):  # more than its time
                 assert (await anext(renewals)).TTL >= 1
@@ -284,7 +284,7 @@ def test_a_kept_lease_outlives_its_time_and_its_loss_is_told(shared: Server) -> 
 
 def test_cluster_and_maintenance(shared: Server) -> None:
     async def work() -> None:
-        async with Client(shared.endpoint) as client:
+        async with PatientClient(shared.endpoint) as client:
             members = (await client.cluster.members()).members
             assert [member.name for member in members] == ["default"]
             status = await client.maintenance.status(shared.endpoint)
@@ -463,7 +463,7 @@ def test_barriers_hold_until_all_may_go(shared: Server) -> None:
 
 def test_a_watch_goes_on_after_the_server_was_killed(server: Server) -> None:
     async def work() -> None:
-        async with Client(server.endpoint) as client, client.watch("k") as watch:
+        async with PatientClient(server.endpoint) as client, client.watch("k") as watch:
             for number in range(30):
                 if number in (10, 20):
                     await restart(server)
@@ -484,8 +484,8 @@ def test_watches_locks_and_leases_outlive_cut_connections(server: Server) -> Non
     async def work() -> None:
         async with (
             Proxy(server.client_port) as proxy,
-            Client(proxy.endpoint) as client,
-            Client(server.endpoint) as direct,
+            PatientClient(proxy.endpoint) as client,
+            PatientClient(server.endpoint) as direct,
             client.watch("k") as watch,
             Session(client, 5) as session,
             Lock(session, "l") as lock,
@@ -503,7 +503,7 @@ def test_watches_locks_and_leases_outlive_cut_connections(server: Server) -> Non
             assert proxy.connections >= 5
             left = await direct.leases.time_to_live(session.lease.id)
             assert left.TTL > 0
-        async with Client(server.endpoint) as direct:
+        async with PatientClient(server.endpoint) as direct:
             assert (await direct.get("l/", prefix=True)).count == 0
 
     run(work())
@@ -513,10 +513,10 @@ def test_a_silent_connection_is_given_up(server: Server) -> None:
     async def work() -> None:
         async with (
             Proxy(server.client_port) as proxy,
-            Client(
+            PatientClient(
                 proxy.endpoint, server.endpoint, keepalive_s=0.3, keepalive_timeout_s=0.3
             ) as client,
-            Client(server.endpoint) as direct,
+            PatientClient(server.endpoint) as direct,
         ):
             for _ in range(2):
                 await client.get("k")  # both endpoints are connected
@@ -535,8 +535,8 @@ def test_a_cancelled_wait_releases_the_lock_though_the_server_is_away(server: Se
     async def work() -> None:
         async with (
             Proxy(server.client_port) as proxy,
-            Client(proxy.endpoint, timeout_s=0.5) as client,
-            Client(server.endpoint) as direct,
+            PatientClient(proxy.endpoint, timeout_s=0.5) as client,
+            PatientClient(server.endpoint) as direct,
             Session(direct, 60) as holder,
             Lock(holder, "l"),
             Session(client, 60) as session,
@@ -560,7 +560,7 @@ def test_calls_go_to_the_endpoint_that_answers(server: Server) -> None:
         async with (
             Proxy(server.client_port) as one,
             Proxy(server.client_port) as two,
-            Client("127.0.0.1:1", one.endpoint, two.endpoint) as client,
+            PatientClient("127.0.0.1:1", one.endpoint, two.endpoint) as client,
         ):
             for number in range(20):
                 if number % 5 == 0:
@@ -575,8 +575,8 @@ def test_writes_are_not_repeated_unless_surely_not_sent(server: Server) -> None:
     async def work() -> None:
         async with (
             Proxy(server.client_port) as proxy,
-            Client(proxy.endpoint, timeout_s=3) as client,
-            Client(server.endpoint) as direct,
+            PatientClient(proxy.endpoint, timeout_s=3) as client,
+            PatientClient(server.endpoint) as direct,
         ):
             await client.put("k", "")
             before = (await direct.get("k")).kvs[0].version
@@ -597,7 +597,7 @@ def test_writes_are_not_repeated_unless_surely_not_sent(server: Server) -> None:
 
 def test_deadlines_end_calls(server: Server) -> None:
     async def work() -> None:
-        async with Proxy(server.client_port) as proxy, Client(proxy.endpoint) as client:
+        async with Proxy(server.client_port) as proxy, PatientClient(proxy.endpoint) as client:
             await client.get("k")
             proxy.hold()
             for call in (client.get("k", timeout_s=0.2), client.put("k", timeout_s=0.2)):
@@ -605,7 +605,7 @@ def test_deadlines_end_calls(server: Server) -> None:
                     await call
             proxy.flow()
             assert await client.value("nosuch") is None
-        async with Client("127.0.0.1:1", timeout_s=0.2) as client:
+        async with PatientClient("127.0.0.1:1", timeout_s=0.2) as client:
             with pytest.raises(errors.DeadlineError):
                 await client.put("k", "")
 
@@ -614,7 +614,7 @@ def test_deadlines_end_calls(server: Server) -> None:
 
 def test_users_and_their_tokens(server: Server) -> None:
     async def work() -> None:
-        async with Client(server.endpoint) as client:
+        async with PatientClient(server.endpoint) as client:
             assert not (await client.auth.status()).enabled
             await client.auth.role_add("reader")
             await client.auth.role_grant("reader", "read", "open/", prefix=True)
@@ -627,11 +627,11 @@ def test_users_and_their_tokens(server: Server) -> None:
             with pytest.raises(errors.UserEmptyError):
                 await client.get("open/a")
         with pytest.raises(errors.AuthFailedError):
-            async with Client(server.endpoint, user="guest", password="wrong") as wrong:
+            async with PatientClient(server.endpoint, user="guest", password="wrong") as wrong:
                 await wrong.get("open/a")
         async with (
-            Client(server.endpoint, user="root", password="secret") as root,
-            Client(server.endpoint, user="guest", password="secret") as guest,
+            PatientClient(server.endpoint, user="root", password="secret") as root,
+            PatientClient(server.endpoint, user="guest", password="secret") as guest,
         ):
             await root.put("open/a", "1")
             async with guest.watch("open/", prefix=True) as watch:
@@ -646,7 +646,7 @@ def test_users_and_their_tokens(server: Server) -> None:
                 await root.put("open/a", "3")
                 assert (await anext(watch)).kv.value == b"3"
             token = (await root.auth.authenticate("guest", "secret")).token
-            async with Client(server.endpoint, token=token) as bearer:
+            async with PatientClient(server.endpoint, token=token) as bearer:
                 assert await bearer.value("open/a") == b"3"
             assert list((await root.auth.user_get("guest")).roles) == ["reader"]
             await root.auth.disable()

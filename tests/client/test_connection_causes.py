@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,8 @@ def run(work: Coroutine[Any, Any, None]) -> None:
 async def cause_of(endpoint: str, tls: TLS | None = None, **options: Any) -> str:
     """Why a get fails there, as soon as an attempt has failed."""
     lines = Lines()
-    async with Client(endpoint, tls=tls, timeout_s=30, log=lines, **options) as client:
+    options.setdefault("dial_timeout_s", LIMIT_S)  # a busy machine's handshake is no late one
+    async with Client(endpoint, tls=tls, timeout_s=LIMIT_S, log=lines, **options) as client:
         asking = asyncio.ensure_future(client.get("a"))
         while not any(message == "failed to connect" for _, message, _ in lines.said):
             await asyncio.sleep(0.005)
@@ -85,18 +87,19 @@ async def cause_of(endpoint: str, tls: TLS | None = None, **options: Any) -> str
         return error.cause.removeprefix(begin)[:-1]
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+@contextlib.contextmanager
+def refusing() -> Iterator[int]:
+    """A port on which nobody listens, and which nobody else is given."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]
 
 
 def test_a_refused_connection_is_told_in_gos_words(tmp_path: Path) -> None:
     async def work() -> None:
-        port = free_port()
-        refused = f"{DIALLING}dial tcp 127.0.0.1:{port}: connect: connection refused"
-        assert await cause_of(f"127.0.0.1:{port}") == refused
+        with refusing() as port:
+            refused = f"{DIALLING}dial tcp 127.0.0.1:{port}: connect: connection refused"
+            assert await cause_of(f"127.0.0.1:{port}") == refused
         missing = await cause_of(f"unix://{tmp_path}/none.sock")
         assert missing == (
             f"{DIALLING}dial unix {tmp_path}/none.sock: connect: no such file or directory"
@@ -115,7 +118,6 @@ def test_a_name_without_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_name_whose_first_address_is_dead(monkeypatch: pytest.MonkeyPatch) -> None:
     """The others are tried; the first one's reason is told."""
-    port = free_port()
 
     def two(host: str, *words: object, **more: object) -> list[tuple[object, ...]]:
         return [
@@ -124,38 +126,48 @@ def test_a_name_whose_first_address_is_dead(monkeypatch: pytest.MonkeyPatch) -> 
         ]
 
     monkeypatch.setattr(socket, "getaddrinfo", two)
-    run(
-        expects(
-            f"twice.example:{port}",
-            f"{DIALLING}dial tcp 127.0.0.1:{port}: connect: connection refused",
+    with refusing() as port:
+        run(
+            expects(
+                f"twice.example:{port}",
+                f"{DIALLING}dial tcp 127.0.0.1:{port}: connect: connection refused",
+            )
         )
-    )
 
 
 async def expects(endpoint: str, cause: str, tls: TLS | None = None, **options: Any) -> None:
     assert await cause_of(endpoint, tls, **options) == cause
 
 
-def silent() -> tuple[socket.socket, str]:
-    """A listener that accepts and says nothing."""
-    made = socket.socket()
-    made.bind(("127.0.0.1", 0))
-    made.listen(5)
-    return made, f"127.0.0.1:{made.getsockname()[1]}"
+DIAL_S = 5.0
 
 
 @pytest.mark.parametrize(("scheme", "stage"), [("http", PREFACE), ("https", HANDSHAKE)])
 def test_a_server_that_says_nothing(scheme: str, stage: str) -> None:
-    listening, address = silent()
-    with listening:
-        run(
-            expects(
+    """Once the client has said its first words to it, the time to dial is over at once."""
+
+    async def work() -> None:
+        loop, later_s = asyncio.get_running_loop(), 0.0
+        clock = loop.time
+        loop.time = lambda: clock() + later_s  # type: ignore[method-assign]
+
+        async def hear(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal later_s
+            await reader.read(1)
+            later_s += DIAL_S
+            await reader.read()
+            writer.close()
+
+        async with await asyncio.start_server(hear, "127.0.0.1", 0) as listening:
+            address = "{}:{}".format(*listening.sockets[0].getsockname())
+            await expects(
                 f"{scheme}://{address}",
                 f"{stage}context deadline exceeded",
                 TLS(verify=False),
-                dial_timeout_s=0.05,
+                dial_timeout_s=DIAL_S,
             )
-        )
+
+    run(work())
 
 
 def served(tls: ServerTLS | None, work: Callable[[str, Lines], Coroutine[Any, Any, None]]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -35,10 +36,9 @@ def test_who_never_finishes_a_handshake_is_let_go(
             writer.write(first)
         async with asyncio.timeout(30):
             for reader, writer in clients:
-                try:
+                # Reset where it was written to after its end, or had sent what nobody read.
+                with contextlib.suppress(ConnectionError):
                     assert await reader.read() == b""
-                except ConnectionResetError:
-                    pass
                 writer.close()
             while places.taken:
                 await asyncio.sleep(0)

@@ -301,9 +301,12 @@ def test_who_says_nothing_is_given_up(
             writer.close()
             reader, writer = await asyncio.open_connection("127.0.0.1", serving_.port)
             writer.write(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc")  # the beginning of a hello
-            assert await reader.read() == b""
+            # Reset where the beginning came after the end, or was not read before it.
+            with contextlib.suppress(ConnectionError):
+                assert await reader.read() == b""
             writer.close()
-            assert serving_.server.places.taken == 0
+            while serving_.server.places.taken:
+                await asyncio.sleep(0)
 
     run(loop, body)
 
