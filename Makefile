@@ -14,7 +14,7 @@ FUZZ ?=
 # Two files of tests at a time; WORKERS= runs them one after the other.
 WORKERS ?= -n 2 --dist loadfile
 
-.PHONY: check setup fix lint layers types fast t test test-prometheus run compiled test-compiled bench soak sim fuzz gen hpack-stories raft-scripts clean conformance upgrades
+.PHONY: check setup fix lint layers types fast mark-slow t test test-prometheus run compiled test-compiled bench soak sim fuzz gen hpack-stories raft-scripts clean conformance upgrades
 
 check: $(VENV)/.dev lint layers types fast
 
@@ -75,8 +75,15 @@ layers: $(VENV)/.dev
 types: $(VENV)/.dev
 	$(BIN)/mypy
 
+# A fifth of the random examples and seeds, and nothing that is marked (docs/HACKING.md, "The fast set").
+FAST = $(RUN) -m pytest $(WORKERS) --hypothesis-profile=fast -m 'not real and not soak and not sim and not slow'
 fast: $(VENV)/.dev
-	$(RUN) -m pytest $(WORKERS) -m 'not real and not soak and not sim' tests
+	$(FAST) tests
+
+# Marks the tests that are dearer than the fast set allows (docs/HACKING.md, "The fast set").
+mark-slow: $(VENV)/.dev
+	$(FAST) --mark-slow tests
+	$(MAKE) --no-print-directory fix
 
 # Each alert of contrib/prometheus with its fault, each query of the dashboard: minutes, and a Prometheus.
 test-prometheus: $(VENV)/.dev

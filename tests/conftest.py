@@ -9,15 +9,31 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import HealthCheck, settings
 
-# No example is judged by how fast the machine was at that moment.
-settings.register_profile("keyraft", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("keyraft")
+from tests.support import costs, examples
+
+examples.register()
 
 # A run in the background of a shell inherits an ignored SIGINT and would pass it on to the tools
 # that tests interrupt; a handler of our own is set back to the default in every process started.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--mark-slow", action="store_true", help="mark what the fast set has no room for"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if costs.LEFT_OUT in config.option.markexpr:
+        config.pluginmanager.register(costs.Costs(config))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in examples.later_seeds(items):
+        item.add_marker(pytest.mark.slow)
 
 
 class _Told(logging.Handler):
@@ -50,9 +66,13 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def _garbage_is_collected_near_its_module() -> Iterator[None]:
-    """What a module leaves open is found at its end, so that the blame names a near test."""
+    """What a module leaves open is found at its end, so that the blame names a near test.
+
+    What then still lives (caches, parsed sources) lasts, and is looked through no more.
+    """
     yield
     gc.collect()
+    gc.freeze()
     texts, _told.texts = _told.texts, []
     assert not texts, "\n".join(texts)
 

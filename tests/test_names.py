@@ -7,6 +7,8 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Final
 
+from tests import tidy
+
 ROOT: Final = Path(__file__).parents[1]
 
 _FACE: Final = (2, "`client.sync` has a blocking face of each class of the client, with its name")
@@ -32,7 +34,7 @@ def _places() -> dict[str, list[str]]:
     places: dict[str, list[str]] = defaultdict(list)
     for folder in ("src", "sim"):
         for path in sorted((ROOT / folder).rglob("*.py")):
-            for node in ast.walk(ast.parse(path.read_bytes())):
+            for node in tidy.statements(tidy.parsed(path)):
                 if isinstance(node, ast.ClassDef):
                     places[node.name].append(f"{path.relative_to(ROOT)}:{node.lineno}")
     return places

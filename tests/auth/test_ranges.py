@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from keyraft.auth.ranges import OPEN_END, Interval, Ranges, interval, is_valid
@@ -28,7 +28,6 @@ class Twin:
         ) and (end is not None or any(b and e is None for b, e in self._intervals))
 
 
-@settings(deadline=None)
 @given(PERMISSIONS, KEYS, KEYS)
 def test_a_set_has_what_its_intervals_have(
     permissions: list[tuple[bytes, bytes]], key: bytes, range_end: bytes
@@ -45,7 +44,6 @@ def test_a_set_has_what_its_intervals_have(
     assert ranges.has_range(key, range_end) == expected
 
 
-@settings(deadline=None)
 @given(PERMISSIONS)
 def test_the_order_of_granting_does_not_matter(permissions: list[tuple[bytes, bytes]]) -> None:
     intervals = [interval(*each) for each in permissions]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from tests.support.examples import share_of
+
 from .limits import within_growth, within_memory
 from .target import KEPT, Target, inputs
 from .targets import all_targets
@@ -16,7 +18,7 @@ UNITS = 100
 
 def _each(target: Target) -> int:
     """A dear one gets fewer inputs."""
-    return MUTATIONS if target.seconds < 1.0 else 8
+    return share_of(MUTATIONS) if target.seconds < 1.0 else 8
 
 
 @pytest.mark.parametrize("name", TARGETS)

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -22,6 +22,7 @@ from keyraft.lease import (
 from keyraft.lease.lessor import TOLD_SLICE
 from keyraft.lease.spread import Spread
 from keyraft.mvcc import MemoryBackend, finished
+from tests.support.examples import examples
 
 
 def primary() -> Lessor:
@@ -383,7 +384,7 @@ class Twin(RuleBasedStateMachine):
 
 
 TestTwin = Twin.TestCase
-TestTwin.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestTwin.settings = examples(60, stateful_step_count=40)
 
 
 def many_followers(count: int, ttl_s: int) -> Lessor:
@@ -471,7 +472,7 @@ def test_who_is_promoted_amid_a_demotion_has_no_deadline_of_before():
     assert all(lessor.running(lease_id, 1_009.9) for lease_id in range(1, count + 1))
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.lists(st.integers(0, 6), max_size=60), st.integers(1, 5))
 def test_spread_deadlines_are_late_only_where_it_is_full(seconds: list[int], most: int):
     spread = Spread(10.0, most)

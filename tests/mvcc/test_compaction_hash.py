@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from keyraft.base.errors import CompactedError
@@ -15,6 +15,7 @@ from keyraft.mvcc.hash import HASH_ROWS, HASHES_KEPT
 from keyraft.mvcc.index import Entry
 from keyraft.mvcc.revision import parse
 from keyraft.proto import rpc_pb2
+from tests.support.examples import examples
 
 
 def change(store: Store, r: random.Random, count: int) -> None:
@@ -34,7 +35,7 @@ def finish(store: Store) -> list[float]:
     return delays
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(seed=st.integers(0, 1 << 32), rounds=st.integers(1, 14))
 def test_the_stored_hash_is_the_one_before_the_compaction(seed: int, rounds: int) -> None:
     r = random.Random(seed)

@@ -6,11 +6,12 @@ import gc
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from keyraft.mvcc.index import Entry, KeyIndex, find, kept_for_hash, restored
 from keyraft.mvcc.order import CHUNK_KEYS, SortedKeys
+from tests.support.examples import examples
 
 
 class TwinKey:
@@ -73,7 +74,7 @@ class TwinKey:
         ]
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(seed=st.integers(0, 1 << 32), steps=st.sampled_from([5, 30, 200]), data=st.data())
 def test_one_key_of_any_history(seed: int, steps: int, data: st.DataObject) -> None:
     r = random.Random(seed)
@@ -129,7 +130,7 @@ def test_entries_are_nothing_to_walk_for_the_collector() -> None:
     assert not any(gc.is_tracked(entry) for entry in index.entries.values())
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(seed=st.integers(0, 1 << 32), size=st.sampled_from([10, 600, 3000]))
 def test_sorted_keys_are_a_sorted_set(seed: int, size: int) -> None:
     r = random.Random(seed)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from keyraft.base.errors import CompactedError
 from keyraft.mvcc import LargeRange, MemoryBackend, Store, large_range, large_range_steps
 from keyraft.proto import rpc_pb2
+from tests.support.examples import examples
 
 KEYS = 300
 
@@ -69,7 +70,7 @@ def answer(store: Store, request: rpc_pb2.RangeRequest, writes: bool) -> bytes:
     return b"".join(pieces)
 
 
-@settings(max_examples=80, deadline=None)
+@examples(80)
 @given(
     start=st.integers(0, KEYS),
     end=st.integers(0, KEYS + 20),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from keyraft.base.errors import CompactedError, FutureRevisionError
 from keyraft.mvcc import MemoryBackend, Store
 from keyraft.mvcc.wire import header
 from keyraft.proto import rpc_pb2
+from tests.support.examples import examples
 
 
 def put(store: Store, key: bytes, value: bytes = b"v") -> None:
@@ -28,7 +29,7 @@ def ask(store: Store, request: rpc_pb2.RangeRequest) -> rpc_pb2.RangeResponse:
     return rpc_pb2.RangeResponse.FromString(store.range(request.SerializeToString()))
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     start=st.integers(0, 1300),
     end=st.integers(0, 1300),

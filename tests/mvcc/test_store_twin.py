@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -15,6 +14,7 @@ from keyraft.mvcc import backend as b
 from keyraft.mvcc.checkpoint import HEAD_BYTES, decode, encode
 from keyraft.mvcc.revision import first_key, parse
 from keyraft.proto import mvcc_pb2, rpc_pb2
+from tests.support.examples import examples
 
 from .twin import Twin, TwinKV
 
@@ -303,5 +303,5 @@ class StoreMachine(RuleBasedStateMachine):
             assert rows == want
 
 
-StoreMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+StoreMachine.TestCase.settings = examples(60, stateful_step_count=40)
 TestStoreAgainstItsTwin = StoreMachine.TestCase

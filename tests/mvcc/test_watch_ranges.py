@@ -5,10 +5,11 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from keyraft.mvcc.watch_ranges import OPEN, SEGMENT_VALUES_MAX, RangeIndex
+from tests.support.examples import examples
 
 short = st.binary(max_size=3)
 ends = st.one_of(st.none(), st.just(OPEN), st.binary(min_size=1, max_size=3))
@@ -21,7 +22,7 @@ def holds(start: bytes, end: bytes | None, key: bytes) -> bool:
     return key >= start and (end == OPEN or key < end)
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(
     st.lists(st.one_of(ranges, short), max_size=60),
     st.integers(0, 9),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from keyraft.proto import raft_pb2 as pb
@@ -21,6 +21,7 @@ from keyraft.raft.types import (
     Snapshot,
     SnapshotMeta,
 )
+from tests.support.examples import examples
 
 u64 = st.one_of(
     st.integers(0, 300), st.integers(0, 1 << 28), st.integers(0, 2**64 - 1), st.just(2**64 - 1)
@@ -210,7 +211,7 @@ def test_snapshots_agree_with_the_generated_code(snapshot: Snapshot) -> None:
     assert codec.decode_snapshot(pb_snapshot(snapshot).SerializeToString()) == snapshot
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(messages(2))
 def test_messages_agree_with_the_generated_code(message: Message) -> None:
     wire = codec.encode_message(message)
@@ -265,7 +266,7 @@ def test_any_bytes_decode_or_raise_the_one_error(wire: bytes) -> None:
             continue
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(messages(1), st.data())
 def test_a_damaged_message_decodes_or_raises_the_one_error(
     message: Message, data: st.DataObject

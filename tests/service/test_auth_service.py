@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from keyraft.auth import Identity
@@ -17,6 +17,7 @@ from keyraft.proto import auth_pb2, lock_pb2, rpc_pb2
 from keyraft.server.apply import internal_request
 from sim.passwords import HASH_S
 from tests.server.harness import OneMember
+from tests.support.examples import examples
 
 from .calls import Answer, FakeCall, ask
 from .served import served
@@ -433,7 +434,7 @@ KINDS = sorted(kind for kind in internal_request.KINDS if 1_000 <= kind < 1_300)
 STRANGE = Users()
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@examples(150, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_strange_values_are_answered_or_refused(data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(sorted(REQUESTS)))
@@ -443,7 +444,7 @@ def test_strange_values_are_answered_or_refused(data: st.DataObject) -> None:
     STRANGE.one.member.auth.check()
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@examples(150, suppress_health_check=list(HealthCheck))
 @given(st.sampled_from(sorted(STRANGE.methods)), st.binary(max_size=30))
 def test_bytes_that_are_no_request_are_answered_or_refused(name: str, request: bytes) -> None:
     call = STRANGE.as_user("root")
@@ -453,7 +454,7 @@ def test_bytes_that_are_no_request_are_answered_or_refused(name: str, request: b
     STRANGE.one.member.auth.check()
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@examples(150, suppress_health_check=list(HealthCheck))
 @given(st.sampled_from(KINDS), st.binary(max_size=30), st.binary(max_size=20))
 def test_entries_of_other_makers_never_stop_a_member(
     kind: int, request: bytes, username: bytes

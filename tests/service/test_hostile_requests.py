@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from keyraft.proto import rpc_pb2
 from tests.server.harness import OneMember
+from tests.support.examples import examples
 
 from .calls import FakeCall, ask
 from .served import served
@@ -113,7 +114,7 @@ class Handlers:
 HANDLERS = Handlers()
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@examples(300, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_strange_values_are_answered_or_refused(data: st.DataObject) -> None:
     handle, requests = HANDLERS.typed[data.draw(st.sampled_from(sorted(HANDLERS.typed)))]
@@ -122,7 +123,7 @@ def test_strange_values_are_answered_or_refused(data: st.DataObject) -> None:
     assert store.compact_revision <= store.revision
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@examples(300, suppress_health_check=list(HealthCheck))
 @given(st.integers(0, len(HANDLERS.all) - 1), st.binary(max_size=40))
 def test_bytes_that_are_no_request_are_answered_or_refused(number: int, request: bytes) -> None:
     HANDLERS.send(HANDLERS.all[number], request)

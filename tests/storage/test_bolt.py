@@ -10,7 +10,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from keyraft.storage.bolt import (
@@ -26,6 +26,7 @@ from keyraft.storage.bolt import (
 )
 from keyraft.storage.bolt.format import Meta, decode_meta, fnv1a64
 from keyraft.storage.bolt.writer import front_pages
+from tests.support.examples import examples
 
 GOLDEN = Path(__file__).parent / "data" / "etcd-3.5.1.snapshot.db"
 ETCD_BUCKETS = [
@@ -154,7 +155,7 @@ models = st.dictionaries(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(model=models, page_bytes=st.sampled_from([1024, 4096, 16384]))
 def test_what_was_written_is_read_back_and_sound(
     tmp_path_factory: pytest.TempPathFactory, model: Model, page_bytes: int
@@ -211,7 +212,7 @@ def dumb_leaves(sizes: list[int], fill: int) -> list[int]:
     return leaves
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(seed=st.randoms(use_true_random=False), count=st.integers(130, 400))
 def test_leaves_are_filled_in_turn_wherever_rows_are_taken_up(
     tmp_path_factory: pytest.TempPathFactory, seed: Random, count: int
@@ -287,7 +288,7 @@ def test_a_stream_whose_input_changed_is_refused_before_its_end() -> None:
 # --- one transaction on a file ---------------------------------------------------------------
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(model=models, changes=models, cleared=st.booleans(), row=values)
 def test_an_update_changes_what_it_says_and_nothing_else(
     tmp_path_factory: pytest.TempPathFactory,
@@ -415,7 +416,7 @@ def test_checks_find_what_bbolt_finds(tmp_path: Path) -> None:
     assert any("out of bounds" in text for text in damaged(second, b"\xff\xff"))
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(
     changes=st.lists(
         st.tuples(st.integers(0, 20_511), st.integers(0, 255)), min_size=1, max_size=12

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from keyraft.mvcc import MemoryBackend, Store
@@ -21,6 +21,7 @@ from keyraft.storage.backend import (
     load_checkpoint,
     save_checkpoint,
 )
+from tests.support.examples import examples
 
 
 class Leases:
@@ -91,7 +92,7 @@ def test_a_checkpoint_older_than_a_compaction_is_compacted_or_left() -> None:
         assert memory(Store(backend, Leases(), checkpoint=checkpoint)) == memory(store)
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(data=st.data())
 def test_damage_anywhere_is_noticed(data: st.DataObject) -> None:
     store = Store(MemoryBackend(), Leases())

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from keyraft.raft.types import ConfState, Entry, HardState
@@ -39,6 +39,7 @@ from keyraft.storage.wal.record import (
     encode_snapshot_mark,
 )
 from keyraft.storage.wal.segments import segment_name
+from tests.support.examples import examples
 
 FILES = OsFiles()
 METADATA_BYTES = encode_metadata(0xBDAE9BBC11DD390D, 7)
@@ -163,7 +164,7 @@ def batches(draw: st.DrawFn) -> list[tuple[list[Entry], HardState | None]]:
     return out
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(saved=batches(), segment_bytes=st.sampled_from([1024, 9000, 1 << 20]), again=st.booleans())
 def test_what_was_appended_is_read_back(
     tmp_path_factory: pytest.TempPathFactory,
@@ -354,7 +355,6 @@ def test_foreign_bytes_are_refused(tmp_path: Path) -> None:
             WAL.open(FILES, path)
 
 
-@settings(max_examples=100, deadline=None)
 @given(content=st.binary(max_size=600), keep=st.integers(0, 200))
 def test_hostile_bytes_give_one_kind_of_error(
     tmp_path_factory: pytest.TempPathFactory, content: bytes, keep: int

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import cast
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from keyraft.base.ids import UINT64_MAX
@@ -18,6 +18,7 @@ from keyraft.storage.wal import WAL, SnapshotMark, WALDamagedError, WALRefusedEr
 from keyraft.storage.wal.encode import WALEncoder
 from keyraft.storage.wal.record import ENTRY
 from keyraft.storage.wal.segments import segment_name
+from tests.support.examples import examples
 
 SEGMENT_BYTES = 2_000  # so small that most logs have several
 NUMBERS = st.one_of(
@@ -80,7 +81,7 @@ def reopen(path: str, model: Model) -> WAL:
     return wal
 
 
-@settings(deadline=None, max_examples=300)
+@examples(300)
 @given(
     work=st.lists(st.one_of(batches(), batches(), MARKS, REOPEN), max_size=12),
     number=st.integers(0, 1 << 60),

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from keyraft.mvcc import Backend, BackendError
 from keyraft.mvcc import backend as b
 from keyraft.storage.backend import MemoryEngine, WriteBuffer
+from tests.support.examples import examples
 
 
 class FakeTimer:
@@ -163,7 +163,7 @@ class BufferMachine(RuleBasedStateMachine):
         self.buffer.check()
 
 
-BufferMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+BufferMachine.TestCase.settings = examples(60, stateful_step_count=40)
 TestBuffer = BufferMachine.TestCase
 
 
