@@ -66,7 +66,7 @@ def main() -> int:
     parser.add_argument("--run", default=".", help="only tests whose names match")
     parser.add_argument("--slice", default="1/1", help="the first half: 1/2")
     parser.add_argument("--place", type=Path, help="where the copy and the results lie")
-    parser.add_argument("--limit", type=float, default=420.0, help="seconds that a test may take")
+    parser.add_argument("--limit", type=float, default=900.0, help="seconds that a test may take")
     parser.add_argument("--anew", action="store_true", help="also what has passed already")
     parser.add_argument("--table", action="store_true", help="runs nothing")
     given = parser.parse_args()
