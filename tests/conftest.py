@@ -26,8 +26,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if costs.LEFT_OUT in config.option.markexpr:
-        config.pluginmanager.register(costs.Costs(config))
+    judged = costs.LEFT_OUT in config.option.markexpr
+    if judged and not config.pluginmanager.has_plugin(costs.__name__):
+        config.pluginmanager.register(costs.Costs(config), costs.__name__)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -6,6 +6,8 @@ import ast
 import re
 from pathlib import Path
 
+import pytest
+
 from tests.fuzz.targets import all_targets
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -23,6 +25,7 @@ def test_each_row_has_a_test_or_says_why_it_cannot_apply() -> None:
         assert "`tests/" in row or any(reason in row for reason in reasons), row
 
 
+@pytest.mark.slow
 def test_each_test_that_is_named_exists() -> None:
     assert len(NAMED) > 40
     for path, name in NAMED:

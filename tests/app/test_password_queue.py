@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -150,6 +151,7 @@ def test_a_new_password_makes_the_old_one_strange() -> None:
     assert old.line == CLEAN
 
 
+@pytest.mark.slow
 def test_a_flood_leaves_room_for_others() -> None:
     logins = Logins()
     logins.seen("alice", b"right")

@@ -130,6 +130,7 @@ def test_tokens_that_nobody_shows_are_forgotten(monkeypatch: pytest.MonkeyPatch)
 # --- JWT ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", sorted(METHODS))
 def test_a_signed_token_is_read_by_others_and_by_us(method: str) -> None:
     public, private = pem_of(method)
@@ -272,6 +273,7 @@ def test_one_of_the_public_keys_must_be_the_private_ones() -> None:
         load_keys("ES256", public + pem_of("RS256")[0], private)
 
 
+@pytest.mark.slow
 def test_memory_of_verdicts_is_bounded() -> None:
     tokens = JWTTokens(load_keys("HS256", b"", b"x" * 64), 60, Clock())
     for revision in range(KNOWN_MAX + 10):
@@ -295,6 +297,7 @@ def certificate() -> bytes:
     return built.public_bytes(Encoding.PEM)
 
 
+@pytest.mark.slow
 def test_a_method_takes_only_keys_of_its_kind() -> None:
     public, private = pem_of("RS256")
     other_public, other_private = pem_of("ES256")

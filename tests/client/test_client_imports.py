@@ -34,6 +34,7 @@ LATER = (  # what a client needs at its first call at the earliest, or never
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "code",
     ["import keyraft.client", "import keyraft.client.sync, keyraft.client.recipes"],

@@ -178,6 +178,7 @@ def test_a_key_that_would_protect_something_must_have_its_effect(text: str, why:
     assert why in refused(text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text",
     [

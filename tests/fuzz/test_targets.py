@@ -21,6 +21,7 @@ def _each(target: Target) -> int:
     return share_of(MUTATIONS) if target.seconds < 1.0 else 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TARGETS)
 def test_a_parser_takes_its_input_or_says_its_error(name: str) -> None:
     target = TARGETS[name]
@@ -35,6 +36,7 @@ def test_what_once_broke_something_breaks_nothing(name: str) -> None:
         within_memory(target, data)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TARGETS)
 def test_what_an_input_holds_is_bounded_by_its_length(name: str) -> None:
     target = TARGETS[name]
@@ -44,6 +46,7 @@ def test_what_an_input_holds_is_bounded_by_its_length(name: str) -> None:
         break
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("target", "family"), GROWN, ids=[f"{target.name}: {family}" for target, family in GROWN]
 )

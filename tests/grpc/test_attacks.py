@@ -353,6 +353,7 @@ def test_an_acknowledgement_of_nothing_ends_the_connection() -> None:
     killed(bench, bench.feed(frame(SETTINGS, 1, 0)), PROTOCOL_ERROR)
 
 
+@pytest.mark.slow
 def test_the_memory_of_resets_is_bounded() -> None:
     bench = Bench(Limits(streams_advertised=1))
     bench.start()

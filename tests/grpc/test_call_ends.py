@@ -255,6 +255,7 @@ WAYS: dict[Callable[[Ways], None], int] = {
 NO_METHOD = (Ways.unknown_method, Ways.unknown_encoding, Ways.no_timeout)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("listen", [False, True], ids=["nobody", "somebody"])
 @pytest.mark.parametrize("cut", [0, 1], ids=["whole", "bytes"])
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)

@@ -132,6 +132,7 @@ KINDS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_slice_does_more_than_its_share(kind: str) -> None:
     bench = hostile(kind, SLICE)
@@ -140,6 +141,7 @@ def test_no_slice_does_more_than_its_share(kind: str) -> None:
     assert all(SLICE <= work < SLICE + LARGEST_PIECE for work in done[:-1]), done
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_slices_together_do_what_one_piece_would_have_done(kind: str) -> None:
     outcomes = []
@@ -203,6 +205,7 @@ def test_a_handler_that_pauses_is_not_woken_by_the_next_slice() -> None:
     assert len(bench.log) == 201
 
 
+@pytest.mark.slow
 def test_a_window_that_frees_many_small_answers_sends_them_in_slices() -> None:
     bench = Bench(Limits(slice_work=SLICE))
     bench.start(window=0)

@@ -61,6 +61,7 @@ class Line:
         return [(when_s, frame) for when_s, data in written for frame in self.peer.read(data)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("timeout_us", [1, 300, 999, 1_000, 1_400, 1_500, 1_600, 15_000, 15_499])
 def test_no_deadline_is_answered_early_by_a_loop_that_counts_milliseconds(timeout_us: int) -> None:
     line = Line()

@@ -82,6 +82,7 @@ def reason(context: ssl.SSLContext) -> Callable[[int], str]:
     return work
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("told", [True, False], ids=["told", "untold"])
 @pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize(

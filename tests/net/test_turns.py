@@ -7,6 +7,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, cast
 
+import pytest
+
 from keyraft.grpc import HTTP_WORK, Limits, Router, ServerConnection
 from keyraft.net import Flusher, Http2Protocol
 from keyraft.net.http1 import Http1Connection, Http1Request, Http1Service
@@ -170,6 +172,7 @@ def test_a_light_client_is_answered_in_the_turn_in_which_it_asks() -> None:
     assert not any(client.transport.reading for client in heavy)
 
 
+@pytest.mark.slow
 def test_a_light_client_waits_for_no_crowd_of_heavy_ones() -> None:
     """However many want more than a slice: only so many of those go on before it."""
     world = World()
@@ -187,6 +190,7 @@ def test_a_light_client_waits_for_no_crowd_of_heavy_ones() -> None:
     assert light.answers == 1
 
 
+@pytest.mark.slow
 def test_a_turn_does_no_more_than_its_share_for_all_together() -> None:
     world = World()
     clients = [Client(world, str(i)) for i in range(100)]

@@ -217,6 +217,7 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_snapshot_is_refused_and_nothing_is_written(tmp_path: Path, damage: str) -> None:
     path = big(tmp_path / "snapshot.db")

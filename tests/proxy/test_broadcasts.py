@@ -154,6 +154,7 @@ def ranges_of(cluster: Cluster, soon: Soon | None = None, told_per_turn: int = 5
     return WatchRanges(Lines(cluster.line), deliveries)  # type: ignore[arg-type]  # a Line stands in
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(150))
 def test_random_watchers_are_told_everything_once(seed: int) -> None:
     random, cluster = Random(seed), Cluster()

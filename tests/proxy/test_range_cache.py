@@ -110,6 +110,7 @@ def test_an_answer_that_was_asked_for_before_a_write_is_not_kept() -> None:
     assert scene.cache.get(b"a-", 0) is None
 
 
+@pytest.mark.slow
 def test_everything_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, bound in (
         ("ENTRIES_MAX", 20),

@@ -152,6 +152,7 @@ BUGS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("plant", "options", "seed"), BUGS, ids=[plant.__name__.strip("_") for plant, _, _ in BUGS]
 )

@@ -103,6 +103,7 @@ def drain(node: RawNode) -> None:
         node.advance()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(30))
 def test_any_messages_from_peers(seed: int) -> None:
     chance = random.Random(seed)
@@ -266,6 +267,7 @@ def test_requests_for_a_read_index_do_not_gather_without_end() -> None:
     assert len(node.raft.pending_reads) + len(node.raft.reads) == READS_WAITING_MAX
 
 
+@pytest.mark.slow
 def test_messages_of_countless_parts_are_not_decoded() -> None:
     empty_entry = b"\x3a\x00"
     codec.decode_message(empty_entry * ENTRIES_MAX)

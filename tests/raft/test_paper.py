@@ -181,6 +181,7 @@ def test_5_2_election_timeouts_are_random_in_an_interval(role: StateType) -> Non
     assert seen == set(range(10, 20))
 
 
+@pytest.mark.slow
 def test_5_2_random_timeouts_make_split_votes_rare() -> None:
     conflicts = 0
     for seed in range(300):

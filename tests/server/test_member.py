@@ -171,6 +171,7 @@ def test_before_the_first_commit_of_its_term_a_leader_answers_no_read() -> None:
     assert reads == [None]
 
 
+@pytest.mark.slow
 def test_snapshots_shorten_the_log_and_a_restart_begins_there() -> None:
     one = OneMember(snapshot_count=100)
     one.run(1.0)

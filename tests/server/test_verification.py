@@ -213,6 +213,7 @@ FAULTS = [each for name, each in list(globals().items()) if inspect.isfunction(e
 FAULTS = FAULTS[FAULTS.index(lost_row) :]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
 def test_a_planted_fault_is_told(one: OneMember, fault: Callable[[Member], None]) -> None:
     fault(one.member)
@@ -253,6 +254,7 @@ def test_a_live_member_tells_of_the_first_fault_once(
     assert len(told) == 1, told
 
 
+@pytest.mark.slow
 def test_what_grows_is_looked_at_while_it_changes(one: OneMember) -> None:
     told: list[str] = []
     verification = Verification(one.member, told.append)

@@ -191,6 +191,7 @@ def test_many_watches_are_looked_at_in_steps_and_nothing_is_delivered_meanwhile(
     hub.check()
 
 
+@pytest.mark.slow
 def test_a_watch_that_is_behind_or_stalled_ends_too(users: Users) -> None:
     for _ in range(3):
         users.put(b"a/x", "alice")

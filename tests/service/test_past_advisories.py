@@ -75,6 +75,7 @@ def a_real_request(kind: type[Any]) -> bytes:
     return bytes(request.SerializeToString())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", GUARDED)
 @pytest.mark.parametrize("token", [None, "abcdefghijklmnoq.0"], ids=["no token", "a wrong one"])
 def test_without_a_token_no_method_tells_or_does_anything(path: str, token: str | None) -> None:
@@ -190,6 +191,7 @@ def test_a_path_that_is_not_a_methods_own_reaches_no_method(path: str) -> None:
     asking.end()
 
 
+@pytest.mark.slow
 def test_frames_of_one_byte_hold_little_more_than_their_bytes() -> None:
     """CVE-2026-84304: gRPC-Go kept a buffer for each DATA frame of an unfinished message."""
     bench = Bench(Limits())

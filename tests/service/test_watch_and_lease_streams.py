@@ -155,6 +155,7 @@ def test_bytes_that_are_no_message_end_the_stream():
     assert services.cluster.member.watches.statistics()["watchers"] == 0
 
 
+@pytest.mark.slow
 def test_progress_notifications_come_at_their_interval():
     services = Services()
     stream, handler = services.watching()

@@ -85,6 +85,7 @@ def test_export_is_the_import_reversed(tmp_path: Path) -> None:
     assert (tmp_path / "out").read_bytes() == source.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_snapshot_comes_out_of_a_process_of_its_own(tmp_path: Path) -> None:
     source = big_bolt(tmp_path / "db")
     import_bolt(str(source), str(tmp_path / "kv"))
@@ -110,6 +111,7 @@ def test_a_snapshot_comes_out_of_a_process_of_its_own(tmp_path: Path) -> None:
     assert b"".join(blobs) == content
 
 
+@pytest.mark.slow
 def test_an_export_may_be_given_up(tmp_path: Path) -> None:
     import_bolt(str(big_bolt(tmp_path / "db")), str(tmp_path / "kv"))
 
@@ -127,6 +129,7 @@ def test_an_export_of_nothing_fails_with_its_reason(tmp_path: Path) -> None:
         asyncio.run(SnapshotExport.start(str(tmp_path / "kv")))
 
 
+@pytest.mark.slow
 def test_writes_during_an_export_are_not_in_it(tmp_path: Path) -> None:
     import_bolt(str(big_bolt(tmp_path / "db")), str(tmp_path / "kv"))
 
@@ -147,6 +150,7 @@ def test_writes_during_an_export_are_not_in_it(tmp_path: Path) -> None:
     assert asyncio.run(run())[:-32] == (tmp_path / "db").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["cut", "foreign", "flipped", "missing"])
 def test_a_failed_import_leaves_nothing(tmp_path: Path, damage: str) -> None:
     source = big_bolt(tmp_path / "db")

@@ -81,6 +81,7 @@ def reopen(path: str, model: Model) -> WAL:
     return wal
 
 
+@pytest.mark.slow
 @examples(300)
 @given(
     work=st.lists(st.one_of(batches(), batches(), MARKS, REOPEN), max_size=12),

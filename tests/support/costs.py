@@ -118,6 +118,8 @@ def marked(text: str, lines: set[int]) -> str:
     """A module's text with the mark before each of these lines, and the import that it needs."""
     rows = text.splitlines(keepends=True)
     for line in sorted(lines, reverse=True):
+        if not rows[line - 1].lstrip().startswith(("@", "def ", "async def ")):
+            continue  # the file has changed since
         indent = rows[line - 1].partition("@")[0].partition("def ")[0].removesuffix("async ")
         rows.insert(line - 1, f"{indent}@pytest.mark.slow\n")
     if "import pytest\n" not in rows:

@@ -186,6 +186,7 @@ def papers(tmp_path_factory: pytest.TempPathFactory) -> Papers:
 PORTS = pytest.mark.parametrize("peers", [False, True], ids=["clients", "peers"])
 
 
+@pytest.mark.slow
 @PORTS
 def test_ours_says_what_the_original_says(papers: Papers, peers: bool) -> None:
     recorded = json.loads(RECORDED.read_text())["peers" if peers else "clients"]

@@ -77,6 +77,7 @@ class Pair:
         return handshake_reason(self.error[name]) if name in self.error else ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "at_server", "at_client"),
     [

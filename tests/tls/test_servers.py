@@ -138,6 +138,7 @@ async def ask_ours(papers: Papers, ports: Mapping[str, int]) -> Said:
     return said
 
 
+@pytest.mark.slow
 def test_ours_says_what_the_original_says(papers: Papers) -> None:
     recorded: Said = json.loads(RECORDED.read_text())
     with showing(papers) as ports:

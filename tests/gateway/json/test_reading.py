@@ -181,6 +181,7 @@ VALUES = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(VALUES, st.sampled_from(["", " ", "]", "{", "1", "x"]))
 def test_the_scanner_finds_the_end_of_any_value(value: Any, behind: str) -> None:
     text = json.dumps(value)
@@ -190,6 +191,7 @@ def test_the_scanner_finds_the_end_of_any_value(value: Any, behind: str) -> None
     assert find_value(raw) == (1, 1 + len(text))
 
 
+@pytest.mark.slow
 @given(VALUES, st.randoms())
 def test_a_value_that_is_cut_may_go_on(value: Any, chance: random.Random) -> None:
     text = json.dumps([value]).encode()
