@@ -27,7 +27,7 @@ from keyraft.app.descriptors import LOOK_S, places, raise_limit, watch_usage
 from keyraft.app.diagnosis import serve_debug, watch_signals
 from keyraft.app.limits import LimitDoors
 from keyraft.app.member_metrics import MemberMetrics, ranges_answered
-from keyraft.app.member_settings import member_settings
+from keyraft.app.member_settings import member_settings, summary
 from keyraft.app.passwords import BcryptPasswords
 from keyraft.app.peer_port import PeerPort
 from keyraft.app.preloading import preload_later
@@ -140,7 +140,7 @@ class _Running:
             etcd_version=VERSION,
             git_sha=GIT_SHA,
             go_version=runtime_version(),
-            **{name.replace("-", "_"): value for name, value in _summary(config).items()},
+            **{name.replace("-", "_"): value for name, value in summary(config).items()},
         )
         self._log.info(
             "configuring peer listeners", listen_peer_urls=_texts(config.listen_peer_urls)
@@ -493,14 +493,3 @@ _SIGNAL_NAMES: Final = {signal.SIGTERM: "terminated", signal.SIGINT: "interrupt"
 
 def _texts(urls: tuple[URL, ...]) -> list[str]:
     return [str(url) for url in urls]
-
-
-def _summary(config: Config) -> dict[str, object]:
-    """The fields of the line "starting an etcd server"; URLs as texts."""
-    listed = config.summary()
-    return {
-        name: _texts(value)
-        if isinstance(value, tuple) and value and isinstance(value[0], URL)
-        else value
-        for name, value in listed.items()
-    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from keyraft.base.urls import URL
 from keyraft.config.config import Config
 from keyraft.server import MemberSettings
 
@@ -44,3 +45,14 @@ def member_settings(config: Config, member_id: int, cluster_id: int) -> MemberSe
         fast_lease_keep_alive=config.gate("FastLeaseKeepAlive"),
         priority_request=config.gate("PriorityRequest"),
     )
+
+
+def summary(config: Config) -> dict[str, object]:
+    """The fields of the line "starting an etcd server"; URLs as texts."""
+    listed = config.summary()
+    return {
+        name: list(map(str, value))
+        if isinstance(value, tuple) and value and isinstance(value[0], URL)
+        else value
+        for name, value in listed.items()
+    }

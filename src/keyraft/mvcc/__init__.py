@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from ..base.lazy import names_in
 from .backend import Backend, BackendError
 from .check import check_delete_range, check_put, check_range, check_range_stream, check_txn
 from .checkpoint import Checkpoint
@@ -14,12 +17,16 @@ from .sorting import sort_steps
 from .steps import emptied, finished
 from .store import Store
 from .txn import is_read_only, is_serializable
-from .usage import PrefixRows, UsageWalk
 from .watch import PENDING_BYTES_MAX, WATCHERS_MAX, WatchHub
 from .watch_cohort import NODELETE, NOPUT, PREVIOUS, BulkSink, Sink, Watcher
 from .watch_pass import CHUNK_ROWS
 from .watch_stream import WatchStream
 from .wire import plain_put, plain_range
+
+if TYPE_CHECKING:
+    from .usage import PrefixRows, UsageWalk
+
+__getattr__ = names_in(__name__, {".usage": ("PrefixRows", "UsageWalk")})  # asked for seldom
 
 __all__ = [
     "CHUNK_ROWS",

@@ -11,7 +11,6 @@ from keyraft.service.kv import KVService
 from keyraft.service.lease import LeaseService
 from keyraft.service.lock import LockService
 from keyraft.service.maintenance import MaintenanceService
-from keyraft.service.operations import OperationsService
 from keyraft.service.ports import Engine
 from keyraft.service.recipe import Means
 from keyraft.service.watch import WatchService
@@ -28,7 +27,6 @@ __all__ = [
     "LockService",
     "MaintenanceService",
     "Means",
-    "OperationsService",
     "WatchService",
     "guard_of",
     "register",
@@ -51,4 +49,3 @@ def register(router: Router, engine: Engine, guard: Guard, chance: Random) -> No
     AuthService(engine.users, guard).register(router)
     LockService(means).register(router)
     ElectionService(means).register(router)
-    OperationsService(engine.upkeep, guard).register(router)

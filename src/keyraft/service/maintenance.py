@@ -1,4 +1,4 @@
-"""Maintenance: Status, Hash, HashKV, Alarm, Defragment, Snapshot, MoveLeader, Downgrade."""
+"""Maintenance: Status, Hash, HashKV, Alarm, Defragment, Snapshot, MoveLeader, Downgrade; Usage."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ class MaintenanceService:
             ("Downgrade", self.downgrade),
         ):
             router.unary(f"/etcdserverpb.Maintenance/{name}", handle)
+        router.unary("/keyraftpb.Operations/Usage", self.usage)
         router.stream("/etcdserverpb.Maintenance/Snapshot", self.snapshot, SERVER_STREAM)
 
     def status(self, call: UnaryCall, request: bytes) -> bytes | None:
@@ -88,4 +89,13 @@ class MaintenanceService:
         """DowngradeRequest -> DowngradeResponse; the version in it is the cluster's."""
         self._admit_admin(call)
         self._upkeep.downgrade(call, parse(rpc_pb2.DowngradeRequest, request))
+        return None
+
+    def usage(self, call: UnaryCall, request: bytes) -> bytes | None:
+        """UsageRequest -> UsageResponse; not etcd's."""
+        from keyraft.proto import operations_pb2  # asked for seldom
+
+        self._guard.admit(call, learner_may=True)
+        self._guard.check_admin(call)
+        self._upkeep.usage(call, parse(operations_pb2.UsageRequest, request))
         return None

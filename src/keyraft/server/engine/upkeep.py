@@ -15,7 +15,7 @@ from keyraft.base.version import VERSION
 from keyraft.base.waiters import Result
 from keyraft.cluster import check_downgrade_target, parse_downgrade_target, short
 from keyraft.grpc import UnaryCall
-from keyraft.mvcc import KVHash, PrefixRows, UsageWalk
+from keyraft.mvcc import KVHash
 from keyraft.proto import membership_pb2, rpc_pb2
 from keyraft.server.apply import internal_request
 from keyraft.server.engine.slicing import when_readable
@@ -23,6 +23,7 @@ from keyraft.server.engine.snapshot_feeds import ClientSnapshot, OpenSnapshot, S
 from keyraft.server.upkeep.hashing import hash_buckets, hash_keys
 
 if TYPE_CHECKING:
+    from keyraft.mvcc import PrefixRows, UsageWalk
     from keyraft.proto import operations_pb2
     from keyraft.server.member import Member
 

@@ -19,10 +19,10 @@ from keyraft.server.apply.internal_request import KIND_ALARM
 from keyraft.server.ports import DurableLog
 from keyraft.server.upkeep import alarms
 from keyraft.server.upkeep.disk_room import DiskRoom
-from keyraft.server.upkeep.usage import UsageWalker
 
 if TYPE_CHECKING:
     from keyraft.server.member import Member
+    from keyraft.server.upkeep.usage import UsageWalker
 
 WARNED_FROM: Final = 0.8  # of the quota in use
 WARNED_AGAIN_BELOW: Final = 0.7
@@ -33,17 +33,26 @@ PROPOSED_EACH_S: Final = 1.0
 class SpaceKeeper:
     """One member's. Owned by its loop."""
 
-    __slots__ = ("_full", "_member", "_proposed_s", "_warned", "disk", "usage")
+    __slots__ = ("_full", "_member", "_proposed_s", "_usage", "_warned", "disk")
 
     def __init__(self, member: Member, log: DurableLog) -> None:
         self._member = member
-        self.usage = UsageWalker(member)
+        self._usage: UsageWalker | None = None
         self.disk = DiskRoom(member, log)
         self._warned = False
         own = member.settings.member_id
         # What was in use when the alarm was raised; 0: somebody else asked for it, and disarms it.
         self._full = 1.0 if member.alarms.is_raised(alarms.NOSPACE, own) else 0.0
         self._proposed_s = float("-inf")
+
+    @property
+    def usage(self) -> UsageWalker:
+        """Who tells what is stored under which prefix."""
+        if self._usage is None:
+            from keyraft.server.upkeep.usage import UsageWalker  # asked for seldom
+
+            self._usage = UsageWalker(self._member)
+        return self._usage
 
     def raise_alarm(self) -> None:
         """Proposes NOSPACE for this member: a request did not fit."""
