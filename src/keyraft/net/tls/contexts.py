@@ -7,7 +7,6 @@ a file changes in between, and what was good stays at hand when its file no long
 from __future__ import annotations
 
 import ssl
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .pairs import Pair, bundle, in_memory
@@ -105,6 +104,11 @@ def dialling_context(
     return context
 
 
+def _content(path: str) -> bytes:
+    with open(path, "rb") as file:  # not pathlib: it would be all that loads urllib
+        return file.read()
+
+
 def client_context(
     *,
     trusted_ca_file: str | None = None,
@@ -123,10 +127,10 @@ def client_context(
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     terms.set_on(context)
     if cert_file:
-        pair = Pair(Path(cert_file).read_bytes(), Path(key_file or cert_file).read_bytes())
+        pair = Pair(_content(cert_file), _content(key_file or cert_file))
         pair.load_into(context)
     if trusted_ca_file:
-        authorities = bundle(Path(trusted_ca_file).read_bytes())
+        authorities = bundle(_content(trusted_ca_file))
         if authorities:  # without one nobody is trusted, as in Go
             context.load_verify_locations(cadata=authorities)
     else:
