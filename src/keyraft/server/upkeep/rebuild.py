@@ -91,7 +91,7 @@ class Rebuild:
         if asking is None or not self._member.settings.self_repair:
             self._looks_left = 0
             return
-        if not member.leadership.leader:
+        if not member.leadership.leader or not self._can_be_judged():
             return
         self._busy = True
         self._latest = not self._latest
@@ -103,6 +103,12 @@ class Rebuild:
             asking.ask(revision, lambda peers: self._judge(mine, peers))
 
         hash_keys(member, 0, hashed, lambda _: self._rest())
+
+    def _can_be_judged(self) -> bool:
+        """Whether members that hash alike are a majority; else nobody need hash anything."""
+        versions = self._member.network.versions()
+        alike = 1 + sum(map(same_minor, versions.values()))
+        return alike > len(self._member.membership.cluster.members) // 2
 
     def _rest(self) -> None:
         self._busy = False
