@@ -41,7 +41,8 @@ if TYPE_CHECKING:
 
 CONTEXT: Final = b"keyraft: rebuild"  # of the message that such a database comes with
 LOOK_S: Final = 2.0  # between two looks while it is not known who is wrong
-LOOKS_AT_START_MAX: Final = 60  # after a start, as long as too few answer
+LOOK_S_MAX: Final = 60.0  # it doubles: a look costs everybody a hash
+LOOKS_AT_START_MAX: Final = 10  # after a start, as long as too few answer
 RECEIVE_S: Final = 600.0  # for a database to come, and for the log to reach behind it
 
 
@@ -53,6 +54,7 @@ class Rebuild:
         self._busy = False
         self._latest = True
         self._due_s = 0.0
+        self._look_s = LOOK_S
         self._looks_left = 0  # without an accusation
         self._asked_s: float | None = None  # when a database was asked for
         self._index = 0  # of the database that is ready
@@ -74,7 +76,7 @@ class Rebuild:
             self._wait(now_s)
         elif (self._looks_left or self._member.alarms.corrupt) and not self._busy:
             if now_s >= self._due_s and not self._member.stopped:
-                self._due_s = now_s + LOOK_S
+                self._due_s = now_s + self._look_s
                 if self._looks_left or self._accused():
                     self._look()
 
@@ -94,6 +96,7 @@ class Rebuild:
         if not member.leadership.leader or not self._can_be_judged():
             return
         self._busy = True
+        self._look_s = min(2 * self._look_s, LOOK_S_MAX)
         self._latest = not self._latest
 
         def hashed(mine: KVHash) -> None:
@@ -142,6 +145,7 @@ class Rebuild:
     def _sound(self) -> None:
         member = self._member
         self._looks_left = 0
+        self._look_s = LOOK_S
         member.leadership.fence(False)
         if self._accused():
             member.logger.info(
@@ -155,6 +159,7 @@ class Rebuild:
     def _wrong(self, mine: KVHash, right: int, majority: Sequence[int]) -> None:
         member = self._member
         self._looks_left = max(self._looks_left, 1)  # it goes on until it is right
+        self._look_s = LOOK_S
         if not member.leadership.fenced:
             member.logger.error(
                 "the keys of this member differ from the majority's; its clients are refused",
