@@ -1,7 +1,7 @@
 """A checkout of k8s.io/apiserver: its storage tests, with our member where they embed etcd.
 
 Go lays one file of ours (`kubernetes/test_server.go`) over theirs while it builds, so nothing is
-copied and nothing is written into the checkout, which may be a folder of Go's module cache.
+copied and nothing is written into the checkout. Go refuses to do so in its module cache: copy it out.
 """
 
 from __future__ import annotations
