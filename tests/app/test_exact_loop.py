@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from keyraft.app.member import ExactLoop
+from keyraft.app.exact_loop import ExactLoop
 
 
 def test_a_members_loop_has_the_exact_clock() -> None:

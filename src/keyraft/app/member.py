@@ -19,12 +19,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-import uvloop
-
 from keyraft.app.client_ports import ClientPorts, json_terms
 from keyraft.app.data_dir import has_log, kv_directory, open_disk, os_files
 from keyraft.app.descriptors import LOOK_S, places, raise_limit, watch_usage
 from keyraft.app.diagnosis import serve_debug, watch_signals
+from keyraft.app.exact_loop import ExactLoop
 from keyraft.app.limits import LimitDoors
 from keyraft.app.member_metrics import MemberMetrics, ranges_answered
 from keyraft.app.member_settings import member_settings, summary
@@ -81,16 +80,6 @@ START_ERRORS: Final = (BootError, BackendError, MembershipDataError, VersionErro
 
 class _StoppedEarlyError(Exception):
     """A signal has ended the wait for the other members of a new cluster."""
-
-
-class ExactLoop(uvloop.Loop):
-    """uvloop with an exact clock.
-
-    Its own counts whole milliseconds and may be one behind, so a lease renewed by it would end
-    early.
-    """
-
-    time = staticmethod(time.monotonic)  # replaces the method
 
 
 def run_member(config: Config, spare: StorageProcess) -> int:
