@@ -52,7 +52,7 @@ def _memory() -> dict[str, int]:
 
 
 def _raft(member: Member) -> dict[str, object]:
-    status = member.raft.node.status()
+    status = member.raft.status()
     return {
         "id": format_id(status.id),
         "term": status.hard_state.term,

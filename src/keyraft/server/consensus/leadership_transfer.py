@@ -101,8 +101,11 @@ class LeadershipTransfer:
     def most_caught_up(self) -> int:
         """Of the voters that are connected, on a leader, the one that has most of the log; 0 when
         there is none."""
-        matched = self._raft.matched()
-        active = [(-matched.get(voter, 0), since_s, voter) for since_s, voter in self._active()]
+        progress = self._raft.status().progress
+        active = [
+            (-progress[voter].match if voter in progress else 0, since_s, voter)
+            for since_s, voter in self._active()
+        ]
         return min(active)[2] if active else 0
 
     def _active(self) -> list[tuple[float, int]]:

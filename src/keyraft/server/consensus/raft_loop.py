@@ -46,6 +46,7 @@ from keyraft.raft import (
     Ready,
     Snapshot,
     StateType,
+    Status,
 )
 from keyraft.server.consensus import forwarded_proposals
 from keyraft.server.consensus.commit_notices import CommitNotices
@@ -274,9 +275,9 @@ class RaftLoop:
         """Whether Raft has taken a leader's snapshot that is not in place yet."""
         return self.node.raft.log.unstable.snapshot is not None
 
-    def matched(self) -> dict[int, int]:
-        """The match index of each member, on a leader; empty on others."""
-        return {ident: one.match for ident, one in self.node.status().progress.items()}
+    def status(self) -> Status:
+        """What Raft says of itself: its state and, on a leader, the progress of each member."""
+        return self.node.status()
 
     @property
     def writing_since_s(self) -> float | None:

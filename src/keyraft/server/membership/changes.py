@@ -85,9 +85,10 @@ class MembershipChanges:
         member = self._member
         if not member.leadership.leading:
             raise errors.NotLeaderError
-        matched = member.raft.matched()
-        if member_id in matched and member.settings.member_id in matched:
-            if matched[member_id] < matched[member.settings.member_id] * LEARNER_READY_FRACTION:
+        progress = member.raft.status().progress  # empty on others than the leader
+        if member_id in progress and member.settings.member_id in progress:
+            own = progress[member.settings.member_id].match
+            if progress[member_id].match < own * LEARNER_READY_FRACTION:
                 raise errors.LearnerNotReadyError
         if member.settings.strict_reconfig_check:
             member.membership.cluster.check_ready_to_promote()
