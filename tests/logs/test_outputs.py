@@ -5,12 +5,13 @@ from __future__ import annotations
 import gzip
 import re
 import socket
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from keyraft.logs import outputs
 from keyraft.logs.outputs import JournalOutput, RotatingOutput
 from keyraft.logs.zap import LoggingError, ZapLogger, build_logger
 
@@ -30,6 +31,23 @@ def old(folder: Path, moment: datetime, packed: bool = False) -> Path:
 
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
+
+
+def test_files_set_aside_in_one_millisecond_do_not_replace_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Still(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Still:
+            return cls(2026, 11, 28, 23, 59, 59, 999_500, tz)
+
+    monkeypatch.setattr(outputs, "datetime", Still)
+    output = rotating(tmp_path)
+    for number in range(4):
+        output.write(b"%d" % number * 700_000)
+    output.wait()
+    kept = [(tmp_path / name).read_bytes()[:1] for name in names(tmp_path)]
+    assert sorted(kept) == [b"0", b"1", b"2", b"3"]
 
 
 def test_a_file_is_set_aside_before_it_is_too_large(tmp_path: Path) -> None:

@@ -248,7 +248,7 @@ def test_the_storage_process_of_a_killed_member_says_nothing(tmp_path: Path) -> 
     ) as writer:
         theirs.close()
         with ours, open(tmp_path / "LOCK", "w") as lock:
-            order = marshal.dumps((str(tmp_path), 1 << 20, [b"key"]), 2)
+            order = marshal.dumps((str(tmp_path), 1 << 20, [b"key"], True, 0), 2)
             socket.send_fds(ours, [order], [lock.fileno()])
         assert writer.stdin is not None and writer.stdout is not None
         assert writer.stdout.read(5) == bytes(5), "the database is open"

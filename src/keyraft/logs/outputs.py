@@ -63,14 +63,21 @@ class RotatingOutput:
         self._size, self._mode = found.st_size, found.st_mode & 0o777
 
     def _rotate(self) -> None:
-        now = datetime.now(None if self._localtime else UTC)
-        stamp = f"{now.strftime(_STAMP)}.{now.microsecond // 1000:03d}"
-        backup = self._path.with_name(f"{self._path.stem}-{stamp}{self._path.suffix}")
-        os.rename(self._path, backup)
+        os.rename(self._path, self._free_name())
         old = self._descriptor
         self._open()
         os.close(old)
         self._clean_later()
+
+    def _free_name(self) -> Path:
+        """A name with the time, or the first millisecond after it whose name no file has."""
+        now = datetime.now(None if self._localtime else UTC)
+        while True:
+            stamp = f"{now.strftime(_STAMP)}.{now.microsecond // 1000:03d}"
+            name = self._path.with_name(f"{self._path.stem}-{stamp}{self._path.suffix}")
+            if not name.exists() and not name.with_name(name.name + _PACKED).exists():
+                return name
+            now += timedelta(milliseconds=1)
 
     def _clean_later(self) -> None:
         """Has a thread look at the old files; one that looks already looks again."""
