@@ -34,7 +34,7 @@ def test_nothing_is_synced_with_unsafe_no_fsync(tmp_path: Path) -> None:
     counts: dict[bool, int] = {}
     for unsafe in (False, True):
         trace = tmp_path / f"trace-{unsafe}"
-        words = f"strace -f -qq -e trace=fsync,fdatasync,msync,pwritev2 -o {trace}".split()
+        words = f"strace -D -f -qq -e trace=fsync,fdatasync,msync,pwritev2 -o {trace}".split()
         flags = (f"--unsafe-no-fsync={str(unsafe).lower()}",)
         server = Server(OURS, tmp_path / f"m-{unsafe}", flags=flags, prefix=words)
         with serving(server):
