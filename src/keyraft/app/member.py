@@ -31,7 +31,7 @@ from keyraft.app.passwords import BcryptPasswords
 from keyraft.app.peer_port import PeerPort
 from keyraft.app.preloading import preload_later
 from keyraft.app.rebuilding import RESTART, end_when_ready, leave_database
-from keyraft.app.request_stats import RequestStats
+from keyraft.app.request_stats import TRACE_S, RequestStats
 from keyraft.app.snapshot_transfers import Transfers
 from keyraft.app.start_checks import StartError
 from keyraft.app.systemd import notify_ready
@@ -70,7 +70,6 @@ if TYPE_CHECKING:
 VERIFY_VARIABLE: Final = "KEYRAFT_VERIFY"  # "1": the member looks at itself all the time
 SWITCH_INTERVAL_S: Final = 0.0005  # how long the storage thread may wait for the interpreter
 PURGE_INTERVAL_S: Final = 30.0  # etcd `purgeFileInterval`
-TRACE_S: Final = 0.1  # etcd traceThreshold: slower requests have a line "trace"
 STOP_GRACE_S: Final = 1.0  # for open calls to finish
 GC_THRESHOLDS: Final = (50_000, 20, 1_000)  # most objects are freed by reference counting
 

@@ -14,6 +14,7 @@ from typing import Final
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 
+from keyraft.base.answer_heads import header_end, second_number
 from keyraft.base.clock import WallClock
 from keyraft.base.gotext import quote
 from keyraft.base.varints import read_varint
@@ -21,9 +22,10 @@ from keyraft.grpc import UNARY, CallEnd, Router
 from keyraft.logs.zap import Duration, ZapLogger, time_stamp
 from keyraft.proto.lazy import rpc_pb2
 
+TRACE_S: Final = (
+    0.1  # etcd traceThreshold: slower requests have a line "trace", steps a share of it
+)
 CONTENT_CHARACTERS_MAX: Final = 4_096  # of a request in the line; the rest is cut
-_HEADER: Final = 0x0A
-_SECOND_FIELD: Final = 0x10  # DeleteRangeResponse.deleted, TxnResponse.succeeded
 _RANGE_COUNT: Final = 0x20
 _KV: Final = "/etcdserverpb.KV/"
 
@@ -88,38 +90,21 @@ def _measure(call: CallEnd) -> tuple[int, int, int, int, str]:
     if method == "Put":
         return 1, size, 0, sent, _content(rpc_pb2.PutRequest(), call.request)
     if method == "DeleteRange":
-        counted = 0 if reply is None else _second_field(reply)
+        counted = 0 if reply is None else second_number(reply)
         return 0, size, counted, sent, _content(rpc_pb2.DeleteRangeRequest(), call.request)
     if method == "Txn":
         txn = rpc_pb2.TxnRequest()
         content = _content(txn, call.request)
         if reply is None:
             return 0, 0, 0, 0, content
-        branch = txn.success if _second_field(reply) else txn.failure
+        branch = txn.success if second_number(reply) else txn.failure
         return len(branch), sum(one.ByteSize() for one in branch), 0, sent, content
     return -1, -1, -1, -1, ""
 
 
-def _behind_header(reply: bytes) -> int:
-    """Where the second field of an answer begins; its end if there is none."""
-    if reply[:1] != bytes((_HEADER,)):
-        return len(reply)
-    length, at = read_varint(reply, 1, len(reply))
-    return at + length
-
-
-def _second_field(reply: bytes) -> int:
-    at = _behind_header(reply)
-    return (
-        read_varint(reply, at + 1, len(reply))[0]
-        if reply[at : at + 1] == bytes((_SECOND_FIELD,))
-        else 0
-    )
-
-
 def last_count(reply: bytes) -> int:
     """RangeResponse.count, the last field if it is there at all."""
-    first = _behind_header(reply)
+    first = header_end(reply)
     at = len(reply) - 1
     while at > first and reply[at - 1] & 0x80:
         at -= 1

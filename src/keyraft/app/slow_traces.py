@@ -15,16 +15,15 @@ from typing import Any, Final
 
 from google.protobuf.message import DecodeError
 
-from keyraft.app.request_stats import last_count
+from keyraft.app.request_stats import TRACE_S, last_count
+from keyraft.base.answer_heads import header_revision
 from keyraft.base.clock import WallClock
 from keyraft.base.durations import SECOND, format_duration
-from keyraft.base.varints import read_varint
 from keyraft.grpc import CallEnd
 from keyraft.logs.zap import Duration, ZapLogger, time_stamp
 from keyraft.proto.lazy import rpc_pb2
 from keyraft.server import Member
 
-TRACE_S: Final = 0.1  # etcd traceThreshold; of steps, a share of it
 TRACES_PER_S_MAX: Final = 20  # an overloaded member has more to do
 _AGREEMENT: Final = "agreement among raft nodes before linearized reading"
 _RAFT: Final = "process raft request"
@@ -102,12 +101,7 @@ def _shown(value: object) -> object:
 
 
 def _revision(call: CallEnd) -> int:
-    """Of the response's header; answers are not parsed, since some have a hundred megabytes."""
-    reply = call.reply or b""
-    if reply[:1] != b"\x0a":
-        return 0
-    size, at = read_varint(reply, 1, len(reply))
-    return int(rpc_pb2.ResponseHeader.FromString(bytes(reply[at : at + size])).revision)
+    return header_revision(call.reply or b"")
 
 
 def _range(call: CallEnd) -> Fields:

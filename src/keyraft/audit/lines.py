@@ -20,12 +20,10 @@ from json.encoder import encode_basestring as quoted
 from time import gmtime, strftime
 
 from keyraft.audit.fields import details, plain_key
-from keyraft.base.varints import CodecError, read_varint
+from keyraft.base.answer_heads import HEADER, header_revision, second_number
+from keyraft.base.varints import CodecError
 
 ERROR_CHARACTERS_MAX = 1_024
-_HEADER = b"\x0a"
-_REVISION = 0x18
-_SECOND = b"\x10"  # TxnResponse.succeeded, LeaseGrantResponse.ID
 _TXN = "/etcdserverpb.KV/Txn"
 _GRANT = "/etcdserverpb.Lease/LeaseGrant"
 
@@ -112,24 +110,16 @@ def _head(origin: Origin) -> str:
 def _answered(method: str, reply: bytes) -> list[str]:
     """The revision in an answer's header, and what the request alone does not say."""
     found: list[str] = []
-    if reply[:1] != _HEADER:
+    if reply[:1] != HEADER:
         return found
     try:
-        length, pos = read_varint(reply, 1, len(reply))
-        end = min(pos + length, len(reply))
-        while pos < end:
-            key, pos = read_varint(reply, pos, end)
-            value, pos = read_varint(reply, pos, end)  # a header has numbers only
-            if key == _REVISION:
-                found.append(f'"revision":{value}')
-        if method in (_TXN, _GRANT):
-            second = 0
-            if reply[end : end + 1] == _SECOND:
-                second, _ = read_varint(reply, end + 1, len(reply))
-            if method == _TXN:
-                found.append(f'"succeeded":{"true" if second else "false"}')
-            else:
-                found.append(f'"granted":"{second:x}"')
+        revision = header_revision(reply)
+        if revision:
+            found.append(f'"revision":{revision}')
+        if method == _TXN:
+            found.append(f'"succeeded":{"true" if second_number(reply) else "false"}')
+        elif method == _GRANT:
+            found.append(f'"granted":"{second_number(reply):x}"')
     except CodecError:
         pass
     return found
