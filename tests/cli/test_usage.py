@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,27 +11,9 @@ import pytest
 from keyraft.cli.usage import table
 from keyraft.client import Client
 from keyraft.proto import operations_pb2
-from tests.support.server import OURS, Server, environment
+from tests.support.server import OURS, Server, keyraft
 
 pytestmark = pytest.mark.real
-
-
-def usage(member: Server, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "keyraft.cli.keyraft",
-            "usage",
-            f"--endpoint={member.endpoint}",
-            *words,
-        ],
-        capture_output=True,
-        text=True,
-        env=environment(),
-        timeout=60,
-        check=False,
-    )
 
 
 def test_a_member_tells_its_usage_to_root_and_its_largest_prefixes_to_its_log(
@@ -61,7 +41,7 @@ def test_a_member_tells_its_usage_to_root_and_its_largest_prefixes_to_its_log(
 
     try:
         asyncio.run(use())
-        done = usage(member, "--user=root:p", "--interval=0.01", "--json")
+        done = keyraft(member, "usage", "--user=root:p", "--interval=0.01", "--json")
         assert done.returncode == 0, done.stderr
         found = json.loads(done.stdout)
         first, second, third = found["prefixes"]
@@ -70,14 +50,20 @@ def test_a_member_tells_its_usage_to_root_and_its_largest_prefixes_to_its_log(
         assert (second["revisions"], third["revisions"]) == (4, 2)
         assert first["bytes"] > 800_000 and 1_000 < second["history_bytes"] < 1_200
         assert found["total"]["keys"] == 53 and found["others"]["keys"] == 0
-        top = usage(
-            member, "--user=root:p", "--interval=0.01", "--prefix=a/", "--top=1", "--depth=1"
+        top = keyraft(
+            member,
+            "usage",
+            "--user=root:p",
+            "--interval=0.01",
+            "--prefix=a/",
+            "--top=1",
+            "--depth=1",
         )
         lines = top.stdout.splitlines()
         assert lines[0].split() == ["PREFIX", "KEYS", "BYTES", "HISTORY", "REVISIONS", "WRITES/S"]
         assert lines[1].split()[:2] == ["a/", "3"] and lines[-1].split()[:2] == ["(total)", "3"]
         for words in ((), ("--user=alice:p",)):
-            refused = usage(member, *words)
+            refused = keyraft(member, "usage", *words)
             assert refused.returncode == 1 and not refused.stdout
             assert "user name is empty" in refused.stderr or "permission denied" in refused.stderr
     finally:

@@ -4,36 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from keyraft.client import Client, errors
 from keyraft.net import Http1Client
-from tests.support.server import OURS, Server, environment
+from tests.support.server import OURS, Server, keyraft
 
 pytestmark = pytest.mark.real
 REACHED = 'etcdserver: limit of prefix "a/" is reached: 2 keys'
-
-
-def keyraft(member: Server, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "keyraft.cli.keyraft",
-            "limit",
-            *words,
-            f"--endpoint={member.endpoint}",
-        ],
-        capture_output=True,
-        text=True,
-        env=environment(),
-        timeout=60,
-        check=False,
-    )
 
 
 async def metrics(member: Server) -> str:
@@ -101,21 +81,21 @@ def test_a_limit_is_set_listed_kept_and_removed(tmp_path: Path) -> None:
             await client.auth.enable()
 
     try:
-        assert keyraft(member, "set", "a/", "--keys=2", "--bytes=100000").returncode == 0
-        listed = keyraft(member, "list", "--json")
+        assert keyraft(member, "limit", "set", "a/", "--keys=2", "--bytes=100000").returncode == 0
+        listed = keyraft(member, "limit", "list", "--json")
         assert json.loads(listed.stdout) == [{"prefix": "a/", "bytes": 100_000, "keys": 2}]
-        assert keyraft(member, "list").stdout == "a/  bytes=100000 keys=2\n"
+        assert keyraft(member, "limit", "list").stdout == "a/  bytes=100000 keys=2\n"
         asyncio.run(fill())
         member.stop()
         member.start()
         asyncio.run(again())
-        assert keyraft(member, "remove", "a/").returncode == 0
-        assert keyraft(member, "remove", "a/").returncode == 1
+        assert keyraft(member, "limit", "remove", "a/").returncode == 0
+        assert keyraft(member, "limit", "remove", "a/").returncode == 1
         asyncio.run(free())
         asyncio.run(lock_down())
-        denied = keyraft(member, "set", "a/", "--keys=1", "--user=alice:p")
+        denied = keyraft(member, "limit", "set", "a/", "--keys=1", "--user=alice:p")
         assert denied.returncode == 1 and "permission denied" in denied.stderr
-        assert keyraft(member, "set", "a/", "--keys=1", "--user=root:p").returncode == 0
-        assert keyraft(member, "set", "a/").returncode == 2
+        assert keyraft(member, "limit", "set", "a/", "--keys=1", "--user=root:p").returncode == 0
+        assert keyraft(member, "limit", "set", "a/").returncode == 2
     finally:
         member.stop()

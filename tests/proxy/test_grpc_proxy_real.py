@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
@@ -23,14 +22,6 @@ pytestmark = pytest.mark.real
 
 WATCHERS = 2_000
 EVENTS = 40
-
-
-@pytest.fixture(scope="module")
-def member(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(OURS, tmp_path_factory.mktemp("proxied") / "member")
-    server.start()
-    yield server
-    server.kill()
 
 
 async def fetch(address: str, path: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from random import Random
 
@@ -15,19 +15,11 @@ from keyraft.client import Client, errors, missing, put, version
 from keyraft.proxy.grpcproxy import GrpcProxy, leased_keys
 from keyraft.proxy.grpcproxy.leasing import LeasingKeys
 from tests.support.proxies import behind, options
-from tests.support.server import ORACLE, OURS, Server, needs_oracle
+from tests.support.server import ORACLE, Server, needs_oracle
 
 pytestmark = pytest.mark.real
 
 PREFIX = "leasing/"
-
-
-@pytest.fixture(scope="module")
-def member(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(OURS, tmp_path_factory.mktemp("leasing") / "member")
-    server.start()
-    yield server
-    server.kill()
 
 
 @pytest.fixture(autouse=True)

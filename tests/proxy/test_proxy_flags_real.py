@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import struct
-from collections.abc import Iterator
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
@@ -24,14 +23,6 @@ MAX_CONCURRENT_STREAMS = 3  # RFC 9113 §6.5.2
 REFUSED_STREAM = 7  # RFC 9113 §7
 
 pytestmark = pytest.mark.real
-
-
-@pytest.fixture(scope="module")
-def member(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(OURS, tmp_path_factory.mktemp("flags") / "member")
-    server.start()
-    yield server
-    server.kill()
 
 
 def page(address: str, path: str) -> tuple[int, str]:

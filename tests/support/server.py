@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -162,6 +163,18 @@ def etcdctl(endpoint: str, *words: str, stdin: bytes = b"") -> subprocess.Comple
         input=stdin,
         capture_output=True,
         env={"ETCDCTL_API": "3", "PATH": os.environ.get("PATH", "")},
+        timeout=60,
+        check=False,
+    )
+
+
+def keyraft(member: Server, *words: str) -> subprocess.CompletedProcess[str]:
+    """Our operator's command, asking `member`."""
+    return subprocess.run(
+        [sys.executable, "-m", "keyraft.cli.keyraft", *words, f"--endpoint={member.endpoint}"],
+        capture_output=True,
+        text=True,
+        env=environment(),
         timeout=60,
         check=False,
     )
