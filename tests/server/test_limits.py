@@ -8,12 +8,12 @@ from random import Random
 import pytest
 
 from keyraft.base.errors import RawError
+from keyraft.base.limits import PREFIX_LIMITS
 from keyraft.mvcc import MemoryBackend, Store, restore
 from keyraft.proto import rpc_pb2 as pb
 from keyraft.server.upkeep.limits import (
     PENDING_S,
     PUT_BYTES,
-    ROOM,
     STEP_KEYS,
     MalformedLimitError,
     PrefixLimits,
@@ -31,7 +31,7 @@ class World:
         )
 
     def limit(self, prefix: bytes, **numbers: float) -> None:
-        self.put(ROOM + prefix, json.dumps(numbers).encode())
+        self.put(PREFIX_LIMITS + prefix, json.dumps(numbers).encode())
         self.limits.look()
 
     def count(self) -> None:
@@ -77,7 +77,7 @@ def test_keys_and_bytes_up_to_the_limit_and_deletions_make_room() -> None:
     assert world.limits.limits[0].refused == 2
     world.limit(b"a/", keys=3)
     assert world.ask((b"a/4", 5_000)) == ""
-    world.delete(ROOM + b"a/")
+    world.delete(PREFIX_LIMITS + b"a/")
     assert not world.limits.look() and world.store.listener is None
     assert world.ask((b"a/5", 5), (b"a/6", 5)) == ""
 
@@ -158,7 +158,7 @@ def test_what_is_counted_is_what_is_there(seed: int) -> None:
         elif chance < 0.63:
             world.limit(random.choice((b"", b"a/", b"b/x/", b"many/")), keys=10)
         elif chance < 0.65:
-            world.delete(ROOM + random.choice((b"", b"a/", b"b/x/")))
+            world.delete(PREFIX_LIMITS + random.choice((b"", b"a/", b"b/x/")))
             world.limits.look()
         elif chance < 0.67:
             at = store.revision - random.randrange(5)
@@ -191,7 +191,7 @@ def test_a_leaders_database_is_counted_anew() -> None:
 
 def test_what_is_no_limit_is_told_and_passed_over() -> None:
     world = World()
-    world.put(ROOM + b"x", b"\xff")
+    world.put(PREFIX_LIMITS + b"x", b"\xff")
     world.limit(b"a/", keys=0)
     world.count()
     assert [limit.prefix for limit in world.limits.limits] == [b"a/"]

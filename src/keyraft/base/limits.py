@@ -13,4 +13,5 @@ SNAPSHOT_COUNT: Final = 10_000  # --snapshot-count, entries
 SNAPSHOT_CATCHUP_ENTRIES: Final = 5_000  # entries kept in memory behind a snapshot
 BACKEND_BATCH_INTERVAL_S: Final = 0.1
 BACKEND_BATCH_OPS: Final = 10_000
+PREFIX_LIMITS: Final = b"\0keyraft/limit/"  # the keys that keep the limits of prefixes
 LOOP_SLICE_S: Final = 0.005  # no piece of work holds the loop for longer

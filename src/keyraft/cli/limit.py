@@ -7,10 +7,9 @@ from typing import Any
 
 import click
 
+from keyraft.base.limits import PREFIX_LIMITS
 from keyraft.cli.operator import Asking, asked, operator_options
 from keyraft.client import Client
-
-ROOM = b"\0keyraft/limit/"
 
 
 @click.group()
@@ -43,7 +42,7 @@ def set_limit(
     }
     if not wanted:
         raise click.UsageError("give --bytes, --keys or --writes-per-second")
-    key = ROOM + prefix.encode("utf-8", "surrogateescape")
+    key = PREFIX_LIMITS + prefix.encode("utf-8", "surrogateescape")
 
     async def put(client: Client) -> None:
         await client.put(key, json.dumps(wanted))
@@ -56,7 +55,7 @@ def set_limit(
 @operator_options
 def remove(operator: Asking, prefix: str) -> None:
     """Remove the limit of PREFIX."""
-    key = ROOM + prefix.encode("utf-8", "surrogateescape")
+    key = PREFIX_LIMITS + prefix.encode("utf-8", "surrogateescape")
 
     async def delete(client: Client) -> int:
         return (await client.delete(key)).deleted
@@ -72,8 +71,8 @@ def list_limits(operator: Asking, as_json: bool) -> None:
     """List the limits."""
 
     async def read(client: Client) -> list[tuple[bytes, bytes]]:
-        found = await client.get(ROOM, prefix=True)
-        return [(kv.key[len(ROOM) :], kv.value) for kv in found.kvs]
+        found = await client.get(PREFIX_LIMITS, prefix=True)
+        return [(kv.key[len(PREFIX_LIMITS) :], kv.value) for kv in found.kvs]
 
     rows = [(_text(prefix), _numbers(value)) for prefix, value in asked(operator, read)]
     if as_json:

@@ -32,8 +32,9 @@ class DurableLog(Protocol):
 
         `alone`: nothing else waits, so the loop itself may do the write on a fast disk.
 
-        Where there is no room it waits for room. When the disk fails `done` is never called. The implementation stops the member, because
-        nothing may be written behind a write whose result is unknown.
+        Where there is no room it waits for room. When the disk fails `done` is never called. The
+        implementation stops the member, because nothing may be written behind a write whose result
+        is unknown.
         """
 
     def save_snapshot(

@@ -10,6 +10,8 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
+from keyraft.base.varints import plain_varint
+
 
 class CodePlace(NamedTuple):
     """Where a stack stands in one of its functions."""
@@ -113,22 +115,13 @@ def as_text(profile: Profile) -> bytes:
     return "\n".join(lines).encode("utf-8", "replace")
 
 
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 127:
-        out.append(value & 127 | 128)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
 def _number(field: int, value: int) -> bytes:
-    return _varint(field << 3) + _varint(value) if value else b""
+    return plain_varint(field << 3) + plain_varint(value) if value else b""
 
 
 def _message(field: int, body: bytes) -> bytes:
-    return _varint(field << 3 | 2) + _varint(len(body)) + body
+    return plain_varint(field << 3 | 2) + plain_varint(len(body)) + body
 
 
 def _packed(field: int, values: Iterable[int]) -> bytes:
-    return _message(field, b"".join(map(_varint, values)))
+    return _message(field, b"".join(map(plain_varint, values)))

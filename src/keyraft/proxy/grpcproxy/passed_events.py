@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from keyraft.base.ids import UINT64_MAX
+from keyraft.base.varints import plain_varint
 from keyraft.proto import mvcc_pb2, rpc_pb2
 
 NO_PUT: Final = 1
@@ -23,13 +25,7 @@ _FRAGMENT: Final = b"\x38\x01"
 
 def varint(number: int) -> bytes:
     """Unsigned, or as protobuf writes a negative int64."""
-    number &= (1 << 64) - 1
-    out = bytearray()
-    while number > 0x7F:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    out.append(number)
-    return bytes(out)
+    return plain_varint(number & UINT64_MAX)
 
 
 def header_field(header: rpc_pb2.ResponseHeader) -> bytes:

@@ -17,13 +17,13 @@ from keyraft.base.codes import RESOURCE_EXHAUSTED
 from keyraft.base.errors import RawError
 from keyraft.base.gotext import quote
 from keyraft.base.invariants import hold
+from keyraft.base.limits import PREFIX_LIMITS
 from keyraft.mvcc import Event
 
 if TYPE_CHECKING:
     from keyraft.mvcc import Store
 
-ROOM: Final = b"\0keyraft/limit/"
-ROOM_END: Final = b"\0keyraft/limit0"
+LIMITS_END: Final = b"\0keyraft/limit0"  # behind the last key that may keep a limit
 LIMITS_MAX: Final = 256
 NUMBER_MAX: Final = 1 << 62
 PENDING_S: Final = 5.0  # how long something let in counts that has not come
@@ -160,7 +160,9 @@ class PrefixLimits:
     def look(self) -> bool:
         """Reads the limits if they have changed; whether there are any."""
         store = self._store
-        items = store.index.find(store.index.live.slice(ROOM, ROOM_END, LIMITS_MAX), store.revision)
+        items = store.index.find(
+            store.index.live.slice(PREFIX_LIMITS, LIMITS_END, LIMITS_MAX), store.revision
+        )
         seen = tuple((item[0], item[1]) for item in items)
         if store.lives != self._lives:
             self._lives = store.lives
@@ -179,7 +181,7 @@ class PrefixLimits:
         before = bool(self.limits)
         self.limits = []
         for key, main, sub in items:
-            prefix = key[len(ROOM) :]
+            prefix = key[len(PREFIX_LIMITS) :]
             try:
                 wanted = parse_limit(self._value(main, sub))
             except MalformedLimitError as error:
@@ -228,7 +230,7 @@ class PrefixLimits:
     def _needed(self, puts: list[tuple[bytes, int]]) -> dict[Limit, tuple[int, int, int]]:
         found: dict[Limit, tuple[int, int, int]] = {}
         for key, size in puts:
-            if not key.startswith(self._prefixes) or key.startswith(ROOM):
+            if not key.startswith(self._prefixes) or key.startswith(PREFIX_LIMITS):
                 continue
             before = self._size_at(key, self._store.revision)
             for limit in self.limits:
@@ -245,7 +247,7 @@ class PrefixLimits:
         prefixes, sizes = self._prefixes, self._sizes
         now_s = self._clock()
         for key, stored, deleted in events:
-            if not key.startswith(prefixes) or key.startswith(ROOM):
+            if not key.startswith(prefixes) or key.startswith(PREFIX_LIMITS):
                 continue
             before = sizes.get(key)
             if before is None:
@@ -277,7 +279,7 @@ class PrefixLimits:
             # A transaction under way may have deleted keys that its events have yet to tell of.
             keys = store.index.first_keys(limit.at, _end_of(limit.prefix), STEP_KEYS)
             for key, main, sub, _, _ in store.index.find(keys, store.revision):
-                if not key.startswith(ROOM):
+                if not key.startswith(PREFIX_LIMITS):
                     limit.used_bytes += len(store.row(main, sub)) + ROW_BYTES
                     limit.used_keys += 1
             limit.at = keys[-1] + b"\0" if len(keys) == STEP_KEYS else None
@@ -294,7 +296,7 @@ class PrefixLimits:
                 rows = [
                     len(store.row(main, sub)) + ROW_BYTES
                     for key, main, sub, _, _ in there
-                    if not key.startswith(ROOM)
+                    if not key.startswith(PREFIX_LIMITS)
                 ]
                 hold(
                     len(rows) == limit.used_keys, "keys are counted", limit.prefix, limit.used_keys
